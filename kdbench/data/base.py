@@ -1,0 +1,53 @@
+"""A dataset as the engine sees it: three splits of 8-bit images that are already decoded and sized, or decoded on demand."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Images(Protocol):
+    """Any store of images: `take` gives those at positions `index` [B] as uint8 [B, C, H, W]."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor) -> Tensor: ...
+
+
+class MemoryImages:
+    """Images held in one uint8 tensor [N, C, H, W] on the device."""
+
+    def __init__(self, images: Tensor):
+        assert images.dtype == torch.uint8 and images.dim() == 4
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Tensor) -> Tensor:
+        return self.images.index_select(0, index)
+
+
+@dataclass(frozen=True)
+class Split:
+    images: Images
+    labels: Tensor  # [N], int64, on the device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`train` images may be larger than `image_shape` says, to leave room for `random_resized_crop`."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    image_shape: tuple[int, int, int]  # (C, H, W) of the network's input
+    mean: Tensor                       # [C], of pixels in 0..1
+    std: Tensor                        # [C]
+    digest: str                        # SHA-256 over the labels and pixels (or files) of all splits

@@ -1,0 +1,15 @@
+"""Pure functions that several methods share. Every loss is a scalar, averaged over the batch unless it says otherwise."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """temperature^2 x KL(teacher || student) of the softened classes, averaged over the batch.
+
+    Both logits are [B, K]. The squared temperature keeps the gradient's size as the temperature changes
+    (Hinton et al., 2015, section 2).
+    """
+    student_log = F.log_softmax(student_logits / temperature, dim=1)
+    teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)

@@ -1,0 +1,27 @@
+"""Where a method or dataset was published. Kept free of torch: the command line prints it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The publication behind a plugin; citations are made from it."""
+
+    title: str
+    authors: tuple[str, ...]  # "Given Family", in the paper's order
+    year: int
+    venue: str                # "ICLR", "arXiv", ...
+    arxiv: str | None = None  # "1503.02531"
+    doi: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        if self.arxiv:
+            return f"https://arxiv.org/abs/{self.arxiv}"
+        return f"https://doi.org/{self.doi}" if self.doi else None
+
+    def __str__(self) -> str:
+        who = self.authors[0].split()[-1] + (" et al." if len(self.authors) > 2 else "")
+        if len(self.authors) == 2:
+            who = " and ".join(author.split()[-1] for author in self.authors)
+        return f"{who} ({self.year}). {self.title}. {self.venue}."

@@ -1,0 +1,1 @@
+"""kdbench's built-in methods: one file per method, one folder per family."""

@@ -1,4 +1,4 @@
-"""Pure functions that several methods share. Every loss is a scalar, averaged over the batch unless it says otherwise."""
+"""Pure functions that several methods share. A loss is a scalar, averaged over the batch unless it says otherwise."""
 
 import torch.nn.functional as F
 from torch import Tensor

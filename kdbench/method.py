@@ -72,7 +72,7 @@ class Context:
 
 
 class Method(nn.Module):
-    """A distillation method. Adapters, critics and buffers are ordinary submodules, so they move, train and save with it.
+    """A distillation method. Adapters, critics and buffers are ordinary submodules: they move, train and save with it.
 
     `self.student` is the network that is trained and, after the last step, scored.
     The teacher stays on `ctx`, outside `parameters()`, `train()` and `state_dict()`.

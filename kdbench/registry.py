@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -47,7 +48,7 @@ class Hyperparameter:
             value = float(value)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise UserError(f"{path}: expected {self.type}, got {value!r}")
-        if value != value or value in (float("inf"), float("-inf")):
+        if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{path}: expected a finite number, got {value!r}")
         if self.range is not None and not self._in_range(value):
             allowed = f"{self.range[0]} to {self.range[1]}" if self._numeric else ", ".join(map(repr, self.range))

@@ -36,7 +36,7 @@ class Recipe(Frozen):
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(5e-4, ge=0)
-    schedule: Literal["one_cycle", "cosine", "step"] = "one_cycle"
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps over which the rate rises linearly")
     milestones: tuple[int, ...] = Field((), description="epochs at which `step` multiplies the rate by gamma")
     gamma: float = Field(0.1, gt=0, le=1)

@@ -1,4 +1,4 @@
-"""A dataset as the engine sees it: three splits of 8-bit images that are already decoded and sized, or decoded on demand."""
+"""A dataset as the engine sees it: three splits of sized 8-bit images, held decoded or decoded on demand."""
 
 from dataclasses import dataclass
 from typing import Protocol

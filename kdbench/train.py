@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -180,10 +180,3 @@ def predict(network: nn.Module, split: Split, normalise: Normalise, image_size: 
     ]
     network.train(was_training)
     return torch.cat(logits).float().cpu().numpy()
-
-
-def run_epochs(trainer: Trainer, after_epoch: Callable[[Trainer], None]) -> None:
-    """Train what is left of the recipe, calling `after_epoch` after each epoch."""
-    while trainer.epoch < trainer.recipe.epochs:
-        trainer.train_epoch()
-        after_epoch(trainer)

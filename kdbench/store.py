@@ -1,0 +1,312 @@
+"""What runs leave on disk: records, plans, predictions and students of one suite, in one folder.
+
+    FOLDER/records/<run id>.json            what came out of a run, failed ones included
+    FOLDER/plan/<run id>.json               what was asked for, so that a missing run can be told from one never wanted
+    FOLDER/predictions/<run id>.npz         logits and labels of the validation and test splits
+    FOLDER/students/<run id>.safetensors    the trained network
+
+A file appears under its name only when it is complete and on disk; a damaged one is reported, never raised over.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import secrets
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdbench.errors import UserError
+from kdbench.spec import RunSpec
+
+SCHEMA_VERSION: Final = 1
+Role = Literal["student", "teacher"]
+Status = Literal["ok", "diverged", "crashed", "timeout"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
+Model = TypeVar("Model", "Record", "Planned")
+Predictions = dict[str, np.ndarray]
+PREDICTIONS = ("validation_logits", "validation_labels", "test_logits", "test_labels")
+TEMPORARY = ".tmp"  # the end of a file name that is still being written
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Planned(Strict):
+    """A run that somebody asked for."""
+
+    suite: str
+    role: Role
+    spec: RunSpec
+
+
+class Record(Strict):
+    """What came out of one run. A metric or curve that is absent was not computed; none is ever NaN."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    role: Role
+    suite: str
+    spec: RunSpec
+    status: Status
+    reason: str | None = None           # why the status is not ok, in one line
+    traceback: str | None = None
+    metrics: dict[str, Finite] = {}
+    curves: dict[str, list[Finite]] = {}  # one value per epoch: loss terms by name, validation_accuracy, lr
+    seconds: Finite                     # of training
+    peak_memory_bytes: int | None = None
+    weights_sha256: str | None = None
+    predictions_sha256: str | None = None
+    method_digest: str                  # of the method's source
+    dataset_digest: str | None = None
+    environment: dict[str, Any] = {}    # versions, hardware, threads, git commit
+    started: Utc
+    finished: Utc
+
+    @model_validator(mode="after")
+    def _named_by_its_spec(self) -> "Record":
+        if self.run_id != self.spec.id:
+            raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {self.spec.id!r}")
+        return self
+
+    def to_json(self) -> bytes:
+        """One line per field: readable, and small in a diff."""
+        lines = (f'"{name}": {self._field(name)}' for name in type(self).model_fields)
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+    def _field(self, name: str) -> str:
+        return self.model_dump_json(include={name})[len(name) + 4:-1]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    records: list[Record]
+    problems: list[Problem]
+
+
+class Store:
+    """The folder of one suite's results. Making one touches nothing; `lock` is what creates the folder."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    def record_path(self, run_id: str) -> Path:
+        return self.folder / "records" / f"{run_id}.json"
+
+    def plan_path(self, run_id: str) -> Path:
+        return self.folder / "plan" / f"{run_id}.json"
+
+    def predictions_path(self, run_id: str) -> Path:
+        return self.folder / "predictions" / f"{run_id}.npz"
+
+    def student_path(self, run_id: str) -> Path:
+        return self.folder / "students" / f"{run_id}.safetensors"
+
+    # Records.
+
+    def scan(self) -> Iterator[Record | Problem]:
+        """Every record or problem in the order of file names, one at a time: 100,000 records need no memory."""
+        for path in _json_files(self.folder / "records"):
+            yield _read_record(path)
+
+    def read(self) -> Contents:
+        contents = Contents([], [])
+        for found in self.scan():
+            if isinstance(found, Record):
+                contents.records.append(found)
+            else:
+                contents.problems.append(found)
+        return contents
+
+    def get(self, run_id: str) -> Record | Problem | None:
+        """The record of a run; None if there is none; a Problem if it is damaged."""
+        path = self.record_path(run_id)
+        return _read_record(path) if path.exists() else None
+
+    def write(self, record: Record) -> None:
+        atomic_write(self.record_path(record.run_id), record.to_json())
+
+    def set_aside(self, path: Path) -> Path:
+        """Rename a damaged file so that its work can be redone; the new path."""
+        number = 1
+        while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+            number += 1
+        path.rename(aside)
+        _sync_folder(path.parent)
+        return aside
+
+    # The plan.
+
+    def plan(self, runs: Iterable[Planned]) -> None:
+        """Note what is wanted. Earlier plans of the folder stay: its table is of all that was ever asked for."""
+        for planned in runs:
+            path = self.plan_path(planned.spec.id)
+            if isinstance(_read_plan(path), Problem):
+                atomic_write(path, planned.model_dump_json(indent=1).encode() + b"\n")
+
+    def planned(self, but: Collection[str] = ()) -> tuple[list[Planned], list[Problem]]:
+        """The planned runs whose ids are not among `but`, and the plan's damaged files."""
+        found = [_read_plan(path) for path in _json_files(self.folder / "plan") if path.stem not in but]
+        return [f for f in found if isinstance(f, Planned)], [f for f in found if isinstance(f, Problem)]
+
+    # Predictions.
+
+    def write_predictions(self, run_id: str, arrays: Mapping[str, np.ndarray]) -> str:
+        """Save logits and labels; the SHA-256 of the file, which the same arrays always give."""
+        checked = _check_predictions(arrays)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name in PREDICTIONS:  # a fixed order and ZipInfo's fixed date: no clock in the bytes
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, checked[name], version=(1, 0), allow_pickle=False)
+        atomic_write(self.predictions_path(run_id), buffer.getvalue())
+        return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+    def read_predictions(self, run_id: str, sha256: str | None = None) -> Predictions:
+        """The saved arrays of a run; UserError if they are missing, damaged, or not the ones with that SHA-256."""
+        path = self.predictions_path(run_id)
+        try:
+            content = path.read_bytes()
+            if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+                raise ValueError("its SHA-256 is not the one in the record")
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return _check_predictions(dict(archive))
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no saved predictions of run {run_id}") from error
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: the saved predictions are damaged: {_one_line(error)}") from error
+
+    # One writer at a time.
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one `kdbench run`; UserError if another one does, or if it is not writable."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".lock").open("a+")
+        except OSError as error:
+            raise UserError(f"{self.folder}: the output folder is not writable: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise UserError(f"{self.folder}: in use by another `kdbench run` (process {holder})") from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left half written."""
+        for path in self.folder.glob(f"*/.*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, which at every moment, power cuts included, holds all of the old or all of the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _json_files(folder: Path) -> list[Path]:
+    """The finished JSON files of a folder, sorted. A temporary name starts with a dot and ends otherwise."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(e.name for e in entries if e.name.endswith(".json")) if name[0] != "."]
+
+
+def _read_record(path: Path) -> Record | Problem:
+    found = _parse(Record, path)
+    if isinstance(found, Record) and found.run_id != path.stem:
+        return Problem(path, f"the file is named otherwise than its run id, {found.run_id}")
+    return found
+
+
+def _read_plan(path: Path) -> Planned | Problem:
+    found = _parse(Planned, path)
+    if isinstance(found, Planned) and found.spec.id != path.stem:
+        return Problem(path, f"the file is named otherwise than its spec's id, {found.spec.id}")
+    return found
+
+
+def _parse(model: type[Model], path: Path) -> Model | Problem:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Problem(path, f"cannot be read: {error.strerror}")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        return Problem(path, _reason(error))
+
+
+def _reason(error: ValidationError) -> str:
+    """The first complaint of a validation, but above all another schema version, which explains all the others."""
+    complaints = error.errors(include_url=False)
+    first = next((c for c in complaints if c["loc"] == ("schema_version",)), complaints[0])
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "json_invalid":
+        return f"truncated or not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+    if where == "schema_version":
+        return f"schema version {first['input']!r}, this kdbench reads {SCHEMA_VERSION}"
+    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+
+
+def _check_predictions(arrays: Mapping[str, np.ndarray]) -> Predictions:
+    if sorted(arrays) != sorted(PREDICTIONS):
+        raise ValueError(f"expected the arrays {', '.join(PREDICTIONS)}, found {', '.join(sorted(arrays)) or 'none'}")
+    checked: Predictions = {}
+    for split in ("validation", "test"):
+        logits, labels = arrays[f"{split}_logits"], arrays[f"{split}_labels"]
+        if logits.ndim != 2 or logits.dtype != np.float32:
+            raise ValueError(f"{split}_logits: expected float32 [N, K], found {logits.dtype} {list(logits.shape)}")
+        if labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+            raise ValueError(f"{split}_labels: expected {len(logits)} integers, found {labels.dtype} "
+                             f"{list(labels.shape)}")
+        checked[f"{split}_logits"] = np.ascontiguousarray(logits)
+        checked[f"{split}_labels"] = labels.astype(np.int64)
+    return checked
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,52 @@
+import torch.nn.functional as F
+
+from kdbench.blocks import match_resolution, pair_stages
+from kdbench.method import Method, Paper
+
+
+def attention_loss(student, teacher):  # each [B, C, H, W], of any C
+    """Mean squared difference of the two attention maps."""
+    student, teacher = match_resolution(student, teacher)
+    return (attention_map(student) - attention_map(teacher)).pow(2).mean()
+
+
+def attention_map(stage):  # [B, C, H, W] -> [B, HW]
+    """Where a stage is active: the channels' mean square, of L2 norm 1 over the positions."""
+    return F.normalize(stage.pow(2).mean(1).flatten(1))
+
+
+class AttentionTransfer(Method):
+    """The student looks where the teacher looks: at every stage, the energy over positions should be the same.
+    The maps have no channels, so networks of any width compare without adapters.
+
+    loss = CE(student, labels) + alpha sum over stages of mean((Q_S - Q_T)^2),  Q = sum_c A_c^2 / ||sum_c A_c^2||_2
+
+    The paper writes beta/2 times the norm of the difference and says that beta = 1000 is divided by the elements of the
+    batch's maps; its code has the mean of squares, without the half. We take the code's.
+    """
+
+    name, family = "at", "attention"
+    paper = Paper(
+        title="Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks via "
+              "Attention Transfer",
+        authors=("Sergey Zagoruyko", "Nikos Komodakis"), year=2017, venue="ICLR", arxiv="1612.03928",
+    )
+    ranges = {"alpha": (10.0, 10000.0)}
+
+    @classmethod
+    def inapplicable(cls, student, teacher):
+        pairs = pair_stages(student.stages, teacher.stages)
+        if all(min(s[1] * s[2], t[1] * t[2]) == 1 for s, t in pairs):
+            return "no pair of stages has more than one position to attend to"
+        return None
+
+    def __init__(self, ctx, *, alpha: float = 1000.0):
+        super().__init__(ctx)
+        self.alpha = alpha
+
+    def losses(self, batch, student, teacher):
+        pairs = pair_stages(student.stages, teacher.stages)
+        return {
+            "ce": F.cross_entropy(student.logits, batch.labels),
+            "attention": self.alpha * sum(attention_loss(s, t) for s, t in pairs),
+        }

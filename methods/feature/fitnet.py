@@ -1,0 +1,54 @@
+import torch.nn.functional as F
+
+from kdbench.blocks import match_resolution, pair_stages, projection
+from kdbench.losses import soft_cross_entropy
+from kdbench.method import Method, Paper
+
+
+def hint_loss(guided, hint):  # both [B, C, H, W]
+    """Half the squared distance of the channels, averaged over batch and positions."""
+    return 0.5 * (guided - hint).pow(2).sum(1).mean()
+
+
+class FitNet(Method):
+    """The student's lower half first learns to regress a middle layer of the teacher (the hint). Then the whole student
+    learns from the labels and the softened teacher, whose weight decays.
+
+    first hint_share of the steps: loss = 1/2 ||regressor(student stage) - teacher stage||^2
+    the rest: loss = CE(student, labels) + alpha(step) CE(teacher, student; temperature), alpha falling linearly
+
+    Both stages of the paper, inside one budget; the paper ends its first stage by validation error, so its length is
+    ours. Values, decay and the sum over channels in the hint loss as in the authors' code; there, too, the soft term
+    has no squared temperature. Later one-stage versions (RepDistiller: CE + 100 MSE) are another method. The regressor
+    has BatchNorm in place of the authors' norm constraint and no rectifier, since a timm teacher's stage may be
+    negative; where resolutions differ, the larger map is pooled instead of regressed by a wide kernel.
+    """
+
+    name, family = "fitnet", "feature"
+    paper = Paper(
+        title="FitNets: Hints for Thin Deep Nets",
+        authors=("Adriana Romero", "Nicolas Ballas", "Samira Ebrahimi Kahou", "Antoine Chassang", "Carlo Gatta",
+                 "Yoshua Bengio"),
+        year=2015, venue="ICLR", arxiv="1412.6550",
+    )
+    ranges = {"hint_share": (0.0, 0.9), "temperature": (1.0, 20.0), "alpha": (0.0, 20.0), "alpha_end": (0.0, 20.0)}
+
+    def __init__(self, ctx, *, hint_share: float = 0.3, temperature: float = 3.0, alpha: float = 4.0,
+                 alpha_end: float = 1.0):
+        super().__init__(ctx)
+        self.hint_share, self.temperature, self.alpha, self.alpha_end = hint_share, temperature, alpha, alpha_end
+        student, teacher = middle(pair_stages(ctx.student_shapes.stages, ctx.teacher_shapes.stages))
+        self.regressor = projection(student[0], teacher[0])
+
+    def losses(self, batch, student, teacher):
+        if self.progress < self.hint_share:  # nothing above the guided stage has a gradient, so nothing there moves
+            guided, hint = middle(pair_stages(student.stages, teacher.stages))
+            return {"hint": hint_loss(*match_resolution(self.regressor(guided), hint))}
+        done = (self.progress - self.hint_share) / (1 - self.hint_share)
+        alpha = self.alpha + (self.alpha_end - self.alpha) * done
+        soft = soft_cross_entropy(student.logits, teacher.logits, self.temperature) / self.temperature**2
+        return {"ce": F.cross_entropy(student.logits, batch.labels), "kd": alpha * soft}
+
+
+def middle(stages):
+    return stages[(len(stages) - 1) // 2]

@@ -12,8 +12,8 @@ class RKD(Method):
     with d_ij = ||e_i - e_j|| over its mean in the batch, and cos_jik = cosine of the angle at e_j to e_i and e_k.
 
     As in the authors' code both terms are means over all B^2 pairs and B^3 triplets, where the paper writes sums. The
-    weights are those of Tian et al. (2020), as the authors' code covers metric learning alone (there 1 and 2). The cosines come from
-    the distances by the law of cosines, which costs B^3 steps where the authors' products take B^3 D.
+    weights are those of Tian et al. (2020), since that code covers metric learning alone (with 1 and 2). The cosines
+    come from the distances by the law of cosines: B^3 steps, where products of differences take B^3 D.
     """
 
     name, family = "rkd", "relation"

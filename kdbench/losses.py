@@ -1,5 +1,6 @@
 """Pure functions that several methods share. A loss is a scalar, averaged over the batch unless it says otherwise."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,3 +14,10 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
     student_log = F.log_softmax(student_logits / temperature, dim=1)
     teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)
     return temperature**2 * F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
+
+
+def non_target(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits of all classes but each sample's own: [B, K] and [B] to [B, K - 1]."""
+    classes = logits.shape[1]
+    others = (labels[:, None] + torch.arange(1, classes, device=labels.device)) % classes
+    return logits.gather(1, others)

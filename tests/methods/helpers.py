@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.check import Subject
-from kdbench.method import Batch, Method
+from kdbench.method import Batch, Method, Outputs
 from kdbench.train import Trainer
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -69,3 +70,30 @@ def snapshot(method: Method) -> dict[str, Tensor]:
 def moved(method: Method, before: dict[str, Tensor]) -> set[str]:
     """The names of the parameters that differ from a snapshot."""
     return {name for name, parameter in method.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+# For methods that need no more than logits [B, K] and labels [B].
+
+def loss_terms(cls: type[Method], student: Tensor, labels: Tensor, teacher: Tensor | None = None, *,
+               progress: float = 0.5, **hyperparameters) -> dict[str, float]:
+    """The weighted terms of the method's loss."""
+    method = cls(SimpleNamespace(student=torch.nn.Identity()), **hyperparameters)
+    method.progress = progress
+    batch = Batch(torch.zeros(len(labels)), labels, torch.arange(len(labels)))
+    outputs = [None if logits is None else Outputs(logits, logits, ()) for logits in (student, teacher)]
+    return {name: term.item() for name, term in method.losses(batch, *outputs).items()}
+
+
+def random_logits(*shape: int, seed: int = 0) -> Tensor:
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[..., K] to probabilities."""
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """KL(p || q) over the last axis."""
+    return (p * (np.log(p) - np.log(q))).sum(axis=-1)

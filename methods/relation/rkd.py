@@ -46,7 +46,7 @@ def distances(embedding):  # [B, D] -> [B, B]
 
 def cosines(distance):  # [B, B] -> [B, B, B]
     """Entry (j, i, k) is the cosine of the angle at j between i and k; 0 where j coincides with i or k."""
-    inverse = (distance > 0) / distance.masked_fill(distance == 0, 1)
+    inverse = 1 / distance.masked_fill(distance == 0, 1)
     square = distance.square()
     doubled = square[:, :, None] + square[:, None, :] - square  # 2 d_ji d_jk cos
     return doubled * inverse[:, :, None] * inverse[:, None, :] / 2

@@ -67,6 +67,7 @@ class Context:
     pixel_high: Tensor                    # [1, C, 1, 1], what a white pixel is after normalisation
     epochs: int
     steps_per_epoch: int
+    batch_size: int                       # of the recipe; what a data-free method draws per step
     train_labels: Tensor | None           # [num_train]; None for data-free methods
     sample: Callable[[Tensor], Batch]     # further augmented training images by index [M]; data-free methods may not
 

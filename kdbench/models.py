@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from timm.models import build_model_with_cfg, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kdbench.errors import UserError, unknown
 from kdbench.method import Outputs, Shapes
 from kdbench.spec import Architecture, FileTeacher, HubTeacher
+from kdbench.store import file_sha256
 
 MAX_STAGES = 4
 
@@ -129,22 +130,21 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
             f"weights {name}.{teacher.tag} cannot be downloaded here ({type(error).__name__}): put them into the hub's "
             f"cache on a machine with a network, or give the pair a weights file"
         ) from error
+    published = model.pretrained_cfg.get("num_classes")
+    if published != num_classes:  # timm would have put a new, untrained classifier on it
+        raise UserError(f"weights {name}.{teacher.tag} know {published} classes, the dataset has {num_classes}: "
+                        f"train the teacher (weights = \"train\") or give a file of fine-tuned weights")
     return Network(model, image_shape, precision)
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def serialise(state: Mapping[str, Tensor]) -> bytes:
+    """A state dict as the bytes of a safetensors file; the same weights give the same bytes."""
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """One hash over the names, types, shapes and bytes of a state dict."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    """The SHA-256 of the weights' safetensors file."""
+    return hashlib.sha256(serialise(state)).hexdigest()
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -28,7 +28,7 @@ from kdbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher"]
-Status = Literal["ok", "diverged", "crashed", "timeout"]
+Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 Model = TypeVar("Model", "Record", "Planned")
@@ -60,6 +60,7 @@ class Record(Strict):
     status: Status
     reason: str | None = None           # why the status is not ok, in one line
     traceback: str | None = None
+    notes: list[str] = []               # what the user should know of how it went, such as a damaged checkpoint
     metrics: dict[str, Finite] = {}
     curves: dict[str, list[Finite]] = {}  # one value per epoch: loss terms by name, validation_accuracy, lr
     seconds: Finite                     # of training
@@ -236,6 +237,11 @@ def atomic_write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

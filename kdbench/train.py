@@ -51,6 +51,7 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
         student_shapes=network.shapes, teacher_shapes=teacher.shapes if teacher else None,
         image_shape=dataset.image_shape, num_classes=num_classes, num_train=len(dataset.train),
         pixel_low=low, pixel_high=high, epochs=recipe.epochs, steps_per_epoch=stream.steps_per_epoch,
+        batch_size=stream.batch_size,
         train_labels=dataset.train.labels if cls.needs_data else None,
         sample=(lambda index: stream.batch(index.cpu(), torch.default_generator)) if cls.needs_data else _no_data,
     ), **hyperparameters)

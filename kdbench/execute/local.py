@@ -1,0 +1,148 @@
+"""Runs jobs on this machine: one single-threaded process per run, several at a time.
+
+A job tells its result by the record that it writes and its progress by a file, so nothing is shared between the
+processes that a killed one could leave locked. The processes are forked from a server that has imported torch already,
+which makes a start cheap; they end with their parent, however that ends.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+from kdbench.environment import environment
+from kdbench.job import Job
+from kdbench.store import Record, Status, Store
+
+POLL_SECONDS = 0.25
+
+
+@dataclass
+class Running:
+    """A job in its process."""
+
+    job: Job
+    process: BaseProcess
+    started: float
+
+
+class LocalPool:
+    """Executes jobs in processes of their own. `timeout` is in seconds per run; None for no limit."""
+
+    def __init__(self, workers: int, timeout: float | None = None):
+        self.workers, self.timeout = workers, timeout
+        self._context = multiprocessing.get_context("forkserver")
+
+    def start(self) -> None:
+        """Let the fork server import torch in the background, while the caller still checks its input."""
+        # One thread per process: set before the server starts, since its forks inherit it.
+        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUBLAS_WORKSPACE_CONFIG=":4096:8")
+        self._context.set_forkserver_preload(["kdbench.run"])
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
+
+    def run(self, jobs: Iterable[Job], watch: Callable[[list[Running], int], None]) -> Iterator[tuple[Job, Record]]:
+        """Each job with its record, as they end. A job waits for its teachers where these are among the jobs, and
+        fails if one of them does. `watch` is called several times a second with the running jobs and the number that
+        waits."""
+        waiting = list(jobs)
+        open_ids = {job.spec.id for job in waiting}
+        failed: dict[str, str] = {}
+        running: list[Running] = []
+        with self._ended_on_exit(running):
+            while waiting or running:
+                for job in [j for j in waiting if failed.keys() & j.teachers()]:
+                    waiting.remove(job)
+                    teacher = next(t for t in job.teachers() if t in failed)
+                    yield job, fail(job, "crashed", f"its teacher, run {teacher}, failed: {failed[teacher]}")
+                ready = [job for job in waiting if open_ids.isdisjoint(job.teachers())]
+                for job in ready[:self.workers - len(running)]:
+                    waiting.remove(job)
+                    running.append(self._start(job))
+                wait([r.process.sentinel for r in running], POLL_SECONDS)
+                for ended in [r for r in running if self._has_ended(r)]:
+                    running.remove(ended)
+                    record = _outcome(ended, self.timeout)
+                    open_ids.discard(ended.job.spec.id)
+                    if record.status != "ok":
+                        failed[ended.job.spec.id] = record.reason or record.status
+                    yield ended.job, record
+                watch(running, len(waiting))
+
+    def _start(self, job: Job) -> Running:
+        process = self._context.Process(target=_work, args=(job,), name=f"kdbench {job.spec.id}")
+        process.start()
+        return Running(job, process, time.monotonic())
+
+    def _has_ended(self, running: Running) -> bool:
+        if running.process.is_alive() and self._over_time(running):
+            running.process.kill()
+            running.process.join()
+        return not running.process.is_alive()
+
+    def _over_time(self, running: Running) -> bool:
+        return self.timeout is not None and time.monotonic() - running.started > self.timeout
+
+    @contextmanager
+    def _ended_on_exit(self, running: list[Running]) -> Iterator[None]:
+        """No process outlives the loop: a job loses at most the epoch it is in."""
+        try:
+            yield
+        finally:
+            for r in running:
+                r.process.kill()
+            for r in running:
+                r.process.join()
+
+
+def _outcome(ended: Running, timeout: float | None) -> Record:
+    """The record that the process wrote, or one that says how the process ended."""
+    code = ended.process.exitcode
+    if code == 0:
+        record = Store(ended.job.out).get(ended.job.spec.id)
+        assert isinstance(record, Record), f"a job ended well without a record: {record}"
+        return record
+    if timeout is not None and time.monotonic() - ended.started > timeout:
+        return fail(ended.job, "timeout", f"stopped after {timeout:g} seconds (--run-timeout)")
+    if code is not None and code < 0:
+        return fail(ended.job, "crashed", f"crashed: killed by {signal.Signals(-code).name}"
+                    + (" (out of memory?)" if code == -signal.SIGKILL else ""))
+    return fail(ended.job, "crashed", f"crashed: its process ended with exit code {code}")
+
+
+def fail(job: Job, status: Status, reason: str) -> Record:
+    """Write the record of a run that could not write its own."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = Record(
+        run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status=status, reason=reason, seconds=0.0,
+        method_digest=job.method.digest, environment=environment("cpu"), started=now, finished=now,
+    )
+    Store(job.out).write(record)
+    return record
+
+
+def _work(job: Job) -> None:
+    """What a process does with its one job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from kdbench.run import run_job
+
+    run_job(job)
+    sys.stdout.flush()
+    os._exit(0)  # everything is on disk; torch's own exit handlers take their time
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,75 @@
+import pytest
+from pydantic import ValidationError
+
+from kdbench.spec import Architecture, FileTeacher, Recipe, RunSpec, TrainedTeacher
+
+RECIPE = Recipe(epochs=2, batch_size=8, image_size=16, lr=0.1)
+TEACHER = TrainedTeacher(run=RunSpec(method="ce", pair="p", student=Architecture(model="big"), dataset="d",
+                                     recipe=RECIPE, seed=1000))
+SPEC = RunSpec(method="kd", hyperparameters={"alpha": 0.5}, pair="p", student=Architecture(model="small"),
+               teacher=TEACHER, dataset="d", recipe=RECIPE, seed=0)
+
+CHANGES = {
+    "method": "other", "hyperparameters": {"alpha": 0.6}, "student": Architecture(model="small", kwargs={"width": 2}),
+    "dataset": "other", "dataset_digest": "0" * 64, "recipe": RECIPE.model_copy(update={"lr": 0.2}), "seed": 1,
+    "device": "cuda", "protocol": 2, "self_teacher": TEACHER,
+    "teacher": TrainedTeacher(run=TEACHER.run.model_copy(update={"seed": 1001})),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_everything_that_can_change_the_result_changes_the_id(field):
+    assert SPEC.model_copy(update={field: CHANGES[field]}).id != SPEC.id
+
+
+def test_the_changes_above_cover_every_field_but_the_pairs_label():
+    assert set(CHANGES) == set(RunSpec.model_fields) - {"pair"}
+
+
+def test_labels_do_not_change_the_id():
+    teacher = TrainedTeacher(run=TEACHER.run.model_copy(update={"pair": "renamed"}))
+    assert SPEC.model_copy(update={"pair": "renamed", "teacher": teacher}).id == SPEC.id
+
+
+def test_a_weights_file_counts_by_its_content_and_not_by_its_place():
+    def spec(path, sha256):
+        return SPEC.model_copy(update={
+            "teacher": FileTeacher(architecture=Architecture(model="big"), path=path, sha256=sha256)})
+
+    assert spec("/here", "a").id == spec("/there", "a").id != spec("/here", "b").id
+
+
+def test_the_id_survives_writing_and_reading():
+    assert RunSpec.model_validate_json(SPEC.model_dump_json()) == SPEC
+    assert RunSpec.model_validate_json(SPEC.model_dump_json()).id == SPEC.id
+
+
+def test_the_order_of_hyperparameters_and_arguments_does_not_matter():
+    a = SPEC.model_copy(update={"hyperparameters": {"a": 1, "b": 2}})
+    b = SPEC.model_copy(update={"hyperparameters": {"b": 2, "a": 1}})
+    assert a.id == b.id
+
+
+def test_the_id_is_the_same_today_as_when_this_test_was_written():
+    """A change here makes every record on every disk foreign: raise PROTOCOL and say so."""
+    assert SPEC.id == "8942c0695cf06944"
+
+
+def test_methods_and_seeds_of_one_cell_compare_and_other_recipes_do_not():
+    assert SPEC.model_copy(update={"method": "ce", "hyperparameters": {}, "seed": 5}).cell == SPEC.cell
+    assert SPEC.model_copy(update={"recipe": CHANGES["recipe"]}).cell != SPEC.cell
+    assert SPEC.model_copy(update={"teacher": CHANGES["teacher"]}).cell != SPEC.cell
+
+
+@pytest.mark.parametrize("change", [
+    {"epochs": 0}, {"lr": 0}, {"lr": float("inf")}, {"batch_size": 1}, {"momentum": 1}, {"schedule": "steps"},
+    {"augment": ["crop", "random_resized_crop"]}, {"augment": ["spin"]}, {"wormup": 0.1},
+])
+def test_a_recipe_that_makes_no_sense_is_refused(change):
+    with pytest.raises(ValidationError):
+        Recipe.model_validate({**RECIPE.model_dump(), **change})
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        SPEC.seed = 3

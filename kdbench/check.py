@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.data.base import Dataset, MemoryImages, Split
+from kdbench.data.base import Dataset, Images, MemoryImages, Split
 from kdbench.method import Method, Outputs
 from kdbench.models import Network, build, freeze, weights_sha256
 from kdbench.spec import Architecture, Recipe
@@ -284,7 +284,7 @@ def _leaves(loss: Tensor) -> list[Tensor]:
     return found
 
 
-class _Forbidden:
+class _Forbidden(Images):
     """Images that may not be looked at."""
 
     def __init__(self, size: int):

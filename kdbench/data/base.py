@@ -1,6 +1,7 @@
 """A dataset as the engine sees it: three splits of sized 8-bit images, held decoded or decoded on demand."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -14,8 +15,12 @@ class Images(Protocol):
 
     def take(self, index: Tensor) -> Tensor: ...
 
+    def prefetch(self, index: Tensor) -> None:
+        """A hint that `take(index)` comes next: a slow store may begin."""
+        del index
 
-class MemoryImages:
+
+class MemoryImages(Images):
     """Images held in one uint8 tensor [N, C, H, W] on the device."""
 
     def __init__(self, images: Tensor):
@@ -33,6 +38,7 @@ class MemoryImages:
 class Split:
     images: Images
     labels: Tensor  # [N], int64, on the device
+    groups: Mapping[str, Tensor] = field(default_factory=dict)  # by attribute, such as a tint: codes [N], int64
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,3 +57,4 @@ class Dataset:
     mean: Tensor                       # [C], of pixels in 0..1
     std: Tensor                        # [C]
     digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
+    group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: what its codes stand for

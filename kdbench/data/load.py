@@ -1,0 +1,190 @@
+"""A dataset's name and a recipe to images of the right size, in memory or decoded on demand."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdbench.data.base import Dataset, Images, MemoryImages, Split
+from kdbench.data.catalog import parse
+from kdbench.data.collect import Collected, Part, collect
+from kdbench.data.files import cached
+from kdbench.data.imagefolder import decode
+from kdbench.data.variants import tint
+from kdbench.errors import UserError
+from kdbench.spec import Recipe
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LEAST_STD = 0.1  # grey levels: a channel without contrast would be divided by zero
+CROP_MARGIN = 8 / 7  # how much larger than the network's input images are kept for `random_resized_crop`
+THREADS = min(4, os.cpu_count() or 1)
+CHUNK = 1024  # images handled at a time
+
+
+def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) -> Dataset:
+    """The dataset as the recipe wants it; published ones lie, or shall lie, in the data folder `folder`.
+
+    An image folder whose images would take more than KDBENCH_MEMORY_GB (4) is decoded on demand: the same images,
+    bit for bit."""
+    found = collect(parse(name), folder, recipe.train_size)
+    channels = 3 if recipe.normalise == "imagenet" else found.splits["train"].channels
+    size = recipe.image_size
+    sides = {"train": round(size * CROP_MARGIN) if "random_resized_crop" in recipe.augment else size,
+             "validation": size, "test": size}
+    if found.folder is not None and _bytes(found, sides) > _memory_budget():
+        files = {split: FileImages(part, sides[split], device) for split, part in found.splits.items()}
+        images: Mapping[str, Images] = files
+        counts = partial(_level_counts, _taken(files["train"]))
+        digest = found.folder.fingerprint
+        if recipe.normalise == "train":
+            counts = partial(cached, _file(folder, found, "train", sides["train"], "counts"), counts)
+    else:
+        pixels = {split: _pixels(found, split, sides[split], channels, folder) for split in found.splits}
+        images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
+        counts = partial(_level_counts, _chunks(pixels["train"]))
+        digest = _digest(pixels, found)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if recipe.normalise == "imagenet" else mean_and_std(counts())
+    splits = {split: _split(images[split], part, device) for split, part in found.splits.items()}
+    return Dataset(
+        str(parse(name)), found.classes, splits["train"], splits["validation"], splits["test"],
+        (channels, size, size), torch.tensor(mean), torch.tensor(std), digest, found.group_names,
+    )
+
+
+class FileImages(Images):
+    """Images that are decoded from their files when they are taken."""
+
+    def __init__(self, part: Part, size: int, device: torch.device):
+        self.part, self.size, self.device = part, size, device
+        self._thread = ThreadPoolExecutor(1)
+        self._ahead: tuple[np.ndarray, Future[np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def take(self, index: Tensor) -> Tensor:
+        positions, ahead = index.cpu().numpy(), self._ahead
+        if ahead is not None and np.array_equal(ahead[0], positions):
+            pixels, self._ahead = ahead[1].result(), None
+        else:
+            pixels = self._read(positions)
+        return torch.from_numpy(pixels).to(self.device)
+
+    def prefetch(self, index: Tensor) -> None:
+        positions = index.cpu().numpy()
+        self._ahead = positions, self._thread.submit(self._read, positions)
+
+    def _read(self, positions: np.ndarray) -> np.ndarray:
+        part = self.part.pick(positions)
+        return _tinted(part, _sized(part, self.size))
+
+
+# Pixels.
+
+def _pixels(found: Collected, split: str, size: int, channels: int, folder: Path) -> np.ndarray:
+    """All images of a split, [N, channels, size, size] uint8. What was decoded from files is kept for other
+    processes."""
+    part = found.splits[split]
+    if found.folder is None:
+        images = _sized(part, size)
+    else:
+        images = cached(_file(folder, found, split, size, "pixels"), partial(_sized, part, size))
+    images = _tinted(part, images)
+    return images if images.shape[1] == channels else images.repeat(channels, axis=1)
+
+
+def _file(folder: Path, found: Collected, split: str, size: int, what: str) -> Path:
+    """Where something made of a split of an image folder is kept."""
+    assert found.folder is not None
+    content = found.folder.state.encode() + found.splits[split].choice
+    return folder / "decoded" / f"{hashlib.sha256(content).hexdigest()[:16]}-{split}-{size}-{what}"
+
+
+def _sized(part: Part, size: int) -> np.ndarray:
+    """The images of a part, [N, C, size, size] uint8, untinted."""
+    if isinstance(part.images, np.ndarray):
+        return resize(part.images[part.index], size)
+    return _decoded([part.images[i] for i in part.index], size)
+
+
+def _tinted(part: Part, images: np.ndarray) -> np.ndarray:
+    return images if part.tints is None else tint(images, part.tints)
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Square images [N, C, H, H] uint8 to [N, C, size, size], antialiased bilinear."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(torch.from_numpy(images), size=(size, size), mode="bilinear", antialias=True).numpy()
+
+
+def _decoded(paths: Sequence[Path], size: int) -> np.ndarray:
+    images = np.empty((len(paths), 3, size, size), np.uint8)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(paths), CHUNK):
+            for i, image in enumerate(pool.map(partial(decode, size=size), paths[start:start + CHUNK]), start):
+                images[i] = image
+    return images
+
+
+def _bytes(found: Collected, sides: Mapping[str, int]) -> int:
+    return sum(3 * len(part) * sides[split] ** 2 for split, part in found.splits.items())
+
+
+def _memory_budget() -> float:
+    given = os.environ.get("KDBENCH_MEMORY_GB", "4")
+    try:
+        return float(given) * 1e9
+    except ValueError:
+        raise UserError(f"KDBENCH_MEMORY_GB: expected a number, got {given!r}") from None
+
+
+# What is known of them.
+
+def _level_counts(chunks: Iterable[np.ndarray]) -> np.ndarray:
+    """How often each channel has each of the 256 levels, [C, 256], in images [B, C, H, W]."""
+    counts = (np.stack([np.bincount(channel.ravel(), minlength=256) for channel in chunk.swapaxes(0, 1)])
+              for chunk in chunks)
+    return np.add.reduce(list(counts))
+
+
+def mean_and_std(counts: np.ndarray) -> tuple[list[float], list[float]]:
+    """Of each channel's pixels in 0..1, from their levels' counts [C, 256]. Sums of integers do not depend on order."""
+    levels = np.arange(256)
+    total = counts.sum(1)
+    mean = (counts * levels).sum(1) / total
+    variance = (counts * levels**2).sum(1) / total - mean**2
+    return (mean / 255).tolist(), (np.sqrt(variance.clip(LEAST_STD**2)) / 255).tolist()
+
+
+def _digest(pixels: Mapping[str, np.ndarray], found: Collected) -> str:
+    """SHA-256 over the labels, attributes and pixels of all splits."""
+    total = hashlib.sha256()
+    for split, part in found.splits.items():
+        total.update(f"{split} {pixels[split].shape} {sorted(part.groups)}".encode() + part.labels.tobytes())
+        for attribute in sorted(part.groups):
+            total.update(part.groups[attribute].tobytes())
+        total.update(np.ascontiguousarray(pixels[split]).data)
+    return total.hexdigest()
+
+
+def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    return (pixels[start:start + CHUNK] for start in range(0, len(pixels), CHUNK))
+
+
+def _taken(images: FileImages) -> Iterator[np.ndarray]:
+    return (images.take(index).cpu().numpy() for index in torch.arange(len(images)).split(CHUNK))
+
+
+def _split(images: Images, part: Part, device: torch.device) -> Split:
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).long().to(device)
+
+    return Split(images, tensor(part.labels), {attribute: tensor(codes) for attribute, codes in part.groups.items()})

@@ -124,8 +124,8 @@ class Matrix:
         self.say(f"n/a  {job}: {reason}")
         self.store.write(Record(
             run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status="inapplicable", reason=reason,
-            seconds=0.0, method_digest=job.method.digest, environment=environment(job.spec.device),
-            started=now, finished=now,
+            seconds=0.0, family=job.method.family, method_digest=job.method.digest,
+            environment=environment(job.spec.device), started=now, finished=now,
         ))
 
     def _set_damaged_aside(self) -> None:

@@ -61,8 +61,8 @@ def _record(job: Job, store: Store, folder: Path) -> Record:
         status, reason, trace = "crashed", _reason(error), traceback.format_exc()
     return Record(
         run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status=status, reason=reason,
-        traceback=trace, notes=notes, method_digest=job.method.digest, environment=environment(job.spec.device),
-        started=started, finished=_now(), **{"seconds": 0.0, **outcome},
+        traceback=trace, notes=notes, family=job.method.family, method_digest=job.method.digest,
+        environment=environment(job.spec.device), started=started, finished=_now(), **{"seconds": 0.0, **outcome},
     )
 
 

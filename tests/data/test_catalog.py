@@ -86,5 +86,5 @@ assert "torch" not in sys.modules
 
 def test_a_training_size_beyond_the_variant_is_refused_before_training(cache):
     catalog.check("synthetic", cache, train_size=900)
-    with pytest.raises(UserError, match="train_size: 900 is more than the 2[0-9][0-9] images"):
+    with pytest.raises(UserError, match=r"train_size: 900 is more than the 2[0-9][0-9] images"):
         catalog.check("synthetic+longtail(100)", cache, train_size=900)

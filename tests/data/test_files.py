@@ -267,7 +267,7 @@ def test_no_code_in_a_pickle_is_run(tmp_path, monkeypatch):
     contents = {**cifar10_contents(), "test_batch": pickle.dumps(Malicious(), protocol=2)}
     publish(monkeypatch, "cifar10", contents)
     write(tmp_path / "cifar-10-batches-py", contents)
-    with pytest.raises(UserError, match="test_batch: cannot be read: .*eval has no place in a file of images"):
+    with pytest.raises(UserError, match=r"test_batch: cannot be read: .*eval has no place in a file of images"):
         files.cifar("cifar10", tmp_path)
     assert not (tmp_path / "ran").exists()
 

@@ -1,0 +1,36 @@
+import torch.nn.functional as F
+
+from kdbench.losses import soft_cross_entropy
+from kdbench.method import Method, Paper
+
+
+class BAN(Method):
+    """A born-again network: the student learns from a trained copy of itself, and from the labels.
+
+    The copy has the same architecture, another initialisation and plain training behind it; its softness is what helps.
+
+    loss = CE(student, labels) + alpha KL(copy || student)
+
+    At temperature 1, as in the paper. Its "dual goals" of labels and teacher are taken, with equal weights; it also
+    reports training on the teacher alone. There is one generation: the paper's further ones and their ensemble would
+    take more steps than other methods get.
+    """
+
+    name, family = "ban", "self"
+    paper = Paper(
+        title="Born Again Neural Networks",
+        authors=("Tommaso Furlanello", "Zachary C. Lipton", "Michael Tschannen", "Laurent Itti", "Anima Anandkumar"),
+        year=2018, venue="ICML", arxiv="1805.04770",
+    )
+    ranges = {"alpha": (0.0, 4.0)}
+    learns_from = "student"
+
+    def __init__(self, ctx, *, alpha: float = 1.0):
+        super().__init__(ctx)
+        self.alpha = alpha
+
+    def losses(self, batch, student, teacher):
+        return {
+            "ce": F.cross_entropy(student.logits, batch.labels),
+            "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, temperature=1.0),
+        }

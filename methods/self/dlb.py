@@ -1,0 +1,47 @@
+import torch
+import torch.nn.functional as F
+
+from kdbench.losses import soft_cross_entropy
+from kdbench.method import Method, Paper
+
+
+class DLB(Method):
+    """Each batch is seen once more in the next step, where the student matches what it has just said of it.
+
+    The soft targets are one step old and of another augmentation, which makes predictions consistent.
+
+    loss = CE(student, labels), over this and the last batch, + alpha temperature^2 KL(last || student), over the last
+
+    The last batch comes newly augmented; `last` are its logits of the step before. As in the authors' code a step takes
+    a whole new batch and the whole last one, each through the student by itself. Temperature 3 and alpha 1 are the
+    paper's.
+    """
+
+    name, family = "dlb", "self"
+    paper = Paper(
+        title="Self-Distillation from the Last Mini-Batch for Consistency Regularization",
+        authors=("Yiqing Shen", "Liwu Xu", "Yuzhe Yang", "Yaqian Li", "Yandong Guo"),
+        year=2022, venue="CVPR", arxiv="2203.16172",
+    )
+    ranges = {"alpha": (0.0, 4.0), "temperature": (1.0, 10.0)}
+    learns_from = None
+
+    def __init__(self, ctx, *, alpha: float = 1.0, temperature: float = 3.0):
+        super().__init__(ctx)
+        self.alpha, self.temperature = alpha, temperature
+        self.register_buffer("last_index", torch.zeros(ctx.batch_size, dtype=torch.int64))
+        self.register_buffer("last_logits", torch.zeros(ctx.batch_size, ctx.num_classes))
+
+    def losses(self, batch, student, teacher):
+        if self.progress == 0:  # the run's first step: there is no last batch
+            terms = {"ce": F.cross_entropy(student.logits, batch.labels)}
+        else:
+            again = self.ctx.sample(self.last_index)
+            logits = self.student(again.images).logits
+            terms = {
+                "ce": F.cross_entropy(torch.cat([logits, student.logits]), torch.cat([again.labels, batch.labels])),
+                "kd": self.alpha * soft_cross_entropy(logits, self.last_logits, self.temperature),
+            }
+        self.last_index = batch.index
+        self.last_logits = student.logits.detach()
+        return terms

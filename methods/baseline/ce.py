@@ -5,7 +5,6 @@ from kdbench.method import Method
 
 class CrossEntropy(Method):
     """Plain training on the labels, without a teacher.
-
     The reference that every method is compared with, and what trains every teacher.
 
     loss = CE(student, labels)

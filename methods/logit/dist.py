@@ -19,7 +19,6 @@ def pearson_distance(a, b):
 
 class DIST(Method):
     """The student's probabilities correlate with the teacher's, instead of being equal to them.
-
     How a sample ranks the classes and how a class ranks the samples is what a much stronger teacher can still teach.
 
     loss = CE(student, labels) + temperature^2 [inter d(rows) + intra d(columns)],  d = 1 - Pearson correlation

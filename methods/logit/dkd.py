@@ -20,7 +20,6 @@ def target_or_not(logits, labels):
 
 class DKD(Method):
     """KD's divergence, split into what the teacher says of the target class and how it ranks the others.
-
     In KD the second part is weighted by the teacher's doubt about the target; here both get weights of their own.
 
     loss = CE(student, labels) + warm-up temperature^2 [alpha KL(b^T || b^S) + beta KL(r^T || r^S)]

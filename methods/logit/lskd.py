@@ -11,7 +11,6 @@ def standardise(logits):
 
 class LSKD(Method):
     """KD on standardised logits: the student learns how the teacher's logits relate, not how large they are.
-
     A temperature shared by teacher and student would ask a small network for the range and variance of a large one.
 
     loss = ce_weight CE(student, labels) + alpha temperature^2 KL(teacher || student) of z = (logits - mean) / deviation

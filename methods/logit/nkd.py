@@ -17,7 +17,6 @@ def nkd_loss(student_logits, teacher_logits, labels, gamma, temperature):
 
 class NKD(Method):
     """The label's class is learnt with the teacher's confidence in it, the others as a distribution of their own.
-
     Without normalisation the two networks' non-target probabilities sum to different values and cannot become equal.
 
     loss = CE(student, labels) - p^T_target log p^S_target - gamma temperature^2 sum_{k != target} r^T_k log r^S_k

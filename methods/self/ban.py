@@ -6,7 +6,6 @@ from kdbench.method import Method, Paper
 
 class BAN(Method):
     """A born-again network: the student learns from a trained copy of itself, and from the labels.
-
     The copy has the same architecture, another initialisation and plain training behind it; its softness is what helps.
 
     loss = CE(student, labels) + alpha KL(copy || student)

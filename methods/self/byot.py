@@ -33,7 +33,6 @@ def hint_loss(shallow, deep):
 
 class BYOT(Method):
     """A network's deepest classifier teaches auxiliary classifiers on its own shallower stages, while all train.
-
     The branches pull the shallow stages towards what the deep ones know; at inference they are dropped.
 
     loss = CE(p_C, labels) + sum_i<C [(1 - alpha) CE(p_i, labels) + alpha KL(p_C || p_i) + hint |f_i - f_C|^2]

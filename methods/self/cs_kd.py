@@ -7,7 +7,6 @@ from kdbench.method import Method, Paper
 
 class CSKD(Method):
     """The student's softened prediction for an image follows its own prediction for another image of the same class.
-
     This pulls the predictions within a class together and keeps single images from being predicted too surely.
 
     loss = CE(student(x), labels) + alpha temperature^2 KL(student(x') || student(x))

@@ -7,7 +7,6 @@ from kdbench.method import Method, Paper
 
 class DLB(Method):
     """Each batch is seen once more in the next step, where the student matches what it has just said of it.
-
     The soft targets are one step old and of another augmentation, which makes predictions consistent.
 
     loss = CE(student, labels), over this and the last batch, + alpha temperature^2 KL(last || student), over the last

@@ -5,7 +5,6 @@ from kdbench.method import Method, Paper
 
 class PSKD(Method):
     """The labels are softened by what the student itself said of the same image one epoch ago.
-
     The weight of that memory grows with training, as the student gets worth listening to.
 
     loss = (1 - w) CE(student, labels) + w CE(student, student of the last epoch),  w = alpha epoch / epochs

@@ -13,7 +13,6 @@ def virtual_teacher(labels, num_classes, correct, temperature):
 
 class TfKD(Method):
     """Distillation from a hand-made teacher that is always right and, softened, nearly uniform.
-
     Tf-KD_reg, the variant that gave the paper its words "teacher-free": what a teacher regularises, without a teacher.
 
     loss = (1 - alpha) CE(student, labels) + alpha KL(virtual teacher || student)

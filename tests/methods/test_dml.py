@@ -14,7 +14,7 @@ def softmax(logits):
 
 
 def kl(p, q):
-    """Zhang et al., equations 4 and 5: the divergence from q to p, averaged over the samples."""
+    """Zhang et al.: the divergence from q to p, averaged over the samples."""
     return (p * np.log(p / q)).sum() / len(p)
 
 

@@ -17,17 +17,17 @@ def angle_loss(student, teacher):
     return F.smooth_l1_loss(cosines(distances(student)), cosines(distances(teacher)))
 
 
-def huber(difference):  # Park et al., equation 7
+def huber(difference):
     size = abs(difference)
     return size**2 / 2 if size <= 1 else size - 1 / 2
 
 
-def distances_by_hand(points):  # equations 5 and 6
+def distances_by_hand(points):  # Park et al., distance-wise potential
     raw = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in points] for a in points])
     return raw / (raw.sum() / (len(points) * (len(points) - 1)))
 
 
-def cosine_by_hand(points, i, j, k):  # equation 9: between e_ij and e_kj; 0 where one of them is no direction
+def cosine_by_hand(points, i, j, k):  # angle-wise potential: of e_ij and e_kj; 0 where one of them is no direction
     if j in (i, k):
         return 0.0
     e_ij, e_kj = points[i] - points[j], points[k] - points[j]

@@ -1,0 +1,46 @@
+import torch.nn.functional as F
+
+from kdbench.blocks import pair_stages
+from kdbench.method import Method, Paper
+
+
+class SimilarityPreserving(Method):
+    """Images that look alike to the teacher shall look alike to the student: the similarities between the images of a
+    batch are matched, not the features themselves, so that stages of any size can be compared.
+
+    loss = CE(student, labels) + alpha / B^2 sum_{stages} ||G_student - G_teacher||_F^2
+    with G = Q Q^T, each of its rows divided by its L2 norm, and Q the stage as a matrix [B, C H W].
+
+    The paper sums over any set of stage pairs and uses the last stage of each network on CIFAR-10, with alpha 3000;
+    `stages` counts the pairs from the deep end.
+    """
+
+    name, family = "sp", "relation"
+    paper = Paper(
+        title="Similarity-Preserving Knowledge Distillation",
+        authors=("Frederick Tung", "Greg Mori"),
+        year=2019, venue="ICCV", arxiv="1907.09682",
+    )
+    ranges = {"alpha": (0.0, 30000.0), "stages": (1, 4)}
+
+    def __init__(self, ctx, *, alpha: float = 3000.0, stages: int = 1):
+        super().__init__(ctx)
+        self.alpha, self.stages = alpha, stages
+
+    def losses(self, batch, student, teacher):
+        pairs = pair_stages(student.stages, teacher.stages)[-self.stages:]
+        return {
+            "ce": F.cross_entropy(student.logits, batch.labels),
+            "similarity": self.alpha * sum(similarity_loss(*pair) for pair in pairs),
+        }
+
+
+def similarity_loss(student, teacher):  # each [B, C, H, W]
+    """The mean squared difference of the similarities between samples."""
+    return F.mse_loss(similarities(student), similarities(teacher))
+
+
+def similarities(stage):  # [B, C, H, W] -> [B, B]
+    """Inner products of the samples' features, each row at unit length."""
+    features = stage.flatten(1)
+    return F.normalize(features @ features.T, dim=1)

@@ -29,11 +29,6 @@ class Part:
     def channels(self) -> int:
         return self.images.shape[1] if isinstance(self.images, np.ndarray) and self.tints is None else 3
 
-    @property
-    def choice(self) -> bytes:
-        """Which images of the store, in which order and tint."""
-        return self.index.tobytes() + (b"" if self.tints is None else self.tints.tobytes())
-
     def pick(self, positions: np.ndarray) -> "Part":
         return replace(
             self, index=self.index[positions], labels=self.labels[positions],

@@ -44,7 +44,9 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) 
         counts = partial(_level_counts, _taken(files["train"]))
         digest = found.folder.fingerprint
         if recipe.normalise == "train":
-            counts = partial(cached, _file(folder, found, "train", sides["train"], "counts"), counts)
+            train = found.splits["train"]
+            tints = b"" if train.tints is None else train.tints.tobytes()
+            counts = partial(cached, _file(folder, found, train, sides["train"], "counts", tints), counts)
     else:
         pixels = {split: _pixels(found, split, sides[split], channels, folder) for split in found.splits}
         images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
@@ -95,16 +97,19 @@ def _pixels(found: Collected, split: str, size: int, channels: int, folder: Path
     if found.folder is None:
         images = _sized(part, size)
     else:
-        images = cached(_file(folder, found, split, size, "pixels"), partial(_sized, part, size))
+        images = cached(_file(folder, found, part, size, "pixels"), partial(_sized, part, size))
     images = _tinted(part, images)
     return images if images.shape[1] == channels else images.repeat(channels, axis=1)
 
 
-def _file(folder: Path, found: Collected, split: str, size: int, what: str) -> Path:
-    """Where something made of a split of an image folder is kept."""
+def _file(folder: Path, found: Collected, part: Part, size: int, what: str, more: bytes = b"") -> Path:
+    """Where something made of an image folder's images, and of `more`, is kept."""
     assert found.folder is not None
-    content = found.folder.state.encode() + found.splits[split].choice
-    return folder / "decoded" / f"{hashlib.sha256(content).hexdigest()[:16]}-{split}-{size}-{what}"
+    made_of = hashlib.sha256(found.folder.state.encode())
+    for i in part.index:
+        made_of.update(f"{part.images[i]}\0".encode("utf-8", "surrogateescape"))
+    made_of.update(more)
+    return folder / "decoded" / f"{made_of.hexdigest()[:16]}-{size}-{what}"
 
 
 def _sized(part: Part, size: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """timm's models behind one interface: images in, `Outputs` (logits, embedding, stages) out."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +61,7 @@ class Network(nn.Module):
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        images = torch.zeros(2, *image_shape, device=device)
+        images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=device).view(2, *image_shape)
         try:
             _, maps = self.model.forward_intermediates(images)
             self._indices = _stages([tuple(m.shape[1:]) for m in maps])
@@ -68,12 +69,14 @@ class Network(nn.Module):
             whole = self.model(images)
         except (AttributeError, TypeError, NotImplementedError) as error:
             raise UserError(f"{name}: timm gives no stages and embedding for this architecture: {error}") from error
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             raise UserError(f"{name}: cannot take images of {'x'.join(map(str, image_shape))}: {error}") from error
         if not torch.allclose(outputs.logits, whole, rtol=1e-4, atol=1e-5):
             raise UserError(f"{name}: its classifier applied to its embedding does not give its logits")
         self.train(was_training)
-        return Shapes(outputs.embedding.shape[1], tuple(tuple(s.shape[1:]) for s in outputs.stages))
+        mean = outputs.stages[-1].mean((2, 3))
+        pooled = mean.shape == outputs.embedding.shape and torch.allclose(mean, outputs.embedding, 1e-4, 1e-5)
+        return Shapes(outputs.embedding.shape[1], tuple(tuple(s.shape[1:]) for s in outputs.stages), pooled)
 
 
 def _stages(shapes: list[tuple[int, int, int]]) -> list[int]:

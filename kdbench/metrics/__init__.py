@@ -30,6 +30,11 @@ class Metric:
     reference: str = ""
     of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it takes; "run": measured
     compute: Compute | None = None  # of the student's and the teacher's predictions; None is "not applicable"
+    short: str = ""                 # a narrow table's header, if not the title
+
+    @property
+    def header(self) -> str:
+        return self.short or self.title
 
 
 def _of_test(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
@@ -66,7 +71,7 @@ _STANTON = "Stanton et al. (2021). Does Knowledge Distillation Really Work? Neur
 METRICS: dict[str, Metric] = _table([
     Metric("test_accuracy", "test accuracy", "share", "higher",
            "Share of test images whose highest logit is the label's, at the last epoch.",
-           compute=_of_test(p.accuracy)),
+           compute=_of_test(p.accuracy), short="test acc."),
     Metric("validation_accuracy", "validation accuracy", "share", "higher",
            "Share of validation images whose highest logit is the label's, at the last epoch; what tuning sees.",
            compute=lambda student, teacher: p.accuracy(student["validation_logits"], student["validation_labels"])),
@@ -75,7 +80,7 @@ METRICS: dict[str, Metric] = _table([
            compute=_top_5),
     Metric("worst_class_accuracy", "worst class", "share", "higher",
            "The lowest test accuracy of a class, among the classes that the test split holds.",
-           compute=_of_test(p.worst_class_accuracy)),
+           compute=_of_test(p.worst_class_accuracy), short="worst"),
     Metric("class_accuracy_spread", "class spread", "share", "lower",
            "Population standard deviation of the test accuracies of the classes that the test split holds.",
            compute=_of_test(p.class_accuracy_spread)),
@@ -94,7 +99,7 @@ METRICS: dict[str, Metric] = _table([
            _GUO, compute=_of_test(p.expected_calibration_error)),
     Metric("agreement", "agreement", "share", "higher",
            "Share of test images for which the student predicts the same class as the pair's teacher.",
-           _STANTON, "both", _of_both(p.agreement)),
+           _STANTON, "both", _of_both(p.agreement), short="agree"),
     Metric("kl_from_teacher", "KL from teacher", "nats", "lower",
            "Mean over test images of KL(teacher || student), the sum over classes of teacher * ln(teacher / student), "
            "at temperature 1.",
@@ -119,7 +124,7 @@ METRICS: dict[str, Metric] = _table([
            of="teacher", compute=_of_teacher(p.class_accuracy_spread)),
     Metric("seconds", "training", "seconds", "lower",
            "Wall time of training inside a run of the matrix, beside other runs: an order of magnitude, not a "
-           "measurement of cost.", of="run"),
+           "measurement of cost.", of="run", short="train s"),
     Metric("peak_memory_bytes", "peak memory", "bytes", "lower",
            "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
 ])

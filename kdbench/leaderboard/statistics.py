@@ -1,0 +1,52 @@
+"""What seeds say of a method, and what they cannot say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its confidence interval, which one seed cannot give."""
+
+    mean: float
+    half_width: float | None
+    count: int
+
+    @property
+    def low(self) -> float | None:
+        return None if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        return None if self.half_width is None else self.mean + self.half_width
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of at least one value and half the width of its 95 % interval by Student's t: t * s / sqrt(n)."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return Estimate(mean, None, 1)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    return Estimate(mean, t_quantile(count - 1) * deviation / math.sqrt(count), count)
+
+
+def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Estimate | None:
+    """The mean over the seeds that both have of value - reference; None if they share none.
+
+    Equal seeds mean equal initial students and equal batches, so their noise cancels in the difference.
+    """
+    shared = sorted(values.keys() & reference.keys())
+    return estimate([values[seed] - reference[seed] for seed in shared]) if shared else None
+
+
+@lru_cache
+def t_quantile(degrees: int) -> float:
+    """The factor of a two-sided 95 % interval."""
+    from scipy.special import stdtrit  # here, because scipy takes a second to import
+
+    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))

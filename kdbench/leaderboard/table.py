@@ -1,0 +1,273 @@
+"""Records to a leaderboard: per cell (pair, dataset and recipe) one row per method. Nothing here knows of training."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.leaderboard.statistics import Estimate, estimate, paired_difference
+from kdbench.metrics import METRICS
+from kdbench.registry import Registry
+from kdbench.spec import digest, identify
+from kdbench.store import Planned, Problem, Store, Summary
+
+REFERENCE = "ce"  # every method is compared with plain training
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the table needs of one record, or of a planned run that has none (status "missing")."""
+
+    run_id: str
+    role: str
+    suite: str
+    cell: str
+    pair: str
+    dataset: str
+    method: str
+    family: str | None
+    hyperparameters: dict[str, Any] = field(repr=False)
+    self_teacher: str | None
+    seed: int
+    status: str
+    reason: str
+    metrics: dict[str, float] = field(repr=False)
+    method_digest: str | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run without a result."""
+
+    seed: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, with one choice of hyperparameters, in one cell."""
+
+    method: str
+    family: str
+    hyperparameters: dict[str, Any]       # where they are not the defaults
+    metrics: dict[str, dict[int, float]]  # by metric and seed; the metrics that all its finished runs have
+    difference: Estimate | None           # of test accuracy to the reference, on equal seeds; None for itself
+    failures: tuple[Failure, ...]         # failed, not applicable and missing runs
+    runs: tuple[str, ...]                 # the ids of the finished ones, by seed
+
+    @property
+    def label(self) -> str:
+        values = ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
+        return f"{self.method} ({values})" if values else self.method
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.metrics.get("test_accuracy", ()))
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """The metric's mean over seeds; None if the row has no finished run or they lack the metric."""
+        return estimate(list(self.metrics[metric].values())) if metric in self.metrics else None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The cell's teacher, for reference."""
+
+    architecture: str
+    status: str
+    reason: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What methods can be compared in: one pair, dataset and recipe."""
+
+    id: str
+    pair: str
+    dataset: str
+    spec: dict[str, Any] = field(repr=False)  # of one of its runs, as JSON
+    teacher: Teacher | None
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    cells: tuple[Cell, ...]
+    suites: tuple[str, ...]
+    statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
+
+
+def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboard:
+    """The leaderboard of a folder of results. UserError if there are none."""
+    store = Store(folder)
+    specs: dict[str, dict[str, Any]] = {}  # by cell, of the run with the lowest id
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for found in store.summaries():
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            specs.setdefault(found.cell, found.spec)
+            runs.append(_recorded(found))
+    planned, plan_problems = store.planned(but={run.run_id for run in runs})
+    damaged = {problem.path.stem: problem.reason for problem in problems}
+    for wanted in planned:
+        specs.setdefault(wanted.spec.cell, wanted.spec.model_dump(mode="json"))
+        runs.append(_missing(wanted, damaged))
+    if not runs and not problems:
+        raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
+    registry = Registry() if registry is None else registry
+    cells = _cells(runs, specs, registry)
+    return Leaderboard(
+        cells=cells,
+        suites=tuple(sorted({run.suite for run in runs})),
+        statement=tuple(_statement(folder, runs, [*problems, *plan_problems], cells)),
+    )
+
+
+# Records to runs.
+
+def _recorded(summary: Summary) -> Run:
+    metrics = {**summary.metrics, "seconds": summary.seconds} if summary.status == "ok" else {}
+    if metrics and summary.peak_memory_bytes is not None:
+        metrics["peak_memory_bytes"] = summary.peak_memory_bytes
+    return _run(summary.spec, summary.run_id, summary.cell, summary.role, summary.suite, summary.family,
+                summary.status, summary.reason or "", metrics, summary.method_digest)
+
+
+def _missing(wanted: Planned, damaged: Mapping[str, str]) -> Run:
+    reason = damaged.get(wanted.run_id)
+    reason = f"its record is damaged: {reason}" if reason else "planned, no record yet"
+    return _run(wanted.spec.model_dump(mode="json"), wanted.run_id, wanted.spec.cell, wanted.role, wanted.suite, None,
+                "missing", reason, {}, None)
+
+
+def _run(spec: dict[str, Any], run_id: str, cell: str, role: str, suite: str, family: str | None, status: str,
+         reason: str, metrics: dict[str, float], method_digest: str | None) -> Run:
+    own = spec["self_teacher"]
+    return Run(
+        run_id=run_id, role=role, suite=suite, cell=cell, pair=spec["pair"], dataset=spec["dataset"],
+        method=spec["method"], family=family, hyperparameters=spec["hyperparameters"],
+        self_teacher=identify(own["run"])[0] if own else None, seed=spec["seed"], status=status, reason=reason,
+        metrics=metrics, method_digest=method_digest,
+    )
+
+
+# Runs to cells and rows.
+
+def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mapping[str, Any]) -> tuple[Cell, ...]:
+    teachers = {run.run_id: run for run in runs if run.role == "teacher"}
+    by_cell: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.role == "student":
+            by_cell[run.cell].append(run)
+    cells = [
+        Cell(
+            id=cell, pair=min(run.pair for run in members), dataset=members[0].dataset, spec=specs[cell],
+            teacher=_teacher(specs[cell]["teacher"], teachers, members), rows=_rows(members, registry),
+        )
+        for cell, members in by_cell.items()
+    ]
+    return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
+
+
+def _teacher(spec: dict[str, Any] | None, teachers: Mapping[str, Run], students: list[Run]) -> Teacher | None:
+    """By its own record where there is one, else by what the students' records say of it."""
+    if spec is None:
+        return None
+    trained = spec["kind"] == "run"
+    own = teachers.get(identify(spec["run"])[0]) if trained else None
+    architecture = (spec["run"]["student"] if trained else spec["architecture"])["model"]
+    if own is not None and own.metrics:
+        return Teacher(architecture, "ok", "", own.metrics)
+    told = next((run.metrics for run in sorted(students, key=lambda run: run.run_id) if run.metrics), {})
+    metrics = {name.removeprefix("teacher_"): value for name, value in told.items() if name.startswith("teacher_")}
+    if metrics or own is None:
+        return Teacher(architecture, "ok" if metrics else "missing", "" if metrics else "no record", metrics)
+    return Teacher(architecture, own.status, own.reason, {})
+
+
+def _rows(runs: list[Run], registry: Mapping[str, Any]) -> tuple[Row, ...]:
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.method, digest([run.hyperparameters, run.self_teacher])].append(run)
+    members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
+    reference = next((_by_seed(group, "test_accuracy") for group in members if _is_reference(group[0], registry)), {})
+    rows = [_row(group, reference, registry) for group in members]
+    return tuple(sorted(rows, key=_rank))
+
+
+def _row(runs: list[Run], reference: Mapping[int, float], registry: Mapping[str, Any]) -> Row:
+    first, accuracy = runs[0], _by_seed(runs, "test_accuracy")
+    finished = [run for run in runs if run.status == "ok"]
+    shared = set.intersection(*(set(run.metrics) for run in finished)) if finished else set()
+    return Row(
+        method=first.method, family=_family(runs, registry), hyperparameters=_changed(first, registry),
+        metrics={name: _by_seed(runs, name) for name in METRICS if name in shared},
+        difference=None if _is_reference(first, registry) else paired_difference(accuracy, reference),
+        failures=tuple(Failure(run.seed, run.status, run.reason) for run in runs if run.status != "ok"),
+        runs=tuple(run.run_id for run in finished),
+    )
+
+
+def _by_seed(runs: Iterable[Run], metric: str) -> dict[int, float]:
+    return {run.seed: run.metrics[metric] for run in runs if metric in run.metrics}
+
+
+def _is_reference(run: Run, registry: Mapping[str, Any]) -> bool:
+    return run.method == REFERENCE and not _changed(run, registry)
+
+
+def _changed(run: Run, registry: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that differ from their defaults; all, of a method that is not installed."""
+    known = registry[run.method].hyperparameters if run.method in registry else {}
+    return {name: value for name, value in sorted(run.hyperparameters.items())
+            if name not in known or known[name].default != value}
+
+
+def _family(runs: list[Run], registry: Mapping[str, Any]) -> str:
+    recorded = min((run.family for run in runs if run.family), default=None)
+    return recorded or (registry[runs[0].method].family if runs[0].method in registry else "unknown")
+
+
+def _rank(row: Row) -> tuple:
+    """Best first; rows without a result last."""
+    accuracy = row.estimate("test_accuracy")
+    return accuracy is None, -accuracy.mean if accuracy else 0.0, row.method, row.label
+
+
+# What a reader should know.
+
+def _statement(folder: Path, runs: list[Run], problems: list[Problem], cells: tuple[Cell, ...]) -> Iterable[str]:
+    students = [run for run in runs if run.role == "student"]
+    counts = {status: sum(run.status == status for run in students) for status in sorted({r.status for r in students})}
+    suites = sorted({run.suite for run in runs})
+    yield (f"{len(students)} runs of {len(suites)} suite{'s' * (len(suites) != 1)} ({', '.join(suites)}): "
+           + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".")
+    for problem in sorted(problems, key=lambda p: p.path):
+        yield f"Not used: {problem.path.relative_to(folder)}: {problem.reason}."
+    versions: dict[str, set[str]] = defaultdict(set)
+    for run in students:
+        if run.method_digest:
+            versions[run.method].add(run.method_digest)
+    for method, digests in sorted(versions.items()):
+        if len(digests) > 1:
+            yield (f"Mixed: the runs of {method} were made by {len(digests)} versions of its source "
+                   f"({', '.join(sorted(d[:8] for d in digests))}).")
+    for cell in cells:
+        for row in cell.rows:
+            yield from _incomplete(cell, row)
+
+
+def _incomplete(cell: Cell, row: Row) -> Iterable[str]:
+    where = f"{row.label} ({cell.pair}, {cell.dataset})"
+    reasons: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for failure in row.failures:
+        reasons[failure.status, failure.reason].append(failure.seed)
+    for (status, reason), seeds in sorted(reasons.items()):
+        which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        yield f"{'n/a' if status == 'inapplicable' else status.capitalize()}: {where}, {which}: {reason}."

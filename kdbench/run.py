@@ -27,7 +27,7 @@ from kdbench.errors import UserError
 from kdbench.job import Job
 from kdbench.metrics import score
 from kdbench.models import Network, build, freeze, load_teacher, serialise
-from kdbench.spec import FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher, digest
+from kdbench.spec import FileTeacher, HubTeacher, Recipe, TrainedTeacher, teacher_id
 from kdbench.store import Predictions, Record, Store, atomic_write
 from kdbench.train import DivergedError, Trainer, predict, prepare
 
@@ -108,18 +108,6 @@ def _state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 # Teachers.
-
-def teacher_id(spec: RunSpec) -> str | None:
-    """The id under which the teacher's predictions are kept: its run's, or a hash of its weights' source."""
-    if spec.teacher is None:
-        return None
-    if isinstance(spec.teacher, TrainedTeacher):
-        return spec.teacher.run.id
-    teacher = spec.teacher.model_dump(mode="json", exclude={"path"})
-    input_settings = {"image_size", "train_size", "augment", "normalise", "precision"}
-    seen = spec.recipe.model_dump(mode="json", include=input_settings)
-    return digest([teacher, spec.dataset, spec.dataset_digest, seen, spec.device])[:16]
-
 
 def _tutor(job: Job, dataset: Dataset, device: torch.device) -> Network | None:
     """The frozen network that the method learns from."""

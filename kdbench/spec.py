@@ -120,6 +120,18 @@ def identify(spec: dict[str, Any]) -> tuple[str, str]:
     return _sha256(f"{{{whole}}}")[:16], _sha256(f"{{{','.join(parts.values())}}}")[:16]
 
 
+def teacher_id(spec: RunSpec) -> str | None:
+    """The id under which the teacher's predictions are kept: its run's, or a hash of its weights' source."""
+    if spec.teacher is None:
+        return None
+    if isinstance(spec.teacher, TrainedTeacher):
+        return spec.teacher.run.id
+    teacher = spec.teacher.model_dump(mode="json", exclude={"path"})
+    input_settings = {"image_size", "train_size", "augment", "normalise", "precision"}
+    seen = spec.recipe.model_dump(mode="json", include=input_settings)
+    return digest([teacher, spec.dataset, spec.dataset_digest, seen, spec.device])[:16]
+
+
 def digest(content: Any) -> str:
     """SHA-256 of the canonical JSON of `content`."""
     return _sha256(_canonical(content))

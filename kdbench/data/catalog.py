@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdbench.errors import UserError, unknown
 from kdbench.paper import Paper
@@ -115,6 +116,25 @@ def fingerprint(name: str) -> str | None:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def rows() -> list[dict[str, Any]]:
+    """What `kdbench list datasets` prints: the datasets, then the variants that each of them has."""
+    variants = (
+        DatasetInfo(f"NAME+{modifier.name}(VALUE)", f"{modifier.description}; {modifier.low:g} to {modifier.high:g}",
+                    None, None, None, "any of these", "", modifier.paper)
+        for modifier in MODIFIERS.values()
+    )
+    return [_row(info) for info in (*DATASETS.values(), *variants)]
+
+
+def _row(info: DatasetInfo) -> dict[str, Any]:
+    return {
+        "name": info.name, **dict(zip(("train", "validation", "test"), info.sizes or ("", "", ""), strict=True)),
+        "classes": len(info.classes) if info.classes else "", "image": "x".join(map(str, info.shape or ())),
+        "description": info.description, "source": info.source, "licence": info.licence,
+        "paper": str(info.paper or ""),
+    }
 
 
 # The declarations.

@@ -65,6 +65,15 @@ def test_declarations_agree_with_themselves():
     assert all(modifier.name == name for name, modifier in MODIFIERS.items())
 
 
+def test_the_list_has_a_row_of_one_form_for_each_dataset_and_variant():
+    rows = catalog.rows()
+    assert [row["name"] for row in rows] == [*DATASETS, "NAME+skew(VALUE)", "NAME+longtail(VALUE)"]
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
+    first = {"name": "mnist5k", "train": 3500, "validation": 500, "test": 1000, "classes": 10, "image": "1x28x28"}
+    assert first.items() <= rows[0].items() and rows[0]["paper"].startswith("LeCun et al. (1998)")
+    assert rows[4]["train"] == rows[4]["classes"] == rows[4]["image"] == ""  # an image folder's depend on the files
+
+
 def test_only_image_folders_have_a_fingerprint():
     assert catalog.fingerprint("mnist5k+skew(0.9)") is None
     with pytest.raises(UserError, match="no such folder"):

@@ -1,10 +1,15 @@
 """Parts that several methods build on: the pairing of stages, and adapters between networks of different sizes."""
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kdbench.method import Outputs
 
 T = TypeVar("T")
 
@@ -19,13 +24,74 @@ def pair_stages(student: Sequence[T], teacher: Sequence[T]) -> list[tuple[T, T]]
 def match_resolution(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Two maps [B, C, H, W], the larger one average-pooled to the smaller in each direction."""
     size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
-    return _pool(a, size), _pool(b, size)
+    return pool(a, size), pool(b, size)
 
 
-def _pool(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return x if tuple(x.shape[2:]) == size else F.adaptive_avg_pool2d(x, size)
+def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map [B, C, H, W] averaged to `size`, adaptively where it does not divide H and W."""
+    height, width = x.shape[2:]
+    if (height, width) == size:
+        return x
+    if height % size[0] == 0 and width % size[1] == 0:  # the adaptive one has no deterministic gradient on a GPU
+        return F.avg_pool2d(x, (height // size[0], width // size[1]))
+    return F.adaptive_avg_pool2d(x, size)
 
 
 def projection(channels_in: int, channels_out: int) -> nn.Sequential:
     """A 1x1 convolution and BatchNorm: from one network's channels to the other's, at any resolution."""
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
+
+
+class BeforeActivation:
+    """A network whose stages are taken before the activation that ends them, as ResNet's `relu(x + shortcut)` does.
+
+    A stage that no activation module ends (a linear bottleneck, a transformer's block) is taken as it is. It holds the
+    network without being a module, so that a method may keep one of its teacher.
+    """
+
+    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]):
+        self.network = network
+        self._ends = _ends(network, image_shape)
+
+    def __call__(self, images: Tensor) -> Outputs:
+        inputs: dict[nn.Module, list[Tensor]] = defaultdict(list)
+
+        def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs[module].append(arguments[0].clone())  # an in-place activation overwrites it
+
+        handles = [module.register_forward_pre_hook(keep) for module in {end[0] for end in self._ends if end}]
+        try:
+            outputs = self.network(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        stages = tuple(
+            inputs[end[0]][end[1]].to(stage.dtype) if end else stage
+            for end, stage in zip(self._ends, outputs.stages, strict=True)
+        )
+        return outputs._replace(stages=stages)
+
+
+@torch.no_grad()
+def _ends(network: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[nn.Module, int] | None]:
+    """For each stage the activation whose output it is and which of that module's calls gave it; None for none."""
+    calls: list[tuple[nn.Module, int, Tensor]] = []
+
+    def note(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((module, sum(module is other for other, _, _ in calls), output))
+
+    handles = [module.register_forward_hook(note) for module in network.modules() if _is_activation(module)]
+    was_training = network.training
+    device = next(network.parameters()).device
+    images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=device).view(2, *image_shape)
+    stages = network.eval()(images).stages
+    network.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return [next(((m, n) for m, n, y in calls if torch.equal(y.to(stage.dtype), stage)), None) for stage in stages]
+
+
+def _is_activation(module: nn.Module) -> bool:
+    where = type(module).__module__
+    named_so = where == "torch.nn.modules.activation" or where.startswith("timm.layers.activations")
+    return named_so and not isinstance(module, nn.MultiheadAttention)

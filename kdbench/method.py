@@ -40,6 +40,7 @@ class Shapes(NamedTuple):
 
     embedding: int                             # D
     stages: tuple[tuple[int, int, int], ...]   # (C_i, H_i, W_i)
+    pooled: bool = False                       # the embedding is the last stage's mean over its positions
 
 
 class MakeOptimizer(Protocol):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kdbench.data.base import Dataset, Split
+from kdbench.data.base import Dataset, Split, in_order
 from kdbench.data.stream import BatchStream, Normalise, center_crop
 from kdbench.method import Batch, Context, Method
 from kdbench.models import Network, build
@@ -176,8 +176,8 @@ def predict(network: nn.Module, split: Split, normalise: Normalise, image_size: 
     network.eval()
     size = len(split) if limit is None else min(limit, len(split))
     logits = [
-        network(normalise(center_crop(split.images.take(index), image_size))).logits
-        for index in torch.arange(size, device=split.labels.device).split(PREDICT_BATCH)
+        network(normalise(center_crop(images, image_size))).logits
+        for images in in_order(split.images, size, PREDICT_BATCH)
     ]
     network.train(was_training)
     return torch.cat(logits).float().cpu().numpy()

@@ -1,7 +1,8 @@
 """A dataset as the engine sees it: three splits of sized 8-bit images, held decoded or decoded on demand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Protocol
 
 import torch
@@ -31,7 +32,17 @@ class MemoryImages(Images):
         return len(self.images)
 
     def take(self, index: Tensor) -> Tensor:
-        return self.images.index_select(0, index)
+        return self.images.index_select(0, index.to(self.images.device))
+
+
+def in_order(images: Images, count: int, batch_size: int) -> Iterator[Tensor]:
+    """The first `count` images in batches; a slow store fetches the next batch while one is used."""
+    parts = torch.arange(count).split(batch_size)
+    for part, following in zip_longest(parts, parts[1:]):
+        batch = images.take(part)
+        if following is not None:
+            images.prefetch(following)
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.data.base import Dataset, Images, MemoryImages, Split
+from kdbench.data.base import Dataset, Images, MemoryImages, Split, in_order
 from kdbench.data.catalog import parse
 from kdbench.data.collect import Collected, Part, collect
 from kdbench.data.files import cached
@@ -38,26 +38,34 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) 
     size = recipe.image_size
     sides = {"train": round(size * CROP_MARGIN) if "random_resized_crop" in recipe.augment else size,
              "validation": size, "test": size}
-    if found.folder is not None and _bytes(found, sides) > _memory_budget():
-        files = {split: FileImages(part, sides[split], device) for split, part in found.splits.items()}
-        images: Mapping[str, Images] = files
-        counts = partial(_level_counts, _taken(files["train"]))
-        digest = found.folder.fingerprint
-        if recipe.normalise == "train":
-            train = found.splits["train"]
-            tints = b"" if train.tints is None else train.tints.tobytes()
-            counts = partial(cached, _file(folder, found, train, sides["train"], "counts", tints), counts)
-    else:
-        pixels = {split: _pixels(found, split, sides[split], channels, folder) for split in found.splits}
-        images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
-        counts = partial(_level_counts, _chunks(pixels["train"]))
-        digest = _digest(pixels, found)
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if recipe.normalise == "imagenet" else mean_and_std(counts())
+    on_demand = found.folder is not None and _bytes(found, sides) > _memory_budget()
+    load = _on_demand if on_demand else _in_memory
+    images, level_counts, digest = load(found, sides, channels, folder, device)
+    mean, std = mean_and_std(level_counts()) if recipe.normalise == "train" else (IMAGENET_MEAN, IMAGENET_STD)
     splits = {split: _split(images[split], part, device) for split, part in found.splits.items()}
     return Dataset(
         str(parse(name)), found.classes, splits["train"], splits["validation"], splits["test"],
         (channels, size, size), torch.tensor(mean), torch.tensor(std), digest, found.group_names,
     )
+
+
+Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; counts of levels in train; digest
+
+
+def _in_memory(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
+    pixels = {split: _pixels(found, split, sides[split], channels, folder) for split in found.splits}
+    images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
+    return images, lambda: _level_counts(_chunks(pixels["train"])), _digest(pixels, found)
+
+
+def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
+    assert found.folder is not None and channels == 3
+    images = {split: FileImages(part, sides[split], device) for split, part in found.splits.items()}
+    train = found.splits["train"]
+    tints = b"" if train.tints is None else train.tints.tobytes()
+    file = _file(folder, found, train, sides["train"], "counts", tints)
+    batches = (batch.cpu().numpy() for batch in in_order(images["train"], len(train), CHUNK))
+    return images, lambda: cached(file, lambda: _level_counts(batches)), found.folder.fingerprint
 
 
 class FileImages(Images):
@@ -182,10 +190,6 @@ def _digest(pixels: Mapping[str, np.ndarray], found: Collected) -> str:
 
 def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
     return (pixels[start:start + CHUNK] for start in range(0, len(pixels), CHUNK))
-
-
-def _taken(images: FileImages) -> Iterator[np.ndarray]:
-    return (images.take(index).cpu().numpy() for index in torch.arange(len(images)).split(CHUNK))
 
 
 def _split(images: Images, part: Part, device: torch.device) -> Split:

@@ -15,7 +15,7 @@ def test_hint_is_the_squared_distance_averaged_over_the_batch():
 
 
 def test_byot_is_the_papers_sum_over_branches():
-    method = trainer(BYOT, alpha=0.2, hint=0.5, temperature=2.0).method.double()
+    method = trainer(BYOT, alpha=0.2, hint=0.5, temperature=3.0).method.double()
     batch = first_batch(trainer(BYOT))
     batch = batch._replace(images=batch.images.double())
     student = method.student(batch.images)
@@ -28,7 +28,7 @@ def test_byot_is_the_papers_sum_over_branches():
     for branch, stage in zip(method.branches, student.stages, strict=False):
         logits, shallow = (tensor.detach().numpy() for tensor in branch(stage))
         expected["branches"] += 0.8 * -np.log(softmax(logits)[rows, labels]).mean()
-        expected["kd"] += 0.2 * kl(softmax(deep / 2), softmax(logits / 2)).mean()
+        expected["kd"] += 0.2 * kl(softmax(deep / 3), softmax(logits / 3)).mean()
         expected["hint"] += 0.5 * ((shallow - feature) ** 2).sum(axis=1).mean()
     assert terms == pytest.approx(expected)
 
@@ -61,6 +61,18 @@ def test_every_term_reaches_the_branches_but_only_ce_reaches_the_classifier():
     before = snapshot(method)
     method.step(batch, t.optimizers)
     assert moved(method, before) == set(before)
+
+
+def test_the_deepest_outputs_are_targets_without_a_gradient():
+    t = trainer(BYOT)
+    batch = first_batch(t)
+    student = t.method.student(batch.images)
+    deepest = student._replace(logits=student.logits.detach().requires_grad_(),
+                               embedding=student.embedding.detach().requires_grad_())
+    terms = t.method.losses(batch, deepest, None)
+    to_targets = torch.autograd.grad(terms["kd"] + terms["hint"] + terms["branches"],
+                                     (deepest.logits, deepest.embedding), allow_unused=True)
+    assert to_targets == (None, None)
 
 
 def test_branches_are_left_behind_at_inference():

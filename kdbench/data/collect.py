@@ -66,9 +66,9 @@ def collect(name: DatasetName, folder: Path, train_size: int | None = None) -> C
         splits["train"] = splits["train"].pick(chosen)
     group_names = dict(found.group_names)
     if "skew" in modifiers:
-        if "tint" in group_names:
-            raise UserError(f"dataset {name}: {imagefolder.GROUPS_FILE} has an attribute 'tint' already, as skew gives")
-        group_names["tint"] = variants.TINTS
+        for attribute in variants.GROUPS.keys() & group_names:
+            raise UserError(f"dataset {name}: {imagefolder.GROUPS_FILE} has a column {attribute!r}, which skew adds")
+        group_names |= variants.GROUPS
         splits = {split: _skew(part, modifiers["skew"], split) for split, part in splits.items()}
     return replace(found, splits=splits, group_names=group_names)
 
@@ -121,7 +121,8 @@ def _long_tail(part: Part, factor: float, split: str) -> Part:
 
 def _skew(part: Part, share: float, split: str) -> Part:
     tints = variants.assign_tints(part.labels, 0.5 if split == "test" else share, f"skew {split}")
-    return replace(part, tints=tints, groups={**part.groups, "tint": tints})
+    bias = (tints != part.labels % 2).astype(np.int64)
+    return replace(part, tints=tints, groups={**part.groups, "tint": tints, "bias": bias})
 
 
 def _patterns(size: int, split: str) -> files.Arrays:

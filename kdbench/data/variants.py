@@ -8,7 +8,10 @@ import numpy as np
 
 from kdbench.data.splits import first_of_each
 
-TINTS = ("warm", "cool")
+GROUPS = {
+    "tint": ("warm", "cool"),
+    "bias": ("aligned", "conflicting"),  # whether the tint is the one that most of the class has in a skewed training
+}
 FACTORS = np.array([[256, 160, 96], [96, 160, 256]])  # of red, green and blue in each tint, in 256ths
 
 

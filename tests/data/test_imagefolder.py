@@ -243,7 +243,7 @@ def test_bad_tables_of_attributes_are_refused(pets, tmp_path, text, message):
 def test_an_attribute_named_tint_cannot_be_skewed(pets, tmp_path):
     write_groups(pets, "file,tint,number\n" + TEST_ROWS)
     check(f"imagefolder:{pets}", tmp_path)
-    with pytest.raises(UserError, match="has an attribute 'tint' already"):
+    with pytest.raises(UserError, match="has a column 'tint', which skew adds"):
         check(f"imagefolder:{pets}+skew(0.9)", tmp_path)
 
 

@@ -101,6 +101,7 @@ def test_a_tenth_is_set_aside():
 def test_a_long_tail_falls_exponentially():
     counts = long_tail(np.full(10, 5400), 100)
     assert counts.tolist() == [5400, 3237, 1940, 1163, 697, 418, 250, 150, 90, 54]
+    assert long_tail(np.full(6, 32), 32).tolist() == [32, 16, 8, 4, 2, 1]  # floating point gives 7.99... and 1.99...
 
 
 def test_a_long_tail_takes_no_more_than_there_is_and_leaves_one():

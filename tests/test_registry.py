@@ -110,7 +110,7 @@ def test_resolving_fills_in_defaults_and_takes_whole_numbers_for_floats(tmp_path
 ])
 def test_a_plugin_whose_facts_cannot_be_read_is_refused_by_file_and_reason(tmp_path, old, new, message):
     assert old in PLUGIN
-    with pytest.raises(UserError, match="mine.py") as error:
+    with pytest.raises(UserError, match=r"mine\.py") as error:
         Registry([write(tmp_path, PLUGIN.replace(old, new))])
     assert message in str(error.value)
 

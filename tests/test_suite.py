@@ -40,7 +40,8 @@ def test_a_suite_expands_to_every_cell_with_its_teacher_first(tmp_path):
     assert sorted((s.method, s.seed) for s in plan.students) == [
         (method, seed) for method in ("ce", "dml", "kd") for seed in (0, 1)]
     (teacher,) = plan.teachers
-    assert (teacher.method, teacher.student.model, teacher.seed, teacher.recipe.epochs) == ("ce", "test_resnet", 1000, 4)
+    assert (teacher.method, teacher.student.model, teacher.seed) == ("ce", "test_resnet", 1000)
+    assert teacher.recipe.epochs == 4
     assert {s.teacher.run.id for s in plan.students} == {teacher.id}
     assert {s.recipe.epochs for s in plan.students} == {2}
 

@@ -1,7 +1,8 @@
 """What the tests of methods share: golden values, and methods on tiny pairs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +71,17 @@ def snapshot(method: Method) -> dict[str, Tensor]:
 def moved(method: Method, before: dict[str, Tensor]) -> set[str]:
     """The names of the parameters that differ from a snapshot."""
     return {name for name, parameter in method.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+@contextmanager
+def recorded(network: torch.nn.Module) -> Iterator[list[tuple[Tensor, Outputs]]]:
+    """The images that the network is shown, and its answers, in order."""
+    seen: list[tuple[Tensor, Outputs]] = []
+    hook = network.register_forward_hook(lambda module, inputs, outputs: seen.append((inputs[0], outputs)))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 # For methods that need no more than logits [B, K] and labels [B].

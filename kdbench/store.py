@@ -106,6 +106,7 @@ class Summary(BaseModel):
     metrics: dict[str, Finite]
     seconds: Finite
     peak_memory_bytes: int | None = None
+    predictions_sha256: str | None = None
     family: str | None = None
     method_digest: str
 

@@ -3,16 +3,21 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from kdbench.errors import unknown
+from kdbench.data import catalog
+from kdbench.errors import UserError, unknown
+from kdbench.leaderboard.classes import ClassChange, Comparison
 from kdbench.leaderboard.statistics import Estimate
 from kdbench.leaderboard.table import REFERENCE, Cell, Leaderboard, Row, Teacher
 from kdbench.metrics import METRICS
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; the other formats have all metrics
 NONE = "n/a"
+WIDTH = 100
+MOST_AFFECTED = 10  # classes in a table of them
 
 
 def render(leaderboard: Leaderboard, output_format: str) -> str:
@@ -27,12 +32,15 @@ def render(leaderboard: Leaderboard, output_format: str) -> str:
 def _markdown(leaderboard: Leaderboard) -> str:
     parts = []
     for cell in leaderboard.cells:
-        parts += [f"## {_title(cell, leaderboard)}", align(_header(), _lines(cell), left=2)]
-    parts += [_legend(), "\n".join(f"- {line}" for line in leaderboard.statement)]
+        parts += [f"## {title(cell, leaderboard)}", align(_header(), _lines(cell), left=2)]
+        if any(row.comparison for row in cell.rows):
+            parts += [f"### Classes and images against {REFERENCE}", align(*_class_table(cell), left=1),
+                      f"### Most affected classes against {REFERENCE}", align(*_affected_table(cell), left=2)]
+    parts += [_legend(leaderboard), _items(leaderboard.statement)]
     return "\n\n".join(parts)
 
 
-def _title(cell: Cell, leaderboard: Leaderboard) -> str:
+def title(cell: Cell, leaderboard: Leaderboard) -> str:
     """Pair and dataset, and where several cells share them, what else tells this one apart."""
     alike = [c for c in leaderboard.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
     flat = [_flatten(c.spec) for c in alike]
@@ -103,12 +111,64 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> s
     return "\n".join(f"| {pad(line)} |" for line in (cells[0], rule, *cells[1:]))
 
 
-def _legend() -> str:
-    return "\n".join([
-        f"Accuracies in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.",
-        f"- vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
-        *(f"- {METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
-    ])
+def _class_table(cell: Cell) -> tuple[list[str], list[list[str]]]:
+    header = ["method", "harmed", "helped", "flipped", "right there", f"{REFERENCE} there", "most affected"]
+    lines = []
+    for row in cell.rows:
+        if (told := row.comparison) is not None:
+            most = affected(told)[0]
+            lines.append([row.label, str(len(told.harmed)), str(len(told.helped)), _number(told.flipped, "share"),
+                          _number(told.flipped_accuracy, "share"), _number(told.flipped_reference, "share"),
+                          f"{class_name(cell, most.index)} {_number(most.change, 'share', '+')}"])
+    return header, lines
+
+
+def _affected_table(cell: Cell) -> tuple[list[str], list[list[str]]]:
+    header = ["class", "method", "images", REFERENCE, "method's", "change", "p (Holm)"]
+    changes = [(row.label, change) for row in cell.rows if row.comparison for change in affected(row.comparison)]
+    changes.sort(key=lambda item: (-abs(item[1].change), item[0], item[1].index))
+    return header, [
+        [class_name(cell, c.index), label, str(c.images), _number(c.reference, "share"), _number(c.accuracy, "share"),
+         _number(c.change, "share", "+"), NONE if c.p is None else f"{c.p:.3f}" if c.p >= .001 else "< 0.001"]
+        for label, c in changes[:MOST_AFFECTED]
+    ]
+
+
+def affected(comparison: Comparison) -> list[ClassChange]:
+    """The classes by how much they change, most first."""
+    return sorted(comparison.classes, key=lambda c: (-abs(c.change), c.index))
+
+
+def class_name(cell: Cell, index: int) -> str:
+    """The class's name where the dataset is a known one, else its number."""
+    try:
+        names = catalog.parse(cell.dataset).info.classes
+    except UserError:
+        names = None
+    return names[index] if names and index < len(names) else str(index)
+
+
+def _legend(leaderboard: Leaderboard) -> str:
+    lines = [
+        f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
+        *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
+    ]
+    if any(row.comparison for cell in leaderboard.cells for row in cell.rows):
+        lines += [
+            f"harmed, helped: number of classes whose accuracy differs from {REFERENCE}'s with the same seeds, at 5 % "
+            "after Holm's correction for the number of classes, by min F' (Clark, 1973), which holds for other seeds "
+            "and for other images.",
+            f"flipped: share of test images whose majority prediction over seeds differs from {REFERENCE}'s "
+            f"(compression-identified exemplars; Hooker et al., 2019), then the accuracy there of the method and of "
+            f"{REFERENCE}.",
+        ]
+    return f"Accuracies in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.\n\n" \
+        + _items(lines)
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "\n".join(textwrap.fill(f"- {line}", WIDTH, subsequent_indent="  ", break_long_words=False,
+                                   break_on_hyphens=False) for line in lines)
 
 
 # Flat rows for CSV and JSON.
@@ -128,7 +188,23 @@ def flat_row(cell: Cell, row: Row) -> dict[str, Any]:
     }
     for name in METRICS:
         flat |= _flat_estimate(name, row.estimate(name))
-    return flat | {"runs": list(row.runs)}
+    return flat | _flat_comparison(cell, row.comparison) | {"runs": list(row.runs.values())}
+
+
+def _flat_comparison(cell: Cell, comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return dict.fromkeys(("classes_harmed", "classes_helped", "flipped", "flipped_accuracy",
+                              f"flipped_{REFERENCE}_accuracy", "most_affected_classes"))
+    return {
+        "classes_harmed": [class_name(cell, index) for index in comparison.harmed],
+        "classes_helped": [class_name(cell, index) for index in comparison.helped],
+        "flipped": comparison.flipped, "flipped_accuracy": comparison.flipped_accuracy,
+        f"flipped_{REFERENCE}_accuracy": comparison.flipped_reference,
+        "most_affected_classes": [
+            {"class": class_name(cell, c.index), "images": c.images, f"{REFERENCE}_accuracy": c.reference,
+             "accuracy": c.accuracy, "change": c.change, "p": c.p} for c in affected(comparison)[:MOST_AFFECTED]
+        ],
+    }
 
 
 def flat_teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Records to a leaderboard: per cell (pair, dataset and recipe) one row per method. Nothing here knows of training."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdbench.errors import UserError
+from kdbench.leaderboard.classes import MIN_SEEDS, Comparison, Predicted, compare, predicted
 from kdbench.leaderboard.statistics import Estimate, estimate, paired_difference
 from kdbench.metrics import METRICS
 from kdbench.registry import Registry
@@ -35,6 +38,7 @@ class Run:
     reason: str
     metrics: dict[str, float] = field(repr=False)
     method_digest: str | None
+    predictions_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ class Row:
     hyperparameters: dict[str, Any]       # where they are not the defaults
     metrics: dict[str, dict[int, float]]  # by metric and seed; the metrics that all its finished runs have
     difference: Estimate | None           # of test accuracy to the reference, on equal seeds; None for itself
+    comparison: Comparison | None         # with the reference by class and image; None where it is withheld
     failures: tuple[Failure, ...]         # failed, not applicable and missing runs
-    runs: tuple[str, ...]                 # the ids of the finished ones, by seed
+    runs: dict[int, str]                  # the ids of the finished ones, by seed
 
     @property
     def label(self) -> str:
@@ -65,7 +70,7 @@ class Row:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(self.metrics.get("test_accuracy", ()))
+        return tuple(self.runs)
 
     def estimate(self, metric: str) -> Estimate | None:
         """The metric's mean over seeds; None if the row has no finished run or they lack the metric."""
@@ -121,12 +126,41 @@ def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboar
     if not runs and not problems:
         raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
     registry = Registry() if registry is None else registry
-    cells = _cells(runs, specs, registry)
+    reader = _Reader(store)
+    cells = _cells(runs, specs, registry, reader)
+    problems += [*plan_problems, *reader.problems]
     return Leaderboard(
         cells=cells,
         suites=tuple(sorted({run.suite for run in runs})),
-        statement=tuple(_statement(folder, runs, [*problems, *plan_problems], cells)),
+        statement=tuple(_statement(folder, runs, problems, cells)),
     )
+
+
+class _Reader:
+    """Reads what runs predict, and keeps note of what cannot be read."""
+
+    def __init__(self, store: Store):
+        self.store, self.problems = store, list[Problem]()
+        self.labels: dict[str, np.ndarray] = {}  # by cell
+
+    def __call__(self, runs: Iterable[Run]) -> dict[int, Predicted]:
+        """By seed, for those of the runs that have usable predictions."""
+        found = {}
+        for run in runs:
+            path = self.store.predictions_path(run.run_id)
+            if run.status == "ok" and path.exists():
+                try:
+                    found[run.seed] = self._read(run)
+                except UserError as error:
+                    self.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+        return found
+
+    def _read(self, run: Run) -> Predicted:
+        arrays = self.store.read_predictions(run.run_id, run.predictions_sha256)
+        labels = arrays["test_labels"]
+        if not np.array_equal(labels, self.labels.setdefault(run.cell, labels)):
+            raise UserError("they are of other test images than those of the runs that it is compared with")
+        return predicted(arrays["test_logits"], labels)
 
 
 # Records to runs.
@@ -136,30 +170,34 @@ def _recorded(summary: Summary) -> Run:
     if metrics and summary.peak_memory_bytes is not None:
         metrics["peak_memory_bytes"] = summary.peak_memory_bytes
     return _run(summary.spec, summary.run_id, summary.cell, summary.role, summary.suite, summary.family,
-                summary.status, summary.reason or "", metrics, summary.method_digest)
+                summary.status, summary.reason or "", metrics, summary.method_digest, summary.predictions_sha256)
 
 
 def _missing(wanted: Planned, damaged: Mapping[str, str]) -> Run:
     reason = damaged.get(wanted.run_id)
     reason = f"its record is damaged: {reason}" if reason else "planned, no record yet"
     return _run(wanted.spec.model_dump(mode="json"), wanted.run_id, wanted.spec.cell, wanted.role, wanted.suite, None,
-                "missing", reason, {}, None)
+                "missing", reason, {}, None, None)
 
 
 def _run(spec: dict[str, Any], run_id: str, cell: str, role: str, suite: str, family: str | None, status: str,
-         reason: str, metrics: dict[str, float], method_digest: str | None) -> Run:
+         reason: str, metrics: dict[str, float], method_digest: str | None, predictions_sha256: str | None) -> Run:
     own = spec["self_teacher"]
     return Run(
         run_id=run_id, role=role, suite=suite, cell=cell, pair=spec["pair"], dataset=spec["dataset"],
         method=spec["method"], family=family, hyperparameters=spec["hyperparameters"],
         self_teacher=identify(own["run"])[0] if own else None, seed=spec["seed"], status=status, reason=reason,
-        metrics=metrics, method_digest=method_digest,
+        metrics=metrics, method_digest=method_digest, predictions_sha256=predictions_sha256,
     )
 
 
 # Runs to cells and rows.
 
-def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mapping[str, Any]) -> tuple[Cell, ...]:
+Read = Callable[[Iterable[Run]], dict[int, Predicted]]
+
+
+def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mapping[str, Any],
+           read: Read) -> tuple[Cell, ...]:
     teachers = {run.run_id: run for run in runs if run.role == "teacher"}
     by_cell: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -168,7 +206,7 @@ def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mappi
     cells = [
         Cell(
             id=cell, pair=min(run.pair for run in members), dataset=members[0].dataset, spec=specs[cell],
-            teacher=_teacher(specs[cell]["teacher"], teachers, members), rows=_rows(members, registry),
+            teacher=_teacher(specs[cell]["teacher"], teachers, members), rows=_rows(members, registry, read),
         )
         for cell, members in by_cell.items()
     ]
@@ -191,27 +229,37 @@ def _teacher(spec: dict[str, Any] | None, teachers: Mapping[str, Run], students:
     return Teacher(architecture, own.status, own.reason, {})
 
 
-def _rows(runs: list[Run], registry: Mapping[str, Any]) -> tuple[Row, ...]:
+def _rows(runs: list[Run], registry: Mapping[str, Any], read: Read) -> tuple[Row, ...]:
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.method, digest([run.hyperparameters, run.self_teacher])].append(run)
-    members = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
-    reference = next((_by_seed(group, "test_accuracy") for group in members if _is_reference(group[0], registry)), {})
-    rows = [_row(group, reference, registry) for group in members]
+    members = [sorted(group, key=lambda run: run.seed) for _, group in sorted(groups.items())]
+    reference = next((group for group in members if _is_reference(group[0], registry)), [])
+    said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
+    rows = [_row(group, reference, said, registry, read) for group in members]
     return tuple(sorted(rows, key=_rank))
 
 
-def _row(runs: list[Run], reference: Mapping[int, float], registry: Mapping[str, Any]) -> Row:
-    first, accuracy = runs[0], _by_seed(runs, "test_accuracy")
-    finished = [run for run in runs if run.status == "ok"]
+def _row(runs: list[Run], reference: list[Run], said: Mapping[int, Predicted], registry: Mapping[str, Any],
+         read: Read) -> Row:
+    first, finished = runs[0], _finished(runs)
     shared = set.intersection(*(set(run.metrics) for run in finished)) if finished else set()
+    difference, comparison = None, None
+    if runs is not reference:
+        difference = paired_difference(_by_seed(runs, "test_accuracy"), _by_seed(reference, "test_accuracy"))
+        common = [run for run in finished if run.seed in said]
+        comparison = compare(read(common), said) if len(common) >= MIN_SEEDS else None
     return Row(
         method=first.method, family=_family(runs, registry), hyperparameters=_changed(first, registry),
         metrics={name: _by_seed(runs, name) for name in METRICS if name in shared},
-        difference=None if _is_reference(first, registry) else paired_difference(accuracy, reference),
+        difference=difference, comparison=comparison,
         failures=tuple(Failure(run.seed, run.status, run.reason) for run in runs if run.status != "ok"),
-        runs=tuple(run.run_id for run in finished),
+        runs={run.seed: run.run_id for run in finished},
     )
+
+
+def _finished(runs: list[Run]) -> list[Run]:
+    return [run for run in runs if run.status == "ok"]
 
 
 def _by_seed(runs: Iterable[Run], metric: str) -> dict[int, float]:
@@ -258,16 +306,24 @@ def _statement(folder: Path, runs: list[Run], problems: list[Problem], cells: tu
         if len(digests) > 1:
             yield (f"Mixed: the runs of {method} were made by {len(digests)} versions of its source "
                    f"({', '.join(sorted(d[:8] for d in digests))}).")
+    others = [row for cell in cells for row in cell.rows if row.runs and row.difference is not None]
+    if withheld := sum(row.comparison is None for row in others):
+        yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take saved "
+               f"predictions of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share.")
     for cell in cells:
-        for row in cell.rows:
-            yield from _incomplete(cell, row)
+        yield from _incomplete(cell)
 
 
-def _incomplete(cell: Cell, row: Row) -> Iterable[str]:
-    where = f"{row.label} ({cell.pair}, {cell.dataset})"
-    reasons: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for failure in row.failures:
-        reasons[failure.status, failure.reason].append(failure.seed)
-    for (status, reason), seeds in sorted(reasons.items()):
-        which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        yield f"{'n/a' if status == 'inapplicable' else status.capitalize()}: {where}, {which}: {reason}."
+def _incomplete(cell: Cell) -> Iterable[str]:
+    """The runs of a cell without a result, those of one kind, reason and seeds in one line."""
+    alike: dict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for row in cell.rows:
+        seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for failure in row.failures:
+            seeds[failure.status, failure.reason].append(failure.seed)
+        for (status, reason), values in seeds.items():
+            alike[status, reason, tuple(values)].append(row.label)
+    for (status, reason, which), labels in sorted(alike.items()):
+        kind = "n/a" if status == "inapplicable" else status.capitalize()
+        yield (f"{kind}: {', '.join(labels)} ({cell.pair}, {cell.dataset}), seed{'s' * (len(which) > 1)} "
+               f"{', '.join(map(str, which))}: {reason}.")

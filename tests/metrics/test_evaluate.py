@@ -56,6 +56,12 @@ def test_predictions_that_are_damaged_or_missing_leave_the_record_as_it_was(stor
     assert any(f"no saved predictions of run {TEACHER.id}" in problem for problem in evaluate(store.folder).problems)
 
 
+def test_predictions_that_are_not_the_recorded_ones_are_not_scored(store):
+    store.write_predictions(STUDENT.id, predictions(5))
+    assert "SHA-256" in evaluate(store.folder).problems[0]
+    assert store.get(STUDENT.id).metrics["test_accuracy"] == .123
+
+
 def test_damaged_records_are_told_and_failed_runs_left_alone(store):
     failed = STUDENT.model_copy(update={"seed": 1})
     store.write(Record(run_id=failed.id, role="student", suite="tiny", spec=failed, status="crashed", reason="memory",

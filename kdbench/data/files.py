@@ -173,9 +173,9 @@ def _unpack(packed: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _download(name: str, published: Published, packed: Packed, folder: Path) -> bytes:
-    print(f"downloading {packed.url}", file=sys.stderr)
     try:
         with urllib.request.urlopen(packed.url, timeout=TIMEOUT) as response:
+            print(f"downloading {packed.url}", file=sys.stderr)
             content = io.BytesIO()
             shutil.copyfileobj(response, content)
         if hashlib.md5(content.getbuffer(), usedforsecurity=False).hexdigest() != packed.md5:

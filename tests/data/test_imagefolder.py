@@ -61,6 +61,7 @@ def test_val_beside_test_is_the_validation_split(pets, tmp_path):
     splits = collected(pets, tmp_path).splits
     assert [len(splits[split]) for split in ("train", "validation", "test")] == [30, 5, 5]
     assert all("/val/" in path for path in paths(splits["validation"]))
+    assert all("/test/" in path for path in paths(splits["test"]))
 
 
 def test_val_alone_is_the_test_split(pets, tmp_path):

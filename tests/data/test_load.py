@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdbench.data import files, load
-from kdbench.data.base import Dataset, MemoryImages, Split
+from kdbench.data.base import Dataset, MemoryImages, Split, in_order
 from kdbench.data.load import FileImages, load_dataset, mean_and_std, resize
 from kdbench.data.stream import BatchStream
 from kdbench.errors import UserError
@@ -224,6 +224,27 @@ def test_an_epoch_announces_each_batch_before_it_takes_it(photos, tmp_path, monk
     indices = [batch.index.tolist() for batch in BatchStream(dataset, recipe(), 0, CPU).epoch(0)]
     assert len(indices) == 3 and announced == indices[1:]
     assert read == indices  # nothing is decoded twice
+
+
+def test_statistics_on_demand_are_kept_for_each_variant(photos, tmp_path, monkeypatch):
+    names = [f"imagefolder:{photos}{modifier}" for modifier in ("", "+skew(0.9)", "+skew(1)")]
+    memory = [load_dataset(name, recipe(), tmp_path / "memory", CPU).mean for name in names]
+    monkeypatch.setenv("KDBENCH_MEMORY_GB", "0")
+    for _ in range(2):
+        demand = [load_dataset(name, recipe(), tmp_path / "demand", CPU).mean for name in names]
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(memory, demand, strict=True))
+    assert len({tuple(mean.tolist()) for mean in memory}) == 3
+
+
+def test_images_in_order_come_in_batches_and_are_announced(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDBENCH_MEMORY_GB", "0")
+    images = load_dataset(f"imagefolder:{photos}", recipe(), tmp_path, CPU).train.images
+    whole, announced, prefetch = images.take(torch.arange(len(images))), [], images.prefetch
+    monkeypatch.setattr(images, "prefetch", lambda index: (announced.append(index.tolist()), prefetch(index)))
+    batches = list(in_order(images, 10, 4))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat(batches), whole[:10])
+    assert announced == [[4, 5, 6, 7], [8, 9]]
 
 
 def test_a_folder_is_decoded_once_for_all_processes(photos, tmp_path, monkeypatch):

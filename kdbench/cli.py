@@ -45,6 +45,7 @@ class Format(StrEnum):
 
 def main() -> None:
     """Console script: bad input is one line and exit code 2, Ctrl-C is exit code 130."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows progress as it comes
     try:
         sys.exit(app(standalone_mode=False))
     except UserError as error:
@@ -164,7 +165,7 @@ def _methods(plugins: Iterable[Path]) -> list[dict[str, Any]]:
     from kdbench.registry import Registry
 
     return [
-        {"name": info.name, "family": info.family, "paper": str(info.paper) if info.paper else "",
+        {"name": info.name, "family": info.family, "paper": info.paper.short if info.paper else "",
          "idea": info.idea}
         for info in Registry(plugins).values()
     ]

@@ -20,8 +20,11 @@ class Paper:
             return f"https://arxiv.org/abs/{self.arxiv}"
         return f"https://doi.org/{self.doi}" if self.doi else None
 
+    @property
+    def short(self) -> str:
+        """As one cites in running text: "Ba and Caruana, 2014"."""
+        families = [author.split()[-1] for author in self.authors]
+        return f"{' and '.join(families) if len(families) < 3 else families[0] + ' et al.'}, {self.year}"
+
     def __str__(self) -> str:
-        who = self.authors[0].split()[-1] + (" et al." if len(self.authors) > 2 else "")
-        if len(self.authors) == 2:
-            who = " and ".join(author.split()[-1] for author in self.authors)
-        return f"{who} ({self.year}). {self.title}. {self.venue}."
+        return f"{self.short}. {self.title}. {self.venue}."

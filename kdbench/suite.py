@@ -195,7 +195,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     reference = registry[content.reference]
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
-    datasets = {name: catalog.fingerprint(name) for name in selection.datasets or content.datasets}
+    datasets = {str(catalog.parse(name)): catalog.fingerprint(name) for name in selection.datasets or content.datasets}
     for pair_name in selection.pairs or content.pairs:
         if pair_name not in suite.pairs:
             raise unknown("pair", pair_name, suite.pairs)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdbench.blocks import match_resolution
+
 
 def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """temperature^2 x KL(teacher || student) of the softened classes, averaged over the batch.
@@ -21,3 +23,15 @@ def non_target(logits: Tensor, labels: Tensor) -> Tensor:
     classes = logits.shape[1]
     others = (labels[:, None] + torch.arange(1, classes, device=labels.device)) % classes
     return logits.gather(1, others)
+
+
+def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two stages' attention maps (Zagoruyko & Komodakis, 2017); each stage is [B, C, H, W],
+    of any C, and the larger is pooled to the smaller."""
+    student, teacher = match_resolution(student, teacher)
+    return (attention_map(student) - attention_map(teacher)).pow(2).mean()
+
+
+def attention_map(stage: Tensor) -> Tensor:
+    """Where a stage [B, C, H, W] is active: the channels' mean square, of L2 norm 1 over the positions, [B, HW]."""
+    return F.normalize(stage.pow(2).mean(1).flatten(1))

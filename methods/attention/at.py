@@ -1,18 +1,8 @@
 import torch.nn.functional as F
 
-from kdbench.blocks import match_resolution, pair_stages
+from kdbench.blocks import pair_stages
+from kdbench.losses import attention_loss
 from kdbench.method import Method, Paper
-
-
-def attention_loss(student, teacher):  # each [B, C, H, W], of any C
-    """Mean squared difference of the two attention maps."""
-    student, teacher = match_resolution(student, teacher)
-    return (attention_map(student) - attention_map(teacher)).pow(2).mean()
-
-
-def attention_map(stage):  # [B, C, H, W] -> [B, HW]
-    """Where a stage is active: the channels' mean square, of L2 norm 1 over the positions."""
-    return F.normalize(stage.pow(2).mean(1).flatten(1))
 
 
 class AttentionTransfer(Method):

@@ -3,8 +3,9 @@ import pytest
 import torch
 from helpers import FILES, Golden, first_batch, trainer
 
+from kdbench.losses import attention_loss, attention_map
 from kdbench.method import Shapes
-from kdbench_methods.attention.at import AttentionTransfer, attention_loss, attention_map
+from kdbench_methods.attention.at import AttentionTransfer
 
 
 def by_hand(student, teacher):

@@ -262,7 +262,7 @@ def _recorded_leaves() -> Iterator[list[list[Tensor]]]:
         calls.append(_leaves(loss))
         original(loss, *args, **kwargs)
 
-    torch.Tensor.backward = backward  # type: ignore[method-assign]
+    torch.Tensor.backward = backward  # type: ignore[method-assign, assignment]
     try:
         yield calls
     finally:

@@ -217,7 +217,7 @@ def show(
     from kdbench.registry import Registry
 
     info = Registry(plugin or ())[method]
-    parameters = [
+    parameters: list[dict[str, Any]] = [
         {"name": p.name, "type": p.type, "default": p.default, "range": p.range}
         for p in info.hyperparameters.values()
     ]

@@ -105,9 +105,10 @@ class Matrix:
     # What is written beside the runs' own records.
 
     def _planned(self) -> Iterable[Planned]:
-        for role, specs in (("teacher", self.plan.teachers), ("student", self.plan.students)):
-            for spec in specs:
-                yield Planned(suite=self.plan.suite, role=role, spec=spec)
+        for spec in self.plan.teachers:
+            yield Planned(suite=self.plan.suite, role="teacher", spec=spec)
+        for spec in self.plan.students:
+            yield Planned(suite=self.plan.suite, role="student", spec=spec)
 
     def _copy_teachers(self) -> None:
         """The teachers' records and predictions, so that the output folder says everything by itself."""

@@ -24,7 +24,8 @@ class Batch(NamedTuple):
 
     images: Tensor  # [B, C, H, W], normalised float32
     labels: Tensor  # [B], int64
-    index: Tensor   # [B], int64, the sample's position in the training split: the key for any memory of it
+    # [B], int64, the sample's position in the training split: the key for any memory of it
+    index: Tensor   # type: ignore[assignment]  # a tuple's method of that name is not missed
 
 
 class Outputs(NamedTuple):

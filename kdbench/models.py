@@ -30,6 +30,8 @@ class Network(nn.Module):
     (ViT, Mixer) gives four evenly spaced blocks, as maps. The model's own output equals `logits`.
     """
 
+    model: Any  # timm's interface is not nn.Module's
+
     def __init__(self, model: nn.Module, image_shape: tuple[int, int, int], precision: str = "float32"):
         super().__init__()
         self.model = model
@@ -64,7 +66,7 @@ class Network(nn.Module):
         images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=device).view(2, *image_shape)
         try:
             _, maps = self.model.forward_intermediates(images)
-            self._indices = _stages([tuple(m.shape[1:]) for m in maps])
+            self._indices = _stages([_size(m) for m in maps])
             outputs = self._run(images)
             whole = self.model(images)
         except (AttributeError, TypeError, NotImplementedError) as error:
@@ -76,7 +78,12 @@ class Network(nn.Module):
         self.train(was_training)
         mean = outputs.stages[-1].mean((2, 3))
         pooled = mean.shape == outputs.embedding.shape and torch.allclose(mean, outputs.embedding, 1e-4, 1e-5)
-        return Shapes(outputs.embedding.shape[1], tuple(tuple(s.shape[1:]) for s in outputs.stages), pooled)
+        return Shapes(outputs.embedding.shape[1], tuple(map(_size, outputs.stages)), pooled)
+
+
+def _size(feature_map: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = feature_map.shape
+    return channels, height, width
 
 
 def _stages(shapes: list[tuple[int, int, int]]) -> list[int]:
@@ -95,7 +102,7 @@ def build(architecture: Architecture, num_classes: int, image_shape: tuple[int, 
     return Network(_create(architecture, num_classes, image_shape[0]), image_shape, precision)
 
 
-def _create(architecture: Architecture, num_classes: int, in_chans: int, **more: Any) -> nn.Module:
+def _create(architecture: Architecture, num_classes: int, in_chans: int, **more: Any) -> Any:
     if not timm.is_model(architecture.model):
         raise unknown("timm model", architecture.model, timm.list_models())
     try:
@@ -169,7 +176,7 @@ def resnet_cifar(pretrained: bool = False, *, blocks: int = 3, stem: int = 16,
         "block": BasicBlock, "layers": (blocks,) * 3, "channels": tuple(channels), "stem_type": "deep",
         "stem_width": stem // 2, "zero_init_last": False, **kwargs,
     }
-    model = build_model_with_cfg(ResNet, "resnet18", pretrained=False, **arguments)
+    model: Any = build_model_with_cfg(ResNet, "resnet18", pretrained=False, **arguments)
     model.conv1 = nn.Conv2d(model.conv1[0].in_channels, stem, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()

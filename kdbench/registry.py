@@ -41,7 +41,7 @@ class Hyperparameter:
     default: Value
     range: tuple[Value, ...] | None = None   # (low, high) for numbers, else the choices
 
-    def check(self, value: Any, path: str) -> Value:
+    def check(self, value: Any, path: str) -> Any:
         """`value` in this hyperparameter's type; a UserError naming `path` if it is mistyped or out of range."""
         wanted = TYPES[self.type]
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):

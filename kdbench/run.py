@@ -28,7 +28,7 @@ from kdbench.job import Job
 from kdbench.metrics import score
 from kdbench.models import Network, build, freeze, load_teacher, serialise
 from kdbench.spec import FileTeacher, HubTeacher, Recipe, TrainedTeacher, teacher_id
-from kdbench.store import Predictions, Record, Store, atomic_write
+from kdbench.store import Predictions, Record, Status, Store, atomic_write
 from kdbench.train import DivergedError, Trainer, predict, prepare
 
 VALIDATE_EACH_EPOCH = 1000  # validation images scored after each epoch; all of them after the last
@@ -51,7 +51,9 @@ def run_job(job: Job) -> Record:
 
 
 def _record(job: Job, store: Store, folder: Path) -> Record:
-    started, notes, outcome = _now(), [], {}
+    started, outcome = _now(), {}
+    notes: list[str] = []
+    status: Status
     try:
         outcome = _train_and_score(job, store, folder, notes)
         status, reason, trace = "ok", None, None
@@ -170,7 +172,7 @@ def make_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _resume(trainer: Trainer, path: Path, job: Job, notes: list[str]) -> float:

@@ -201,9 +201,9 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             raise unknown("pair", pair_name, suite.pairs)
         pair = suite.pairs[pair_name]
         for dataset, fingerprint in datasets.items():
-            common = {"pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint,
+            common: dict[str, Any] = {"pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint,
                       "device": selection.device}
-            trained = {"method": reference.name, "hyperparameters": reference.resolve({}),
+            trained: dict[str, Any] = {"method": reference.name, "hyperparameters": reference.resolve({}),
                        "seed": content.teacher_seed, **common}
             own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
             teacher = _teacher(pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))

@@ -1,0 +1,72 @@
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kdbench.losses import soft_cross_entropy
+from kdbench.method import Method, Paper, descend
+from kdbench.models import freeze
+
+
+class Codistillation(Method):
+    """Two students train apart, each on batches of its own, and exchange checkpoints now and then. After a burn-in each
+    also learns from the predictions of the other's latest checkpoint, which may be stale.
+
+    loss_i = CE(student_i, labels) + alpha CE(stale student_j, student_i), the second term after the burn-in
+
+    Unlike mutual learning the students never see each other's weights of the moment, and not the same batches. The
+    term is logged as the divergence KL(stale student_j || student_i), which has the same gradient. Weight 1 and no
+    temperature are the paper's; its burn-in and exchange interval are steps on clusters, here the burn-in is a share of
+    the run. The paper prefers disjoint data for its groups; these splits are too small to be halved, so each student
+    draws from all of it. The first student trains on the shared batches and is scored.
+    """
+
+    name, family = "codistillation", "online"
+    learns_from = None
+    paper = Paper(
+        title="Large Scale Distributed Neural Network Training Through Online Distillation",
+        authors=("Rohan Anil", "Gabriel Pereyra", "Alexandre Passos", "Robert Ormandi", "George E. Dahl",
+                 "Geoffrey E. Hinton"),
+        year=2018, venue="ICLR", arxiv="1804.03235",
+    )
+    ranges = {"alpha": (0.0, 10.0), "burn_in": (0.0, 0.9), "exchange_steps": (1, 10000)}
+
+    def __init__(self, ctx, *, alpha: float = 1.0, burn_in: float = 0.1, exchange_steps: int = 50):
+        super().__init__(ctx)
+        self.alpha, self.burn_in, self.exchange_steps = alpha, burn_in, exchange_steps
+        self.peer = ctx.new_student()
+        self.checkpoints = nn.ModuleDict({"student": freeze(copy.deepcopy(self.student)),
+                                          "peer": freeze(copy.deepcopy(self.peer))})
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.checkpoints.eval()
+        return self
+
+    def optimizers(self, make):
+        return {"main": make([*self.student.parameters(), *self.peer.parameters()])}
+
+    def step(self, batch, optimizers):
+        done = round(self.progress * self.ctx.epochs * self.ctx.steps_per_epoch)
+        if done % self.exchange_steps == 0:
+            self.exchange()
+        elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.index.shape))
+        terms = {
+            **self.learn(self.student, self.checkpoints["peer"], batch, ""),
+            **self.learn(self.peer, self.checkpoints["student"], elsewhere, "peer_"),
+        }
+        descend(optimizers["main"], sum(terms.values()))
+        return terms
+
+    def exchange(self):
+        self.checkpoints["student"].load_state_dict(self.student.state_dict())
+        self.checkpoints["peer"].load_state_dict(self.peer.state_dict())
+
+    def learn(self, network, other, batch, prefix):
+        """The terms of one student on its batch."""
+        logits = network(batch.images).logits
+        terms = {f"{prefix}ce": F.cross_entropy(logits, batch.labels)}
+        if self.progress >= self.burn_in:
+            terms[f"{prefix}kd"] = self.alpha * soft_cross_entropy(logits, other(batch.images).logits, temperature=1.0)
+        return terms

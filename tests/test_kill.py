@@ -1,7 +1,6 @@
 """Killed at random moments and started again, a matrix ends as if nothing had happened."""
 
 import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -63,7 +62,8 @@ def test_killed_at_random_moments_and_started_again_a_matrix_ends_with_the_same_
     assert len(expected) == 7
 
     chance = random.Random(0)
-    out, cache = tmp_path / "out", tmp_path / "cache"
+    rounds = 0
+    out, cache = tmp_path / "out0", tmp_path / "round0"
     watcher = Watcher(out)
     watcher.start()
     killed = {"parent": 0, "worker": 0}
@@ -75,8 +75,9 @@ def test_killed_at_random_moments_and_started_again_a_matrix_ends_with_the_same_
         if process.poll() is not None or not running:
             if process.poll() == 0:  # it finished under fire: compare, and start from nothing
                 assert hashes(out) == expected
-                shutil.rmtree(out)
-                shutil.rmtree(cache)
+                rounds += 1
+                out, cache = tmp_path / f"out{rounds}", tmp_path / f"round{rounds}"
+                watcher.out = out
             if process.poll() is not None:
                 process = start(out, cache)
             continue

@@ -113,7 +113,8 @@ class RunSpec(Frozen):
 
 def identify(spec: dict[str, Any]) -> tuple[str, str]:
     """Id and cell of a spec, given as JSON: 100,000 records can be checked without building their specs."""
-    parts = {key: f'"{key}":{_canonical_part(value)}' for key, value in sorted(_without_labels(spec).items())}
+    parts = {key: f'"{key}":{_canonical_of(marshal.dumps(value, 2))}' for key, value in
+             sorted(_without_labels(spec).items())}
     whole = ",".join(parts.values())
     for key in ("method", "hyperparameters", "seed", "self_teacher"):
         del parts[key]
@@ -140,13 +141,9 @@ def digest(content: Any) -> str:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
-def _canonical_part(value: Any) -> str:
-    """`_canonical`, but a dictionary that was seen before, such as the teacher of a thousand runs, is looked up."""
-    return _canonical_of(marshal.dumps(value, 2)) if isinstance(value, dict) else _canonical(value)
-
-
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=10_000)
 def _canonical_of(value: bytes) -> str:
+    """The canonical JSON of a marshalled value: a thousand runs share a teacher, a recipe, a dataset."""
     return _canonical(marshal.loads(value))
 
 

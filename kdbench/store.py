@@ -181,7 +181,7 @@ class Store:
     def get(self, run_id: str) -> Record | Problem | None:
         """The record of a run; None if there is none; a Problem if it is damaged."""
         path = self.record_path(run_id)
-        return _read(Record, path) if path.exists() else None
+        return _read(Record, str(path)) if path.exists() else None
 
     def write(self, record: Record) -> None:
         atomic_write(self.record_path(record.run_id), record.to_json())
@@ -201,12 +201,13 @@ class Store:
         """Note what is wanted. Earlier plans of the folder stay: its table is of all that was ever asked for."""
         for planned in runs:
             path = self.plan_path(planned.spec.id)
-            if isinstance(_read(Planned, path), Problem):
+            if isinstance(_read(Planned, str(path)), Problem):
                 atomic_write(path, planned.model_dump_json(indent=1).encode() + b"\n")
 
     def planned(self, but: Collection[str] = ()) -> tuple[list[Planned], list[Problem]]:
         """The planned runs whose ids are not among `but`, and the plan's damaged files."""
-        found = [_read(Planned, path) for path in _json_files(self.folder / "plan") if path.stem not in but]
+        found = [_read(Planned, path) for path in _json_files(self.folder / "plan")
+                 if _run_id(path) not in but]
         return [f for f in found if isinstance(f, Planned)], [f for f in found if isinstance(f, Problem)]
 
     # Predictions.
@@ -295,30 +296,35 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _json_files(folder: Path) -> list[Path]:
+def _json_files(folder: Path) -> list[str]:
     """The finished JSON files of a folder, sorted. A temporary name starts with a dot and ends otherwise."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(e.name for e in entries if e.name.endswith(".json")) if name[0] != "."]
+    with os.scandir(folder) as entries:  # strings, as making a Path takes as long as parsing a small file
+        return sorted(entry.path for entry in entries if entry.name.endswith(".json") and entry.name[0] != ".")
 
 
-def _read(model: type[Model], path: Path) -> Model | Problem:
+def _run_id(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".json")
+
+
+def _read(model: type[Model], path: str) -> Model | Problem:
     found = _parse(model, path)
-    if not isinstance(found, Problem) and found.run_id != path.stem:
-        return Problem(path, f"the file is named otherwise than its run id, {found.run_id}")
+    if not isinstance(found, Problem) and found.run_id != _run_id(path):
+        return Problem(Path(path), f"the file is named otherwise than its run id, {found.run_id}")
     return found
 
 
-def _parse(model: type[Model], path: Path) -> Model | Problem:
+def _parse(model: type[Model], path: str) -> Model | Problem:
     try:
-        content = path.read_bytes()
+        with io.FileIO(path) as file:
+            content = file.readall()
     except OSError as error:
-        return Problem(path, f"cannot be read: {error.strerror}")
+        return Problem(Path(path), f"cannot be read: {error.strerror}")
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        return Problem(path, _reason(error))
+        return Problem(Path(path), _reason(error))
 
 
 def _reason(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ from kdbench.leaderboard.classes import MIN_SEEDS, Comparison, Predicted, compar
 from kdbench.leaderboard.statistics import Estimate, estimate, paired_difference
 from kdbench.metrics import METRICS
 from kdbench.registry import Registry
-from kdbench.spec import digest, identify
+from kdbench.spec import identify
 from kdbench.store import Planned, Problem, Store, Summary
 
 REFERENCE = "ce"  # every method is compared with plain training
@@ -230,10 +230,10 @@ def _teacher(spec: dict[str, Any] | None, teachers: Mapping[str, Run], students:
 
 
 def _rows(runs: list[Run], registry: Mapping[str, Any], read: Read) -> tuple[Row, ...]:
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.method, digest([run.hyperparameters, run.self_teacher])].append(run)
-    members = [sorted(group, key=lambda run: run.seed) for _, group in sorted(groups.items())]
+    groups: dict[tuple, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run.method, run.seed, run.run_id)):
+        groups[run.method, run.self_teacher, *sorted(run.hyperparameters.items())].append(run)
+    members = list(groups.values())
     reference = next((group for group in members if _is_reference(group[0], registry)), [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
     rows = [_row(group, reference, said, registry, read) for group in members]

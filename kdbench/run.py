@@ -25,7 +25,7 @@ from kdbench.data.stream import Normalise
 from kdbench.environment import environment
 from kdbench.errors import UserError
 from kdbench.job import Job
-from kdbench.metrics import score
+from kdbench.metrics import score, vectors
 from kdbench.models import Network, build, freeze, load_teacher, serialise
 from kdbench.spec import FileTeacher, HubTeacher, Recipe, TrainedTeacher, teacher_id
 from kdbench.store import Predictions, Record, Status, Store, atomic_write
@@ -95,6 +95,7 @@ def _train_and_score(job: Job, store: Store, folder: Path, notes: list[str]) -> 
     atomic_write(store.student_path(spec.id), weights)
     return {
         "metrics": score(predictions, _teacher_predictions(job, dataset, normalise, device)),
+        "vectors": vectors(predictions),
         "curves": trainer.curves,
         "seconds": seconds,
         "peak_memory_bytes": _peak_memory(device),

@@ -67,6 +67,7 @@ class Record(Strict):
     notes: list[str] = []               # what the user should know of how it went, such as a damaged checkpoint
     metrics: dict[str, Finite] = {}
     curves: dict[str, list[Finite]] = {}  # one value per epoch: loss terms by name, validation_accuracy, lr
+    vectors: dict[str, list[Finite | None]] = {}  # of the test predictions: accuracy per class, reliability bins
     seconds: Finite                     # of training
     peak_memory_bytes: int | None = None
     weights_sha256: str | None = None

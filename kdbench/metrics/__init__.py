@@ -12,7 +12,7 @@ import numpy as np
 from kdbench.errors import UserError
 from kdbench.metrics import predictions as p
 
-__all__ = ["METRICS", "Metric", "rows", "score"]
+__all__ = ["METRICS", "Metric", "rows", "score", "vectors"]
 
 Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels}, as `kdbench.store` keeps them
 Compute = Callable[[Predictions, Predictions], float | None]
@@ -150,6 +150,17 @@ def score(student: Predictions, teacher: Predictions | None = None) -> dict[str,
         if value is not None:
             scores[name] = value
     return scores
+
+
+def vectors(student: Predictions) -> dict[str, list[float | None]]:
+    """What plots need of test predictions, small enough for the record; None for a class without images."""
+    logits, labels = student["test_logits"], student["test_labels"]
+    images, correct, confidence = p.reliability(logits, labels)
+    return {
+        "class_accuracy": [None if np.isnan(value) else float(value) for value in p.per_class_accuracy(logits, labels)],
+        "reliability_images": images.tolist(), "reliability_correct": correct.tolist(),
+        "reliability_confidence": confidence.tolist(),
+    }
 
 
 def _check(predictions: Predictions, whose: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdbench import folders
 from kdbench.errors import UserError
-from kdbench.metrics import METRICS, score
+from kdbench.metrics import METRICS, score, vectors
 from kdbench.spec import teacher_id
 from kdbench.store import Predictions, Problem, Record, Store
 
@@ -34,23 +34,24 @@ def evaluate(folder: Path) -> Evaluation:
                 problems.append(f"{found.path}: {found.reason}")
             elif found.status == "ok":
                 try:
-                    metrics = _metrics(store, found, teacher)
+                    scored = _scored(store, found, teacher)
                 except UserError as error:
                     problems.append(str(error))
                     continue
-                if metrics == found.metrics:
+                if scored == found:
                     unchanged += 1
                 else:
                     changed += 1
-                    store.write(found.model_copy(update={"metrics": metrics}))
+                    store.write(scored)
     return Evaluation(changed, unchanged, tuple(problems))
 
 
-def _metrics(store: Store, record: Record, teacher: Callable[[str], Predictions]) -> dict[str, float]:
-    """The record's metrics with those of predictions computed anew; others, such as robustness, stay."""
+def _scored(store: Store, record: Record, teacher: Callable[[str], Predictions]) -> Record:
+    """The record with the metrics of its predictions computed anew; others, such as robustness, stay."""
     kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
-    return {**score(predictions, teacher(name) if name else None), **kept}
+    metrics = {**score(predictions, teacher(name) if name else None), **kept}
+    return record.model_copy(update={"metrics": metrics, "vectors": vectors(predictions)})
 
 
 def _teachers(store: Store) -> Callable[[str], Predictions]:

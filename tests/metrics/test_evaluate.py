@@ -3,7 +3,7 @@ import pytest
 
 from kdbench import folders
 from kdbench.errors import UserError
-from kdbench.metrics import score
+from kdbench.metrics import score, vectors
 from kdbench.metrics.evaluate import Evaluation, evaluate
 from kdbench.spec import Architecture, HubTeacher, Recipe, RunSpec, TrainedTeacher, teacher_id
 from kdbench.store import Record, Store
@@ -40,7 +40,8 @@ def test_metrics_are_computed_anew_and_everything_else_in_the_record_stays(store
     assert evaluate(store.folder) == Evaluation(changed=2, unchanged=0, problems=())
     after = store.get(STUDENT.id)
     assert after.metrics == {**score(predictions(0), predictions(1)), "pgd_accuracy": .25}
-    assert after.model_copy(update={"metrics": before.metrics}) == before
+    assert after.vectors == vectors(predictions(0))
+    assert after.model_copy(update={"metrics": before.metrics, "vectors": {}}) == before
     assert store.get(TEACHER.id).metrics == score(predictions(1))
     assert evaluate(store.folder) == Evaluation(changed=0, unchanged=2, problems=())
 

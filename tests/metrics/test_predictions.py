@@ -14,7 +14,7 @@ import pytest
 import sklearn.metrics
 
 from kdbench.errors import UserError
-from kdbench.metrics import METRICS, score
+from kdbench.metrics import METRICS, score, vectors
 from kdbench.metrics import predictions as p
 
 STUDENT = np.array([[.8, .1, .1], [.3, .6, .1], [.2, .5, .3], [.1, .2, .7]])
@@ -81,6 +81,15 @@ def test_a_class_without_images_has_no_accuracy_and_does_not_count():
     assert np.array_equal(p.per_class_accuracy(logits, labels), [.5, math.nan, math.nan], equal_nan=True)
     assert p.worst_class_accuracy(logits, labels) == .5
     assert p.class_accuracy_spread(logits, labels) == 0
+
+
+def test_the_vectors_of_the_table_are_those_read_off_it():
+    told = vectors(saved(STUDENT))
+    assert told["class_accuracy"] == [1 / 2, 1, 1]
+    half = math.ceil(.5 * 15) - 1  # the bin of image 2, which no other image shares
+    assert sum(told["reliability_images"]) == 4 and sum(told["reliability_correct"]) == 3
+    assert told["reliability_images"][half] == 1 and told["reliability_confidence"][half] == pytest.approx(.5)
+    assert vectors(saved(STUDENT, np.zeros(4, int)))["class_accuracy"] == [1 / 4, None, None]
 
 
 def test_top_5_accuracy_is_left_out_where_it_would_be_1_whatever_the_student_says():

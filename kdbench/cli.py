@@ -152,9 +152,14 @@ def list_things(
     things: Things,
     as_json: AsJson = False,
     plugin: Plugins = None,
+    pair: Annotated[str | None, typer.Option(help="of methods: whether each can train this pair, or why not")] = None,
 ) -> None:
     """List methods, pairs, datasets, suites or metrics."""
     rows = _LISTS[things](plugin or ())
+    if pair is not None:
+        if things is not Things.methods:
+            raise UserError(f"--pair {pair}: goes with `list methods`")
+        rows = _with_applicability(rows, pair, plugin or ())
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -169,6 +174,19 @@ def _methods(plugins: Iterable[Path]) -> list[dict[str, Any]]:
          "idea": info.idea}
         for info in Registry(plugins).values()
     ]
+
+
+def _with_applicability(rows: list[dict[str, Any]], pair: str, plugins: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.errors import unknown
+    from kdbench.registry import Registry
+    from kdbench.suite import built_in_pairs
+
+    if pair not in built_in_pairs():
+        raise unknown("pair", pair, built_in_pairs())
+    from kdbench.preflight import why_inapplicable
+
+    reasons = why_inapplicable(Registry(plugins).values(), built_in_pairs()[pair])
+    return [{"name": row["name"], "family": row["family"], "applies": reasons[row["name"]] or "yes"} for row in rows]
 
 
 def _pairs(_: Iterable[Path]) -> list[dict[str, Any]]:

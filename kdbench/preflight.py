@@ -12,6 +12,7 @@ from kdbench.method import Shapes
 from kdbench.models import build
 from kdbench.registry import MethodInfo
 from kdbench.spec import Architecture, RunSpec
+from kdbench.suite import Pair
 
 
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: Path) -> dict[str, str]:
@@ -36,13 +37,23 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
         student, teacher = shapes(spec.student, spec), None
         if spec.teacher is not None:
             teacher = shapes(spec.teacher.architecture, spec)
-        learns_from = methods[spec.method].learns_from
-        tutor = {"teacher": teacher, "student": student, None: None}[learns_from]
-        if learns_from is None or tutor is not None:
-            reason = classes[spec.method].inapplicable(student, tutor)
-            if reason is not None:
-                reasons[spec.id] = reason
+        reason = classes[spec.method].inapplicable(student, _tutor(methods[spec.method], student, teacher))
+        if reason is not None:
+            reasons[spec.id] = reason
     return reasons
+
+
+def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int = 10) -> dict[str, str | None]:
+    """For each method by name, why it cannot train the pair; None if it can."""
+    image_shape = (3, pair.image_size, pair.image_size)
+    teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
+    student = build(pair.student, num_classes, image_shape).shapes
+    return {info.name: registry.load(info).inapplicable(student, _tutor(info, student, teacher)) for info in methods}
+
+
+def _tutor(info: MethodInfo, student: Shapes, teacher: Shapes | None) -> Shapes | None:
+    """The shapes of the network that the method learns from."""
+    return {"teacher": teacher, "student": student, None: None}[info.learns_from]
 
 
 def _need_device(devices: set[str]) -> None:

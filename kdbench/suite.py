@@ -49,6 +49,7 @@ class Pair(Frozen):
     """A fixed teacher and student."""
 
     description: str = ""
+    image_size: int = Field(32, ge=4, description="of the images that it is made for, in pixels")
     teacher: TeacherSide
     student: Architecture
 

@@ -99,6 +99,8 @@ MISTAKES = {
     "name": (lambda f: ["new-method", "My-Method", "--family", "logit"], "lower-case Python identifier"),
     "leaderboard of nothing": (lambda f: ["leaderboard", "nowhere"], "nowhere"),
     "list": (lambda f: ["list", "method"], "methods"),
+    "list of pair": (lambda f: ["list", "methods", "--pair", "resnet56"], "did you mean 'resnet56-resnet20'?"),
+    "pair of list": (lambda f: ["list", "suites", "--pair", "resnet56-resnet20"], "goes with `list methods`"),
     "format": (lambda f: ["leaderboard", ".", "--format", "xml"], "xml"),
 }
 
@@ -144,6 +146,16 @@ def test_lists_are_the_same_in_columns_and_json(kdbench, things):
     lines = columns.splitlines()[1:]
     assert len(rows) == len(lines) > 0
     assert [row["name"] for row in rows] == [line.split()[0] for line in lines]
+
+
+def test_a_list_of_methods_says_which_can_train_a_pair(kdbench, tmp_path):
+    choosy = plugin(tmp_path)
+    choosy.write_text(choosy.read_text() + "    @classmethod\n    def inapplicable(cls, student, teacher):\n"
+                                           "        return f'{len(teacher.stages)} stages are too few'\n")
+    _, text, _ = kdbench("list", "methods", "--pair", "vit64-vit32", "--plugin", choosy, "--json")
+    applies = {row["name"]: row["applies"] for row in json.loads(text)}
+    assert applies["ce"] == applies["kd"] == "yes"
+    assert applies["mine"] == "4 stages are too few"
 
 
 def test_show_tells_idea_paper_and_hyperparameters(kdbench):

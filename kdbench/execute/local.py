@@ -43,8 +43,10 @@ class LocalPool:
 
     def start(self) -> None:
         """Let the fork server import torch in the background, while the caller still checks its input."""
-        # One thread per process: set before the server starts, since its forks inherit it.
-        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUBLAS_WORKSPACE_CONFIG=":4096:8")
+        # Set before the server starts, since its forks inherit it: one thread per process, and imports from where this
+        # process has them, not from the folder that it happens to run in.
+        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUBLAS_WORKSPACE_CONFIG=":4096:8",
+                          PYTHONSAFEPATH="1")
         self._context.set_forkserver_preload(["kdbench.run"])
         from multiprocessing.forkserver import ensure_running
 
@@ -109,8 +111,9 @@ def _outcome(ended: Running, timeout: float | None) -> Record:
     code = ended.process.exitcode
     if code == 0:
         record = Store(ended.job.out).get(ended.job.spec.id)
-        assert isinstance(record, Record), f"a job ended well without a record: {record}"
-        return record
+        if isinstance(record, Record):
+            return record
+        return fail(ended.job, "crashed", f"crashed: it left no readable record: {record.reason if record else 'none'}")
     if timeout is not None and time.monotonic() - ended.started > timeout:
         return fail(ended.job, "timeout", f"stopped after {timeout:g} seconds (--run-timeout)")
     if code is not None and code < 0:

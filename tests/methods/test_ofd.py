@@ -43,10 +43,10 @@ def test_a_negative_response_only_holds_from_above(student, teacher, loss):
 
 def test_the_margin_is_the_mean_of_all_negative_values_of_a_channel():
     margin = NegativeMean(3)
-    first = torch.tensor([[-1.0, 5.0], [-4.0, -2.0], [1.0, 0.0]]).view(1, 3, 1, 2)
-    assert margin(first).tolist() == [-1.0, -3.0, 0.0]
-    second = torch.tensor([[-3.0], [-9.0], [7.0]]).view(1, 3, 1, 1)
-    assert margin(second).tolist() == [-2.0, -5.0, 0.0]
+    first = torch.tensor([[-1.0, 5.0], [-4.0, 0.0], [1.0, 0.0]]).view(1, 3, 1, 2)
+    assert margin(first).tolist() == [-1.0, -4.0, 0.0]
+    second = torch.tensor([[-3.0], [-10.0], [7.0]]).view(1, 3, 1, 1)
+    assert margin(second).tolist() == [-2.0, -7.0, 0.0]
     assert {"sum", "count"} <= margin.state_dict().keys()
 
 

@@ -51,15 +51,16 @@ def test_training_moves_the_projector_and_the_student_but_for_its_classifier():
     assert moved(method, before) == {name for name in before if ".fc." not in name}
 
 
-def test_the_deployed_network_is_student_projector_and_the_teachers_classifier():
-    training = trainer(SimKD)
+@pytest.mark.parametrize("pair", ["convolutional", "cross-architecture", "vit"])
+def test_the_deployed_network_is_student_projector_and_the_teachers_classifier(pair):
+    training = trainer(SimKD, pair)
     method, batch = training.method, first_batch(training)
-    deployed = method.deployed().eval()
+    deployed, classifier = method.deployed().eval(), method.ctx.teacher.classifier
     with torch.no_grad():
-        stage = method.student(batch.images).stages[-1]
-        logits = method.ctx.teacher.classifier(method.projector(stage).mean((2, 3)))
+        stage = F.adaptive_avg_pool2d(method.student(batch.images).stages[-1], method.size)
+        logits = classifier(method.projector(stage).mean((2, 3)))
         torch.testing.assert_close(deployed(batch.images).logits, logits)
-    state, classifier = deployed.state_dict(), method.ctx.teacher.classifier
+    state = deployed.state_dict()
     assert torch.equal(state["classifier.weight"], classifier.weight)
     assert deployed.classifier.weight is not classifier.weight
     assert {name.split(".")[0] for name in state} == {"student", "projector", "classifier"}

@@ -63,7 +63,7 @@ def test_variances_start_at_five_and_are_trained_with_the_regressors_and_the_stu
     assert all((F.softplus(scale) + 1e-5).detach().numpy() == pytest.approx(5.0) for scale in method.scales)
     before = snapshot(method)
     method.step(batch, training.optimizers)
-    assert moved(method, before) == set(before)
+    assert moved(method, before) == set(before) > {"scales.0", "scales.1", "scales.2"}
 
 
 def test_the_term_is_alpha_times_the_sum_over_pairs_pooled_to_the_smaller_map():

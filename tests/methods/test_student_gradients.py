@@ -1,0 +1,32 @@
+"""What the teacher's stages teach must reach the student, in every method that learns from them."""
+
+import pytest
+import torch
+from helpers import first_batch, trainer
+
+from kdbench_methods.attention.afd import AFD
+from kdbench_methods.attention.at import AttentionTransfer
+from kdbench_methods.attention.cat_kd import CATKD
+from kdbench_methods.attention.semckd import SemCKD
+from kdbench_methods.feature.fitnet import FitNet
+from kdbench_methods.feature.ft import FactorTransfer
+from kdbench_methods.feature.ofd import OFD
+from kdbench_methods.feature.reviewkd import ReviewKD
+from kdbench_methods.feature.simkd import SimKD
+from kdbench_methods.feature.vid import VID
+
+
+@pytest.mark.parametrize("cls, term, progress", [
+    (FitNet, "hint", 0.0), (VID, "vid", 0.5), (OFD, "ofd", 0.5), (ReviewKD, "review", 0.5), (SimKD, "feature", 0.5),
+    (FactorTransfer, "factor", 0.5), (AttentionTransfer, "attention", 0.5), (CATKD, "cat", 0.5),
+    (SemCKD, "semckd", 0.5), (AFD, "afd", 0.5),
+])
+def test_the_gradient_of_the_transfer_term_reaches_the_students_first_layer_and_no_teacher(cls, term, progress):
+    training = trainer(cls)
+    method, batch = training.method, first_batch(training)
+    method.progress = progress
+    teacher = method.teach(batch)
+    assert not any(stage.requires_grad for stage in teacher.stages)
+    loss = method.losses(batch, method.student(batch.images), teacher)[term]
+    gradient, = torch.autograd.grad(loss, [method.student.model.conv1.weight])
+    assert gradient.abs().sum() > 0

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from kdbench import __version__
 from kdbench.errors import UserError
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
 app = typer.Typer(
     help="kdbench: a reproducible benchmark of knowledge distillation for image classification.",
@@ -47,12 +49,9 @@ def main() -> None:
     """Console script: bad input is one line and exit code 2, Ctrl-C is exit code 130."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows progress as it comes
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        print("\ninterrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -60,9 +59,12 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # not one of typer's usage errors
             raise
         _fail(error.format_message())
+    if code == INTERRUPTED:
+        print("\ninterrupted; the same command continues", file=sys.stderr)
+    sys.exit(code)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"kdbench: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 

@@ -124,6 +124,15 @@ def test_an_output_folder_in_use_is_refused_with_the_process_that_holds_it(kdben
     assert code == 2 and "in use by another `kdbench run`" in err and str(os.getpid()) in err
 
 
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(kdbench, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdbench.matrix.Matrix.pending", interrupt)
+    code, _, err = kdbench("run", "smoke")
+    assert code == 130 and "interrupted; the same command continues" in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["run", "--help"], ["--version"], ["list", "methods"], ["list", "methods", "--json"], ["list", "pairs"],
     ["list", "datasets"], ["list", "suites"], ["list", "metrics"], ["show", "kd"], ["doctor"],

@@ -35,7 +35,7 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module, image_shape: tuple[int, int, int], precision: str = "float32"):
         super().__init__()
         self.model = model
-        self._bfloat16 = precision == "bfloat16"
+        self.in_bfloat16 = precision == "bfloat16"
         self._indices: list[int] = []
         self.shapes = self._measure(image_shape)
 
@@ -44,8 +44,13 @@ class Network(nn.Module):
         """Maps an embedding [B, D] to logits [B, K]."""
         return self.model.get_classifier()
 
+    @property
+    def before_last_stage(self) -> str:
+        """The module, by its name inside `model`, that gives the second to last stage; timm declares it."""
+        return self.model.feature_info[self._indices[-2]]["module"]
+
     def forward(self, images: Tensor) -> Outputs:
-        if self._bfloat16:
+        if self.in_bfloat16:
             with torch.autocast(images.device.type, torch.bfloat16):
                 logits, embedding, stages = self._run(images)
             return Outputs(logits.float(), embedding.float(), tuple(stage.float() for stage in stages))

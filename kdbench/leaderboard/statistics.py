@@ -44,6 +44,19 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
     return estimate([values[seed] - reference[seed] for seed in shared]) if shared else None
 
 
+def paired_p_value(values: Mapping[int, float], reference: Mapping[int, float]) -> float:
+    """Two-sided p of the paired t-test over the seeds that both have, at least two."""
+    from scipy.special import stdtr  # here, because scipy takes a second to import
+
+    shared = sorted(values.keys() & reference.keys())
+    differences = [values[seed] - reference[seed] for seed in shared]
+    mean, count = math.fsum(differences) / len(shared), len(shared)
+    error = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (count - 1) / count)
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(count - 1, -abs(mean) / error))
+
+
 @lru_cache
 def t_quantile(degrees: int) -> float:
     """The factor of a two-sided 95 % interval."""

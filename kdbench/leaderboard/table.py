@@ -16,7 +16,8 @@ from kdbench.registry import Registry
 from kdbench.spec import identify
 from kdbench.store import Planned, Problem, Store, Summary
 
-REFERENCE = "ce"  # every method is compared with plain training
+REFERENCE = "ce"            # every method is compared with plain training,
+REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Wins:
+    """Of how many pairs of runs a method won how many; a tie is half, a run that failed or is missing is lost."""
+
+    won: float
+    pairs: int
+
+
+@dataclass(frozen=True)
 class Row:
     """One method, with one choice of hyperparameters, in one cell."""
 
@@ -58,8 +67,9 @@ class Row:
     family: str
     hyperparameters: dict[str, Any]       # where they are not the defaults
     metrics: dict[str, dict[int, float]]  # by metric and seed; the metrics that all its finished runs have
-    difference: Estimate | None           # of test accuracy to the reference, on equal seeds; None for itself
-    comparison: Comparison | None         # with the reference by class and image; None where it is withheld
+    differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
+    wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
+    comparison: Comparison | None         # with the first reference by class and image; None where it is withheld
     failures: tuple[Failure, ...]         # failed, not applicable and missing runs
     runs: dict[int, str]                  # the ids of the finished ones, by seed
 
@@ -67,6 +77,10 @@ class Row:
     def label(self) -> str:
         values = ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
         return f"{self.method} ({values})" if values else self.method
+
+    @property
+    def is_reference(self) -> bool:
+        return self.label == REFERENCE
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -234,28 +248,35 @@ def _rows(runs: list[Run], registry: Mapping[str, Any], read: Read) -> tuple[Row
     for run in sorted(runs, key=lambda run: (run.method, run.seed, run.run_id)):
         groups[run.method, run.self_teacher, *sorted(run.hyperparameters.items())].append(run)
     members = list(groups.values())
-    reference = next((group for group in members if _is_reference(group[0], registry)), [])
+    references = {name: group for group in members for name in REFERENCES if _is_default(group[0], name, registry)}
+    reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    rows = [_row(group, reference, said, registry, read) for group in members]
+    rows = [_row(group, references, said, registry, read) for group in members]
     return tuple(sorted(rows, key=_rank))
 
 
-def _row(runs: list[Run], reference: list[Run], said: Mapping[int, Predicted], registry: Mapping[str, Any],
-         read: Read) -> Row:
-    first, finished = runs[0], _finished(runs)
+def _row(runs: list[Run], references: Mapping[str, list[Run]], said: Mapping[int, Predicted],
+         registry: Mapping[str, Any], read: Read) -> Row:
+    first, finished, accuracy = runs[0], _finished(runs), _by_seed(runs, "test_accuracy")
     shared = set.intersection(*(set(run.metrics) for run in finished)) if finished else set()
-    difference, comparison = None, None
-    if runs is not reference:
-        difference = paired_difference(_by_seed(runs, "test_accuracy"), _by_seed(reference, "test_accuracy"))
-        common = [run for run in finished if run.seed in said]
-        comparison = compare(read(common), said) if len(common) >= MIN_SEEDS else None
+    others = {name: _by_seed(group, "test_accuracy") for name, group in references.items() if group is not runs}
+    differences = {name: paired_difference(accuracy, other) for name, other in others.items()}
+    common = [run for run in finished if run.seed in said] if runs is not references.get(REFERENCE) else []
     return Row(
         method=first.method, family=_family(runs, registry), hyperparameters=_changed(first, registry),
         metrics={name: _by_seed(runs, name) for name in METRICS if name in shared},
-        difference=difference, comparison=comparison,
+        differences={name: difference for name, difference in differences.items() if difference},
+        wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
+        comparison=compare(read(common), said) if len(common) >= MIN_SEEDS else None,
         failures=tuple(Failure(run.seed, run.status, run.reason) for run in runs if run.status != "ok"),
         runs={run.seed: run.run_id for run in finished},
     )
+
+
+def _wins(runs: list[Run], accuracy: Mapping[int, float], other: Mapping[int, float]) -> Wins:
+    pairs = [run.seed for run in runs if run.seed in other and run.status != "inapplicable"]
+    both = [(accuracy[seed], other[seed]) for seed in pairs if seed in accuracy]
+    return Wins(sum((ours > theirs) + (ours == theirs) / 2 for ours, theirs in both), len(pairs))
 
 
 def _finished(runs: list[Run]) -> list[Run]:
@@ -266,8 +287,8 @@ def _by_seed(runs: Iterable[Run], metric: str) -> dict[int, float]:
     return {run.seed: run.metrics[metric] for run in runs if metric in run.metrics}
 
 
-def _is_reference(run: Run, registry: Mapping[str, Any]) -> bool:
-    return run.method == REFERENCE and not _changed(run, registry)
+def _is_default(run: Run, method: str, registry: Mapping[str, Any]) -> bool:
+    return run.method == method and not _changed(run, registry)
 
 
 def _changed(run: Run, registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,7 +327,7 @@ def _statement(folder: Path, runs: list[Run], problems: list[Problem], cells: tu
         if len(digests) > 1:
             yield (f"Mixed: the runs of {method} were made by {len(digests)} versions of its source "
                    f"({', '.join(sorted(d[:8] for d in digests))}).")
-    others = [row for cell in cells for row in cell.rows if row.runs and row.difference is not None]
+    others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
     if withheld := sum(row.comparison is None for row in others):
         yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take saved "
                f"predictions of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share.")

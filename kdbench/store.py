@@ -111,7 +111,8 @@ class Summary(BaseModel):
     family: str | None = None
     method_digest: str
 
-    cell: str = ""  # found from the spec
+    cell: str = ""         # found from the spec
+    file_sha256: str = ""  # of the record's file
 
     @model_validator(mode="after")
     def _named_by_its_spec(self) -> "Summary":
@@ -168,7 +169,10 @@ class Store:
     def summaries(self) -> Iterator[Summary | Problem]:
         """`scan` for those who make tables."""
         for path in _json_files(self.folder / "records"):
-            yield _read(Summary, path)
+            found, content = _read_content(Summary, path)
+            if isinstance(found, Summary):
+                found.file_sha256 = hashlib.sha256(content).hexdigest()
+            yield found
 
     def read(self) -> Contents:
         contents = Contents([], [])
@@ -310,22 +314,23 @@ def _run_id(path: str) -> str:
 
 
 def _read(model: type[Model], path: str) -> Model | Problem:
-    found = _parse(model, path)
-    if not isinstance(found, Problem) and found.run_id != _run_id(path):
-        return Problem(Path(path), f"the file is named otherwise than its run id, {found.run_id}")
-    return found
+    return _read_content(model, path)[0]
 
 
-def _parse(model: type[Model], path: str) -> Model | Problem:
+def _read_content(model: type[Model], path: str) -> tuple[Model | Problem, bytes]:
+    """What a file says, and its bytes."""
     try:
         with io.FileIO(path) as file:
             content = file.readall()
     except OSError as error:
-        return Problem(Path(path), f"cannot be read: {error.strerror}")
+        return Problem(Path(path), f"cannot be read: {error.strerror}"), b""
     try:
-        return model.model_validate_json(content)
+        found = model.model_validate_json(content)
     except ValidationError as error:
-        return Problem(Path(path), _reason(error))
+        return Problem(Path(path), _reason(error)), content
+    if found.run_id != _run_id(path):
+        return Problem(Path(path), f"the file is named otherwise than its run id, {found.run_id}"), content
+    return found, content
 
 
 def _reason(error: ValidationError) -> str:

@@ -66,6 +66,7 @@ def _flat_estimate(name: str, estimate: Estimate | None) -> dict[str, float | No
 
 def to_json(leaderboard: Leaderboard) -> str:
     content = {
+        "hash": leaderboard.hash,
         "suites": leaderboard.suites,
         "statement": leaderboard.statement,
         "teachers": [flat_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
@@ -87,9 +88,10 @@ def to_csv(leaderboard: Leaderboard) -> str:
         lines += [{"role": "student", **flat_row(cell, row)} for row in cell.rows]
     text = io.StringIO()
     columns = list(dict.fromkeys(key for line in reversed(lines) for key in line))  # a student's row has all, in order
+    columns.append("results")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for line in lines:
         writer.writerow({key: json.dumps(value) if isinstance(value, list | dict) else value
-                         for key, value in line.items()})
+                         for key, value in line.items()} | {"results": leaderboard.hash})
     return text.getvalue().removesuffix("\n")

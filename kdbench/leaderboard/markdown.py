@@ -17,7 +17,8 @@ def to_markdown(leaderboard: Leaderboard) -> str:
     if ranking is not None:
         table = across_table(ranking)
         parts += [f"## {table.title}", align(table), items(table.notes)]
-    return "\n\n".join([*parts, items(legend(leaderboard)), items(leaderboard.statement)])
+    return "\n\n".join([*parts, items(legend(leaderboard)),
+                         items([*leaderboard.statement, f"Results {leaderboard.hash}."])])
 
 
 def align(table: Table) -> str:

@@ -13,7 +13,7 @@ from kdbench.leaderboard.classes import MIN_SEEDS, Comparison, Predicted, compar
 from kdbench.leaderboard.statistics import Estimate, estimate, paired_difference
 from kdbench.metrics import METRICS
 from kdbench.registry import Registry
-from kdbench.spec import identify
+from kdbench.spec import digest, identify
 from kdbench.store import Planned, Problem, Store, Summary
 
 REFERENCE = "ce"            # every method is compared with plain training,
@@ -40,6 +40,7 @@ class Run:
     metrics: dict[str, float] = field(repr=False)
     method_digest: str | None
     predictions_sha256: str | None
+    file_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Leaderboard:
     cells: tuple[Cell, ...]
     suites: tuple[str, ...]
     statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
+    hash: str                   # SHA-256 of the records and of what is missing: the same hash, the same tables
 
 
 def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboard:
@@ -147,7 +149,15 @@ def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboar
         cells=cells,
         suites=tuple(sorted({run.suite for run in runs})),
         statement=tuple(_statement(folder, runs, problems, cells)),
+        hash=_hash(runs, problems),
     )
+
+
+def _hash(runs: Iterable[Run], problems: Iterable[Problem]) -> str:
+    """Of all that a table depends on: the used records, the planned runs without one, and the files left out."""
+    used = [f"{run.run_id} {run.file_sha256 or run.status}" for run in runs]
+    unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
+    return digest(sorted(used) + sorted(unused))
 
 
 class _Reader:
@@ -184,24 +194,26 @@ def _recorded(summary: Summary) -> Run:
     if metrics and summary.peak_memory_bytes is not None:
         metrics["peak_memory_bytes"] = summary.peak_memory_bytes
     return _run(summary.spec, summary.run_id, summary.cell, summary.role, summary.suite, summary.family,
-                summary.status, summary.reason or "", metrics, summary.method_digest, summary.predictions_sha256)
+                summary.status, summary.reason or "", metrics, summary)
 
 
 def _missing(wanted: Planned, damaged: Mapping[str, str]) -> Run:
     reason = damaged.get(wanted.run_id)
     reason = f"its record is damaged: {reason}" if reason else "planned, no record yet"
     return _run(wanted.spec.model_dump(mode="json"), wanted.run_id, wanted.spec.cell, wanted.role, wanted.suite, None,
-                "missing", reason, {}, None, None)
+                "missing", reason, {})
 
 
 def _run(spec: dict[str, Any], run_id: str, cell: str, role: str, suite: str, family: str | None, status: str,
-         reason: str, metrics: dict[str, float], method_digest: str | None, predictions_sha256: str | None) -> Run:
+         reason: str, metrics: dict[str, float], record: Summary | None = None) -> Run:
     own = spec["self_teacher"]
     return Run(
         run_id=run_id, role=role, suite=suite, cell=cell, pair=spec["pair"], dataset=spec["dataset"],
         method=spec["method"], family=family, hyperparameters=spec["hyperparameters"],
         self_teacher=identify(own["run"])[0] if own else None, seed=spec["seed"], status=status, reason=reason,
-        metrics=metrics, method_digest=method_digest, predictions_sha256=predictions_sha256,
+        metrics=metrics, method_digest=record.method_digest if record else None,
+        predictions_sha256=record.predictions_sha256 if record else None,
+        file_sha256=record.file_sha256 if record else None,
     )
 
 

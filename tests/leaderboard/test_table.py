@@ -257,6 +257,19 @@ def test_csv_has_the_same_figures_with_the_teacher_in_a_role_of_its_own(folder):
     assert table[3]["test_accuracy_low"] == "" and json.loads(table[3]["failures"])[1]["status"] == "missing"
 
 
+def test_every_format_carries_a_hash_that_changes_with_what_it_was_made_from(folder):
+    before = build(folder, REGISTRY).hash
+    assert all(before in render(build(folder, REGISTRY), kind) for kind in ("md", "csv", "json"))
+    hashes = {before}
+    Store(folder).write(record(spec("kd", 0), .84, seconds=2.5))
+    hashes.add(build(folder, REGISTRY).hash)
+    Store(folder).plan([planned(spec("at", 3))])
+    hashes.add(build(folder, REGISTRY).hash)
+    Store(folder).record_path("0" * 16).write_bytes(b"{")
+    hashes.add(build(folder, REGISTRY).hash)
+    assert len(hashes) == 4
+
+
 def test_an_unknown_format_is_a_user_error(folder):
     with pytest.raises(UserError, match=r"unknown format 'html'.*csv"):
         render(build(folder, REGISTRY), "html")

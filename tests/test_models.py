@@ -134,7 +134,7 @@ def test_a_teacher_loads_from_a_file_that_is_what_the_plan_says(tmp_path):
 
 
 def test_hub_weights_that_cannot_be_had_say_what_to_do_instead(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     teacher = HubTeacher(architecture=Architecture(model="test_resnet"), tag="r160_in1k")
     with pytest.raises(UserError, match=r"test_resnet\.r160_in1k cannot be downloaded here .* put them into the hub"):
         load_teacher(teacher, 1000, (3, 160, 160))

@@ -57,3 +57,15 @@ def test_a_network_whose_parts_do_not_give_the_whole_is_refused(monkeypatch):
     monkeypatch.setattr(Network, "before_last_stage", "layer1.0.bn1")  # inside a residual block
     with pytest.raises(UserError, match="ResNet: its last stage cannot be split off"):
         LastStage(network, SHAPE)
+
+
+def test_a_last_stage_computes_in_its_networks_precision():
+    network = build(ARCHITECTURES[0], 5, SHAPE, precision="bfloat16")
+    last, images = LastStage(network, SHAPE), torch.randn(4, *SHAPE)
+    outputs, features = tapped(network, images)
+    logits = last(features)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, outputs.logits)
+    with torch.no_grad():
+        full = last.layers(features.float())
+    assert not torch.equal(logits, full)

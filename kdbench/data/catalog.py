@@ -1,6 +1,5 @@
 """The datasets by name: what each one is, how it is written, and whether it can be had here. Free of torch."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,11 +110,6 @@ def fingerprint(name: str) -> str | None:
     from kdbench.data import imagefolder
 
     return imagefolder.scan(parsed.path).fingerprint
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def rows() -> list[dict[str, Any]]:

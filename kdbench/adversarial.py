@@ -39,9 +39,13 @@ class ImageGenerator(nn.Module):
             maps = block(F.interpolate(maps, size))
         return self.end(maps)
 
+    def latent(self, count: int) -> Tensor:
+        """`count` random latent vectors."""
+        return torch.randn(count, self.latent_dim, device=self.project.weight.device)
+
     def sample(self, count: int) -> Tensor:
-        """`count` images of random latent vectors, with gradients to the generator."""
-        return self(torch.randn(count, self.latent_dim, device=self.project.weight.device))
+        """`count` images of random latent vectors."""
+        return self(self.latent(count))
 
 
 def _shrink(size: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -88,3 +92,9 @@ def projected_gradient(
             gradient, = torch.autograd.grad(objective(attacked), attacked)
         attacked = torch.clamp(attacked.detach() + step_size * scale * gradient.sign(), lowest, highest)
     return attacked
+
+
+def anneal(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
+    """Set the optimizer's rate to what is left of `rate` on half a cosine, after a share `progress` of the run."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2

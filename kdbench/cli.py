@@ -143,6 +143,22 @@ def leaderboard(
     _print_leaderboard(folder, output_format)
 
 
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
+    only_check: Annotated[bool, typer.Option("--check", help="write nothing; say what is out of date")] = False,
+) -> None:
+    """Write the leaderboard as Markdown, CSV, JSON, LaTeX and one offline page with plots into a folder of results."""
+    from kdbench.leaderboard.report import check_report, write_report
+
+    if not only_check:
+        for path in write_report(folder):
+            print(path)
+    elif complaints := check_report(folder):
+        print("\n".join(complaints))
+        raise typer.Exit(1)
+
+
 def _print_leaderboard(folder: Path, output_format: Format) -> None:
     from kdbench.leaderboard import build, render
 

@@ -1,0 +1,222 @@
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from imaginary import REGISTRY, record, spec
+
+from kdbench.errors import UserError
+from kdbench.leaderboard import build, report
+from kdbench.leaderboard.details import read_details
+from kdbench.leaderboard.latex import safe
+from kdbench.leaderboard.plots import Plot, class_changes, floor, front
+from kdbench.leaderboard.report import check_report, report_files, write_report
+from kdbench.paper import Paper
+from kdbench.store import Store
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+def info(name, family, doc="Says one thing.\n\nloss = 1"):
+    return SimpleNamespace(
+        name=name, family=family, doc=doc, idea=doc.split("\n", maxsplit=1)[0], hyperparameters={},
+        paper=Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR", arxiv="2001.00001"))
+
+
+REAL = {"ce": info("ce", "baseline"), "kd": info("kd", "logit"), "at": info("at", "attention")}
+
+
+def details_of(accuracy):
+    return {
+        "vectors": {"class_accuracy": [accuracy, None, 1.0], "reliability_images": [0.0, 4.0, 6.0],
+                    "reliability_correct": [0.0, 2.0, 6.0], "reliability_confidence": [0.0, 2.5, 5.5]},
+        "curves": {"validation_accuracy": [accuracy / 2, accuracy]}, "environment": {"python": "3.11", "cores": 2},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for method, base in (("ce", .80), ("kd", .84)):
+        for seed in range(2):
+            accuracy = base + seed / 50
+            run = record(spec(method, seed), accuracy, metrics={"agreement": .9}, **details_of(accuracy))
+            Store(tmp_path).write(run)
+    Store(tmp_path).write(record(spec("at", 0), status="diverged", reason=f"NaN {SCRIPT}"))
+    return tmp_path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """One plot that takes no time, for tests that are not about plots."""
+    plot = Plot("old", f"A plot {SCRIPT}", "What it shows", b"<svg/>", b"png")
+    monkeypatch.setattr(report, "plots", lambda leaderboard, details: [plot])
+
+
+# The files.
+
+def test_a_report_is_every_table_the_page_and_each_plot_twice(folder):
+    names = set(report_files(folder, REAL))
+    assert {"leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.json", "index.html"} < names
+    slug = "big-small-on-digits"
+    for plot in (f"accuracy-{slug}", f"agreement-{slug}", f"seconds-{slug}", f"classes-{slug}", f"reliability-{slug}",
+                 f"curves-{slug}", "gain-by-family"):
+        assert {f"plots/{plot}.svg", f"plots/{plot}.png"} < names
+
+
+def test_the_same_records_give_the_same_bytes(folder):
+    assert report_files(folder, REAL) == report_files(folder, REAL)
+
+
+def test_check_tells_what_is_missing_changed_or_out_of_date(folder, undrawn):
+    assert any("leaderboard.md: missing" in line for line in check_report(folder, REAL))
+    write_report(folder, REAL)
+    assert check_report(folder, REAL) == []
+    path = folder / "leaderboard.csv"
+    path.write_text(path.read_text().replace("0.85", "0.95"))
+    assert check_report(folder, REAL) == [f"{path}: not what the records give; run `kdbench report {folder}`"]
+    write_report(folder, REAL)
+    Store(folder).write(record(spec("kd", 0), .99))
+    assert len(check_report(folder, REAL)) == 5
+
+
+def test_plots_of_an_earlier_report_are_removed_and_other_files_stay(folder, undrawn):
+    (folder / "plots").mkdir()
+    (folder / "plots" / "older.svg").touch()
+    (folder / "plots" / "mine.txt").touch()
+    write_report(folder, REAL)
+    assert not (folder / "plots" / "older.svg").exists() and (folder / "plots" / "old.svg").exists()
+    assert (folder / "plots" / "mine.txt").exists()
+
+
+def test_a_folder_without_records_gets_no_report(tmp_path):
+    with pytest.raises(UserError, match="no records"):
+        write_report(tmp_path, REAL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_without_details_or_without_any_result_still_give_a_report(tmp_path):
+    Store(tmp_path).write(record(spec("kd"), .5))
+    assert "plots/curves-big-small-on-digits.svg" not in report_files(tmp_path, REAL)
+    Store(tmp_path).write(record(spec("kd"), status="crashed", reason="memory"))
+    assert "crashed" in report_files(tmp_path, REAL)["index.html"].decode()
+
+
+# The page.
+
+class Page(HTMLParser):
+    """Collects the tags, and fails on one that is closed out of order."""
+
+    VOID = ("meta", "input", "img", "link", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page(folder, registry=REAL):
+    return Page(report_files(folder, registry)["index.html"].decode())
+
+
+def test_the_page_needs_nothing_from_elsewhere(folder, undrawn):
+    found = page(folder)
+    assert found.all("link") == [] and all("src" not in script for script in found.all("script"))
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in found.all("img"))
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", report_files(folder, REAL)["index.html"].decode())
+
+
+def test_the_page_can_be_read_without_seeing_it(folder, undrawn):
+    found = page(folder)
+    assert found.all("html")[0]["lang"] == "en" and found.all("title")
+    assert all(image["alt"] for image in found.all("img"))
+    assert all(header.get("scope") in ("col", "row") for header in found.all("th"))
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [link["href"][1:] for link in found.all("a") if link["href"].startswith("#")]
+    assert targets and set(targets) <= set(ids)
+    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_markup_in_methods_docstrings_reasons_and_datasets_is_shown_as_text(folder, undrawn):
+    registry = {**REAL, "kd": info("kd", "logit", f"{SCRIPT} teaches.\n\n<b>loss</b>")}
+    Store(folder).write(record(spec("kd", 5, dataset=f'"><img src=x onerror={SCRIPT}>'), .5))
+    found = page(folder, registry)
+    assert len(found.all("script")) == 1 and found.all("b") == []
+    assert all("onerror" not in attributes for _, attributes in found.tags)
+    assert f"{SCRIPT} teaches." in found.text and f"NaN {SCRIPT}" in found.text
+
+
+def test_the_page_says_what_each_metric_is_where_the_runs_were_made_and_what_was_left_out(folder, undrawn):
+    Store(folder).record_path("0" * 16).write_bytes(b"{")
+    text = page(folder).text
+    assert "Share of test images for which the student predicts the same class" in text
+    assert "python: 3.11" in text and build(folder, REGISTRY).hash in text
+    assert "Not used: records/0000000000000000.json" in text
+    assert "Bee, 2020. A Title. ICLR." in text and "loss = 1" in text
+
+
+# What the plots show.
+
+def test_the_pareto_front_is_what_nothing_cheaper_beats():
+    points = [(1, 50), (2, 60), (3, 55), (4, 61), (4, 62), (5, 62)]
+    assert [points[i] for i in front(points)] == [(1, 50), (2, 60), (4, 62)]
+
+
+def test_an_axis_leaves_out_failures_far_below_the_rest_and_nothing_else():
+    assert floor([27, 80, 81, 82, 83, 84]) == 80
+    assert floor([78, 80, 81, 82, 83, 84]) == 78
+    assert floor([5.0]) == 5
+
+
+def test_class_changes_are_means_over_common_seeds(folder):
+    for seed, accuracy in ((7, .1), (8, .1)):  # seeds that ce lacks
+        Store(folder).write(record(spec("kd", seed), accuracy, **details_of(accuracy)))
+    board = build(folder, REGISTRY)
+    changes = class_changes(list(board.cells[0].rows), read_details(Store(folder), board))
+    assert list(changes) == ["kd"]
+    assert changes["kd"] == pytest.approx([.04, np.nan, 0], nan_ok=True)
+
+
+def test_details_are_those_of_the_runs_in_the_tables(folder):
+    board = build(folder, REGISTRY)
+    details = read_details(Store(folder), board)
+    (kd,) = (row for row in board.cells[0].rows if row.method == "kd")
+    assert details.mean_curve(kd) == pytest.approx([.425, .85])
+    assert details.environments == ((json.dumps({"cores": 2, "python": "3.11"}), 4),)
+    assert (details.started, details.finished) == ("2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z")
+
+
+# LaTeX.
+
+def test_latex_tables_are_booktabs_with_every_special_character_escaped(folder, undrawn):
+    Store(folder).write(record(spec("my_own", 0, temperature=50), .5, family="data_free"))
+    text = report_files(folder, REAL)["leaderboard.tex"].decode()
+    assert r"my\_own (temperature=50) & data\_free & 1 & 50.00 $\pm$ n/a" in text
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 1
+    header = next(line for line in text.splitlines() if line.startswith("method &"))
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in body} == {header.count("&")}
+    assert build(folder, REAL).hash[:16] in text
+
+
+def test_characters_that_pdflatex_has_no_letter_for_are_replaced():
+    assert safe("Łódź 50% 数") == r"Łódź 50\% ?"

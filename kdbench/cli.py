@@ -159,6 +159,20 @@ def report(
         raise typer.Exit(1)
 
 
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
+) -> None:
+    """Compute the metrics of finished runs anew from their saved predictions, without training."""
+    from kdbench.metrics.evaluate import evaluate
+
+    result = evaluate(folder)
+    print(f"{result.changed} records changed, {result.unchanged} as they were")
+    if result.problems:
+        print("\n".join(f"not evaluated: {problem}" for problem in result.problems), file=sys.stderr)
+        raise typer.Exit(1)
+
+
 def _print_leaderboard(folder: Path, output_format: Format) -> None:
     from kdbench.leaderboard import build, render
 

@@ -1,40 +1,18 @@
 """Every metric, declared once: `METRICS` feeds the leaderboard's headers, the documentation and `kdbench list metrics`.
 
-`score` computes those that saved predictions give; the others are measured while a run trains.
+`score` computes those that saved predictions give; the others are measured while a run trains or by `kdbench profile`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from kdbench.errors import UserError
 from kdbench.metrics import predictions as p
+from kdbench.metrics.cost import COST
+from kdbench.metrics.metric import Compute, Metric, Predictions
 
 __all__ = ["METRICS", "Metric", "rows", "score", "vectors"]
-
-Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels}, as `kdbench.store` keeps them
-Compute = Callable[[Predictions, Predictions], float | None]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One figure of a run."""
-
-    name: str
-    title: str                     # the column's header
-    unit: str                      # "share" (0 to 1), "nats", "seconds", ... or "" for a pure number
-    better: Literal["higher", "lower"] | None
-    definition: str
-    reference: str = ""
-    of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it takes; "run": measured
-    compute: Compute | None = None  # of the student's and the teacher's predictions; None is "not applicable"
-    short: str = ""                 # a narrow table's header, if not the title
-
-    @property
-    def header(self) -> str:
-        return self.short or self.title
 
 
 def _of_test(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
@@ -127,6 +105,7 @@ METRICS: dict[str, Metric] = _table([
            "measurement of cost.", of="run", short="train s"),
     Metric("peak_memory_bytes", "peak memory", "bytes", "lower",
            "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
+    *COST,
 ])
 
 

@@ -219,5 +219,5 @@ def test_a_teacher_that_saw_other_images_is_refused():
 def test_every_metric_is_declared_with_a_title_a_definition_and_a_known_unit():
     for name, metric in METRICS.items():
         assert name == metric.name and metric.title and metric.definition.endswith(".")
-        assert metric.unit in ("share", "nats", "seconds", "bytes", "")
+        assert metric.unit in ("share", "nats", "seconds", "ms", "bytes", "joules", "images/s", "")
         assert (metric.compute is None) == (metric.of == "run")

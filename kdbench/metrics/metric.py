@@ -1,0 +1,29 @@
+"""What a metric is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels}, as `kdbench.store` keeps them
+Compute = Callable[[Predictions, Predictions], float | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a run."""
+
+    name: str
+    title: str                     # the column's header
+    unit: str                      # "share" (0 to 1), "nats", "seconds", ... or "" for a pure number
+    better: Literal["higher", "lower"] | None
+    definition: str
+    reference: str = ""
+    of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it takes; "run": measured
+    compute: Compute | None = None  # of the student's and the teacher's predictions; None is "not applicable"
+    short: str = ""                 # a narrow table's header, if not the title
+
+    @property
+    def header(self) -> str:
+        return self.short or self.title

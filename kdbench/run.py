@@ -27,6 +27,7 @@ from kdbench.errors import UserError
 from kdbench.job import Job
 from kdbench.metrics import score, vectors
 from kdbench.models import Network, build, freeze, load_teacher, serialise
+from kdbench.reload import saved_part
 from kdbench.spec import FileTeacher, HubTeacher, Recipe, TrainedTeacher, teacher_id
 from kdbench.store import Predictions, Record, Status, Store, atomic_write
 from kdbench.train import DivergedError, Trainer, predict, prepare
@@ -91,7 +92,7 @@ def _train_and_score(job: Job, store: Store, folder: Path, notes: list[str]) -> 
 
     network = method.deployed()
     predictions = _predictions(network, dataset, normalise, spec.recipe)
-    weights = serialise(_state(network))
+    weights = serialise(saved_part(network).state_dict())
     atomic_write(store.student_path(spec.id), weights)
     return {
         "metrics": score(predictions, _teacher_predictions(job, dataset, normalise, device)),
@@ -103,11 +104,6 @@ def _train_and_score(job: Job, store: Store, folder: Path, notes: list[str]) -> 
         "predictions_sha256": store.write_predictions(spec.id, predictions),
         "dataset_digest": dataset.digest,
     }
-
-
-def _state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights under timm's own names where the deployed network is one timm model."""
-    return (network.model if isinstance(network, Network) else network).state_dict()
 
 
 # Teachers.

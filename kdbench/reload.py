@@ -1,0 +1,75 @@
+"""The network of a finished run, rebuilt from its record and the weights that it left: to attack, profile or export."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from kdbench import folders, registry
+from kdbench.data.base import Dataset
+from kdbench.data.load import load_dataset
+from kdbench.errors import UserError
+from kdbench.models import Network, build, freeze
+from kdbench.registry import MethodInfo
+from kdbench.store import Record, Store, file_sha256
+from kdbench.train import prepare
+
+
+def saved_part(network: nn.Module) -> nn.Module:
+    """The module whose state dict a run saves: timm's own, and so under timm's names, where a deployed network is one
+    timm model; else all of it."""
+    return network.model if isinstance(network, Network) else network
+
+
+def dataset_of(record: Record, cache: Path, device: torch.device) -> Dataset:
+    """The images that the run saw. UserError if they cannot be had, or are not the same any more."""
+    dataset = load_dataset(record.spec.dataset, record.spec.recipe, folders.data_folder(cache), device)
+    if record.dataset_digest not in (None, dataset.digest):
+        raise UserError(f"run {record.run_id}: dataset {record.spec.dataset} is not what it was when the run was made: "
+                        f"SHA-256 {dataset.digest[:16]}, recorded {str(record.dataset_digest)[:16]}")
+    return dataset
+
+
+def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> nn.Module:
+    """What the run deployed, in eval mode and without gradients, on the dataset's device.
+
+    A teacher's weights are in the `Store` of `folders.teachers_folder`, a student's in that of its suite. The teacher
+    that a method learned from is rebuilt without its weights: what a deployed network keeps of it, such as SimKD's
+    classifier, is among the saved ones. UserError if there are none, or they are not the recorded ones, or do not fit.
+    """
+    spec, path = record.spec, store.student_path(record.run_id)
+    _check(record, path)
+    device = dataset.train.labels.device
+    with torch.random.fork_rng(devices=[]):
+        method, _ = prepare(registry.load(info), spec.hyperparameters, spec.student, _tutor(record, info, dataset),
+                            dataset, spec.recipe, spec.seed, device)
+    network = method.deployed().to(device)
+    try:
+        saved_part(network).load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        changed = "; the method's source changed since" if info.digest != record.method_digest else ""
+        raise UserError(f"{path}: not the weights of what {spec.method} deploys{changed}: {error}") from error
+    return freeze(network)
+
+
+def _check(record: Record, path: Path) -> None:
+    if record.status != "ok":
+        raise UserError(f"run {record.run_id} has no network: its status is {record.status!r}")
+    if not path.exists():
+        raise UserError(f"{path}: no saved network of run {record.run_id}")
+    if file_sha256(path) != record.weights_sha256:
+        raise UserError(f"{path}: the saved network is damaged: its SHA-256 is not the one in the record")
+
+
+def _tutor(record: Record, info: MethodInfo, dataset: Dataset) -> Network | None:
+    """A network with the shapes of the one that the method learned from."""
+    spec = record.spec
+    tutors = {"teacher": spec.teacher, "student": spec.self_teacher}
+    tutor = tutors[info.learns_from] if info.learns_from else None
+    if tutor is None:
+        return None
+    network = build(tutor.architecture, len(dataset.classes), dataset.image_shape, spec.recipe.precision)
+    freeze(network)
+    return network.to(dataset.train.labels.device)

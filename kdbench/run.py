@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdbench import checkpoint, folders, registry
-from kdbench.data.base import Dataset, Split
+from kdbench.data.base import Dataset, Split, known_of_images
 from kdbench.data.load import load_dataset
 from kdbench.data.stream import Normalise
 from kdbench.environment import environment
 from kdbench.errors import UserError
 from kdbench.job import Job
-from kdbench.metrics import score, vectors
+from kdbench.metrics import group_names, score, vectors
 from kdbench.models import Network, build, freeze, load_teacher, serialise
 from kdbench.reload import saved_part
 from kdbench.spec import FileTeacher, HubTeacher, Recipe, TrainedTeacher, teacher_id
@@ -97,6 +97,7 @@ def _train_and_score(job: Job, store: Store, folder: Path, notes: list[str]) -> 
     return {
         "metrics": score(predictions, _teacher_predictions(job, dataset, normalise, device)),
         "vectors": vectors(predictions),
+        "groups": group_names(predictions),
         "curves": trainer.curves,
         "seconds": seconds,
         "peak_memory_bytes": _peak_memory(device),
@@ -151,7 +152,7 @@ def _predictions(network: nn.Module, dataset: Dataset, normalise: Normalise, rec
         if not np.isfinite(logits).all():
             raise DivergedError(f"diverged: the trained network's {name} logits are not finite")
         arrays |= {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu().numpy()}
-    return arrays
+    return arrays | known_of_images(dataset)
 
 
 def _accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:

@@ -2,7 +2,8 @@
 
     FOLDER/records/<run id>.json            what came out of a run, failed ones included
     FOLDER/plan/<run id>.json               what was asked for, so that a missing run can be told from one never wanted
-    FOLDER/predictions/<run id>.npz         logits and labels of the validation and test splits
+    FOLDER/predictions/<run id>.npz         logits and labels of the validation and test splits, and what metrics need
+                                            besides: training images per class, groups of the test images
     FOLDER/students/<run id>.safetensors    the trained network
 
 A file appears under its name only when it is complete and on disk; a damaged one is reported, never raised over.
@@ -24,6 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kdbench.errors import UserError
+from kdbench.saved import Predictions, check_predictions
 from kdbench.spec import RunSpec, identify
 
 SCHEMA_VERSION: Final = 1
@@ -32,8 +34,6 @@ Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 Model = TypeVar("Model", "Record", "Summary", "Planned")
-Predictions = dict[str, np.ndarray]
-PREDICTIONS = ("validation_logits", "validation_labels", "test_logits", "test_labels")
 TEMPORARY = ".tmp"  # the end of a file name that is still being written
 
 
@@ -68,6 +68,7 @@ class Record(Strict):
     metrics: dict[str, Finite] = {}
     curves: dict[str, list[Finite]] = {}  # one value per epoch: loss terms by name, validation_accuracy, lr
     vectors: dict[str, list[Finite | None]] = {}  # of the test predictions: accuracy per class, reliability bins
+    groups: dict[str, list[str]] = {}   # by attribute: whose accuracies its vector holds
     seconds: Finite                     # of training
     peak_memory_bytes: int | None = None
     weights_sha256: str | None = None
@@ -219,10 +220,10 @@ class Store:
 
     def write_predictions(self, run_id: str, arrays: Mapping[str, np.ndarray]) -> str:
         """Save logits and labels; the SHA-256 of the file, which the same arrays always give."""
-        checked = _check_predictions(arrays)
+        checked = check_predictions(arrays)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name in PREDICTIONS:  # a fixed order and ZipInfo's fixed date: no clock in the bytes
+            for name in checked:  # a fixed order and ZipInfo's fixed date: no clock in the bytes
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, checked[name], version=(1, 0), allow_pickle=False)
         atomic_write(self.predictions_path(run_id), buffer.getvalue())
@@ -236,7 +237,7 @@ class Store:
             if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
                 raise ValueError("its SHA-256 is not the one in the record")
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return _check_predictions(dict(archive))
+                return check_predictions(dict(archive))
         except FileNotFoundError as error:
             raise UserError(f"{path}: no saved predictions of run {run_id}") from error
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -343,22 +344,6 @@ def _reason(error: ValidationError) -> str:
     if where == "schema_version":
         return f"schema version {first['input']!r}, this kdbench reads {SCHEMA_VERSION}"
     return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
-
-
-def _check_predictions(arrays: Mapping[str, np.ndarray]) -> Predictions:
-    if sorted(arrays) != sorted(PREDICTIONS):
-        raise ValueError(f"expected the arrays {', '.join(PREDICTIONS)}, found {', '.join(sorted(arrays)) or 'none'}")
-    checked: Predictions = {}
-    for split in ("validation", "test"):
-        logits, labels = arrays[f"{split}_logits"], arrays[f"{split}_labels"]
-        if logits.ndim != 2 or logits.dtype != np.float32:
-            raise ValueError(f"{split}_logits: expected float32 [N, K], found {logits.dtype} {list(logits.shape)}")
-        if labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
-            raise ValueError(f"{split}_labels: expected {len(logits)} integers, found {labels.dtype} "
-                             f"{list(labels.shape)}")
-        checked[f"{split}_logits"] = np.ascontiguousarray(logits)
-        checked[f"{split}_labels"] = labels.astype(np.int64)
-    return checked
 
 
 def _one_line(error: Exception) -> str:

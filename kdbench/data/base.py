@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,3 +70,26 @@ class Dataset:
     std: Tensor                        # [C]
     digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
     group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: what its codes stand for
+
+
+def known_of_images(dataset: Dataset) -> dict[str, np.ndarray]:
+    """What group and long-tail metrics need beside predictions, as arrays: training images by class [K]; and where
+    test images have attributes, their names [A], the groups' names [A, G] (filled up with ""), the test images' codes
+    [A, N], and training images by class and group [A, K, G] (all 0 for an attribute that training images lack)."""
+    classes, train, test = len(dataset.classes), dataset.train, dataset.test
+    labels = train.labels.cpu().numpy()
+    arrays = {"train_class_counts": np.bincount(labels, minlength=classes)}
+    attributes = sorted(test.groups)
+    if not attributes:
+        return arrays
+    width = max(len(dataset.group_names[attribute]) for attribute in attributes)
+    counts = np.zeros((len(attributes), classes, width), np.int64)
+    for place, attribute in enumerate(attributes):
+        if attribute in train.groups:
+            np.add.at(counts[place], (labels, train.groups[attribute].cpu().numpy()), 1)
+    names = [[*dataset.group_names[a], *[""] * (width - len(dataset.group_names[a]))] for a in attributes]
+    return {
+        **arrays, "group_attributes": np.array(attributes), "group_names": np.array(names),
+        "test_groups": np.stack([test.groups[attribute].cpu().numpy() for attribute in attributes]),
+        "train_group_counts": counts,
+    }

@@ -64,6 +64,8 @@ def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
                       f"Accuracy on each class less that of {REFERENCE} with the same seeds, by method.")
         yield _finish(_reliability(rows, details), f"reliability-{slug}", f"Reliability: {name}",
                       "Accuracy against predicted probability, in bins; on the diagonal, a network is calibrated.")
+        yield _finish(_group_gaps(cell, rows), f"group-gaps-{slug}", f"Group gaps: {name}",
+                      "The accuracy of each method's worst group, and from there its gap to the best one.")
         yield _finish(_curves(rows, details), f"curves-{slug}", f"Learning curves: {name}",
                       "Validation accuracy after each epoch, mean over seeds.")
     yield _finish(_gains(leaderboard), "gain-by-family", f"Gain over {REFERENCE} by family",
@@ -234,6 +236,29 @@ def class_changes(rows: list[Row], details: Details) -> dict[str, np.ndarray]:
         if row is not reference and own is not None and other is not None:
             changes[row.label] = own - other
     return changes
+
+
+def _group_gaps(cell: Cell, rows: list[Row]) -> Figure | None:
+    """For each method a line as long as its gap, which begins at the accuracy of its worst group."""
+    shown = [(row.label, row.family, _percent(row, "worst_group_accuracy"), _percent(row, "group_gap")) for row in rows
+             if {"worst_group_accuracy", "group_gap"} <= row.metrics.keys()]
+    if not shown:
+        return None
+    teacher = cell.teacher.metrics if cell.teacher else {}
+    if {"worst_group_accuracy", "group_gap"} <= teacher.keys():
+        shown.insert(0, ("teacher", "", 100 * teacher["worst_group_accuracy"], 100 * teacher["group_gap"]))
+    figure, axes = _figure(1.6 + .19 * len(shown))
+    for place, (_, family, worst, gap) in enumerate(shown):
+        colour, marker = _look(family)
+        axes.plot([worst, worst + gap], [place, place], color=colour, linewidth=2)
+        axes.plot(worst, place, marker, color=colour, markersize=5)
+        axes.annotate(f"{gap:.1f}", (worst + gap, place), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=7)
+    axes.set_yticks(range(len(shown)), [label for label, *_ in shown])
+    axes.set_ylim(len(shown) - .5, -.7)
+    axes.set_xlabel("accuracy, %: the marker is the worst group, the line its gap to the best")
+    _legend(axes, {row.family for row in rows})
+    return figure
 
 
 def _reliability(rows: list[Row], details: Details) -> Figure | None:

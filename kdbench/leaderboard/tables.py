@@ -13,6 +13,11 @@ from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, 
 from kdbench.metrics import METRICS
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have them all
+FURTHER = {  # tables of cells where some method has the figure
+    "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
+               "bias_amplification"),
+    "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
+}
 NONE = "n/a"
 MOST_AFFECTED = 10  # classes in a table of them
 
@@ -34,7 +39,8 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     tables = [Table(name, header, _lines(cell), 2, _best(cell))]
     if any(row.comparison for row in cell.rows):
         tables += [_class_table(cell, name), _affected_table(cell, name)]
-    return tables
+    return tables + [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
+                     if _measures(cell, columns)]
 
 
 def title(cell: Cell, leaderboard: Leaderboard) -> str:
@@ -84,6 +90,20 @@ def _best(cell: Cell) -> tuple[str, ...]:
     names = ", ".join(row.label for row in tied)
     return (f"Cannot be told from the best, {best.label}: {names or 'none'} (paired t-tests over equal seeds, 5 % "
             "after Holm's correction).",)
+
+
+def _measures(cell: Cell, metrics: Iterable[str]) -> bool:
+    return any(name in row.metrics for row in cell.rows for name in metrics)
+
+
+def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
+    """More metrics of the same rows, the teacher's first."""
+    lines = [[row.label, *(interval(row.estimate(name), METRICS[name].unit) for name in metrics)]
+             for row in cell.rows if row.runs]
+    if cell.teacher and cell.teacher.metrics:
+        teacher = cell.teacher.metrics
+        lines.insert(0, ["teacher", *(number(teacher.get(name), METRICS[name].unit) for name in metrics)])
+    return Table(heading, ["method", *(METRICS[name].header for name in metrics)], lines, 1)
 
 
 def _class_table(cell: Cell, name: str) -> Table:
@@ -166,7 +186,9 @@ def legend(leaderboard: Leaderboard) -> list[str]:
             "(compression-identified exemplars; Hooker et al., 2019), then the accuracy there of the method and of "
             f"{REFERENCE}.",
         ]
-    return lines
+    measured = [name for columns in FURTHER.values() for name in columns
+                if any(_measures(cell, (name,)) for cell in leaderboard.cells)]
+    return lines + [f"{METRICS[name].header}: {METRICS[name].definition}" for name in measured]
 
 
 # Numbers.

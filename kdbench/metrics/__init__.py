@@ -10,9 +10,11 @@ import numpy as np
 from kdbench.errors import UserError
 from kdbench.metrics import predictions as p
 from kdbench.metrics.cost import COST
+from kdbench.metrics.groups import GROUP_METRICS, group_names, group_vectors
+from kdbench.metrics.longtail import LONG_TAIL_METRICS
 from kdbench.metrics.metric import Compute, Metric, Predictions
 
-__all__ = ["METRICS", "Metric", "rows", "score", "vectors"]
+__all__ = ["METRICS", "Metric", "group_names", "rows", "score", "vectors"]
 
 
 def _of_test(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
@@ -100,6 +102,8 @@ METRICS: dict[str, Metric] = _table([
     Metric("teacher_class_accuracy_spread", "teacher's class spread", "share", "lower",
            "Spread over classes of the pair's teacher.",
            of="teacher", compute=_of_teacher(p.class_accuracy_spread)),
+    *GROUP_METRICS,
+    *LONG_TAIL_METRICS,
     Metric("seconds", "training", "seconds", "lower",
            "Wall time of training inside a run of the matrix, beside other runs: an order of magnitude, not a "
            "measurement of cost.", of="run", short="train s"),
@@ -139,6 +143,7 @@ def vectors(student: Predictions) -> dict[str, list[float | None]]:
         "class_accuracy": [None if np.isnan(value) else float(value) for value in p.per_class_accuracy(logits, labels)],
         "reliability_images": images.tolist(), "reliability_correct": correct.tolist(),
         "reliability_confidence": confidence.tolist(),
+        **group_vectors(student),
     }
 
 

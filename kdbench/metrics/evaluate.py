@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdbench import folders
 from kdbench.errors import UserError
-from kdbench.metrics import METRICS, score, vectors
+from kdbench.metrics import METRICS, group_names, score, vectors
 from kdbench.spec import teacher_id
 from kdbench.store import Predictions, Problem, Record, Store
 
@@ -51,7 +51,8 @@ def _scored(store: Store, record: Record, teacher: Callable[[str], Predictions])
     kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
     metrics = {**score(predictions, teacher(name) if name else None), **kept}
-    return record.model_copy(update={"metrics": metrics, "vectors": vectors(predictions)})
+    return record.model_copy(update={
+        "metrics": metrics, "vectors": vectors(predictions), "groups": group_names(predictions)})
 
 
 def _teachers(store: Store) -> Callable[[str], Predictions]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels}, as `kdbench.store` keeps them
+Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels} and what else `kdbench.store` keeps
 Compute = Callable[[Predictions, Predictions], float | None]
 
 

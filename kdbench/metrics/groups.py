@@ -1,0 +1,191 @@
+"""How a student treats groups of images, such as those of a tint: counts by fairlearn, what they say in NumPy.
+
+A group without test images is left out. Where fewer than two have some there is nothing to compare, and a metric is
+not applicable; so is a rate that only one group has. With several attributes a metric is the worst over them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kdbench.metrics.metric import Compute, Metric, Predictions
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One attribute of the test images, with what was predicted of them."""
+
+    attribute: str
+    names: tuple[str, ...]
+    counts: np.ndarray  # [G, K, K]: test images by group, label and predicted class
+    train: np.ndarray   # [K, G]: training images by class and group; all 0 if they lack the attribute
+
+
+def read_groups(known: Predictions, logits: np.ndarray) -> list[Groups]:
+    """By attribute, what `logits` [N, K] say of the test images that `known` describes; none without attributes."""
+    if "test_groups" not in known:
+        return []
+    found = []
+    for place, attribute in enumerate(known["group_attributes"]):
+        names = tuple(str(name) for name in known["group_names"][place] if name)
+        counts = count(known["test_labels"], logits, known["test_groups"][place], len(names))
+        found.append(Groups(str(attribute), names, counts, known["train_group_counts"][place][:, :len(names)]))
+    return found
+
+
+def count(labels: np.ndarray, logits: np.ndarray, codes: np.ndarray, groups: int) -> np.ndarray:
+    """[G, K, K]: images by group, label and predicted class."""
+    from fairlearn.metrics import MetricFrame  # takes seconds
+
+    classes = logits.shape[1]
+
+    def confusion(y_true, y_pred):
+        pairs = np.asarray(y_true) * classes + np.asarray(y_pred)
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    frame = MetricFrame(metrics=confusion, y_true=labels, y_pred=logits.argmax(axis=1), sensitive_features=codes)
+    counts = np.zeros((groups, classes, classes), np.int64)
+    for code, confused in frame.by_group.items():
+        counts[code] = confused
+    return counts
+
+
+# What the counts [G, K, K] of one attribute say; None is "not applicable".
+
+def group_accuracy(counts: np.ndarray) -> np.ndarray:
+    """[G]: share of each group's images that are predicted right; NaN for a group without images."""
+    return _share(np.trace(counts, axis1=1, axis2=2), counts.sum(axis=(1, 2)))
+
+
+def worst_group_accuracy(groups: Groups) -> float | None:
+    accuracies = _present(group_accuracy(groups.counts))
+    return float(accuracies.min()) if len(accuracies) > 1 else None
+
+
+def group_gap(groups: Groups) -> float | None:
+    accuracies = _present(group_accuracy(groups.counts))
+    return float(np.ptp(accuracies)) if len(accuracies) > 1 else None
+
+
+def demographic_parity_difference(groups: Groups) -> float | None:
+    """Over classes, the largest difference between groups in the share of images that are predicted as the class."""
+    images = groups.counts.sum(axis=(1, 2))
+    return _largest_difference(_share(groups.counts.sum(axis=1), images[:, None]))
+
+
+def equalised_odds_difference(groups: Groups) -> float | None:
+    """Over classes, the largest difference between groups in true or false positive rate, each between the groups that
+    have it: fairlearn gives a rate of 0 to a group without images of the class, which would look like a harm."""
+    counts = groups.counts
+    right = np.diagonal(counts, axis1=1, axis2=2)             # [G, K]
+    positive, predicted = counts.sum(axis=2), counts.sum(axis=1)
+    negative = counts.sum(axis=(1, 2))[:, None] - positive
+    rates = _share(right, positive), _share(predicted - right, negative)
+    return _largest_difference(np.concatenate(rates, axis=1))
+
+
+def bias_amplification(groups: Groups) -> float | None:
+    """Mean over pairs (group, class) that go together in training of P(predicted as the class | group) - P(of the class
+    | group) on test images; with the sign turned for pairs that avoid each other.
+
+    A pair counts if its training images differ by one or more from what independence would give: less is rounding.
+    """
+    train, counts = groups.train, groups.counts
+    if not train.sum():
+        return None
+    expected = train.sum(axis=1, keepdims=True) * train.sum(axis=0, keepdims=True) / train.sum()
+    surplus = (train - expected).T                             # [G, K]
+    sign = np.where(np.abs(surplus) >= 1, np.sign(surplus), 0)
+    images = counts.sum(axis=(1, 2))
+    sign[images == 0] = 0
+    if (images > 0).sum() < 2 or not sign.any():
+        return None
+    change = _share(counts.sum(axis=1) - counts.sum(axis=2), images[:, None])
+    return float((sign * np.nan_to_num(change)).sum() / np.abs(sign).sum())
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part` / `whole`; NaN where there is none."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
+
+
+def _largest_difference(rates: np.ndarray) -> float | None:
+    """Of [G, R], over the rates R that two groups or more have."""
+    shared = rates[:, (~np.isnan(rates)).sum(axis=0) > 1]
+    return float((np.nanmax(shared, axis=0) - np.nanmin(shared, axis=0)).max()) if shared.size else None
+
+
+# The declarations.
+
+def group_vectors(student: Predictions) -> dict[str, list[float | None]]:
+    """The accuracy of each group, as `group_accuracy.ATTRIBUTE`; None for a group without test images."""
+    return {f"group_accuracy.{groups.attribute}": [None if np.isnan(v) else float(v)
+                                                   for v in group_accuracy(groups.counts)]
+            for groups in read_groups(student, student["test_logits"])}
+
+
+def group_names(student: Predictions) -> dict[str, list[str]]:
+    """By attribute, the groups in the order of `group_vectors`."""
+    if "test_groups" not in student:
+        return {}
+    return {str(attribute): [str(name) for name in names if name]
+            for attribute, names in zip(student["group_attributes"], student["group_names"], strict=True)}
+
+
+def _compute(function: Callable[[Groups], float | None], worst: Callable, *, of_teacher: bool) -> Compute:
+    """The images' groups are those that the student's file tells; teachers of older runs have none in theirs."""
+    def compute(student: Predictions, teacher: Predictions) -> float | None:
+        logits = (teacher if of_teacher else student)["test_logits"]
+        values = [value for groups in read_groups(student, logits) if (value := function(groups)) is not None]
+        return worst(values) if values else None
+
+    return compute
+
+
+def _metrics(metric: Metric, function: Callable[[Groups], float | None]) -> tuple[Metric, Metric]:
+    """Of the student, and the same of its teacher, which it may have learned a bias from."""
+    worst = min if metric.better == "higher" else max
+    student = replace(metric, compute=_compute(function, worst, of_teacher=False))
+    teacher = replace(
+        metric, name=f"teacher_{metric.name}", title=f"teacher's {metric.title}", of="teacher",
+        short=f"teacher's {metric.short}" if metric.short else "",
+        definition=f"Of the pair's teacher: {metric.definition[0].lower()}{metric.definition[1:]}",
+        compute=_compute(function, worst, of_teacher=True))
+    return student, teacher
+
+
+_SEVERAL = " The worst attribute counts; not applicable if no two groups have test images."
+_SAGAWA = ("Sagawa et al. (2020). Distributionally Robust Neural Networks for Group Shifts. ICLR. arXiv:1911.08731")
+_HARDT = "Hardt et al. (2016). Equality of Opportunity in Supervised Learning. NeurIPS. arXiv:1610.02413"
+_AGARWAL = "Agarwal et al. (2018). A Reductions Approach to Fair Classification. ICML. arXiv:1803.02453"
+_WANG = "Wang and Russakovsky (2021). Directional Bias Amplification. ICML. arXiv:2102.12594"
+
+_DECLARED = (
+    (Metric("worst_group_accuracy", "worst group", "share", "higher",
+            "The lowest test accuracy of a group that has test images." + _SEVERAL, _SAGAWA), worst_group_accuracy),
+    (Metric("group_gap", "group gap", "share", "lower",
+            "The highest less the lowest test accuracy of a group." + _SEVERAL, _SAGAWA, short="gap"), group_gap),
+    (Metric("equalised_odds_difference", "equalised-odds difference", "share", "lower",
+            "Each class against the rest: the largest difference between groups in true or in false positive rate; the "
+            "largest over classes. Groups without images of a class have no true positive rate for it." + _SEVERAL,
+            _HARDT, short="eq. odds"), equalised_odds_difference),
+    (Metric("demographic_parity_difference", "demographic-parity difference", "share", "lower",
+            "Each class against the rest: the largest difference between groups in the share of images that are "
+            "predicted as the class; the largest over classes." + _SEVERAL, _AGARWAL, short="dem. parity"),
+     demographic_parity_difference),
+    (Metric("bias_amplification", "bias amplification", "share", "lower",
+            "Directional, from attribute to class: the mean, over pairs of a group and a class that training images "
+            "join more (less) often than independence would, of how much more (less) often the class is predicted in "
+            "the group than it is right there, on test images. 0: the attribute is not followed beyond what is true; "
+            "below 0, it is countered. Its base is the test split's own, so that it suits an attribute that is skewed "
+            "in training and balanced in test; that of Zhao et al. (2017) compares with training's shares and would be "
+            "negative there for any student. Not applicable without a correlation of one image in training." + _SEVERAL,
+            _WANG, short="bias amp."), bias_amplification),
+)
+GROUP_METRICS = tuple(metric for declared in _DECLARED for metric in _metrics(*declared))

@@ -4,16 +4,21 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from kdbench import __version__
 from kdbench.errors import UserError
+from kdbench.profile.energy import WATTS_PER_CORE
+
+if TYPE_CHECKING:
+    from kdbench.suite import Plan
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
@@ -23,6 +28,14 @@ app = typer.Typer(
 )
 
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a file with a method of yours")]
+SuiteName = Annotated[str, typer.Argument(help="a suite's name, or the path of a TOML file of yours")]
+Methods = Annotated[str | None, typer.Option(help="only these, comma-separated")]
+Core = Annotated[bool, typer.Option("--core", help="only the suite's core methods, one or more per family")]
+Pairs = Annotated[str | None, typer.Option(help="only these, comma-separated")]
+Datasets = Annotated[str | None, typer.Option(help="these instead, comma-separated")]
+Settings = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
+Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 
@@ -82,15 +95,14 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Argument(help="a suite's name, or the path of a TOML file of yours")],
-    methods: Annotated[str | None, typer.Option(help="only these, comma-separated")] = None,
-    core: Annotated[bool, typer.Option("--core", help="only the suite's core methods, one or more per family")] = False,
-    pairs: Annotated[str | None, typer.Option(help="only these, comma-separated")] = None,
-    datasets: Annotated[str | None, typer.Option(help="these instead, comma-separated")] = None,
+    suite: SuiteName,
+    methods: Methods = None,
+    core: Core = False,
+    pairs: Pairs = None,
+    datasets: Datasets = None,
     seeds: Annotated[str | None, typer.Option(help="how many (3), or which (0,4,7)")] = None,
-    settings: Annotated[list[str] | None, typer.Option(
-        "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")] = None,
-    out: Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")] = None,
+    settings: Settings = None,
+    out: Out = None,
     workers: Annotated[int | None, typer.Option(min=1, help="runs at a time; by default the number of cores")] = None,
     device: Annotated[Device, typer.Option(help="what to train on")] = Device.cpu,
     run_timeout: Annotated[float | None, typer.Option(min=1e-3, help="seconds after which a run is stopped")] = None,
@@ -99,21 +111,14 @@ def run(
         "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
-    from kdbench.data import catalog
     from kdbench.display import make_display
     from kdbench.execute.local import LocalPool
-    from kdbench.folders import cache_folder, data_folder
+    from kdbench.folders import cache_folder
     from kdbench.matrix import Matrix
-    from kdbench.registry import Registry
-    from kdbench.suite import Selection, expand, load_suite
 
-    plan = expand(load_suite(suite), Registry(plugin or ()), Selection(
-        methods=_names(methods), core=core, pairs=_names(pairs), datasets=_names(datasets), seeds=_seeds(seeds),
-        settings=settings or (), device=device.value,
-    ))
     cache = cache_folder()
-    for dataset in {spec.dataset for spec in plan.students}:
-        catalog.check(dataset, data_folder(cache))
+    plan = _plan(suite, plugin, cache, methods=_names(methods), core=core, pairs=_names(pairs),
+                 datasets=_names(datasets), seeds=_seeds(seeds), settings=settings or (), device=device.value)
     matrix = Matrix(plan, out or Path("runs") / plan.suite, cache, say=print)
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
@@ -132,6 +137,62 @@ def run(
     _print_leaderboard(matrix.out, Format.md)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    suite: SuiteName,
+    methods: Methods = None,
+    core: Core = False,
+    pairs: Pairs = None,
+    datasets: Datasets = None,
+    settings: Settings = None,
+    out: Out = None,
+    device: Annotated[Device, typer.Option(help="what to measure on")] = Device.cpu,
+    plugin: Plugins = None,
+    steps: Annotated[int, typer.Option(min=2, help="training steps in a pass, drawn from all parts of a run")] = 40,
+    repeats: Annotated[int, typer.Option(min=1, help="passes, and turns of the networks in use")] = 5,
+    watts: Annotated[float, typer.Option(
+        min=1e-3, help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
+) -> None:
+    """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
+    from kdbench.execute.local import LocalPool
+    from kdbench.folders import cache_folder
+    from kdbench.leaderboard.costs import tables_of
+    from kdbench.leaderboard.markdown import tables_to_markdown
+    from kdbench.profile.job import Settings as ProfileSettings
+    from kdbench.profile.session import measure, profile_jobs
+
+    start, cache = time.monotonic(), cache_folder()
+    plan = _plan(suite, plugin, cache, methods=_names(methods), core=core, pairs=_names(pairs),
+                 datasets=_names(datasets), seeds=1, settings=settings or (), device=device.value)
+    folder = out or Path("runs") / plan.suite
+    jobs = profile_jobs(plan, folder, cache, ProfileSettings(steps, repeats, watts))
+    pool = LocalPool(1)
+    pool.start()
+    from kdbench.preflight import preflight
+
+    reasons = preflight([job.spec for job in jobs if job.subject == "method"], plan.methods, cache)
+    profiles = measure(jobs, reasons, pool, say=print)
+    print("\n" + tables_to_markdown(tables_of(profiles, plan.methods)))
+    measured = sum(profile.seconds for profile in profiles)
+    print(f"\n{len(profiles)} profiles in {time.monotonic() - start:.0f} s, {measured:.0f} s of them in their own "
+          f"processes; results in {folder / 'profile'}")
+    if any(profile.status not in ("ok", "inapplicable") for profile in profiles):
+        raise typer.Exit(1)
+
+
+def _plan(suite: str, plugins: Iterable[Path] | None, cache: Path, **selection: Any) -> "Plan":
+    """What a command's options select, its data at hand."""
+    from kdbench.data import catalog
+    from kdbench.folders import data_folder
+    from kdbench.registry import Registry
+    from kdbench.suite import Selection, expand, load_suite
+
+    plan = expand(load_suite(suite), Registry(plugins or ()), Selection(**selection))
+    for dataset in {spec.dataset for spec in plan.students}:
+        catalog.check(dataset, data_folder(cache))
+    return plan
 
 
 @app.command()

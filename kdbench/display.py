@@ -35,7 +35,7 @@ class Display:
     def expect(self, jobs: Sequence[Job]) -> None:
         self.total, self._waiting = len(jobs), len(jobs)
 
-    def watch(self, running: list[Running], waiting: int) -> None:
+    def watch(self, running: list[Running[Job]], waiting: int) -> None:
         """Look at the running jobs; called several times a second."""
         self._waiting = waiting
 
@@ -52,7 +52,7 @@ class Display:
             return f"{count} FAILED  {job}: {record.reason}"
         return f"{count} {job}: {record.metrics['test_accuracy']:.2%} in {record.seconds:.0f} s"
 
-    def seconds_left(self, running: list[Running]) -> float | None:
+    def seconds_left(self, running: list[Running[Job]]) -> float | None:
         """From the mean of the finished runs; None before there is one."""
         if not self._seconds:
             return None
@@ -72,7 +72,7 @@ class TerminalDisplay(Display):
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def watch(self, running: list[Running], waiting: int) -> None:
+    def watch(self, running: list[Running[Job]], waiting: int) -> None:
         super().watch(running, waiting)
         table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
         for heading in ("run", "pair", "dataset", "seed", "epoch", "validation", "seconds"):

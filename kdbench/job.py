@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from kdbench.environment import environment
 from kdbench.registry import MethodInfo
 from kdbench.spec import RunSpec, TrainedTeacher
-from kdbench.store import Role
+from kdbench.store import Problem, Record, Role, Status, Store
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,34 @@ class Job:
     out: Path    # the store of its record; for a teacher that of all teachers
     cache: Path
 
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
     def teachers(self) -> Iterator[str]:
         """The ids of the runs that must come first."""
         for teacher in (self.spec.teacher, self.spec.self_teacher):
             if isinstance(teacher, TrainedTeacher):
                 yield teacher.run.id
+
+    def execute(self) -> None:
+        """Train, in this process, and write the record."""
+        from kdbench.run import run_job
+
+        run_job(self)
+
+    def result(self) -> Record | Problem | None:
+        return Store(self.out).get(self.id)
+
+    def fail(self, status: Status, reason: str) -> Record:
+        """Write the record of a run that could not write its own."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(
+            run_id=self.id, role=self.role, suite=self.suite, spec=self.spec, status=status, reason=reason,
+            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now, finished=now,
+        )
+        Store(self.out).write(record)
+        return record
 
     def __str__(self) -> str:
         spec = self.spec

@@ -61,7 +61,7 @@ def _record(job: Job, store: Store, folder: Path) -> Record:
     except DivergedError as error:
         status, reason, trace = "diverged", str(error), None
     except Exception as error:
-        status, reason, trace = "crashed", _reason(error), traceback.format_exc()
+        status, reason, trace = "crashed", crash_reason(error), traceback.format_exc()
     return Record(
         run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status=status, reason=reason,
         traceback=trace, notes=notes, family=job.method.family, method_digest=job.method.digest,
@@ -100,7 +100,7 @@ def _train_and_score(job: Job, store: Store, folder: Path, notes: list[str]) -> 
         "groups": group_names(predictions),
         "curves": trainer.curves,
         "seconds": seconds,
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "predictions_sha256": store.write_predictions(spec.id, predictions),
         "dataset_digest": dataset.digest,
@@ -210,7 +210,8 @@ def _report(folder: Path, trainer: Trainer, accuracy: float, seconds: float) -> 
     temporary.replace(folder / "progress.json")
 
 
-def _reason(error: Exception) -> str:
+def crash_reason(error: Exception) -> str:
+    """In one line."""
     if isinstance(error, UserError):
         return f"crashed: {error}"
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
@@ -218,7 +219,8 @@ def _reason(error: Exception) -> str:
     return f"crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """The most that this process held at a time, in bytes: allocated on a GPU, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,12 +33,32 @@ Role = Literal["student", "teacher"]
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
-Model = TypeVar("Model", "Record", "Summary", "Planned")
 TEMPORARY = ".tmp"  # the end of a file name that is still being written
+
+
+class Kept(Protocol):
+    """What a file holds that is named by an id."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: bytes) -> Self: ...
+
+
+Model = TypeVar("Model", bound=Kept)
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_json(self) -> bytes:
+        """One line per field: readable, and small in a diff."""
+        lines = (f'"{name}": {self._field(name)}' for name in type(self).model_fields)
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+    def _field(self, name: str) -> str:
+        return self.model_dump_json(include={name})[len(name) + 4:-1]
 
 
 class Planned(Strict):
@@ -85,14 +105,6 @@ class Record(Strict):
         if self.run_id != self.spec.id:
             raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {self.spec.id!r}")
         return self
-
-    def to_json(self) -> bytes:
-        """One line per field: readable, and small in a diff."""
-        lines = (f'"{name}": {self._field(name)}' for name in type(self).model_fields)
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
-
-    def _field(self, name: str) -> str:
-        return self.model_dump_json(include={name})[len(name) + 4:-1]
 
 
 class Summary(BaseModel):
@@ -164,13 +176,13 @@ class Store:
 
     def scan(self) -> Iterator[Record | Problem]:
         """Every record or problem in the order of file names, one at a time: 100,000 of them need no memory."""
-        for path in _json_files(self.folder / "records"):
+        for path in json_files(self.folder / "records"):
             yield _read(Record, path)
 
     def summaries(self) -> Iterator[Summary | Problem]:
         """`scan` for those who make tables."""
-        for path in _json_files(self.folder / "records"):
-            found, content = _read_content(Summary, path)
+        for path in json_files(self.folder / "records"):
+            found, content = read_json(Summary, path)
             if isinstance(found, Summary):
                 found.file_sha256 = hashlib.sha256(content).hexdigest()
             yield found
@@ -212,7 +224,7 @@ class Store:
 
     def planned(self, but: Collection[str] = ()) -> tuple[list[Planned], list[Problem]]:
         """The planned runs whose ids are not among `but`, and the plan's damaged files."""
-        found = [_read(Planned, path) for path in _json_files(self.folder / "plan")
+        found = [_read(Planned, path) for path in json_files(self.folder / "plan")
                  if _run_id(path) not in but]
         return [f for f in found if isinstance(f, Planned)], [f for f in found if isinstance(f, Problem)]
 
@@ -302,7 +314,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _json_files(folder: Path) -> list[str]:
+def json_files(folder: Path) -> list[str]:
     """The finished JSON files of a folder, sorted. A temporary name starts with a dot and ends otherwise."""
     if not folder.is_dir():
         return []
@@ -315,10 +327,10 @@ def _run_id(path: str) -> str:
 
 
 def _read(model: type[Model], path: str) -> Model | Problem:
-    return _read_content(model, path)[0]
+    return read_json(model, path)[0]
 
 
-def _read_content(model: type[Model], path: str) -> tuple[Model | Problem, bytes]:
+def read_json(model: type[Model], path: str) -> tuple[Model | Problem, bytes]:
     """What a file says, and its bytes."""
     try:
         with io.FileIO(path) as file:

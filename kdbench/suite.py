@@ -116,6 +116,7 @@ class Plan:
     teachers: tuple[RunSpec, ...]
     students: tuple[RunSpec, ...]
     methods: Mapping[str, MethodInfo] = field(repr=False)
+    reference: str  # the one of the methods that trains the teachers
 
 
 # Reading.
@@ -216,7 +217,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             needed = [t for t in (teacher, own) if isinstance(t, TrainedTeacher)
                       and (t is teacher or any(info.learns_from == "student" for info in methods.values()))]
             teachers |= {t.run.id: t.run for t in needed}
-    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference})
+    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
+                reference.name)
 
 
 def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:

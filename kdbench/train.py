@@ -74,19 +74,27 @@ class Trainer:
 
     def train_epoch(self) -> None:
         """One pass over the training split. DivergedError if a loss term is not finite."""
-        method, steps = self.method, self.stream.steps_per_epoch
-        total = steps * self.recipe.epochs
         log = LossLog()
-        method.train()
-        for step, batch in enumerate(self._batches(), start=self.epoch * steps):
-            method.progress = step / total
-            self._set_rates((step + 0.5) / total)
-            log.add(step, method.step(batch, self.optimizers))
+        self.method.train()
+        for step, batch in enumerate(self.batches(), start=self.epoch * self.stream.steps_per_epoch):
+            log.add(step, self.train_step(step, batch))
         for name, value in log.means().items():
             self.curves.setdefault(name, []).append(value)
         self.epoch += 1
 
-    def _batches(self) -> Iterator[Any]:
+    def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
+        """What the run does in its step number `step`, from 0; the loss terms."""
+        self.method.progress = step / self.steps
+        self._set_rates((step + 0.5) / self.steps)
+        return self.method.step(batch, self.optimizers)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.stream.steps_per_epoch * self.recipe.epochs
+
+    def batches(self) -> Iterator[Any]:
+        """One per step of the epoch under way: None for a data-free method."""
         if self.method.needs_data:
             return self.stream.epoch(self.epoch)
         return iter([None] * self.stream.steps_per_epoch)

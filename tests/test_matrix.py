@@ -1,5 +1,6 @@
 """Whole matrices in real processes."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -78,7 +79,7 @@ def test_runs_whose_teacher_fails_fail_with_its_reason(tmp_path):
     registry = {**plan.methods, **with_bad.methods}
     students = tuple(s.model_copy(update={"teacher": s.teacher.model_copy(update={"run": broken})})
                      for s in plan.students)
-    plan = type(plan)(plan.suite, (broken,), students, registry)
+    plan = dataclasses.replace(plan, teachers=(broken,), students=students, methods=registry)
     _, records, _ = run(plan, tmp_path / "out", cache)
     assert records["kd"].status == "crashed"
     assert records["kd"].reason == f"its teacher, run {broken.id}, failed: crashed: ValueError: no"

@@ -1,6 +1,6 @@
-"""Runs jobs on this machine: one single-threaded process per run, several at a time.
+"""Runs jobs on this machine: one single-threaded process per job, several at a time or one alone.
 
-A job tells its result by the record that it writes and its progress by a file, so nothing is shared between the
+A job tells its result by the file that it writes and its progress by another, so nothing is shared between the
 processes that a killed one could leave locked. The processes are forked from a server that has imported torch already,
 which makes a start cheap; they end with their parent, however that ends.
 """
@@ -14,22 +14,50 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from typing import Any, Generic, Protocol, TypeVar
 
-from kdbench.environment import environment
-from kdbench.job import Job
-from kdbench.store import Record, Status, Store
+from kdbench.store import Problem, Status
 
 POLL_SECONDS = 0.25
 
 
+class Result(Protocol):
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+
+class Work(Protocol):
+    """What the pool must know of a job: a run to train, or something to measure."""
+
+    @property
+    def id(self) -> str: ...
+
+    def teachers(self) -> Iterable[str]:
+        """The ids of the jobs that must come first."""
+
+    def execute(self) -> None:
+        """Do it, in a process of its own, and write the result."""
+
+    def result(self) -> Result | Problem | None:
+        """What was written."""
+
+    def fail(self, status: Status, reason: str) -> Result:
+        """Write the result of a job that could not write its own."""
+
+
+Task = TypeVar("Task", bound=Work)
+
+
 @dataclass
-class Running:
+class Running(Generic[Task]):
     """A job in its process."""
 
-    job: Job
+    job: Task
     process: BaseProcess
     started: float
 
@@ -52,20 +80,21 @@ class LocalPool:
 
         ensure_running()
 
-    def run(self, jobs: Iterable[Job], watch: Callable[[list[Running], int], None]) -> Iterator[tuple[Job, Record]]:
-        """Each job with its record, as they end. A job waits for its teachers where these are among the jobs, and
+    def run(self, jobs: Iterable[Task],
+            watch: Callable[[list[Running[Task]], int], None]) -> Iterator[tuple[Task, Any]]:
+        """Each job with its result, as they end. A job waits for its teachers where these are among the jobs, and
         fails if one of them does. `watch` is called several times a second with the running jobs and the number that
         waits."""
         waiting = list(jobs)
-        open_ids = {job.spec.id for job in waiting}
+        open_ids = {job.id for job in waiting}
         failed: dict[str, str] = {}
-        running: list[Running] = []
+        running: list[Running[Task]] = []
         with self._ended_on_exit(running):
             while waiting or running:
-                for job in [j for j in waiting if failed.keys() & j.teachers()]:
+                for job in [j for j in waiting if not failed.keys().isdisjoint(j.teachers())]:
                     waiting.remove(job)
                     teacher = next(t for t in job.teachers() if t in failed)
-                    yield job, fail(job, "crashed", f"its teacher, run {teacher}, failed: {failed[teacher]}")
+                    yield job, job.fail("crashed", f"its teacher, run {teacher}, failed: {failed[teacher]}")
                 ready = [job for job in waiting if open_ids.isdisjoint(job.teachers())]
                 for job in ready[:self.workers - len(running)]:
                     waiting.remove(job)
@@ -73,15 +102,15 @@ class LocalPool:
                 wait([r.process.sentinel for r in running], POLL_SECONDS)
                 for ended in [r for r in running if self._has_ended(r)]:
                     running.remove(ended)
-                    record = _outcome(ended, self.timeout)
-                    open_ids.discard(ended.job.spec.id)
-                    if record.status != "ok":
-                        failed[ended.job.spec.id] = record.reason or record.status
-                    yield ended.job, record
+                    result = _outcome(ended, self.timeout)
+                    open_ids.discard(ended.job.id)
+                    if result.status != "ok":
+                        failed[ended.job.id] = result.reason or result.status
+                    yield ended.job, result
                 watch(running, len(waiting))
 
-    def _start(self, job: Job) -> Running:
-        process = self._context.Process(target=_work, args=(job,), name=f"kdbench {job.spec.id}")
+    def _start(self, job: Task) -> Running[Task]:
+        process = self._context.Process(target=_work, args=(job,), name=f"kdbench {job.id}")
         process.start()
         return Running(job, process, time.monotonic())
 
@@ -106,40 +135,27 @@ class LocalPool:
                 r.process.join()
 
 
-def _outcome(ended: Running, timeout: float | None) -> Record:
-    """The record that the process wrote, or one that says how the process ended."""
+def _outcome(ended: Running, timeout: float | None) -> Result:
+    """What the process wrote, or a result that says how the process ended."""
     code = ended.process.exitcode
     if code == 0:
-        record = Store(ended.job.out).get(ended.job.spec.id)
-        if isinstance(record, Record):
-            return record
-        return fail(ended.job, "crashed", f"crashed: it left no readable record: {record.reason if record else 'none'}")
+        result = ended.job.result()
+        if result is not None and not isinstance(result, Problem):
+            return result
+        return ended.job.fail("crashed", f"crashed: it left no readable record: {result.reason if result else 'none'}")
     if timeout is not None and time.monotonic() - ended.started > timeout:
-        return fail(ended.job, "timeout", f"stopped after {timeout:g} seconds (--run-timeout)")
+        return ended.job.fail("timeout", f"stopped after {timeout:g} seconds (--run-timeout)")
     if code is not None and code < 0:
-        return fail(ended.job, "crashed", f"crashed: killed by {signal.Signals(-code).name}"
-                    + (" (out of memory?)" if code == -signal.SIGKILL else ""))
-    return fail(ended.job, "crashed", f"crashed: its process ended with exit code {code}")
+        return ended.job.fail("crashed", f"crashed: killed by {signal.Signals(-code).name}"
+                              + (" (out of memory?)" if code == -signal.SIGKILL else ""))
+    return ended.job.fail("crashed", f"crashed: its process ended with exit code {code}")
 
 
-def fail(job: Job, status: Status, reason: str) -> Record:
-    """Write the record of a run that could not write its own."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    record = Record(
-        run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status=status, reason=reason, seconds=0.0,
-        method_digest=job.method.digest, environment=environment("cpu"), started=now, finished=now,
-    )
-    Store(job.out).write(record)
-    return record
-
-
-def _work(job: Job) -> None:
+def _work(job: Work) -> None:
     """What a process does with its one job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from kdbench.run import run_job
-
-    run_job(job)
+    job.execute()
     sys.stdout.flush()
     os._exit(0)  # everything is on disk; torch's own exit handlers take their time
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from kdbench.leaderboard.classes import Comparison
+from kdbench.leaderboard.costs import energy_source
 from kdbench.leaderboard.ranking import rank
 from kdbench.leaderboard.statistics import Estimate
 from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
@@ -32,6 +33,8 @@ def flat_row(cell: Cell, row: Row) -> dict[str, Any]:
         flat |= {f"wins_over_{name}": wins.won if wins else None, f"pairs_with_{name}": wins.pairs if wins else None}
     for name in METRICS:
         flat |= _flat_estimate(name, row.estimate(name))
+    flat |= {"training_energy_source": energy_source(cell.costs, "training_energy_joules", row.label),
+             "use_energy_source": energy_source(cell.costs, "energy_per_1000_images", row.label)}
     return flat | _flat_comparison(cell, row.comparison) | {"runs": list(row.runs.values())}
 
 

@@ -11,14 +11,18 @@ WIDTH = 100
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
-    parts = [part for cell in leaderboard.cells for table in cell_tables(cell, leaderboard)
-             for part in (f"## {table.title}", align(table), *map(fill, table.notes))]
+    parts = [tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells]
     ranking = rank(leaderboard)
     if ranking is not None:
         table = across_table(ranking)
         parts += [f"## {table.title}", align(table), items(table.notes)]
     return "\n\n".join([*parts, items(legend(leaderboard)),
                          items([*leaderboard.statement, f"Results {leaderboard.hash}."])])
+
+
+def tables_to_markdown(tables: Iterable[Table]) -> str:
+    return "\n\n".join(part for table in tables for part in (f"## {table.title}", align(table),
+                                                            *map(fill, table.notes)))
 
 
 def align(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from kdbench.errors import UserError
 from kdbench.leaderboard.classes import MIN_SEEDS, Comparison, Predicted, compare, predicted
+from kdbench.leaderboard.costs import Cost, method_metrics, read_costs, teacher_metrics
 from kdbench.leaderboard.statistics import Estimate, estimate, paired_difference
+from kdbench.leaderboard.text import changed, label
 from kdbench.metrics import METRICS
 from kdbench.registry import Registry
 from kdbench.spec import digest, identify
@@ -18,6 +20,7 @@ from kdbench.store import Planned, Problem, Store, Summary
 
 REFERENCE = "ce"            # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
+PROFILED_SEED = 0           # costs do not depend on the seed: they are measured for one
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Row:
     method: str
     family: str
     hyperparameters: dict[str, Any]       # where they are not the defaults
-    metrics: dict[str, dict[int, float]]  # by metric and seed; the metrics that all its finished runs have
+    metrics: dict[str, dict[int, float]]  # by metric and seed: what all its finished runs have, and its one profile
     differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
     wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
     comparison: Comparison | None         # with the first reference by class and image; None where it is withheld
@@ -76,8 +79,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        values = ", ".join(f"{name}={value}" for name, value in self.hyperparameters.items())
-        return f"{self.method} ({values})" if values else self.method
+        return label(self.method, self.hyperparameters)
 
     @property
     def is_reference(self) -> bool:
@@ -112,6 +114,7 @@ class Cell:
     spec: dict[str, Any] = field(repr=False)  # of one of its runs, as JSON
     teacher: Teacher | None
     rows: tuple[Row, ...]
+    costs: tuple[Cost, ...]  # its profiles
 
 
 @dataclass(frozen=True)
@@ -143,19 +146,21 @@ def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboar
         raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
     registry = Registry() if registry is None else registry
     reader = _Reader(store)
-    cells = _cells(runs, specs, registry, reader)
-    problems += [*plan_problems, *reader.problems]
+    costs, cost_problems = read_costs(store, registry)
+    cells = _cells(runs, specs, registry, reader, costs)
+    problems += [*plan_problems, *reader.problems, *cost_problems]
     return Leaderboard(
         cells=cells,
         suites=tuple(sorted({run.suite for run in runs})),
         statement=tuple(_statement(folder, runs, problems, cells)),
-        hash=_hash(runs, problems),
+        hash=_hash(runs, costs, problems),
     )
 
 
-def _hash(runs: Iterable[Run], problems: Iterable[Problem]) -> str:
+def _hash(runs: Iterable[Run], costs: Iterable[Cost], problems: Iterable[Problem]) -> str:
     """Of all that a table depends on: the used records, the planned runs without one, and the files left out."""
     used = [f"{run.run_id} {run.file_sha256 or run.status}" for run in runs]
+    used += [f"profile/{cost.profile.run_id} {cost.file_sha256}" for cost in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))
 
@@ -223,20 +228,32 @@ Read = Callable[[Iterable[Run]], dict[int, Predicted]]
 
 
 def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mapping[str, Any],
-           read: Read) -> tuple[Cell, ...]:
+           read: Read, costs: Iterable[Cost]) -> tuple[Cell, ...]:
     teachers = {run.run_id: run for run in runs if run.role == "teacher"}
     by_cell: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.role == "student":
             by_cell[run.cell].append(run)
     cells = [
-        Cell(
+        _with_costs(Cell(
             id=cell, pair=min(run.pair for run in members), dataset=members[0].dataset, spec=specs[cell],
             teacher=_teacher(specs[cell]["teacher"], teachers, members), rows=_rows(members, registry, read),
-        )
+            costs=tuple(cost for cost in costs if cost.profile.spec.cell == cell),
+        ))
         for cell, members in by_cell.items()
     ]
     return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
+
+
+def _with_costs(cell: Cell) -> Cell:
+    """The cell, with what its profiles say among the metrics of its rows and its teacher."""
+    rows = tuple(replace(row, metrics=row.metrics | {
+        name: {PROFILED_SEED: value} for name, value in method_metrics(cell.costs, row.label).items()
+    }) for row in cell.rows)
+    teacher = cell.teacher
+    if teacher is not None and teacher.metrics:
+        teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(cell.costs))
+    return replace(cell, rows=rows, teacher=teacher)
 
 
 def _teacher(spec: dict[str, Any] | None, teachers: Mapping[str, Run], students: list[Run]) -> Teacher | None:
@@ -275,7 +292,8 @@ def _row(runs: list[Run], references: Mapping[str, list[Run]], said: Mapping[int
     differences = {name: paired_difference(accuracy, other) for name, other in others.items()}
     common = [run for run in finished if run.seed in said] if runs is not references.get(REFERENCE) else []
     return Row(
-        method=first.method, family=_family(runs, registry), hyperparameters=_changed(first, registry),
+        method=first.method, family=_family(runs, registry),
+        hyperparameters=changed(first.method, first.hyperparameters, registry),
         metrics={name: _by_seed(runs, name) for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
         wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
@@ -300,14 +318,7 @@ def _by_seed(runs: Iterable[Run], metric: str) -> dict[int, float]:
 
 
 def _is_default(run: Run, method: str, registry: Mapping[str, Any]) -> bool:
-    return run.method == method and not _changed(run, registry)
-
-
-def _changed(run: Run, registry: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters that differ from their defaults; all, of a method that is not installed."""
-    known = registry[run.method].hyperparameters if run.method in registry else {}
-    return {name: value for name, value in sorted(run.hyperparameters.items())
-            if name not in known or known[name].default != value}
+    return run.method == method and not changed(run.method, run.hyperparameters, registry)
 
 
 def _family(runs: list[Run], registry: Mapping[str, Any]) -> str:

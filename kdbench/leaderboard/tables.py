@@ -1,15 +1,16 @@
 """The tables that a reader sees, as text in rows and columns; Markdown, LaTeX and HTML only set them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from kdbench.data import catalog
 from kdbench.errors import UserError
 from kdbench.leaderboard.classes import ClassChange, Comparison
+from kdbench.leaderboard.costs import cost_tables
 from kdbench.leaderboard.ranking import Ranking, tied_with_best
 from kdbench.leaderboard.statistics import Estimate
 from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.leaderboard.text import NONE, Table
 from kdbench.metrics import METRICS
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have them all
@@ -18,29 +19,21 @@ FURTHER = {  # tables of cells where some method has the figure
                "bias_amplification"),
     "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
 }
-NONE = "n/a"
 MOST_AFFECTED = 10  # classes in a table of them
 
 
-@dataclass(frozen=True)
-class Table:
-    title: str
-    header: list[str]
-    lines: list[list[str]]
-    text_columns: int        # the first ones; the others hold numbers
-    notes: tuple[str, ...] = ()
-
-
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
-    """The methods of a cell, and where predictions allow it, what they change for classes and images."""
+    """The methods of a cell; where predictions allow it, what they change for classes and images; where it was
+    measured, what they cost."""
     name = title(cell, leaderboard)
     header = ["method", "family", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
     tables = [Table(name, header, _lines(cell), 2, _best(cell))]
     if any(row.comparison for row in cell.rows):
         tables += [_class_table(cell, name), _affected_table(cell, name)]
-    return tables + [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
-                     if _measures(cell, columns)]
+    tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
+               if _measures(cell, columns)]
+    return tables + cost_tables(cell.costs, name)
 
 
 def title(cell: Cell, leaderboard: Leaderboard) -> str:

@@ -1,0 +1,51 @@
+"""Stopwatch and energy counter in one. The clock, the counter and the wait for a GPU are given."""
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from kdbench.profile.energy import Meter
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a piece of work took."""
+
+    seconds: float
+    joules: float | None  # None: no energy counter
+
+
+class Bench:
+    def __init__(self, meter: Meter | None, clock: Callable[[], float] = time.perf_counter,
+                 synchronise: Callable[[], None] = lambda: None):
+        self.meter, self.clock, self.synchronise = meter, clock, synchronise
+
+    def sample(self, work: Callable[[], object]) -> Sample:
+        """Time and energy of the work, done once. Garbage of what came before is collected first."""
+        gc.collect()
+        self.synchronise()
+        before = self.meter.joules() if self.meter else None
+        seconds = self._lap(work)
+        return Sample(seconds, self.meter.joules() - before if self.meter and before is not None else None)
+
+    def laps(self, work: Callable[[], object], count: int) -> list[float]:
+        """The seconds of each of `count` repetitions."""
+        gc.collect()
+        self.synchronise()
+        return [self._lap(work) for _ in range(count)]
+
+    def _lap(self, work: Callable[[], object]) -> float:
+        start = self.clock()
+        work()
+        self.synchronise()
+        return self.clock() - start
+
+
+def in_turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Each name once a round, every other round backwards, so that a drift of the machine favours none: round, name."""
+    order = list(names)
+    for number in range(rounds):
+        for name in order:
+            yield number, name
+        order.reverse()

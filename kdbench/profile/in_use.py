@@ -1,0 +1,109 @@
+"""Networks in use: their size, and in turns their latency, throughput and energy."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdbench.models import Network, serialise
+from kdbench.profile.bench import Bench, Sample, in_turns
+from kdbench.profile.record import Comparison, Deployment, Quartiles
+
+BATCH = 64
+WARM_UP_CALLS = 3
+LATENCY_CALLS, LATENCY_SECONDS = 20, 0.2  # of a turn, at least
+THROUGHPUT_SECONDS = 0.5                  # so that counters of energy, which are renewed several times a second, move
+
+
+@torch.inference_mode()
+def compare(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int], bench: Bench,
+            repeats: int) -> Comparison:
+    """What student and teacher cost in use, measured in turns on random images."""
+    networks = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
+    subjects = {name: _Subject(network, image_shape, bench) for name, network in networks.items()}
+    for _, name in in_turns(subjects, repeats):
+        subjects[name].take_turn()
+    costs = {name: subject.cost() for name, subject in subjects.items()}
+    if teacher is None:
+        return Comparison(student=costs["student"], teacher=None, speedup=None, energy_saving=None)
+    ours, theirs = subjects["student"], subjects["teacher"]
+    return Comparison(
+        student=costs["student"], teacher=costs["teacher"],
+        speedup=Quartiles.of([float(np.median(t) / np.median(s))
+                              for s, t in zip(ours.laps, theirs.laps, strict=True)]),
+        energy_saving=energy_saving(ours.joules_per_1000(), theirs.joules_per_1000()),
+    )
+
+
+def energy_saving(student: list[float], teacher: list[float]) -> Quartiles | None:
+    """Of energies turn by turn; None without a counter, or if it did not move."""
+    if not teacher or min(teacher) <= 0:
+        return None
+    return Quartiles.of([1 - ours / theirs for ours, theirs in zip(student, teacher, strict=True)])
+
+
+class _Subject:
+    """A network and what its turns took."""
+
+    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], bench: Bench):
+        self.network, self.bench = network.eval(), bench
+        device = next(network.parameters()).device
+        self.run = as_used(network)
+        self.one, self.many = (torch.randn(size, *image_shape, device=device).contiguous(
+            memory_format=torch.channels_last) for size in (1, BATCH))
+        self.calls = max(LATENCY_CALLS, self._calls_in(LATENCY_SECONDS, self.one))
+        self.batches = self._calls_in(THROUGHPUT_SECONDS, self.many)
+        self.laps: list[list[float]] = []
+        self.samples: list[Sample] = []
+
+    def _calls_in(self, seconds: float, images: Tensor) -> int:
+        """How many calls take about that long, at least one; they are warm then."""
+        laps = self.bench.laps(lambda: self.run(images), WARM_UP_CALLS)
+        return max(1, math.ceil(seconds / laps[-1]))
+
+    def take_turn(self) -> None:
+        self.laps.append(self.bench.laps(lambda: self.run(self.one), self.calls))
+        self.samples.append(self.bench.sample(self._many_batches))
+
+    def _many_batches(self) -> None:
+        for _ in range(self.batches):
+            self.run(self.many)
+
+    def joules_per_1000(self) -> list[float]:
+        images = self.batches * BATCH
+        return [1000 * sample.joules / images for sample in self.samples if sample.joules is not None]
+
+    def cost(self) -> Deployment:
+        laps, joules = [lap for turn in self.laps for lap in turn], self.joules_per_1000()
+        return Deployment(
+            parameters=count_parameters(self.network), flops=count_flops(self.run, self.one),
+            file_bytes=len(serialise(stored(self.network).state_dict())),
+            latency_seconds=Quartiles.of(laps), latency_p95_seconds=float(np.percentile(laps, 95)),
+            throughput=Quartiles.of([self.batches * BATCH / sample.seconds for sample in self.samples]),
+            joules_per_1000_images=Quartiles.of(joules) if joules else None,
+        )
+
+
+def stored(network: nn.Module) -> nn.Module:
+    """What a run saves of a network: timm's model alone where it is one."""
+    return network.model if isinstance(network, Network) else network
+
+
+def as_used(network: nn.Module) -> Callable[[Tensor], object]:
+    """What a product would call: timm's model alone, unless the network puts it into another precision."""
+    return network if isinstance(network, Network) and network.in_bfloat16 else stored(network)
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_flops(run: Callable[[Tensor], object], images: Tensor) -> int:
+    """Of convolutions, matrix products and attention; a multiply-accumulate is two operations."""
+    from torch.utils.flop_counter import FlopCounterMode  # when the memory of training has been measured
+
+    with FlopCounterMode(display=False) as counter:
+        run(images)
+    return counter.get_total_flops()

@@ -1,0 +1,66 @@
+"""One thing to measure, on its way to a process. Free of torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kdbench.environment import environment
+from kdbench.profile.energy import WATTS_PER_CORE
+from kdbench.profile.record import Profile, Subject, profile_id, read_profile, write_profile
+from kdbench.registry import MethodInfo
+from kdbench.spec import RunSpec
+from kdbench.store import Problem, Status
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    steps: int = 40     # training steps in a pass
+    repeats: int = 5    # passes, and turns of the networks in use
+    watts_per_core: float = WATTS_PER_CORE  # of an estimate of energy
+
+
+@dataclass(frozen=True)
+class ProfileJob:
+    """A method, or a pair by itself."""
+
+    subject: Subject
+    spec: RunSpec          # of a pair: that of any of its methods
+    method: MethodInfo
+    reference: MethodInfo  # what the method's steps are compared with
+    suite: str
+    out: Path
+    cache: Path
+    settings: Settings
+
+    @property
+    def id(self) -> str:
+        return profile_id(self.subject, self.spec)
+
+    def teachers(self) -> Iterator[str]:
+        """None: time does not depend on what networks have learned."""
+        return iter(())
+
+    def execute(self) -> None:
+        from kdbench.profile.measure import run_profile
+
+        run_profile(self)
+
+    def result(self) -> Profile | Problem | None:
+        return read_profile(self.out, self.id)
+
+    def fail(self, status: Status, reason: str) -> Profile:
+        """Write the profile of what could not be measured."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        profile = Profile(
+            run_id=self.id, subject=self.subject, suite=self.suite, spec=self.spec, status=status, reason=reason,
+            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now, finished=now,
+        )
+        write_profile(self.out, profile)
+        return profile
+
+    def __str__(self) -> str:
+        what = self.spec.method if self.subject == "method" else "student and teacher"
+        return f"{what}  {self.spec.pair}  {self.spec.dataset}"

@@ -1,0 +1,53 @@
+"""A session of measurements: one after the other, each in a process of its own. Free of torch."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kdbench.execute.local import LocalPool
+from kdbench.profile.job import ProfileJob, Settings
+from kdbench.profile.record import Profile
+from kdbench.store import Store
+from kdbench.suite import Plan
+
+Say = Callable[[str], None]
+
+
+def profile_jobs(plan: Plan, out: Path, cache: Path, settings: Settings) -> list[ProfileJob]:
+    """What a plan of one seed gives to measure: cell by cell the pair, then its methods."""
+    cells: dict[str, list[ProfileJob]] = {}
+    for spec in plan.students:
+        parts = (spec, plan.methods[spec.method], plan.methods[plan.reference], plan.suite, out, cache, settings)
+        cells.setdefault(spec.cell, [ProfileJob("pair", *parts)]).append(ProfileJob("method", *parts))
+    return [job for jobs in cells.values() for job in jobs]
+
+
+def measure(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: LocalPool, say: Say) -> list[Profile]:
+    """Measure; what `reasons` names by id is noted as inapplicable instead. UserError if the folder is in use."""
+    assert pool.workers == 1, "what runs beside a measurement disturbs it"
+    if not jobs:
+        return []
+    profiles = []
+    with Store(jobs[0].out).lock():
+        for job in (job for job in jobs if job.id in reasons):
+            profiles.append(job.fail("inapplicable", reasons[job.id]))
+            say(f"n/a  {job}: {reasons[job.id]}")
+        jobs = [job for job in jobs if job.id not in reasons]
+        for number, (job, profile) in enumerate(pool.run(jobs, lambda running, waiting: None), start=1):
+            say(f"[{number}/{len(jobs)}] {_line(job, profile)}")
+            profiles.append(profile)
+    return profiles
+
+
+def _line(job: ProfileJob, profile: Profile) -> str:
+    if profile.status != "ok":
+        return f"FAILED  {job}: {profile.reason}"
+    if profile.training is not None:
+        training = profile.training
+        figures = (f"{profile.metrics['step_ms']:.2f} ms a step, {training.step_time_ratio.median:.2f} x "
+                   f"{training.reference}")
+    else:
+        metrics = profile.metrics
+        figures = f"latency {metrics['latency_ms']:.2f} ms"
+        if "speedup" in metrics:
+            figures += f", {metrics['speedup']:.2f} times as fast as the teacher"
+    return f"{job}: {figures}; measured in {profile.seconds:.0f} s"

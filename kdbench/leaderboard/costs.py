@@ -130,11 +130,11 @@ def _use_table(networks: Sequence[tuple[str, dict[str, float], str | None]], cos
     columns = _Columns(USE, {source for _, _, source in networks})
     lines = [[what, *columns.line(metrics, source, absent="" if what == "teacher" else NONE)]
              for what, metrics, source in networks]
-    notes = ["One thread; latency of one image, its median and 95th percentile; throughput and energy at batch 64. "
-             "KiB: of the model's file. FLOPs are for one image, a multiply-accumulate is two. Speed-up and saving are against the teacher, "
-             "measured in turns with it. A method that is not named deploys the plain student."]
+    note = ("One thread; latency of one image, its median and 95th percentile; throughput and energy at batch 64. KiB: "
+            "of the model's file. FLOPs are for one image, a multiply-accumulate is two. Speed-up and saving are "
+            "against the teacher, measured in turns with it. A method that is not named deploys the plain student.")
     return Table(columns.title("Cost of use", name), ["network", *columns.header], lines, 1,
-                 (*notes, *_machine_notes([c for c in costs if c.profile.deployment])))
+                 (note, *_machine_notes([c for c in costs if c.profile.deployment])))
 
 
 class _Columns:

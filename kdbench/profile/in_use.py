@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdbench.models import Network, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.record import Comparison, Deployment, Quartiles
+from kdbench.reload import saved_part
 
 BATCH = 64
 WARM_UP_CALLS = 3
@@ -79,21 +80,16 @@ class _Subject:
         laps, joules = [lap for turn in self.laps for lap in turn], self.joules_per_1000()
         return Deployment(
             parameters=count_parameters(self.network), flops=count_flops(self.run, self.one),
-            file_bytes=len(serialise(stored(self.network).state_dict())),
+            file_bytes=len(serialise(saved_part(self.network).state_dict())),
             latency_seconds=Quartiles.of(laps), latency_p95_seconds=float(np.percentile(laps, 95)),
             throughput=Quartiles.of([self.batches * BATCH / sample.seconds for sample in self.samples]),
             joules_per_1000_images=Quartiles.of(joules) if joules else None,
         )
 
 
-def stored(network: nn.Module) -> nn.Module:
-    """What a run saves of a network: timm's model alone where it is one."""
-    return network.model if isinstance(network, Network) else network
-
-
 def as_used(network: nn.Module) -> Callable[[Tensor], object]:
     """What a product would call: timm's model alone, unless the network puts it into another precision."""
-    return network if isinstance(network, Network) and network.in_bfloat16 else stored(network)
+    return network if isinstance(network, Network) and network.in_bfloat16 else saved_part(network)
 
 
 def count_parameters(network: nn.Module) -> int:

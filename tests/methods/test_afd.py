@@ -77,7 +77,8 @@ def test_a_step_moves_student_and_attention():
     assert set(before) - moved(method, before) <= still
 
 
-def test_inapplicable_where_the_teacher_has_no_positions():
-    point, wide = Shapes(8, ((8, 1, 1),)), Shapes(8, ((8, 4, 4), (8, 1, 1)))
+@pytest.mark.parametrize("size", [(4, 4), (1, 4), (4, 1)])
+def test_inapplicable_where_the_teacher_has_no_positions(size):
+    point, wide = Shapes(8, ((8, 1, 1),)), Shapes(8, ((8, *size), (8, 1, 1)))
     assert "position" in AFD.inapplicable(wide, point)
     assert AFD.inapplicable(point, wide) is None

@@ -44,7 +44,8 @@ def test_the_attack_starts_anywhere_in_the_ball_and_stays_in_it(step):
     method, batch, _, by_student, _ = step
     scale = method.ctx.pixel_high - method.ctx.pixel_low
     starts = (by_student[1][0] - batch.images) / scale
-    assert starts.abs().max() <= 0.05 + 1e-6 and starts.abs().max() > 0.045 and starts.std() > 0.02
+    assert starts.abs().max() <= 0.05 + 1e-6 and starts.abs().max() > 0.045
+    assert 0.02 < starts.std() < 0.035  # uniform: 0.029
     for images, _ in by_student[1:]:
         assert ((images - batch.images).abs() <= 0.05 * scale + 1e-5).all()
         assert (images >= method.ctx.pixel_low - 1e-6).all() and (images <= method.ctx.pixel_high + 1e-6).all()

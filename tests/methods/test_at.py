@@ -72,7 +72,8 @@ def pooled(teacher, student):
     return torch.nn.functional.adaptive_avg_pool2d(teacher.double(), student.shape[2:]).numpy()
 
 
-def test_inapplicable_only_where_every_pair_is_one_position():
-    point, wide = Shapes(8, ((8, 1, 1),)), Shapes(8, ((8, 4, 4), (8, 1, 1)))
+@pytest.mark.parametrize("size", [(4, 4), (1, 4), (4, 1)])
+def test_inapplicable_only_where_every_pair_is_one_position(size):
+    point, wide = Shapes(8, ((8, 1, 1),)), Shapes(8, ((8, *size), (8, 1, 1)))
     assert "position" in AttentionTransfer.inapplicable(point, wide)
     assert AttentionTransfer.inapplicable(wide, wide) is None

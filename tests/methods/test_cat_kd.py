@@ -65,9 +65,10 @@ def test_a_student_with_another_head_gets_a_linear_layer_for_its_maps(monkeypatc
     assert "head.weight" in moved(method, before)
 
 
-def test_inapplicable_without_class_activation_maps():
-    pooled, other = Shapes(8, ((8, 4, 4),), pooled=True), Shapes(8, ((8, 4, 4),))
-    point = Shapes(8, ((8, 4, 4), (8, 1, 1)), pooled=True)
+@pytest.mark.parametrize("size", [(4, 4), (1, 4), (4, 1)])
+def test_inapplicable_without_class_activation_maps(size):
+    pooled, other = (Shapes(8, ((8, 1, 1), (8, 2, 2), (8, *size)), pooled=pooled) for pooled in (True, False))
+    point = Shapes(8, ((8, 4, 4), (8, 2, 2), (8, 1, 1)), pooled=True)
     assert CATKD.inapplicable(other, pooled) is None
     assert "average-pooled" in CATKD.inapplicable(pooled, other)
     assert "one position" in CATKD.inapplicable(point, pooled)

@@ -17,8 +17,9 @@ def test_class_entropy_is_in_base_ten_and_of_the_mean():
     assert gradient.isfinite().all()
 
 
-def test_dafl_is_the_papers_sum():
-    t = trainer(DAFL, one_hot=0.7, activation=0.2, balance=3.0, temperature=2.0)
+@pytest.mark.parametrize("pair", ["convolutional", "vit"])  # of which only the first has embeddings above zero
+def test_dafl_is_the_papers_sum(pair):
+    t = trainer(DAFL, pair, one_hot=0.7, activation=0.2, balance=3.0, temperature=2.0)
     with recorded(t.method.student) as by_student, recorded(t.method.ctx.teacher) as by_teacher:
         terms = t.method.step(None, t.optimizers)
     (shown, student), = by_student

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from helpers import first_batch, moved, snapshot, trainer
 
 from kdbench.losses import soft_cross_entropy
-from kdbench_methods.attention.semckd import SemCKD, associations, calibrated_distance, similarities
+from kdbench_methods.attention.semckd import SemCKD, associations, bottleneck, calibrated_distance, similarities
 
 
 def test_similarities_are_inner_products_of_the_flattened_stages():
@@ -59,3 +59,8 @@ def test_a_step_moves_student_projections_queries_and_keys():
     before = snapshot(method)
     method.step(batch, training.optimizers)
     assert moved(method, before) == set(before)
+
+
+def test_a_projection_is_twice_as_wide_as_what_it_gives():
+    convolutions = [layer for layer in bottleneck(3, 5) if isinstance(layer, torch.nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(3, 10), (10, 10), (10, 5)]

@@ -8,11 +8,11 @@ from kdbench_methods.feature.simkd import Reused, SimKD
 
 
 def test_the_loss_is_the_squared_distance_to_the_last_stage_that_the_classifier_reads():
-    training = trainer(SimKD)
+    training = trainer(SimKD, alpha=3.0)
     method, batch = training.method, first_batch(training)
     student, teacher = method.student(batch.images), method.teach(batch)
     projected = method.projector(student.stages[-1]).detach().double().numpy()
-    expected = ((projected - teacher.stages[-1].double().numpy()) ** 2).mean()
+    expected = 3 * ((projected - teacher.stages[-1].double().numpy()) ** 2).mean()
     terms = method.losses(batch, student, teacher)
     assert terms.keys() == {"feature"}
     assert terms["feature"].item() == pytest.approx(expected, rel=1e-4)

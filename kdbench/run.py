@@ -26,8 +26,10 @@ from kdbench.environment import environment
 from kdbench.errors import UserError
 from kdbench.job import Job
 from kdbench.metrics import group_names, score, vectors
+from kdbench.metrics.robustness import MEASURED
 from kdbench.models import Network, build, freeze, load_teacher, serialise
 from kdbench.reload import saved_part
+from kdbench.robustness import measure
 from kdbench.spec import FileTeacher, HubTeacher, Recipe, TrainedTeacher, teacher_id
 from kdbench.store import Predictions, Record, Status, Store, atomic_write
 from kdbench.train import DivergedError, Trainer, predict, prepare
@@ -94,13 +96,16 @@ def _train_and_score(job: Job, store: Store, folder: Path, notes: list[str]) -> 
     predictions = _predictions(network, dataset, normalise, spec.recipe)
     weights = serialise(saved_part(network).state_dict())
     atomic_write(store.student_path(spec.id), weights)
+    memory = peak_memory(device)
+    robustness = measure(network, dataset)
     return {
-        "metrics": score(predictions, _teacher_predictions(job, dataset, normalise, device)),
-        "vectors": vectors(predictions),
+        "metrics": {**score(predictions, _teacher_predictions(job, dataset, normalise, device)), **robustness.metrics,
+                    **_teacher_robustness(job, dataset, device)},
+        "vectors": {**vectors(predictions), **robustness.vectors},
         "groups": group_names(predictions),
         "curves": trainer.curves,
         "seconds": seconds,
-        "peak_memory_bytes": peak_memory(device),
+        "peak_memory_bytes": memory,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "predictions_sha256": store.write_predictions(spec.id, predictions),
         "dataset_digest": dataset.digest,
@@ -141,6 +146,23 @@ def _teacher_predictions(job: Job, dataset: Dataset, normalise: Normalise, devic
         network = _load_frozen(job.spec.teacher, job, dataset, device)
         store.write_predictions(kept, _predictions(network, dataset, normalise, job.spec.recipe))
     return store.read_predictions(kept)
+
+
+def _teacher_robustness(job: Job, dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """The robustness of the pair's teacher: told by its own run, or measured once and kept."""
+    kept = teacher_id(job.spec)
+    if kept is None or job.spec.teacher is None:
+        return {}
+    store = Store(folders.teachers_folder(job.cache))
+    own, path = store.get(kept), store.folder / "robustness" / f"{kept}.json"
+    if isinstance(own, Record) and set(MEASURED) <= own.metrics.keys():
+        found = own.metrics
+    elif path.exists():
+        found = json.loads(path.read_bytes())
+    else:
+        found = measure(_load_frozen(job.spec.teacher, job, dataset, device), dataset).metrics
+        atomic_write(path, json.dumps(found).encode())
+    return {f"teacher_{name}": found[name] for name in MEASURED}
 
 
 # Scoring.

@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -7,7 +8,10 @@ from matrices import job, plugin, smoke, teacher_job
 
 from kdbench import checkpoint
 from kdbench.folders import checkpoint_folder
+from kdbench.metrics.robustness import MEASURED
 from kdbench.models import build
+from kdbench.reload import dataset_of, reload
+from kdbench.robustness import measure
 from kdbench.run import run_job
 from kdbench.spec import FileTeacher
 from kdbench.store import Store, file_sha256
@@ -58,6 +62,32 @@ def test_the_metrics_are_those_of_the_saved_predictions(tmp_path, cache, teacher
     assert record.metrics["agreement"] == pytest.approx((predicted == taught).mean())
     assert record.metrics["teacher_test_accuracy"] == pytest.approx((taught == mine["test_labels"]).mean())
     assert np.array_equal(mine["test_labels"], theirs["test_labels"])
+
+
+def test_the_deployed_network_and_its_teacher_are_attacked_and_corrupted(tmp_path, cache, teacher):
+    this = job(smoke("simkd"), tmp_path, cache, "simkd")
+    record = run_job(this)
+    dataset = dataset_of(record, cache, torch.device("cpu"))
+    measured = measure(reload(record, Store(tmp_path), this.method, dataset), dataset)
+    assert measured.metrics.items() <= record.metrics.items() and measured.vectors.items() <= record.vectors.items()
+    assert {name: teacher.metrics[name] for name in MEASURED} == {
+        name: record.metrics[f"teacher_{name}"] for name in MEASURED}
+
+
+def test_the_robustness_of_a_teacher_that_has_not_told_it_is_measured_once_and_kept(tmp_path, cache, teacher):
+    teachers = Store(cache / "teachers")
+    teachers.write(teacher.model_copy(update={"metrics": {}}))
+    try:
+        record = run_job(job(smoke("kd"), tmp_path, cache, "kd"))
+        (kept,) = (cache / "teachers" / "robustness").iterdir()
+        assert kept.stem == teacher.run_id
+        kept.write_text(json.dumps({name: .5 for name in MEASURED}))
+        again = run_job(job(smoke("kd"), tmp_path / "again", cache, "kd"))
+        kept.unlink()
+    finally:
+        teachers.write(teacher)
+    for name in MEASURED:
+        assert record.metrics[f"teacher_{name}"] == teacher.metrics[name] and again.metrics[f"teacher_{name}"] == .5
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, cache, monkeypatch):

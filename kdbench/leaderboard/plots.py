@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from kdbench.leaderboard.details import Details
 from kdbench.leaderboard.ranking import Ranking, rank
 from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, Row
-from kdbench.leaderboard.tables import class_name, title
+from kdbench.leaderboard.tables import FURTHER, class_name, title
 from kdbench.metrics import METRICS
 from kdbench.registry import FAMILIES
 
@@ -66,6 +66,8 @@ def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
                       "Accuracy against predicted probability, in bins; on the diagonal, a network is calibrated.")
         yield _finish(_group_gaps(cell, rows), f"group-gaps-{slug}", f"Group gaps: {name}",
                       "The accuracy of each method's worst group, and from there its gap to the best one.")
+        yield _finish(_robustness(cell, rows), f"robustness-{slug}", f"Robustness: {name}",
+                      "Accuracy of each method on clean, corrupted and attacked images of the same subset.")
         yield _finish(_curves(rows, details), f"curves-{slug}", f"Learning curves: {name}",
                       "Validation accuracy after each epoch, mean over seeds.")
     yield _finish(_gains(leaderboard), "gain-by-family", f"Gain over {REFERENCE} by family",
@@ -258,6 +260,26 @@ def _group_gaps(cell: Cell, rows: list[Row]) -> Figure | None:
     axes.set_ylim(len(shown) - .5, -.7)
     axes.set_xlabel("accuracy, %: the marker is the worst group, the line its gap to the best")
     _legend(axes, {row.family for row in rows})
+    return figure
+
+
+def _robustness(cell: Cell, rows: list[Row]) -> Figure | None:
+    """For each method its accuracies on clean, corrupted and attacked images, in the table's order."""
+    names = FURTHER["Robustness"]
+    shown = [(row.label, {name: _percent(row, name) for name in names if name in row.metrics}) for row in rows]
+    teacher = cell.teacher.metrics if cell.teacher else {}
+    shown.insert(0, ("teacher", {name: 100 * teacher[name] for name in names if name in teacher}))
+    shown = [(label, values) for label, values in shown if values]
+    if len(shown) < 2:
+        return None
+    figure, axes = _figure(1.6 + .19 * len(shown))
+    for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+        points = [(values[name], place) for place, (_, values) in enumerate(shown) if name in values]
+        axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, label=METRICS[name].title)
+    axes.set_yticks(range(len(shown)), [label for label, _ in shown])
+    axes.set_ylim(len(shown) - .5, -.7)
+    axes.set_xlabel("accuracy on the subset, %")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -14,10 +14,12 @@ from kdbench.leaderboard.text import NONE, Table
 from kdbench.metrics import METRICS
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have them all
-FURTHER = {  # tables of cells where some method has the figure
+FURTHER = {  # tables of cells where some method has one of the figures
     "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
                "bias_amplification"),
     "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
+    "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_accuracy"),
+    "AutoAttack": ("autoattack_accuracy",),
 }
 MOST_AFFECTED = 10  # classes in a table of them
 

@@ -13,6 +13,7 @@ from kdbench.metrics.cost import COST
 from kdbench.metrics.groups import GROUP_METRICS, group_names, group_vectors
 from kdbench.metrics.longtail import LONG_TAIL_METRICS
 from kdbench.metrics.metric import Compute, Metric, Predictions
+from kdbench.metrics.robustness import ROBUSTNESS
 
 __all__ = ["METRICS", "Metric", "group_names", "rows", "score", "vectors"]
 
@@ -104,6 +105,7 @@ METRICS: dict[str, Metric] = _table([
            of="teacher", compute=_of_teacher(p.class_accuracy_spread)),
     *GROUP_METRICS,
     *LONG_TAIL_METRICS,
+    *ROBUSTNESS,
     Metric("seconds", "training", "seconds", "lower",
            "Wall time of training inside a run of the matrix, beside other runs: an order of magnitude, not a "
            "measurement of cost.", of="run", short="train s"),

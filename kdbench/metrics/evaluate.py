@@ -52,7 +52,7 @@ def _scored(store: Store, record: Record, teacher: Callable[[str], Predictions])
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
     metrics = {**score(predictions, teacher(name) if name else None), **kept}
     return record.model_copy(update={
-        "metrics": metrics, "vectors": vectors(predictions), "groups": group_names(predictions)})
+        "metrics": metrics, "vectors": {**record.vectors, **vectors(predictions)}, "groups": group_names(predictions)})
 
 
 def _teachers(store: Store) -> Callable[[str], Predictions]:

@@ -10,13 +10,14 @@ from kdbench.store import Store
 
 GROUPS = {"worst_group_accuracy": .5, "group_gap": .25, "equalised_odds_difference": .3,
           "demographic_parity_difference": .1, "bias_amplification": .02}
+ROBUST = {"clean_accuracy": .9, "corruption_accuracy": .6, "pgd_accuracy": .1}
 TAIL = {"medium_shot_accuracy": .7, "few_shot_accuracy": .2}
 
 
 @pytest.fixture
 def folder(tmp_path):
     store = Store(tmp_path)
-    for dataset, metrics in (("skewed", GROUPS), ("tailed", TAIL), ("plain", {})):
+    for dataset, metrics in (("skewed", GROUPS), ("tailed", TAIL), ("plain", {}), ("attacked", ROBUST)):
         teacher = teacher_spec(dataset)
         store.write(record(teacher, .9, metrics={**metrics, "group_gap": .4} if metrics is GROUPS else metrics,
                            role="teacher"))
@@ -44,6 +45,18 @@ def test_only_cells_with_group_metrics_have_a_table_of_them_the_teacher_first(fo
 
 def test_a_bin_that_is_empty_is_not_applicable(folder):
     assert tables_of(folder)["tailed"]["Long tail"].lines[1] == ["ce", "n/a", "70.00 ± n/a", "20.00 ± n/a"]
+
+
+def test_robustness_has_a_table_and_a_plot_and_autoattack_one_where_it_was_run(folder):
+    tables = tables_of(folder)["attacked"]
+    assert set(tables) == {"big-small on attacked", "Robustness"}
+    assert tables["Robustness"].header == ["method", "clean", "corrupted", "PGD"]
+    assert tables["Robustness"].lines[:2] == [["teacher", "90.00", "60.00", "10.00"],
+                                              ["ce", "90.00 ± n/a", "60.00 ± n/a", "10.00 ± n/a"]]
+    names = [name for name in report_files(folder, {}) if "robustness" in name and name.endswith("svg")]
+    assert names == ["plots/robustness-big-small-on-attacked.svg"]
+    Store(folder).write(record(spec("ce", 0, "attacked"), .8, metrics={**ROBUST, "autoattack_accuracy": .05}))
+    assert tables_of(folder)["attacked"]["AutoAttack"].lines[1] == ["ce", "5.00 ± n/a"]
 
 
 def test_the_legend_defines_the_figures_that_are_shown_and_no_others(folder):

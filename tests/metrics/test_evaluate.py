@@ -46,6 +46,13 @@ def test_metrics_are_computed_anew_and_everything_else_in_the_record_stays(store
     assert evaluate(store.folder) == Evaluation(changed=0, unchanged=2, problems=())
 
 
+def test_vectors_that_were_measured_stay(store):
+    record = store.get(STUDENT.id)
+    store.write(record.model_copy(update={"vectors": {"corruption_accuracy.jpeg": [.5, .4, .3]}}))
+    evaluate(store.folder)
+    assert store.get(STUDENT.id).vectors == {**vectors(predictions(0)), "corruption_accuracy.jpeg": [.5, .4, .3]}
+
+
 def test_predictions_that_are_damaged_or_missing_leave_the_record_as_it_was(store):
     path = store.predictions_path(STUDENT.id)
     path.write_bytes(path.read_bytes()[:-1])

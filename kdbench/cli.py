@@ -153,7 +153,7 @@ def profile(
     steps: Annotated[int, typer.Option(min=2, help="training steps in a pass, drawn from all parts of a run")] = 40,
     repeats: Annotated[int, typer.Option(min=1, help="passes, and turns of the networks in use")] = 5,
     watts: Annotated[float, typer.Option(
-        min=1e-3, help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
+        help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
 ) -> None:
     """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
     from kdbench.execute.local import LocalPool

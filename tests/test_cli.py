@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from leaderboard.imaginary import spec
 from matrices import plugin
+from profiles import profile, training
 
 from kdbench import cli
 from kdbench.store import Store
@@ -93,6 +95,11 @@ MISTAKES = {
                          "the output folder is not writable"),
     "option": (lambda f: ["run", "smoke", "--metods", "kd"], "No such option: --metods"),
     "number": (lambda f: ["run", "smoke", "--workers", "0"], "--workers"),
+    "method to profile": (lambda f: ["profile", "smoke", "--methods", "kdd"], "did you mean 'kd'?"),
+    "steps": (lambda f: ["profile", "smoke", "--steps", "1"], "--steps"),
+    "watts": (lambda f: ["profile", "smoke", "--watts", "nan"], "--watts nan: expected a finite number above 0"),
+    "no folder for profiles": (lambda f: ["profile", "smoke", "--out", (f / "file").write_text("") or "file"],
+                               "the output folder is not writable"),
     "show": (lambda f: ["show", "rdk"], "did you mean 'rkd'?"),
     "check": (lambda f: ["check", "rdk"], "did you mean 'rkd'?"),
     "family": (lambda f: ["new-method", "mine", "--family", "logits"], "did you mean 'logit'?"),
@@ -136,7 +143,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(kdbench, monkeypatch):
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["run", "--help"], ["--version"], ["list", "methods"], ["list", "methods", "--json"], ["list", "pairs"],
     ["list", "datasets"], ["list", "suites"], ["list", "metrics"], ["show", "kd"], ["doctor"],
-    ["leaderboard", "."],
+    ["leaderboard", "."], ["profile", "--help"],
 ])
 def test_what_only_tells_imports_no_torch(arguments, tmp_path):
     code = ("import sys, kdbench.cli\n"
@@ -145,6 +152,26 @@ def test_what_only_tells_imports_no_torch(arguments, tmp_path):
             "except SystemExit: pass\n"
             "assert 'torch' not in sys.modules, 'torch was imported'")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("status, expected", [("ok", 0), ("inapplicable", 0), ("crashed", 1)])
+def test_profile_prints_the_costs_and_ends_with_1_if_something_failed(kdbench, tmp_path, monkeypatch, status, expected):
+    asked = []
+
+    def measure(jobs, reasons, pool, say):
+        asked.extend(jobs)
+        good = profile(training=training(.0123, 1.0, .1))
+        return [good, profile(run=spec("kd"), status=status, reason="so it is", training=training(.02, 2.0, .2))]
+
+    monkeypatch.setattr("kdbench.profile.session.measure", measure)
+    code, out, _ = kdbench("profile", "smoke", "--methods", "kd", "--steps", "7", "--repeats", "3", "--watts", "4.5",
+                           "--out", "here")
+    assert code == expected
+    assert [(job.subject, job.spec.method, job.spec.seed) for job in asked] == [("pair", "kd", 0), ("method", "kd", 0)]
+    assert {(job.settings.steps, job.settings.repeats, job.settings.watts_per_core) for job in asked} == {(7, 3, 4.5)}
+    assert "Cost of training (energy: estimate): big-small on digits" in out and "12.3" in out
+    assert "2 profiles in" in out and "10 s of them" in out and "here/profile" in out
+    assert ("so it is" in out) == (status != "ok")
 
 
 @pytest.mark.parametrize("things", ["methods", "pairs", "datasets", "suites", "metrics"])

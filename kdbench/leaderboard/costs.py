@@ -204,8 +204,8 @@ SOURCES = {
 
 
 def figure(value: float) -> str:
-    """Three digits or more, without an exponent."""
+    """Three digits or more."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 \
-        else f"{value:.3f}" if size >= .01 else f"{value:.3g}"
+        else f"{value:.3f}" if size >= .1 else f"{value:.3g}"
 

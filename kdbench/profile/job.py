@@ -1,11 +1,13 @@
 """One thing to measure, on its way to a process. Free of torch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kdbench.environment import environment
+from kdbench.errors import UserError
 from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.profile.record import Profile, Subject, profile_id, read_profile, write_profile
 from kdbench.registry import MethodInfo
@@ -20,6 +22,10 @@ class Settings:
     steps: int = 40     # training steps in a pass
     repeats: int = 5    # passes, and turns of the networks in use
     watts_per_core: float = WATTS_PER_CORE  # of an estimate of energy
+
+    def __post_init__(self) -> None:
+        if not 0 < self.watts_per_core < math.inf:
+            raise UserError(f"--watts {self.watts_per_core:g}: expected a finite number above 0")
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,29 @@ def evaluate(
         raise typer.Exit(1)
 
 
+@app.command()
+def attack(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="run ids; by default all")] = None,
+    device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
+    plugin: Plugins = None,
+) -> None:
+    """Add accuracy under AutoAttack to the records of finished runs; needs the extra kdbench[attack]."""
+    from kdbench.attack import attack, need_package
+
+    need_package()
+    import torch
+
+    from kdbench.folders import cache_folder
+    from kdbench.registry import Registry
+
+    result = attack(folder, runs or (), Registry(plugin or ()), cache_folder(), torch.device(device.value), say=print)
+    print(f"{result.added} records changed, {result.before} had the figure before")
+    if result.problems:
+        print("\n".join(f"not attacked: {problem}" for problem in result.problems), file=sys.stderr)
+        raise typer.Exit(1)
+
+
 def _print_leaderboard(folder: Path, output_format: Format) -> None:
     from kdbench.leaderboard import build, render
 

@@ -108,6 +108,37 @@ def test_each_batch_starts_from_noise_and_a_fresh_optimizer_and_asks_for_the_nex
     assert answers[range(len(answers)), classes].mean() > answers.mean()
 
 
+def test_the_next_batch_is_of_the_next_classes():
+    t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, jitter=0)
+    method = t.method
+    for batch in range(3):
+        for step in (2 * batch, 2 * batch + 1):
+            method.progress = step / method.steps
+            with recorded(method.ctx.teacher) as by_teacher:
+                terms = method.step(None, t.optimizers)
+            logits = by_teacher[0][1].logits.detach().double().numpy()
+            classes = np.arange(8 * batch, 8 * batch + 8) % 6
+            assert terms["class"].item() == pytest.approx(-np.log(softmax(logits)[range(8), classes]).mean(), rel=1e-4)
+
+
+def test_images_hold_what_pixels_can_be():
+    t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, image_lr=1.0)
+    method = t.method
+    list(run(t, 6))
+    low, high = (edge.expand_as(method.bank[0]) for edge in (method.ctx.pixel_low, method.ctx.pixel_high))
+    for images in method.bank:
+        assert (images >= low).all() and (images <= high).all()
+        assert (images == low).any() and (images == high).any()
+
+
+def test_images_are_shifted_both_ways():
+    method = trainer(DeepInversion, jitter=1).method
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 2] = 1
+    seen = {tuple(method.shifted(image)[0, 0].nonzero()[0].tolist()) for _ in range(100)}
+    assert seen == {(i, j) for i in (1, 2, 3) for j in (1, 2, 3)}
+
+
 def test_enough_images_get_longer_updates_instead_of_more_images():
     method = trainer(DeepInversion, synthesis=0.5, updates=10, iterations=1, bank_size=16).method
     assert method.batches == 2 and len(method.bank) * method.bank.shape[1] == 16

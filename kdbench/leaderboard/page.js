@@ -67,6 +67,19 @@ function filter() {
   count.textContent = `${shown} of ${main.tBodies[0].rows.length} rows`;
 }
 
+// A link to a method opens it; on paper all are open.
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target?.tagName !== "DETAILS") return;
+  target.open = true;
+  target.scrollIntoView();
+}
+window.addEventListener("hashchange", reveal);
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});
+reveal();
+
 form.addEventListener("input", filter);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(filter));

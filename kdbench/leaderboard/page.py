@@ -7,11 +7,11 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from kdbench import __version__
 from kdbench.leaderboard.details import Details
+from kdbench.leaderboard.html import anchor, dot, facts, figure, file, items, link, table, wide
 from kdbench.leaderboard.plots import Plot
 from kdbench.leaderboard.ranking import rank
 from kdbench.leaderboard.table import REFERENCE, Cell, Leaderboard, Row
@@ -26,41 +26,41 @@ def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], r
     heading = f"kdbench: {', '.join(leaderboard.suites)}"
     sections = {
         "Leaderboard": _filters(leaderboard) + _all_rows(leaderboard),
-        "Cells": "".join(_table(table) for cell in leaderboard.cells for table in cell_tables(cell, leaderboard))
-                 + _across(leaderboard) + _list(legend(leaderboard)),
-        "Plots": "".join(map(_figure, plots)),
+        "Tables": "".join(table(t) for cell in leaderboard.cells for t in cell_tables(cell, leaderboard))
+                  + _across(leaderboard) + items(legend(leaderboard)),
+        "Plots": f'<div class="plots">{"".join(map(_plot, plots))}</div>',
         "Methods": "".join(_method(name, leaderboard, registry) for name in _methods(leaderboard)),
         "Metrics": _metrics(),
-        "What was used": _list(leaderboard.statement),
+        "What was used": items(leaderboard.statement),
         "Provenance": _provenance(leaderboard, details),
     }
-    links = "".join(f'<li><a href="#{_anchor(name)}">{name}</a></li>' for name in sections)
-    body = "".join(f'<section id="{_anchor(name)}"><h2>{name}</h2>{content}</section>'
+    links = "".join(f"<li>{link(anchor(name), name)}</li>" for name in sections)
+    body = "".join(f'<section id="{anchor(name)}"><h2>{name}</h2>{content}</section>'
                    for name, content in sections.items())
     return (
         '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>\n{_file('page.css')}</style>\n</head>\n<body>\n"
-        f'<header><h1>{escape(heading)}</h1><p class="quiet">Knowledge-distillation methods on the same teachers, '
-        f'students, data and batches. Results <span class="hash">{leaderboard.hash}</span></p>'
-        '<button type="button" id="theme" class="plain theme" hidden>Dark mode</button>'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n{body}\n</main>\n'
+        f"<title>{escape(heading)}</title>\n<style>\n{file('page.css')}</style>\n</head>\n<body>\n"
+        f'<header><div class="top"><h1>{escape(heading)}</h1>'
+        '<button type="button" id="theme" class="plain" hidden>Dark mode</button></div>'
+        '<p class="quiet">Knowledge-distillation methods on the same teachers, students, data and batches.</p>'
+        f"{facts(_size(leaderboard))}</header>\n"
+        f'<nav aria-label="Sections" tabindex="0"><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n'
         f'<footer><p class="quiet">Made by kdbench {escape(__version__)} from the records alone; '
         "<code>kdbench report --check</code> says whether it still is what they give.</p></footer>\n"
-        f"<script>\n{_file('page.js')}</script>\n</body>\n</html>"
+        f"<script>\n{file('page.js')}</script>\n</body>\n</html>"
     )
 
 
-def _file(name: str) -> str:
-    return resources.files("kdbench.leaderboard").joinpath(name).read_text(encoding="utf-8")
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
-
-
-def _list(lines: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+def _size(leaderboard: Leaderboard) -> dict[str, str]:
+    """What a reader wants to know first: how much stands behind the tables, and which results they are."""
+    rows = [row for cell in leaderboard.cells for row in cell.rows]
+    return {
+        "methods": str(len(_methods(leaderboard))), "pairs": str(len({cell.pair for cell in leaderboard.cells})),
+        "datasets": str(len({cell.dataset for cell in leaderboard.cells})),
+        "finished runs": str(sum(len(row.runs) for row in rows)),
+        "results": leaderboard.hash[:16],
+    }
 
 
 def _methods(leaderboard: Leaderboard) -> list[str]:
@@ -77,31 +77,39 @@ def _filters(leaderboard: Leaderboard) -> str:
     return (
         '<form id="filters" hidden aria-label="Filter the table">'
         '<label>Method<input type="search" name="search" autocomplete="off"></label>'
-        + _select("family", "Family", {name: name for name in sorted({row.family for _, row in rows})}, "all")
-        + _select("pair", "Pair", {name: name for name in sorted({cell.pair for cell, _ in rows})}, "all")
-        + _select("dataset", "Dataset", {name: name for name in sorted({cell.dataset for cell, _ in rows})}, "all")
+        + _select("family", "Family", _names(row.family for _, row in rows), "all")
+        + _select("pair", "Pair", _names(cell.pair for cell, _ in rows), "all")
+        + _select("dataset", "Dataset", _names(cell.dataset for cell, _ in rows), "all")
         + _select("metric", "Metric", metrics, "the main ones")
         + '<button type="reset" class="plain">Reset</button><output id="count" class="quiet"></output></form>'
     )
 
 
+def _names(values: Iterable[str]) -> dict[str, str]:
+    return {value: value for value in sorted(set(values))}
+
+
 def _select(name: str, label: str, choices: Mapping[str, str], everything: str) -> str:
+    """A choice; none where there is nothing to choose."""
+    if len(choices) < 2:
+        return ""
     options = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in choices.items())
     return f'<label>{label}<select name="{name}"><option value="">{everything}</option>{options}</select></label>'
 
 
 def _all_rows(leaderboard: Leaderboard) -> str:
     shown = [name for name in METRICS if any(name in row.metrics for cell in leaderboard.cells for row in cell.rows)]
+    shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
     header = "".join([
-        *(f'<th scope="col" class="text">{name}</th>' for name in ("method", "family", "pair", "dataset")),
-        '<th scope="col">seeds</th>', f'<th scope="col">vs {REFERENCE}, points</th>',
+        f'<th scope="col" class="text">method</th><th scope="col">vs {REFERENCE}, points</th>',
         *(f'<th scope="col"{_metric_data(name)} title="{escape(METRICS[name].definition)}">{escape(_header(name))}</th>'
           for name in shown),
-        '<th scope="col" class="text">without a result</th>',
+        '<th scope="col">seeds</th>',
+        *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "pair", "dataset", "without a result")),
     ])
     body = "".join(_row(cell, row, shown) for cell in leaderboard.cells for row in cell.rows)
-    return _wide(f'<table id="all" class="sortable"><caption>One row per method and cell; a click on a header sorts.'
-                 f"</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
+    return wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
+                f"sorts.</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
 
 
 def _metric_data(name: str) -> str:
@@ -115,13 +123,13 @@ def _header(name: str) -> str:
 
 def _row(cell: Cell, row: Row, shown: Sequence[str]) -> str:
     data = f'data-family="{escape(row.family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
-    link = f'<a href="#method-{escape(row.method)}">{escape(row.label)}</a>'
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
     return (
-        f'<tr {data}><th scope="row" class="text">{link}</th>'
+        f'<tr {data}><th scope="row" class="text">{dot(row.family)}{link(f"method-{row.method}", row.label)}</th>'
+        f"<td>{figure(_vs(row))}</td>"
+        + "".join(f"<td{_metric_data(name)}>{figure(_measured(row, name))}</td>" for name in shown)
+        + f"<td>{len(row.seeds)}</td>"
         + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
-        + f"<td>{len(row.seeds)}</td><td>{_vs(row)}</td>"
-        + "".join(f"<td{_metric_data(name)}>{_measured(row, name)}</td>" for name in shown)
         + f'<td class="text note">{escape(failures)}</td></tr>'
     )
 
@@ -139,34 +147,16 @@ def _measured(row: Row, name: str) -> str:
 
 # Tables and plots as they are elsewhere.
 
-def _wide(content: str, label: str) -> str:
-    """A table that scrolls by itself on a narrow screen, by keyboard too."""
-    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>'
-
-
-def _table(table: Table) -> str:
-    kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(table.header))]
-    header = "".join(f'<th scope="col"{kind}>{escape(name)}</th>'
-                     for kind, name in zip(kinds, table.header, strict=True))
-    lines = ""
-    for line in table.lines:
-        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, line, strict=True))
-        lines += f"<tr{' class=teacher' if line[0] == 'teacher' else ''}>{cells}</tr>"
-    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in table.notes)
-    return f"<h3>{escape(table.title)}</h3>" + _wide(
-        f'<table class="sortable"><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>', table.title) + notes
-
-
 def _across(leaderboard: Leaderboard) -> str:
     ranking = rank(leaderboard)
-    return _table(across_table(ranking)) if ranking else ""
+    return table(across_table(ranking)) if ranking else ""
 
 
-def _figure(plot: Plot) -> str:
+def _plot(plot: Plot) -> str:
     image = base64.b64encode(plot.svg).decode()
     heading, told = escape(plot.title), escape(plot.description)
-    return (f'<figure><h3>{heading}</h3><img src="data:image/svg+xml;base64,{image}" alt="{heading}. {told}">'
-            f"<figcaption>{told}</figcaption></figure>")
+    shown = f'<img src="data:image/svg+xml;base64,{image}" alt="{heading}. {told}">'
+    return f"<figure><h3>{heading}</h3>{wide(shown, plot.title)}<figcaption>{told}</figcaption></figure>"
 
 
 # Methods and metrics.
@@ -176,13 +166,13 @@ def _method(name: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) ->
     results = [[title(cell, leaderboard), row.label, str(len(row.seeds)),
                 interval(row.estimate("test_accuracy"), "share"), _vs(row)]
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
-    table = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],
+    found = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],
                   results, 2)
     about = _about(info) if info else "<p>This method is not installed here; its results are those of its records.</p>"
-    family = info.family if info else "unknown family"
-    idea = f": {escape(info.idea)}" if info else ""
-    return (f'<details id="method-{escape(name)}"><summary><strong>{escape(name)}</strong> ({escape(family)}){idea}'
-            f"</summary>{about}{_table(table)}</details>")
+    family = info.family if info else "unknown"
+    idea = f"<br>{escape(info.idea)}" if info else ""
+    return (f'<details id="method-{escape(name)}"><summary>{dot(family)}<strong>{escape(name)}</strong> '
+            f'<span class="quiet">{escape(family)}</span>{idea}</summary>{about}{table(found)}</details>')
 
 
 def _about(info: MethodInfo) -> str:
@@ -191,7 +181,7 @@ def _about(info: MethodInfo) -> str:
         link = f' <a href="{escape(info.paper.url)}">{escape(info.paper.url)}</a>' if info.paper.url else ""
         paper = f"<p>{escape(str(info.paper))}{link}</p>"
     lines = [[p.name, p.type, str(p.default), _range(p.range, p.type)] for p in info.hyperparameters.values()]
-    parameters = _table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
+    parameters = table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
         if lines else "<p>No hyperparameters.</p>"
     return f"<pre>{escape(info.doc)}</pre>{paper}{parameters}"
 
@@ -207,19 +197,29 @@ def _metrics() -> str:
         f'<tr><th scope="row" class="text">{escape(m.title)}</th><td class="text">{escape(m.unit or "number")}</td>'
         f'<td class="text">{m.better or ""}</td><td class="text note">{escape(m.definition)} '
         f"{escape(m.reference)}</td></tr>" for m in METRICS.values())
-    return _wide('<table><thead><tr><th scope="col" class="text">metric</th><th scope="col" class="text">unit</th>'
+    return wide('<table><thead><tr><th scope="col" class="text">metric</th><th scope="col" class="text">unit</th>'
                  '<th scope="col" class="text">better</th><th scope="col" class="text">definition</th></tr></thead>'
                  f"<tbody>{lines}</tbody></table>", "Metrics")
 
 
 def _provenance(leaderboard: Leaderboard, details: Details) -> str:
-    facts = [
-        f"Suites: {', '.join(leaderboard.suites)}", f"Results (SHA-256 of the records): {leaderboard.hash}",
-        f"Runs: from {details.started} to {details.finished}", f"kdbench {__version__} made this page",
-    ]
-    parts = [_list(facts)]
-    for environment, runs in details.environments:
-        lines = [f"{name}: {json.dumps(value) if isinstance(value, dict | list) else value}"
-                 for name, value in sorted(json.loads(environment).items())]
-        parts.append(f"<h3>Machine and versions of {runs} runs</h3>{_list(lines)}")
-    return "".join(parts)
+    """What all runs share, then a line for each environment with that in which they differ."""
+    environments = [(_flat(json.loads(text)), runs) for text, runs in details.environments]
+    keys = sorted({key for environment, _ in environments for key in environment})
+    apart = [key for key in keys if len({environment.get(key) for environment, _ in environments}) > 1]
+    shared = {key: environments[0][0][key] for key in keys if key not in apart}
+    parts = facts({
+        "suites": ", ".join(leaderboard.suites), "results (SHA-256 of the records)": leaderboard.hash,
+        "runs": f"from {details.started} to {details.finished}", "this page": f"kdbench {__version__}", **shared,
+    })
+    if apart:
+        lines = [[str(runs), *(environment.get(key, "") for key in apart)] for environment, runs in environments]
+        parts += table(Table("Where the runs differ", ["runs", *apart], lines, 1 + len(apart)))
+    return parts
+
+
+def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in environment.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {key.replace("_", " "): str(value)}
+    return flat

@@ -97,6 +97,11 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def colour(family: str) -> str:
+    """Of the family, everywhere in a report."""
+    return _look(family)[0]
+
+
 def _look(family: str) -> tuple[str, str]:
     place = FAMILIES.index(family) if family in FAMILIES else -1
     return COLOURS[place], MARKERS[place]

@@ -169,7 +169,7 @@ def test_the_page_says_what_each_metric_is_where_the_runs_were_made_and_what_was
     Store(folder).record_path("0" * 16).write_bytes(b"{")
     text = page(folder).text
     assert "Share of test images for which the student predicts the same class" in text
-    assert "python: 3.11" in text and build(folder, REGISTRY).hash in text
+    assert "python3.11" in text and build(folder, REGISTRY).hash in text
     assert "Not used: records/0000000000000000.json" in text
     assert "Bee, 2020. A Title. ICLR." in text and "loss = 1" in text
 

@@ -6,19 +6,19 @@ from typing import Any
 
 from kdbench.leaderboard.text import NONE, Table, changed, label
 from kdbench.metrics import METRICS
-from kdbench.profile.record import Profile, profiles
+from kdbench.profile.record import BUSY, Profile, profiles
 from kdbench.store import Problem, Store
 
 TRAINING = ("step_ms", "step_time_ratio", "training_seconds", "training_memory_bytes", "step_energy_joules",
             "training_energy_joules")
 USE = ("parameters", "flops", "file_bytes", "latency_ms", "latency_p95_ms", "throughput", "energy_per_1000_images",
        "speedup", "energy_saving")
+PROFILED = TRAINING + USE  # metrics that a method has once, not by seed
 SCALES = {  # of a table's columns: header and what a value is divided by
     "training_memory_bytes": ("MiB", 2**20), "flops": ("MFLOPs", 1e6), "file_bytes": ("KiB", 2**10),
     "latency_ms": ("latency ms", 1), "throughput": ("images/s", 1), "speedup": ("speed-up", 1),
     "energy_saving": ("saved %", .01),
 }
-BUSY = 1.5  # a load average from which on something else ran beside the measurement
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,18 @@ def teacher_metrics(costs: Sequence[Cost]) -> dict[str, float]:
 
 
 def energy_source(costs: Sequence[Cost], metric: str, name: str | None = None) -> str | None:
-    """Where the energy figures of a metric come from: those of all methods, or of the one with that label."""
-    sources = {c.profile.energy_source for c in costs if c.profile.energy_source and (
-        (c.profile.subject == "method" and name in (None, c.label) and (metric in TRAINING or c.profile.deployment))
-        or (c.profile.subject == "pair" and metric in USE))}
-    return " and ".join(sorted(sources)) or None
+    """Where the energy figures of a metric come from: that of the method with that label, or those of all methods."""
+    found = [c for c in costs if c.profile.subject == "method" and name in (None, c.label) and c.profile.energy_source]
+    pair = pair_of(costs)
+    sources = {pair.energy_source if pair and metric in USE and c.profile.deployment is None else
+               c.profile.energy_source for c in found}
+    return " and ".join(sorted(source for source in sources if source)) or None
+
+
+def figure_of(costs: Sequence[Cost], metric: str, name: str, value: float) -> str:
+    """A metric's value for the method with that label, with the source of an energy."""
+    source = energy_source(costs, metric, name) if _is_energy(metric) else None
+    return figure(100 * value if METRICS[metric].unit == "share" else value) + (f" ({source})" if source else "")
 
 
 # As tables.

@@ -14,7 +14,7 @@ themeButton.addEventListener("click", () => setTheme(root.dataset.theme === "dar
 function value(row, column) {
   const cell = row.cells[column];
   const text = cell.dataset.value ?? cell.textContent.trim();
-  const number = parseFloat(text);
+  const number = parseFloat(text.replaceAll(",", ""));
   return cell.classList.contains("text") ? text.toLowerCase() : Number.isNaN(number) ? null : number;
 }
 

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from kdbench import __version__
+from kdbench.leaderboard.costs import PROFILED, figure_of
 from kdbench.leaderboard.details import Details
 from kdbench.leaderboard.html import anchor, dot, facts, figure, file, items, link, table, wide
 from kdbench.leaderboard.plots import Plot
@@ -127,7 +128,7 @@ def _row(cell: Cell, row: Row, shown: Sequence[str]) -> str:
     return (
         f'<tr {data}><th scope="row" class="text">{dot(row.family)}{link(f"method-{row.method}", row.label)}</th>'
         f"<td>{figure(_vs(row))}</td>"
-        + "".join(f"<td{_metric_data(name)}>{figure(_measured(row, name))}</td>" for name in shown)
+        + "".join(f"<td{_metric_data(name)}>{figure(_measured(cell, row, name))}</td>" for name in shown)
         + f"<td>{len(row.seeds)}</td>"
         + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
         + f'<td class="text note">{escape(failures)}</td></tr>'
@@ -138,8 +139,10 @@ def _vs(row: Row) -> str:
     return "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+")
 
 
-def _measured(row: Row, name: str) -> str:
+def _measured(cell: Cell, row: Row, name: str) -> str:
     estimate, unit = row.estimate(name), METRICS[name].unit
+    if estimate is not None and name in PROFILED:
+        return figure_of(cell.costs, name, row.label, estimate.mean)
     if unit in ("share", "seconds", "bytes") or estimate is None:
         return interval(estimate, unit)
     return f"{estimate.mean:.4f} ± " + (NONE if estimate.half_width is None else f"{estimate.half_width:.4f}")

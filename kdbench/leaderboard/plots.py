@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from kdbench.leaderboard.costs import energy_source
 from kdbench.leaderboard.details import Details
 from kdbench.leaderboard.ranking import Ranking, rank
 from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, Row
@@ -57,9 +58,10 @@ def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
                       "the table.")
         for metric in ("agreement", *COSTS):
             if sum(metric in row.metrics for row in rows) > 1:
-                yield _finish(_scatter(rows, metric), f"{metric.replace('_', '-')}-{slug}",
-                              f"{METRICS[metric].title.capitalize()} and test accuracy: {name}",
-                              f"Each method's test accuracy against its {METRICS[metric].title}.")
+                what = _with_source(cell, metric)
+                yield _finish(_scatter(rows, metric, what), f"{metric.replace('_', '-')}-{slug}",
+                              f"{what[0].upper()}{what[1:]} and test accuracy: {name}",
+                              f"Each method's test accuracy against its {what}.")
         yield _finish(_classes(cell, rows, details), f"classes-{slug}", f"Change per class against {REFERENCE}: {name}",
                       f"Accuracy on each class less that of {REFERENCE} with the same seeds, by method.")
         yield _finish(_reliability(rows, details), f"reliability-{slug}", f"Reliability: {name}",
@@ -120,9 +122,9 @@ def _percent(row: Row, metric: str) -> float:
     return estimate.mean * (100 if METRICS[metric].unit == "share" else 1)
 
 
-def _axis(metric: str) -> str:
+def _axis(metric: str, what: str | None = None) -> str:
     unit = {"share": "%"}.get(METRICS[metric].unit, METRICS[metric].unit)
-    return f"{METRICS[metric].title}, {unit}" if unit else METRICS[metric].title
+    return f"{what or METRICS[metric].title}, {unit}" if unit else what or METRICS[metric].title
 
 
 def floor(values: list[float]) -> float:
@@ -173,8 +175,14 @@ def _levels(cell: Cell, rows: list[Row]) -> Iterator[tuple[str, float]]:
             yield row.label, estimate.mean
 
 
-def _scatter(rows: list[Row], metric: str) -> Figure:
-    """Accuracy against another metric; where that one is a cost, with the methods that none beats in both."""
+def _with_source(cell: Cell, metric: str) -> str:
+    """The metric's title; that of an energy says where its figures come from."""
+    source = energy_source(cell.costs, metric) if METRICS[metric].unit == "joules" else None
+    return METRICS[metric].title + (f" ({source})" if source else "")
+
+
+def _scatter(rows: list[Row], metric: str, what: str) -> Figure:
+    """Accuracy against another metric, called `what`; of a cost, with the methods that none beats in both."""
     figure, axes = _figure(4.6)
     shown = [row for row in rows if metric in row.metrics and "test_accuracy" in row.metrics]
     lowest = floor([_percent(row, "test_accuracy") for row in shown])
@@ -196,7 +204,7 @@ def _scatter(rows: list[Row], metric: str) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
     for i in named if len(named) <= 15 else named[:HIGHLIGHTED]:
         axes.annotate(shown[i].label, points[i], xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set_xlabel(_axis(metric))
+    axes.set_xlabel(_axis(metric, what))
     axes.set_ylabel(_axis("test_accuracy"))
     _legend(axes, {row.family for row in shown})
     return figure

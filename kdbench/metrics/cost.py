@@ -2,7 +2,7 @@
 
 from kdbench.metrics.metric import Metric
 
-PARALLEL = "Measured by `kdbench profile`, in a process of its own with nothing beside it."
+ALONE = "Measured by `kdbench profile`, in a process of its own with nothing beside it."
 DEPLOYED = "of the network that is deployed, in eval mode and the recipe's precision"
 ENERGY = ("Energy by the source that is named beside it: `nvml` (the whole GPU's counter), `rapl` (the counters of all "
           "processor packages and their memory) or `estimate` (the process's CPU seconds times a stated wattage per "
@@ -11,16 +11,16 @@ ENERGY = ("Energy by the source that is named beside it: `nvml` (the whole GPU's
 COST = (
     Metric("step_ms", "training step", "ms", "lower",
            "Time of one training step, batch and optimizer included: the median over passes of a pass's mean over "
-           f"steps drawn from all parts of a run. {PARALLEL}", of="run", short="step ms"),
+           f"steps drawn from all parts of a run. {ALONE}", of="run", short="step ms"),
     Metric("step_time_ratio", "step time against ce", "", "lower",
            "Step time over that of ce on the same pair: the median over passes of the ratio of two passes that follow "
-           f"each other. {PARALLEL}", of="run", short="x ce"),
+           f"each other. {ALONE}", of="run", short="x ce"),
     Metric("training_seconds", "training, measured alone", "seconds", "lower",
            "Step time times the steps of the recipe; neither data preparation nor scoring is in it.",
            of="run", short="train s"),
     Metric("training_memory_bytes", "peak memory, measured alone", "bytes", "lower",
            "Highest memory of a process that held the data and trained this method only: resident memory, Python and "
-           f"libraries included; on a GPU the allocated device memory. {PARALLEL}", of="run", short="memory"),
+           f"libraries included; on a GPU the allocated device memory. {ALONE}", of="run", short="memory"),
     Metric("step_energy_joules", "energy per step", "joules", "lower", f"{ENERGY} Per training step.",
            of="run", short="J/step"),
     Metric("training_energy_joules", "training energy", "joules", "lower",
@@ -31,12 +31,12 @@ COST = (
            "attention; a multiply-accumulate is two operations.", of="run"),
     Metric("file_bytes", "model file", "bytes", "lower", f"Size of the safetensors file {DEPLOYED}.", of="run"),
     Metric("latency_ms", "latency", "ms", "lower",
-           f"Median time of one image (batch 1), on one thread, {DEPLOYED}. {PARALLEL}", of="run"),
+           f"Median time of one image (batch 1), on one thread, {DEPLOYED}. {ALONE}", of="run"),
     Metric("latency_p95_ms", "latency, 95th percentile", "ms", "lower",
-           f"Time of one image (batch 1) that 95 of 100 calls keep, on one thread, {DEPLOYED}. {PARALLEL}",
+           f"Time of one image (batch 1) that 95 of 100 calls keep, on one thread, {DEPLOYED}. {ALONE}",
            of="run", short="p95 ms"),
     Metric("throughput", "throughput", "images/s", "higher",
-           f"Images per second at batch 64, on one thread, {DEPLOYED}: median over repeats. {PARALLEL}", of="run"),
+           f"Images per second at batch 64, on one thread, {DEPLOYED}: median over repeats. {ALONE}", of="run"),
     Metric("energy_per_1000_images", "energy per 1,000 images", "joules", "lower",
            f"{ENERGY} Per 1,000 images at batch 64.", of="run", short="J/1000"),
     Metric("speedup", "speed-up over the teacher", "", "higher",

@@ -13,6 +13,7 @@ from kdbench.spec import RunSpec
 from kdbench.store import Finite, Problem, Status, Store, Strict, Utc, atomic_write, json_files, read_json
 
 Subject = Literal["method", "pair"]
+BUSY = 1.5  # a load average from which on something else runs beside a measurement
 
 
 class Quartiles(Strict):

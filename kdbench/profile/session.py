@@ -1,11 +1,12 @@
 """A session of measurements: one after the other, each in a process of its own. Free of torch."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kdbench.execute.local import LocalPool
 from kdbench.profile.job import ProfileJob, Settings
-from kdbench.profile.record import Profile
+from kdbench.profile.record import BUSY, Profile
 from kdbench.store import Store
 from kdbench.suite import Plan
 
@@ -27,6 +28,8 @@ def measure(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: LocalPool,
     if not jobs:
         return []
     profiles = []
+    if (load := os.getloadavg()[0]) > BUSY:
+        say(f"note: the load average is {load:.1f}: times are noisy while something else runs")
     with Store(jobs[0].out).lock():
         for job in (job for job in jobs if job.id in reasons):
             profiles.append(job.fail("inapplicable", reasons[job.id]))

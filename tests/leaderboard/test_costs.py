@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from imaginary import REGISTRY, record, spec, teacher_spec
@@ -11,7 +12,7 @@ from profiles import comparison, profile, training
 from kdbench.leaderboard import build, render
 from kdbench.leaderboard.costs import cost, cost_tables, figure, tables_of
 from kdbench.leaderboard.plots import plots
-from kdbench.leaderboard.report import read_details
+from kdbench.leaderboard.report import read_details, report_files
 from kdbench.profile.record import profile_path, write_profile
 from kdbench.store import Store
 
@@ -96,9 +97,19 @@ def test_the_hash_depends_on_profiles_and_damaged_ones_are_told(folder):
 
 def test_accuracy_is_drawn_against_the_costs_that_were_measured(folder):
     leaderboard = build(folder, REGISTRY)
-    names = {plot.name for plot in plots(leaderboard, read_details(Store(folder), leaderboard))}
+    drawn = {plot.name: plot for plot in plots(leaderboard, read_details(Store(folder), leaderboard))}
     slug = "big-small-on-digits"
-    assert {f"step-time-ratio-{slug}", f"training-energy-joules-{slug}"} <= names
+    assert f"step-time-ratio-{slug}" in drawn
+    energy = drawn[f"training-energy-joules-{slug}"]
+    assert energy.title == "Training energy (estimate) and test accuracy: big-small on digits"
+    assert b"training energy (estimate), joules" in energy.svg
+
+
+def test_the_page_names_the_source_of_each_energy(folder):
+    write_profile(folder, KD.model_copy(update={"energy_source": "rapl"}))
+    page = re.sub(r"<[^>]*>", "|", report_files(folder, {})["index.html"].decode())
+    assert "|30.0 (rapl)|" in page and "|10.0 (estimate)|" in page
+    assert "|1.00 (estimate)|" in page and "|32,000|" in page  # of use: the pair's own
 
 
 # As tables.

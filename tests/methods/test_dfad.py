@@ -55,3 +55,11 @@ def test_the_student_lowers_and_the_generator_raises_their_disagreement():
         group["lr"] = 0.0
     terms = [hard.method.step(None, hard.optimizers)["generator"].item() for _ in range(40)]
     assert sum(terms[-5:]) < 1.2 * sum(terms[:5])  # both are negative
+
+
+def test_the_students_rate_is_the_recipes_times_its_scale():
+    rates = [trainer(DFAD, width=4, student_scale=scale) for scale in (1.0, 3.0)]
+    for t in rates:
+        t._set_rates(0.5)
+    one, three = (t.optimizers["main"].param_groups[0]["lr"] for t in rates)
+    assert three == pytest.approx(3 * one) and one > 0

@@ -184,8 +184,9 @@ _DECLARED = (
             "join more (less) often than independence would, of how much more (less) often the class is predicted in "
             "the group than it is right there, on test images. 0: the attribute is not followed beyond what is true; "
             "below 0, it is countered. Its base is the test split's own, so that it suits an attribute that is skewed "
-            "in training and balanced in test; that of Zhao et al. (2017) compares with training's shares and would be "
-            "negative there for any student. Not applicable without a correlation of one image in training." + _SEVERAL,
+            "in training and balanced in test; that of Zhao et al. (2017) compares with training's shares and is "
+            "negative there unless a student follows the attribute nearly always. Not applicable without a "
+            "correlation of one image in training." + _SEVERAL,
             _WANG, short="bias amp."), bias_amplification),
 )
 GROUP_METRICS = tuple(metric for declared in _DECLARED for metric in _metrics(*declared))

@@ -7,8 +7,6 @@ from kdbench.metrics.metric import Metric
 SUBSET = 500  # test images, or one of each class where there are more classes
 STEPS = 10    # of projected gradient ascent, each a quarter of the radius
 
-_IMAGES = (f"on a fixed, class-stratified subset of {SUBSET} test images (all if there are fewer, one of each class if "
-           "that is more)")
 _MADRY = ("Madry et al. (2018). Towards Deep Learning Models Resistant to Adversarial Attacks. ICLR. arXiv:1706.06083")
 _HENDRYCKS = ("Hendrycks and Dietterich (2019). Benchmarking Neural Network Robustness to Common Corruptions and "
               "Perturbations. ICLR. arXiv:1903.12261")
@@ -18,21 +16,24 @@ _RADIUS = "the radius that `kdbench list datasets` tells, in the L-infinity norm
 
 _MEASURED = (
     Metric("clean_accuracy", "clean accuracy", "share", "higher",
-           f"Accuracy {_IMAGES}: what the other figures of robustness start from.", of="run", short="clean"),
+           f"Accuracy on a fixed, class-stratified subset of {SUBSET} test images (all if there are fewer, one of each "
+           "class if that is more): what the other figures of robustness start from.", of="run", short="clean"),
     Metric("pgd_accuracy", "PGD accuracy", "share", "higher",
-           f"Share {_IMAGES} that is classified right and stays so under {STEPS} steps of projected gradient ascent on "
-           f"the cross-entropy, each of a quarter of the radius, from a seeded random start; within {_RADIUS}.",
+           f"Share of clean accuracy's images that are classified right and stay so under {STEPS} steps of projected "
+           "gradient ascent on the cross-entropy, each of a quarter of the radius, from a seeded random start; within "
+           f"{_RADIUS}.",
            _MADRY, of="run", short="PGD"),
     Metric("corruption_accuracy", "corruption accuracy", "share", "higher",
-           f"Accuracy {_IMAGES}, mean over Gaussian noise, Gaussian blur, contrast, brightness and JPEG compression, "
-           "each at the severities 1, 3 and 5 that the reference gives for small (up to 64 pixels) or large images.",
+           "Accuracy on clean accuracy's images, mean over Gaussian noise, Gaussian blur, contrast, brightness and "
+           "JPEG compression, each at the severities 1, 3 and 5 that the reference gives for small (up to 64 pixels) "
+           "or large images.",
            _HENDRYCKS, of="run", short="corrupted"),
 )
 ROBUSTNESS = (
     *_MEASURED,
     Metric("autoattack_accuracy", "AutoAttack accuracy", "share", "higher",
-           f"Share {_IMAGES} that is classified right and stays so under AutoAttack's standard ensemble, within "
-           f"{_RADIUS}; added by `kdbench attack`.", _CROCE, of="run", short="AutoAttack"),
+           "Share of clean accuracy's images that are classified right and stay so under AutoAttack's standard "
+           f"ensemble, within {_RADIUS}; added by `kdbench attack`.", _CROCE, of="run", short="AutoAttack"),
     *(replace(metric, name=f"teacher_{metric.name}", title=f"teacher's {metric.title}",
               short=f"teacher's {metric.short}",
               definition=f"Of the pair's teacher: {metric.definition[0].lower()}{metric.definition[1:]}")

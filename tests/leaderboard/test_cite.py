@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 from imaginary import record, spec
+from pybtex.database import parse_string
 
 from kdbench import __version__
 from kdbench.leaderboard import build
@@ -47,6 +48,10 @@ def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
     registry = Registry()
     leaderboard = board(tmp_path, registry, registry, "cifar10+skew(0.9)+longtail(10)")
     entries = parse(cite(leaderboard, registry))
+    read = parse_string(cite(leaderboard, registry), "bibtex")
+    assert list(read.entries) == list(entries)
+    assert [str(author) for author in read.entries["hinton2015distilling"].persons["author"]] == [
+        "Hinton, Geoffrey", "Vinyals, Oriol", "Dean, Jeff"]
     titles = {entry["title"].strip("{}") for entry in entries.values()}
     for method in registry.values():
         assert method.paper is None or escape(method.paper.title) in titles, method.name

@@ -213,8 +213,9 @@ def test_latex_tables_are_booktabs_with_every_special_character_escaped(folder, 
     assert r"my\_own (temperature=50) & data\_free & 1 & 50.00 $\pm$ n/a" in text
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 1
     header = next(line for line in text.splitlines() if line.startswith("method &"))
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    body = [line for line in text.splitlines() if line.endswith((r"\\", r"\\ \midrule"))]
     assert {line.count("&") for line in body} == {header.count("&")}
+    assert "& $-$30.00 $\\pm$ n/a &" in next(line for line in body if "temperature=50" in line)  # a minus, no hyphen
     assert build(folder, REAL).hash[:16] in text
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from kdbench import __version__
+from kdbench import __version__, results_cli
 from kdbench.errors import UserError
 from kdbench.profile.energy import WATTS_PER_CORE
+from kdbench.results_cli import Plugins
 
 if TYPE_CHECKING:
     from kdbench.suite import Plan
@@ -27,7 +28,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
 )
 
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a file with a method of yours")]
 SuiteName = Annotated[str, typer.Argument(help="a suite's name, or the path of a TOML file of yours")]
 Methods = Annotated[str | None, typer.Option(help="only these, comma-separated")]
 Core = Annotated[bool, typer.Option("--core", help="only the suite's core methods, one or more per family")]
@@ -50,12 +50,6 @@ class Things(StrEnum):
 class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
-
-
-class Format(StrEnum):
-    md = "md"
-    csv = "csv"
-    json = "json"
 
 
 def main() -> None:
@@ -134,7 +128,7 @@ def run(
               f"--rerun-changed redoes them")
     print(f"{outcome.skipped} runs were finished before, {outcome.trained} now, {outcome.failed} failed, "
           f"{outcome.inapplicable} not applicable; results in {matrix.out}\n")
-    _print_leaderboard(matrix.out, Format.md)
+    results_cli.leaderboard(matrix.out, plugin=plugin)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -195,29 +189,8 @@ def _plan(suite: str, plugins: Iterable[Path] | None, cache: Path, **selection: 
     return plan
 
 
-@app.command()
-def leaderboard(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
-    output_format: Annotated[Format, typer.Option("--format")] = Format.md,
-) -> None:
-    """Print the leaderboard of a folder of results."""
-    _print_leaderboard(folder, output_format)
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
-    only_check: Annotated[bool, typer.Option("--check", help="write nothing; say what is out of date")] = False,
-) -> None:
-    """Write the leaderboard as Markdown, CSV, JSON, LaTeX and one offline page with plots into a folder of results."""
-    from kdbench.leaderboard.report import check_report, write_report
-
-    if not only_check:
-        for path in write_report(folder):
-            print(path)
-    elif complaints := check_report(folder):
-        print("\n".join(complaints))
-        raise typer.Exit(1)
+for command in results_cli.COMMANDS:
+    app.command()(command)
 
 
 @app.command()
@@ -255,12 +228,6 @@ def attack(
     if result.problems:
         print("\n".join(f"not attacked: {problem}" for problem in result.problems), file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _print_leaderboard(folder: Path, output_format: Format) -> None:
-    from kdbench.leaderboard import build, render
-
-    print(render(build(folder), output_format.value))
 
 
 @app.command(name="list")

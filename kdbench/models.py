@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from timm.models import build_model_with_cfg, register_model
+from timm.models import build_model_with_cfg, load_pretrained, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
@@ -174,8 +174,9 @@ def freeze(network: nn.Module) -> nn.Module:
 def resnet_cifar(pretrained: bool = False, *, blocks: int = 3, stem: int = 16,
                  channels: tuple[int, int, int] = (16, 32, 64), stride: int = 1, **kwargs: Any) -> ResNet:
     """The small-image ResNet of He et al. (2016, section 4.2) out of timm's ResNet class: a 3x3 stem without pooling
-    and three groups of basic blocks, 6 x blocks + 2 layers deep. `stride` 2 halves the image in the stem."""
-    if pretrained:
+    and three groups of basic blocks, 6 x blocks + 2 layers deep. `stride` 2 halves the image in the stem.
+    There are no published weights; `pretrained` loads those of a folder that `kdbench export` wrote."""
+    if pretrained and not kwargs.get("pretrained_cfg"):
         raise ValueError("resnet_cifar has no published weights")
     arguments = {
         "block": BasicBlock, "layers": (blocks,) * 3, "channels": tuple(channels), "stem_type": "deep",
@@ -186,4 +187,6 @@ def resnet_cifar(pretrained: bool = False, *, blocks: int = 3, stem: int = 16,
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     model.layer4 = nn.Identity()
+    if pretrained:
+        load_pretrained(model, num_classes=model.num_classes, in_chans=model.conv1.in_channels)
     return model

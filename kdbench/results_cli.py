@@ -55,4 +55,45 @@ def cite(folder: Folder, plugin: Plugins = None) -> None:
     print(cite(build(folder, registry), registry))
 
 
-COMMANDS = (leaderboard, report, cite)
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
+
+
+def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
+    """Print a model card of a finished run, in Hugging Face's format."""
+    from kdbench.leaderboard import build
+    from kdbench.leaderboard.card import card
+    from kdbench.store import Store
+
+    registry = Registry(plugin or ())
+    print(card(Store(folder).find(run), build(folder, registry), registry), end="")
+
+
+def export(
+    folder: Folder,
+    run: Run,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="a folder to make")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="an ONNX file too; needs the extra kdbench[onnx]")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Write a finished run's network as a folder that timm.create_model loads, with its model card."""
+    from kdbench.leaderboard import build
+    from kdbench.leaderboard.card import card
+    from kdbench.store import Store
+
+    registry, store = Registry(plugin or ()), Store(folder)
+    record = store.find(run)
+    text = card(record, build(folder, registry), registry)
+    import torch
+
+    from kdbench.export import export
+    from kdbench.folders import cache_folder, teachers_folder
+    from kdbench.reload import dataset_of, reload
+
+    weights = Store(teachers_folder(cache_folder())) if record.role == "teacher" else store
+    dataset = dataset_of(record, cache_folder(), torch.device("cpu"))
+    network = reload(record, weights, registry[record.spec.method], dataset)
+    for done in export(record, weights, network, dataset, out, text, onnx):
+        print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
+
+
+COMMANDS = (leaderboard, report, cite, card, export)

@@ -9,6 +9,7 @@
 A file appears under its name only when it is complete and on disk; a damaged one is reported, never raised over.
 """
 
+import difflib
 import fcntl
 import hashlib
 import io
@@ -200,6 +201,23 @@ class Store:
         """The record of a run; None if there is none; a Problem if it is damaged."""
         path = self.record_path(run_id)
         return _read(Record, str(path)) if path.exists() else None
+
+    def find(self, name: str) -> Record:
+        """The record of a run, by the beginning of its id. UserError if there is none, several, or a damaged one."""
+        runs = [_run_id(path) for path in json_files(self.folder / "records")]
+        if not runs:
+            raise UserError(f"{self.folder}: no records here (expected {self.record_path('RUN_ID')})")
+        matching = [run for run in runs if run.startswith(name)]
+        if len(matching) != 1:
+            near = difflib.get_close_matches(name, runs, n=1, cutoff=.5)
+            hint = f"the nearest is {near[0]}" if near else "none is near"
+            if matching:
+                hint = f"{len(matching)} begin with it"
+            raise UserError(f"{self.folder}: no single run {name!r} among {len(runs)}: {hint}")
+        found = self.get(matching[0])
+        if not isinstance(found, Record):
+            raise UserError(f"{self.record_path(matching[0])}: {found.reason if found else 'gone'}")
+        return found
 
     def write(self, record: Record) -> None:
         atomic_write(self.record_path(record.run_id), record.to_json())

@@ -239,4 +239,4 @@ def test_a_matrix_with_a_failed_run_shows_it_and_exits_with_1(tmp_path):
                "--plugin", plugin(tmp_path, "raise ValueError('oh no')"), "--out", "out"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 1
-    assert "FAILED  mine" in ended.stdout and "1 failed" in ended.stdout and "oh no" in ended.stdout.split("##")[1]
+    assert "FAILED  mine" in ended.stdout and "1 failed" in ended.stdout and "oh no" in ended.stdout.split("##", 1)[1]

@@ -281,3 +281,27 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
 def test_importing_the_store_imports_no_torch_scipy_or_pandas():
     code = "import sys, kdbench.store; print([m for m in ('torch', 'scipy', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path):
+    store, runs = Store(tmp_path), sorted((spec(seed=seed) for seed in range(20)), key=lambda run: run.id)
+    for run in runs:
+        store.write(record(run))
+    assert store.find(runs[3].id) == record(runs[3])
+    assert store.find(runs[3].id[:8]) == record(runs[3])
+    with pytest.raises(UserError, match=r"no single run '' among 20: 20 begin with it"):
+        store.find("")
+    wrong = runs[3].id[:-1] + ("0" if runs[3].id[-1] != "0" else "1")
+    with pytest.raises(UserError, match=f"no single run '{wrong}' among 20: the nearest is {runs[3].id}"):
+        store.find(wrong)
+    with pytest.raises(UserError, match="none is near"):
+        store.find("zzz")
+
+
+def test_a_damaged_run_or_an_empty_folder_is_told_when_a_run_is_looked_for(tmp_path):
+    with pytest.raises(UserError, match="no records here"):
+        Store(tmp_path).find("a")
+    Store(tmp_path).write(record())
+    Store(tmp_path).record_path(spec().id).write_bytes(b"{")
+    with pytest.raises(UserError, match=f"{spec().id}.json: truncated or not JSON"):
+        Store(tmp_path).find(spec().id)

@@ -27,23 +27,30 @@ REPORT = "Technical report, "  # before an institution
 
 def cite(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
     """BibTeX entries, then a sentence that uses them."""
+    methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
+    datasets = sorted({cell.dataset for cell in leaderboard.cells})
+    entries, keys = references(papers(methods, datasets, registry))
+    return "\n\n".join([*entries, _sentence(leaderboard, registry, keys)])
+
+
+def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, str]]:
+    """BibTeX entries for kdbench and each of the papers, and the papers' keys by what they are of."""
     keys: dict[str, tuple[str, Paper]] = {}
     entries = [_software()]
-    for name, paper in papers(leaderboard, registry).items():
+    for name, paper in found.items():
         if paper is not None:
             key = next((k for k, p in keys.values() if p == paper), None)
             if key is None:
                 key = _unused(_key(paper), {k for k, _ in keys.values()})
                 entries.append(_entry(key, paper))
             keys[name] = key, paper
-    return "\n\n".join([*entries, _sentence(leaderboard, registry, {name: key for name, (key, _) in keys.items()})])
+    return entries, {name: key for name, (key, _) in keys.items()}
 
 
-def papers(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> dict[str, Paper | None]:
-    """The paper of every method, dataset and dataset variant in the tables; None where there is none to cite."""
-    methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
+def papers(methods: Iterable[str], datasets: Iterable[str], registry: Mapping[str, Any]) -> dict[str, Paper | None]:
+    """The paper of every method, dataset and dataset variant; None where there is none to cite."""
     found = {name: registry[name].paper if name in registry else None for name in methods}
-    for dataset in sorted({cell.dataset for cell in leaderboard.cells}):
+    for dataset in datasets:
         try:
             parsed = catalog.parse(dataset)
         except UserError:

@@ -4,8 +4,10 @@ import sys
 
 import pytest
 from imaginary import record, spec
+from matrices import job, smoke, teacher_job
 
 from kdbench import cli
+from kdbench.run import run_job
 from kdbench.store import Store
 
 PLUGIN = '''from kdbench.method import Method
@@ -77,3 +79,24 @@ def test_a_folder_without_records_is_one_line_and_exit_code_2(kdbench, tmp_path,
     code, out, err = kdbench(command, tmp_path / "absent")
     assert (code, out) == (2, "") and "no records here" in err and len(err.splitlines()) == 1
     assert not (tmp_path / "absent").exists()
+
+
+def test_card_prints_the_card_of_a_run_named_by_the_beginning_of_its_id(kdbench, folder):
+    run = spec("kd", temperature=8.0, dataset="mnist5k").id
+    code, out, _ = kdbench("card", folder, run[:10])
+    assert code == 0 and out.startswith("---\n") and f"| {run} " in out
+
+
+@pytest.mark.parametrize("arguments", [("card",), ("export", "--out", "student")])
+def test_an_unknown_run_is_one_line_and_exit_code_2(kdbench, folder, arguments):
+    code, out, err = kdbench(arguments[0], folder, "nothing", *arguments[1:])
+    assert (code, out) == (2, "") and "no single run 'nothing' among 2" in err and len(err.splitlines()) == 1
+
+
+def test_export_writes_a_folder_with_weights_and_card(kdbench, tmp_path, cache):
+    run_job(teacher_job(smoke("ce"), cache))
+    run = run_job(job(smoke("kd"), tmp_path / "runs", cache, "kd"))
+    code, out, _ = kdbench("export", tmp_path / "runs", run.run_id[:8], "--out", tmp_path / "new" / "student")
+    assert code == 0 and "logits differ by at most 0 on 256 test images" in out
+    assert (tmp_path / "new" / "student" / "README.md").read_text().startswith("---\n")
+    assert (tmp_path / "new" / "student" / "model.safetensors").exists()

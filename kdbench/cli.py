@@ -144,7 +144,7 @@ def profile(
     out: Out = None,
     device: Annotated[Device, typer.Option(help="what to measure on")] = Device.cpu,
     plugin: Plugins = None,
-    steps: Annotated[int, typer.Option(min=2, help="training steps in a pass, drawn from all parts of a run")] = 30,
+    steps: Annotated[int, typer.Option(min=2, help="training steps in a pass, drawn from all parts of a run")] = 20,
     repeats: Annotated[int, typer.Option(min=1, help="passes, and turns of the networks in use")] = 7,
     watts: Annotated[float, typer.Option(
         help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,

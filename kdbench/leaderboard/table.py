@@ -346,9 +346,11 @@ def _statement(folder: Path, runs: list[Run], problems: list[Problem], cells: tu
     for run in students:
         if run.method_digest:
             versions[run.method].add(run.method_digest)
+    for profile in (cost.profile for cell in cells for cost in cell.costs if cost.profile.subject == "method"):
+        versions[profile.spec.method].add(profile.method_digest)
     for method, digests in sorted(versions.items()):
         if len(digests) > 1:
-            yield (f"Mixed: the runs of {method} were made by {len(digests)} versions of its source "
+            yield (f"Mixed: the runs and profiles of {method} were made by {len(digests)} versions of its source "
                    f"({', '.join(sorted(d[:8] for d in digests))}).")
     others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
     if withheld := sum(row.comparison is None for row in others):

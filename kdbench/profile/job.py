@@ -19,7 +19,7 @@ from kdbench.store import Problem, Status
 class Settings:
     """How much is measured."""
 
-    steps: int = 30     # training steps in a pass
+    steps: int = 20     # training steps in a pass
     repeats: int = 7    # passes, and turns of the networks in use
     watts_per_core: float = WATTS_PER_CORE  # of an estimate of energy
 

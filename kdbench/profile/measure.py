@@ -129,7 +129,6 @@ def freeze_warm(network: Network, stream: BatchStream) -> Network:
     if layers:
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
-            layer.reset_running_stats()
             layer.momentum = None  # an average over all batches
         network.train()
         for _, batch in zip(range(STATISTICS_BATCHES), stream.epoch(0), strict=False):

@@ -78,6 +78,9 @@ def test_csv_and_json_name_the_source_of_energy(folder):
     assert (rows["kd"]["training_energy_source"], rows["kd"]["use_energy_source"]) == ("rapl", "estimate")
     assert (rows["ce"]["training_energy_source"], rows["ce"]["use_energy_source"]) == ("estimate", "estimate")
     assert rows["at"]["training_energy_source"] is None
+    write_profile(folder, KD.model_copy(update={"energy_source": "rapl", "deployment": comparison()}))
+    rows = {row["method"]: row for row in json.loads(render(build(folder, REGISTRY), "json"))["rows"]}
+    assert rows["kd"]["use_energy_source"] == "rapl"  # it deploys a network of its own
     table = {line["method"]: line for line in csv.DictReader(io.StringIO(render(leaderboard, "csv")))}
     assert table["kd"]["training_energy_source"] == "rapl"
     assert float(table["kd"]["training_energy_joules_mean"]) == pytest.approx(30)
@@ -188,3 +191,10 @@ def test_methods_are_named_with_the_hyperparameters_that_are_not_their_defaults(
     (-12.34, "-12.3"), (0, "0")])
 def test_figures_have_three_digits_or_more(value, text):
     assert figure(value) == text
+
+
+def test_a_profile_by_another_version_of_a_method_s_source_is_told(folder):
+    assert not any("Mixed" in line for line in build(folder, REGISTRY).statement)
+    write_profile(folder, KD.model_copy(update={"method_digest": "b" * 64}))
+    (line,) = [line for line in build(folder, REGISTRY).statement if "Mixed" in line]
+    assert "profiles of kd were made by 2 versions of its source (aaaaaaaa, bbbbbbbb)" in line

@@ -196,7 +196,7 @@ def test_mixed_suites_and_versions_of_a_method_are_told(folder):
     Store(folder).write(record(spec("kd", 3), .85, method_digest="b" * 64, suite="other"))
     statement = build(folder, REGISTRY).statement
     assert statement[0] == "10 runs of 2 suites (other, tiny): 1 diverged, 1 missing, 8 ok."
-    assert "Mixed: the runs of kd were made by 2 versions of its source (aaaaaaaa, bbbbbbbb)." in statement
+    assert "Mixed: the runs and profiles of kd were made by 2 versions of its source (aaaaaaaa, bbbbbbbb)." in statement
 
 
 def test_a_folder_without_records_is_a_user_error(tmp_path):

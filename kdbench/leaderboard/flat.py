@@ -9,6 +9,7 @@ from typing import Any
 from kdbench.leaderboard.classes import Comparison
 from kdbench.leaderboard.costs import energy_source
 from kdbench.leaderboard.ranking import rank
+from kdbench.leaderboard.reported import of_row
 from kdbench.leaderboard.statistics import Estimate
 from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
 from kdbench.leaderboard.tables import MOST_AFFECTED, affected, class_name
@@ -27,6 +28,9 @@ def flat_row(cell: Cell, row: Row) -> dict[str, Any]:
         "failures": [{"seed": f.seed, "status": f.status, "reason": f.reason} for f in row.failures],
         **_flat_estimate("test_accuracy", row.estimate("test_accuracy")),
     }
+    published = of_row(cell, row)
+    flat |= {"reported_test_accuracy": published.accuracy if published else None,
+             "reported_by": published.source if published else None}
     for name in REFERENCES:
         flat |= _flat_estimate(f"difference_to_{name}", row.differences.get(name))
         wins = row.wins.get(name)

@@ -15,8 +15,9 @@ from kdbench.leaderboard.details import Details
 from kdbench.leaderboard.html import anchor, dot, facts, figure, file, items, link, table, wide
 from kdbench.leaderboard.plots import Plot
 from kdbench.leaderboard.ranking import rank
+from kdbench.leaderboard.reported import of_row
 from kdbench.leaderboard.table import REFERENCE, Cell, Leaderboard, Row
-from kdbench.leaderboard.tables import NONE, Table, across_table, cell_tables, interval, legend, title
+from kdbench.leaderboard.tables import NONE, Table, across_table, cell_tables, interval, legend, number, title
 from kdbench.metrics import METRICS
 from kdbench.registry import FAMILIES, MethodInfo
 
@@ -101,14 +102,15 @@ def _select(name: str, label: str, choices: Mapping[str, str], everything: str) 
 def _all_rows(leaderboard: Leaderboard) -> str:
     shown = [name for name in METRICS if any(name in row.metrics for cell in leaderboard.cells for row in cell.rows)]
     shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
+    extra = _reported_data(leaderboard)
     header = "".join([
         f'<th scope="col" class="text">method</th><th scope="col">vs {REFERENCE}, points</th>',
         *(f'<th scope="col"{_metric_data(name)} title="{escape(METRICS[name].definition)}">{escape(_header(name))}</th>'
           for name in shown),
-        '<th scope="col">seeds</th>',
+        f'<th scope="col">seeds</th><th scope="col"{extra}>reported accuracy, %</th>',
         *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "pair", "dataset", "without a result")),
     ])
-    body = "".join(_row(cell, row, shown) for cell in leaderboard.cells for row in cell.rows)
+    body = "".join(_row(cell, row, shown, extra) for cell in leaderboard.cells for row in cell.rows)
     return wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
                 f"sorts.</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
 
@@ -122,14 +124,22 @@ def _header(name: str) -> str:
     return f"{METRICS[name].title}, {unit}" if unit else METRICS[name].title
 
 
-def _row(cell: Cell, row: Row, shown: Sequence[str]) -> str:
+def _reported_data(leaderboard: Leaderboard) -> str:
+    """Of a column that is there only if somebody published a figure for one of the rows."""
+    return "" if any(of_row(cell, row) for cell in leaderboard.cells for row in cell.rows) else " hidden"
+
+
+def _row(cell: Cell, row: Row, shown: Sequence[str], extra: str) -> str:
+    published = of_row(cell, row)
+    source = f' title="{escape(published.source)}; {escape(published.differs)}"' if published else ""
     data = f'data-family="{escape(row.family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
     return (
         f'<tr {data}><th scope="row" class="text">{dot(row.family)}{link(f"method-{row.method}", row.label)}</th>'
         f"<td>{figure(_vs(row))}</td>"
         + "".join(f"<td{_metric_data(name)}>{figure(_measured(cell, row, name))}</td>" for name in shown)
-        + f"<td>{len(row.seeds)}</td>"
+        + f"<td>{len(row.seeds)}</td><td{extra}{source}>"
+        + (number(published.accuracy, "share") if published else "") + "</td>"
         + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
         + f'<td class="text note">{escape(failures)}</td></tr>'
     )

@@ -1,6 +1,7 @@
 """The tables that a reader sees, as text in rows and columns; Markdown, LaTeX and HTML only set them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from kdbench.data import catalog
@@ -8,6 +9,7 @@ from kdbench.errors import UserError
 from kdbench.leaderboard.classes import ClassChange, Comparison
 from kdbench.leaderboard.costs import cost_tables
 from kdbench.leaderboard.ranking import Ranking, tied_with_best
+from kdbench.leaderboard.reported import reported
 from kdbench.leaderboard.statistics import Estimate
 from kdbench.leaderboard.table import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.leaderboard.text import NONE, Table
@@ -30,7 +32,7 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     name = title(cell, leaderboard)
     header = ["method", "family", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
-    tables = [Table(name, header, _lines(cell), 2, _best(cell))]
+    tables = [_with_reported(cell, Table(name, header, _lines(cell), 2, _best(cell)))]
     if any(row.comparison for row in cell.rows):
         tables += [_class_table(cell, name), _affected_table(cell, name)]
     tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
@@ -70,6 +72,26 @@ def _lines(cell: Cell) -> list[list[str]]:
     return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "",
              *(number(teacher.metrics.get(name), METRICS[name].unit) if name else ""
                for name in ("test_accuracy", None, None, *COLUMNS[1:]))], *lines]
+
+
+def _with_reported(cell: Cell, table: Table) -> Table:
+    """The table with published figures beside the measured ones, where there are any."""
+    known = reported(cell)
+    methods = ["" if row.hyperparameters else row.method for row in cell.rows]
+    if cell.teacher:
+        methods.insert(0, "teacher")
+    if not set(methods) & set(known):
+        return table
+    sources = list(dict.fromkeys(known[method].source for method in methods if method in known))
+    place = table.header.index(METRICS["test_accuracy"].header) + 1
+    said = [f"{number(known[method].accuracy, 'share')} [{sources.index(known[method].source) + 1}]"
+            if method in known else "" for method in methods]
+    differs = {one.source: one.differs for one in known.values()}
+    return replace(
+        table, header=[*table.header[:place], "reported", *table.header[place:]],
+        lines=[[*line[:place], value, *line[place:]] for line, value in zip(table.lines, said, strict=True)],
+        notes=(*table.notes, *(f"reported [{place}]: {source}; {differs[source]}, with teachers of their own, and "
+                               "maybe at the best epoch." for place, source in enumerate(sources, 1))))
 
 
 def _seeds(row: Row) -> str:

@@ -144,17 +144,36 @@ def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboar
         runs.append(_missing(wanted, damaged))
     if not runs and not problems:
         raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
+    runs, repeats = _without_repeats(runs, store)
     registry = Registry() if registry is None else registry
     reader = _Reader(store)
     costs, cost_problems = read_costs(store, registry)
     cells = _cells(runs, specs, registry, reader, costs)
-    problems += [*plan_problems, *reader.problems, *cost_problems]
+    problems += [*plan_problems, *repeats, *reader.problems, *cost_problems]
     return Leaderboard(
         cells=cells,
         suites=tuple(sorted({run.suite for run in runs})),
         statement=tuple(_statement(folder, runs, problems, cells)),
         hash=_hash(runs, costs, problems),
     )
+
+
+def _without_repeats(runs: Iterable[Run], store: Store) -> tuple[list[Run], list[Problem]]:
+    """Runs that differ only in how a number is written (4 or 4.0, after a method changed its type) would share a row
+    and a seed: of those one is used, a finished one if there is one."""
+    kept: dict[tuple, Run] = {}
+    repeats = []
+    for run in sorted(runs, key=lambda run: (run.status != "ok", run.run_id)):
+        first = kept.setdefault((run.cell, run.role, *_group(run), run.seed), run)
+        if first is not run:
+            repeats.append(Problem(store.record_path(run.run_id), f"it repeats run {first.run_id}: the same method, "
+                                                                  "hyperparameters and seed"))
+    return list(kept.values()), repeats
+
+
+def _group(run: Run) -> tuple:
+    """What the runs of a row share within their cell."""
+    return run.method, run.self_teacher, *sorted(run.hyperparameters.items())
 
 
 def _hash(runs: Iterable[Run], costs: Iterable[Cost], problems: Iterable[Problem]) -> str:
@@ -275,7 +294,7 @@ def _teacher(spec: dict[str, Any] | None, teachers: Mapping[str, Run], students:
 def _rows(runs: list[Run], registry: Mapping[str, Any], read: Read) -> tuple[Row, ...]:
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.method, run.seed, run.run_id)):
-        groups[run.method, run.self_teacher, *sorted(run.hyperparameters.items())].append(run)
+        groups[_group(run)].append(run)
     members = list(groups.values())
     references = {name: group for group in members for name in REFERENCES if _is_default(group[0], name, registry)}
     reference = references.get(REFERENCE, [])

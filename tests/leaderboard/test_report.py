@@ -1,6 +1,9 @@
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -68,6 +71,26 @@ def test_a_report_is_every_table_the_page_and_each_plot_twice(folder):
 
 def test_the_same_records_give_the_same_bytes(folder):
     assert report_files(folder, REAL) == report_files(folder, REAL)
+
+
+def test_the_order_in_which_records_are_read_changes_no_byte(folder, monkeypatch):
+    for seed in range(2, 5):  # as many runs of each machine: a tie
+        Store(folder).write(record(spec("kd", seed), .9, **{**details_of(.9), "environment": {"cores": seed}}))
+    before = report_files(folder, REAL)
+    for name in ("summaries", "scan"):
+        turned = list(getattr(Store(folder), name)())[::-1]
+        monkeypatch.setattr(Store, name, lambda self, found=turned: iter(found))
+    assert report_files(folder, REAL) == before
+
+
+@pytest.mark.slow
+def test_another_process_with_other_hashes_writes_the_same_bytes(folder, tmp_path):
+    written = []
+    for hashes in ("1", "2"):
+        subprocess.run([sys.executable, "-m", "kdbench.cli", "report", folder], check=True, capture_output=True,
+                       env={**os.environ, "PYTHONHASHSEED": hashes})
+        written.append({path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()})
+    assert written[0] == written[1] and len(written[0]) > 20
 
 
 def test_check_tells_what_is_missing_changed_or_out_of_date(folder, undrawn):

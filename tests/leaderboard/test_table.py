@@ -191,6 +191,45 @@ def test_damaged_and_foreign_files_are_named_and_not_used(folder):
     assert rows(folder)["kd"].seeds == (0, 1, 2) and rows(folder)["ce"].seeds == (0, 1)
 
 
+def test_a_copy_of_a_record_under_another_name_is_told_and_counts_once(folder):
+    store, run = Store(folder), spec("kd", 0)
+    store.record_path("0" * 16).write_bytes(store.record_path(run.id).read_bytes())
+    statement = build(folder, REGISTRY).statement
+    assert f"Not used: records/{'0' * 16}.json: the file is named otherwise than its run id, {run.id}." in statement
+    assert statement[0].startswith("9 runs of 1 suite (tiny)") and rows(folder)["kd"].seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("status", ["ok", "crashed"])
+def test_runs_that_differ_only_in_how_a_number_is_written_count_once(folder, status):
+    again = spec("kd", 0).model_copy(update={"hyperparameters": {"temperature": 4}})  # the others have 4.0
+    assert again.id != spec("kd", 0).id
+    Store(folder).write(record(again, .5, status=status))
+    board = build(folder, REGISTRY)
+    used, unused = spec("kd", 0).id, again.id
+    if status == "ok":
+        used, unused = sorted((used, unused))
+    assert (f"Not used: records/{unused}.json: it repeats run {used}: the same method, hyperparameters and seed."
+            in board.statement)
+    kd = next(row for row in board.cells[0].rows if row.method == "kd")
+    assert kd.seeds == (0, 1, 2) and kd.runs[0] == used and kd.failures == ()
+
+
+def test_records_of_another_protocol_are_kept_apart(folder):
+    other = spec("kd", 0).model_copy(update={"protocol": 2})
+    Store(folder).write(record(other, .99))
+    cells = build(folder, REGISTRY).cells
+    assert sorted(len(cell.rows) for cell in cells) == [1, 3]
+    assert "protocol=2" in render(build(folder, REGISTRY), "md")
+
+
+def test_a_folder_of_damaged_records_alone_says_so_and_gives_no_table(tmp_path):
+    Store(tmp_path).write(record(spec(), .5))
+    Store(tmp_path).record_path(spec().id).write_bytes(b"")
+    board = build(tmp_path, REGISTRY)
+    assert board.cells == () and any("Not used: records/" in line for line in board.statement)
+    assert "Not used" in render(board, "md")
+
+
 def test_mixed_suites_and_versions_of_a_method_are_told(folder):
     assert "Mixed" not in "\n".join(build(folder, REGISTRY).statement)
     Store(folder).write(record(spec("kd", 3), .85, method_digest="b" * 64, suite="other"))

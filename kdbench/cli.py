@@ -67,7 +67,7 @@ def main() -> None:
             raise
         _fail(error.format_message())
     if code == INTERRUPTED:
-        print("\ninterrupted; the same command continues", file=sys.stderr)
+        print("\ninterrupted; `kdbench run` continues where it was stopped", file=sys.stderr)
     sys.exit(code)
 
 

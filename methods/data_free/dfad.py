@@ -14,8 +14,8 @@ class DFAD(Method):
 
     One step is `student_steps` updates of the student, each on new images, then one of the generator, as in the
     authors' code (paper: k = 5). Latent size and the plain L1 are the authors' for MNIST; their generator's weaker
-    -log(1 + L1) is for segmentation alone. Ours, for short runs: the generator's rate is a tenth of theirs, so that the
-    student can follow, and the student's is `student_scale` times the recipe's, since the L1 of K classes has a
+    -log(1 + L1) is for segmentation alone. Ours, for short runs: the generator's rate is a twentieth of theirs, so that
+    the student can follow, and the student's is `student_scale` times the recipe's, since the L1 of K classes has a
     gradient of 1/K.
     """
 
@@ -29,7 +29,7 @@ class DFAD(Method):
     ranges = {"generator_lr": (1e-5, 1e-1), "student_steps": (1, 20), "latent_dim": (8, 1024),
               "width": (1, 512), "student_scale": (0.01, 100.0)}
 
-    def __init__(self, ctx, *, generator_lr: float = 1e-4, student_steps: int = 5,
+    def __init__(self, ctx, *, generator_lr: float = 5e-5, student_steps: int = 5,
                  latent_dim: int = 100, width: int = 16, student_scale: float = 4.0):
         super().__init__(ctx)
         self.student_scale, self.generator_lr, self.student_steps = student_scale, generator_lr, student_steps

@@ -59,6 +59,7 @@ def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
             "Class-Balanced Loss Based on Effective Number of Samples"} <= titles
     assert entries["kdbench"]["version"] == __version__
     assert entries["hinton2015distilling"]["eprint"] == "1503.02531"
+    assert r"(variants: +longtail~\cite{cui2019class}, +skew~\cite{wang2020towards})" in cite(leaderboard, registry)
     for entry in entries.values():
         assert entry["author"] and entry["title"] and entry["year"].isdigit()
         needed = {"inproceedings": "booktitle", "article": "journal", "techreport": "institution"}

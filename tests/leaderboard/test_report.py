@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from imaginary import REGISTRY, record, spec
+from imaginary import REGISTRY, record, spec, teacher_spec
 
 from kdbench.errors import UserError
 from kdbench.leaderboard import build, report
@@ -105,6 +105,15 @@ def test_check_tells_what_is_missing_changed_or_out_of_date(folder, undrawn):
     assert len(check_report(folder, REAL)) == 5
 
 
+def test_another_matplotlib_s_drawing_of_the_same_records_is_no_complaint(folder, undrawn, monkeypatch):
+    write_report(folder, REAL)
+    other = Plot("old", f"A plot {SCRIPT}", "What it shows", b"<svg>other</svg>", b"other")
+    monkeypatch.setattr(report, "plots", lambda leaderboard, details: [other])
+    assert check_report(folder, REAL) == []
+    (folder / "plots" / "old.png").unlink()
+    assert check_report(folder, REAL) == [f"{folder / 'plots' / 'old.png'}: missing"]
+
+
 def test_plots_of_an_earlier_report_are_removed_and_other_files_stay(folder, undrawn):
     (folder / "plots").mkdir()
     (folder / "plots" / "older.svg").touch()
@@ -197,6 +206,58 @@ def test_the_page_says_what_each_metric_is_where_the_runs_were_made_and_what_was
     assert "Bee, 2020. A Title. ICLR." in text and "loss = 1" in text
 
 
+def test_a_filter_is_there_only_where_there_is_a_choice(folder, undrawn):
+    assert [select["name"] for select in page(folder).all("select")] == ["family", "metric"]
+    Store(folder).write(record(spec("kd", 0, dataset="clothes"), .5))
+    assert [select["name"] for select in page(folder).all("select")] == ["family", "dataset", "metric"]
+
+
+def test_the_head_counts_what_stands_behind_the_tables(folder, undrawn):
+    text = page(folder).text
+    assert "methods3pairs1datasets1finished runs4" in text  # at has one run, which diverged
+    assert f"results{build(folder, REGISTRY).hash[:16]}" in text
+
+
+def test_the_main_table_begins_with_the_figures_that_matter(folder, undrawn):
+    text = page(folder).text
+    assert "methodvs ce, pointstest accuracy, %agreement, %" in text and "seedsreported accuracy, %family" in text
+
+
+def test_what_all_runs_share_is_told_once_and_what_differs_by_line(folder, undrawn):
+    assert "Where the runs differ" not in page(folder).text
+    for seed in (7, 8):
+        Store(folder).write(record(spec("kd", seed), .8, environment={"python": "3.11", "cores": 4}))
+    text = page(folder).text
+    assert text.count("python3.11") == 1
+    assert "Where the runs differrunscores4224" in text  # 4 runs on 2 cores, 2 runs on 4
+
+
+def test_names_that_no_address_could_hold_are_linked_and_shown(folder, undrawn):
+    Store(folder).write(record(spec('100% "odd" <x>'), .5, environment={"cpu": "a <b>CPU</b>"}))
+    found = page(folder)
+    assert {"href": "#method-100%25%20%22odd%22%20%3Cx%3E"} in found.all("a")
+    assert 'method-100% "odd" <x>' in {details["id"] for details in found.all("details")}
+    assert found.all("b") == [] and "a <b>CPU</b>" in found.text
+
+
+def test_markup_in_a_paper_s_address_or_a_machine_s_name_is_shown_as_text(folder, undrawn):
+    paper = Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR", doi='10/"><b>x</b>')
+    registry = {**REAL, "kd": SimpleNamespace(**{**vars(REAL["kd"]), "paper": paper})}
+    for seed in range(2):
+        for method in ("ce", "kd"):
+            Store(folder).write(record(spec(method, seed), .8, environment={"cpu": "a <b>CPU</b>"}))
+    found = page(folder, registry)
+    assert found.all("b") == [] and "a <b>CPU</b>" in found.text
+
+
+def test_the_teacher_s_row_is_set_apart(folder, undrawn):
+    Store(folder).write(record(teacher_spec(), .9, role="teacher"))
+    files = report_files(folder, REAL)
+    assert any(row.get("class") == "teacher" for row in page(folder).all("tr"))
+    assert "& 90.00 &" in next(line for line in files["leaderboard.tex"].decode().splitlines()
+                               if line.endswith(r"\\ \midrule"))
+
+
 # What the plots show.
 
 def test_the_pareto_front_is_what_nothing_cheaper_beats():
@@ -236,6 +297,7 @@ def test_latex_tables_are_booktabs_with_every_special_character_escaped(folder, 
     assert r"my\_own (temperature=50) & data\_free & 1 & 50.00 $\pm$ n/a" in text
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 1
     header = next(line for line in text.splitlines() if line.startswith("method &"))
+    assert r"\begin{tabular}{llrrrrrr}" in text
     body = [line for line in text.splitlines() if line.endswith((r"\\", r"\\ \midrule"))]
     assert {line.count("&") for line in body} == {header.count("&")}
     assert "& $-$30.00 $\\pm$ n/a &" in next(line for line in body if "temperature=50" in line)  # a minus, no hyphen

@@ -1,3 +1,5 @@
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,10 +17,10 @@ class DeepInversion(Method):
              TV = sum over four directions of the L2 norm of the differences of neighbouring pixels
     student: temperature^2 KL(teacher || student)
 
-    The first `synthesis` of the steps make images, `updates` updates of one batch each; when a batch has had
-    `iterations` of them, or a longer equal share where `bank_size` images are enough, it is put aside and the next one
-    starts from noise. The other steps are one update of the student each. The jitter by up to two pixels is the
-    paper's. After each update the images are clipped to what pixels can be, as in the authors' code for ImageNet.
+    The first steps, up to a share `synthesis` of all, make images, `updates` updates of one batch each; when a batch
+    has had `iterations` of them it is put aside and the next one starts from noise, until there are `bank_size` images.
+    The other steps are one update of the student each. The jitter by up to two pixels is the paper's. After each update
+    the images are clipped to what pixels can be, as in the authors' code for ImageNet.
 
     The paper gives a batch for CIFAR-10 2000 iterations, at a rate of 0.05 and with feature 10. Ours are fewer, for
     short runs, in which that weight drowns the class: hence 0.3 and a rate of 0.2. This is DeepInversion without the
@@ -45,8 +47,9 @@ class DeepInversion(Method):
         self.feature, self.variation, self.l2 = feature, variation, l2
         self.image_lr, self.updates, self.jitter, self.temperature = image_lr, updates, jitter, temperature
         self.steps = ctx.epochs * ctx.steps_per_epoch
-        self.synthesis_steps = max(1, round(synthesis * self.steps))
-        self.batches = max(1, min(self.synthesis_steps * updates // iterations, bank_size // ctx.batch_size))
+        longest = max(1, round(synthesis * self.steps))
+        self.batches = max(1, min(longest * updates // iterations, bank_size // ctx.batch_size))
+        self.synthesis_steps = min(longest, math.ceil(self.batches * iterations / updates))
         self.images = nn.Parameter(self.noise())
         self.register_buffer("bank", torch.zeros(self.batches, *self.images.shape))
 

@@ -139,10 +139,12 @@ def test_images_are_shifted_both_ways():
     assert seen == {(i, j) for i in (1, 2, 3) for j in (1, 2, 3)}
 
 
-def test_enough_images_get_longer_updates_instead_of_more_images():
-    method = trainer(DeepInversion, synthesis=0.5, updates=10, iterations=1, bank_size=16).method
+def test_once_there_are_enough_images_the_student_has_the_other_steps():
+    method = trainer(DeepInversion, synthesis=0.5, updates=10, iterations=15, bank_size=16).method
     assert method.batches == 2 and len(method.bank) * method.bank.shape[1] == 16
-    assert trainer(DeepInversion, synthesis=0.5, updates=1, iterations=1000).method.batches == 1
+    assert method.steps == 12 and method.synthesis_steps == 3
+    few = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=1000).method
+    assert few.batches == 1 and few.synthesis_steps == 6
 
 
 def test_the_student_learns_the_teachers_answers_to_the_bank():

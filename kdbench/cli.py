@@ -16,7 +16,7 @@ import typer
 from kdbench import __version__, results_cli
 from kdbench.errors import UserError
 from kdbench.profile.energy import WATTS_PER_CORE
-from kdbench.results_cli import Plugins
+from kdbench.results_cli import Device, Plugins
 
 if TYPE_CHECKING:
     from kdbench.suite import Plan
@@ -45,11 +45,6 @@ class Things(StrEnum):
     datasets = "datasets"
     suites = "suites"
     metrics = "metrics"
-
-
-class Device(StrEnum):
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 def main() -> None:
@@ -191,43 +186,6 @@ def _plan(suite: str, plugins: Iterable[Path] | None, cache: Path, **selection: 
 
 for command in results_cli.COMMANDS:
     app.command()(command)
-
-
-@app.command()
-def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
-) -> None:
-    """Compute the metrics of finished runs anew from their saved predictions, without training."""
-    from kdbench.metrics.evaluate import evaluate
-
-    result = evaluate(folder)
-    print(f"{result.changed} records changed, {result.unchanged} as they were")
-    if result.problems:
-        print("\n".join(f"not evaluated: {problem}" for problem in result.problems), file=sys.stderr)
-        raise typer.Exit(1)
-
-
-@app.command()
-def attack(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")],
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="run ids; by default all")] = None,
-    device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
-    plugin: Plugins = None,
-) -> None:
-    """Add accuracy under AutoAttack to the records of finished runs; needs the extra kdbench[attack]."""
-    from kdbench.attack import attack, need_package
-
-    need_package()
-    import torch
-
-    from kdbench.folders import cache_folder
-    from kdbench.registry import Registry
-
-    result = attack(folder, runs or (), Registry(plugin or ()), cache_folder(), torch.device(device.value), say=print)
-    print(f"{result.added} records changed, {result.before} had the figure before")
-    if result.problems:
-        print("\n".join(f"not attacked: {problem}" for problem in result.problems), file=sys.stderr)
-        raise typer.Exit(1)
 
 
 @app.command(name="list")

@@ -1,5 +1,7 @@
 """The commands that read a folder of results: parse, call, print."""
 
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +12,11 @@ from kdbench.registry import Registry
 
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a file with a method of yours")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")]
+
+
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class Format(StrEnum):
@@ -96,4 +103,39 @@ def export(
         print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
 
 
-COMMANDS = (leaderboard, report, cite, card, export)
+def evaluate(folder: Folder) -> None:
+    """Compute the metrics of finished runs anew from their saved predictions, without training."""
+    from kdbench.metrics.evaluate import evaluate
+
+    result = evaluate(folder)
+    print(f"{result.changed} records changed, {result.unchanged} as they were")
+    _tell("not evaluated", result.problems)
+
+
+def attack(
+    folder: Folder,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="run ids; by default all")] = None,
+    device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
+    plugin: Plugins = None,
+) -> None:
+    """Add accuracy under AutoAttack to the records of finished runs; needs the extra kdbench[attack]."""
+    from kdbench.attack import attack, need_package
+
+    need_package()
+    import torch
+
+    from kdbench.folders import cache_folder
+
+    result = attack(folder, runs or (), Registry(plugin or ()), cache_folder(), torch.device(device.value), say=print)
+    print(f"{result.added} records changed, {result.before} had the figure before")
+    _tell("not attacked", result.problems)
+
+
+def _tell(what: str, problems: Sequence[str]) -> None:
+    """What went wrong, and exit code 1, if anything did."""
+    if problems:
+        print("\n".join(f"{what}: {problem}" for problem in problems), file=sys.stderr)
+        raise typer.Exit(1)
+
+
+COMMANDS = (leaderboard, report, cite, evaluate, card, export, attack)

@@ -28,9 +28,9 @@ def measure(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: LocalPool,
     if not jobs:
         return []
     profiles = []
-    if (load := os.getloadavg()[0]) > BUSY:
-        say(f"note: the load average is {load:.1f}: times are noisy while something else runs")
     with Store(jobs[0].out).lock():
+        if (load := os.getloadavg()[0]) > BUSY:
+            say(f"note: the load average is {load:.1f}: times are noisy while something else runs")
         for job in (job for job in jobs if job.id in reasons):
             profiles.append(job.fail("inapplicable", reasons[job.id]))
             say(f"n/a  {job}: {reasons[job.id]}")

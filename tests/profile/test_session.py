@@ -27,7 +27,7 @@ def test_a_plan_gives_each_pair_once_and_then_its_methods(tmp_path, cache):
 
 
 def test_methods_are_measured_one_at_a_time_and_those_that_fail_are_told(tmp_path, cache):
-    steps, said = tmp_path / "steps", []
+    steps, said, teachers = tmp_path / "steps", [], sorted((cache / "teachers").glob("*/*"))
     trouble = f"open({str(steps)!r}, 'a').write(f'{{os.getpid()}}\\n')"
     files = [plugin(tmp_path, trouble, "first"), plugin(tmp_path, trouble, "second"),
              plugin(tmp_path, "os._exit(3)", "gone"), plugin(tmp_path, name="unfit")]
@@ -46,7 +46,7 @@ def test_methods_are_measured_one_at_a_time_and_those_that_fail_are_told(tmp_pat
     pids = steps.read_text().split()
     assert len(list(groupby(pids))) == len(set(pids)) == 2
     assert {read_profile(tmp_path / "out", p.run_id).spec.method for p in found.values()} == found.keys()
-    assert not (tmp_path / "out" / "records").exists() and not (cache / "teachers" / "records").exists()
+    assert not (tmp_path / "out" / "records").exists() and sorted((cache / "teachers").glob("*/*")) == teachers
     assert any("FAILED" in line and "exit code 3" in line for line in said)
     assert any("n/a" in line and "too few stages" in line for line in said)
     assert any("[3/3]" in line for line in said)

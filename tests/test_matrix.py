@@ -124,7 +124,15 @@ def test_runs_of_a_changed_method_are_told_and_redone_on_request(tmp_path, cache
     assert records["mine"].method_digest == changed.methods["mine"].digest
 
 
-def test_stopping_the_matrix_ends_its_processes(tmp_path, cache):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, even where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_stopping_the_matrix_ends_its_processes(tmp_path, cache, interruptible):
     plan = smoke("slow", plugins=[plugin(tmp_path, f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); "
                                                    "time.sleep(600)", "slow")])
     threading.Thread(target=_interrupt_once_there, args=(tmp_path / "pid",), daemon=True).start()

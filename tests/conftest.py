@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 import torch
@@ -13,3 +14,23 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("KDBENCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def kdbench(monkeypatch, capsys, tmp_path):
+    """Calls the command line in this process; gives its exit code, standard output and standard error."""
+    from kdbench import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["kdbench", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

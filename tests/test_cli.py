@@ -11,7 +11,6 @@ from leaderboard.imaginary import spec
 from matrices import plugin
 from profiles import profile, training
 
-from kdbench import cli
 from kdbench.store import Store
 
 SUITE = """
@@ -24,24 +23,6 @@ batch_size = 32
 image_size = 16
 lr = 0.1
 """
-
-
-@pytest.fixture
-def kdbench(monkeypatch, capsys, tmp_path):
-    """Calls the command line; gives its exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["kdbench", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 def toml(folder, text=SUITE):

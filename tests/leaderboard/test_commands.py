@@ -1,12 +1,10 @@
 """The commands that read a folder of results."""
 
-import sys
 
 import pytest
 from imaginary import record, spec
 from matrices import job, smoke, teacher_job
 
-from kdbench import cli
 from kdbench.run import run_job
 from kdbench.store import Store
 
@@ -22,18 +20,6 @@ class Mine(Method):
     def __init__(self, ctx, *, temperature: float = 8.0):
         super().__init__(ctx)
 '''
-
-
-@pytest.fixture
-def kdbench(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["kdbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

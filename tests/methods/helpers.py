@@ -73,6 +73,27 @@ def moved(method: Method, before: dict[str, Tensor]) -> set[str]:
     return {name for name, parameter in method.named_parameters() if not torch.equal(parameter, before[name])}
 
 
+def moved_by_each(trainer: Trainer, batch: Batch | None = None) -> dict[str, set[str]]:
+    """By optimizer, the parameters that it alone moves, with the gradients that a step leaves it."""
+    held = {}
+    for name, optimizer in trainer.optimizers.items():
+        optimizer.step, held[name] = (lambda: None), optimizer.step
+    start = snapshot(trainer.method)
+    trainer.method.step(batch, trainer.optimizers)
+    assert not moved(trainer.method, start)
+    found = {}
+    for name, step in held.items():
+        before = snapshot(trainer.method)
+        step()
+        found[name] = moved(trainer.method, before)
+    return found
+
+
+def named(method: Method, prefix: str) -> set[str]:
+    """The names of the parameters that begin with the prefix."""
+    return {name for name, _ in method.named_parameters() if name.startswith(prefix)}
+
+
 @contextmanager
 def recorded(network: torch.nn.Module) -> Iterator[list[tuple[Tensor, Outputs]]]:
     """The images that the network is shown, and its answers, in order."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import first_batch, kl, moved, recorded, snapshot, softmax, trainer
+from helpers import first_batch, kl, moved_by_each, named, recorded, softmax, trainer
 
 from kdbench_methods.adversarial.adv_online import AdversarialOnline, discriminator, telling_loss
 
@@ -37,15 +37,9 @@ def test_adv_online_is_the_papers_sum_for_both_students():
 
 def test_each_optimizer_moves_its_own_networks_only():
     t = trainer(AdversarialOnline, discriminator_lr=1e-3)
-    prefixes = {"main": "student.", "peer": "peer.", "discriminators": "discriminators."}
-    held = {}
-    for name, optimizer in t.optimizers.items():
-        optimizer.step, held[name] = (lambda: None), optimizer.step
-    t.method.step(first_batch(t), t.optimizers)
-    for name, step in held.items():
-        before = snapshot(t.method)
-        step()
-        assert moved(t.method, before) == {key for key in before if key.startswith(prefixes[name])}, name
+    assert moved_by_each(t, first_batch(t)) == {
+        name: named(t.method, prefix)
+        for name, prefix in (("main", "student."), ("peer", "peer."), ("discriminators", "discriminators."))}
 
 
 def test_the_mutual_term_teaches_one_student_at_a_time():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import first_batch, moved, snapshot, softmax, trainer
+from helpers import first_batch, moved_by_each, named, softmax, trainer
 
 from kdbench_methods.adversarial.can import CAN
 
@@ -36,15 +36,8 @@ def test_can_is_the_papers_game():
 
 def test_each_player_moves_its_own_weights_only():
     t = trainer(CAN)
-    before, held = snapshot(t.method), {}
-    for name, optimizer in t.optimizers.items():
-        optimizer.step, held[name] = (lambda: None), optimizer.step
-    t.method.step(first_batch(t), t.optimizers)
-    assert not moved(t.method, before)
-    held["discriminator"]()
-    assert moved(t.method, before) == {name for name in before if name.startswith("discriminator.")}
-    held["main"]()
-    assert moved(t.method, before) == set(before)
+    assert moved_by_each(t, first_batch(t)) == {
+        name: named(t.method, prefix) for name, prefix in (("main", "student."), ("discriminator", "discriminator."))}
 
 
 def test_the_discriminator_learns_to_tell_a_fixed_student_from_the_teacher():

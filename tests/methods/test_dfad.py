@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import moved, recorded, snapshot, trainer
+from helpers import moved_by_each, named, recorded, trainer
 
 from kdbench_methods.data_free.dfad import DFAD
 
@@ -31,14 +31,7 @@ def test_dfad_is_the_mean_absolute_difference_of_logits_and_minus_it():
 
 def test_each_optimizer_moves_its_own_network():
     t = trainer(DFAD, width=4)
-    held, prefixes = {}, {"generator": "generator.", "main": "student."}
-    for name, optimizer in t.optimizers.items():
-        optimizer.step, held[name] = (lambda: None), optimizer.step
-    t.method.step(None, t.optimizers)
-    for name, optimizer_step in held.items():
-        before = snapshot(t.method)
-        optimizer_step()
-        assert moved(t.method, before) == {key for key in before if key.startswith(prefixes[name])}
+    assert moved_by_each(t) == {"generator": named(t.method, "generator."), "main": named(t.method, "student.")}
 
 
 def test_the_student_lowers_and_the_generator_raises_their_disagreement():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import kl, moved, recorded, snapshot, softmax, trainer
+from helpers import kl, moved_by_each, named, recorded, softmax, trainer
 
 from kdbench_methods.data_free.zskt import ZSKT, clipped_descent
 
@@ -74,14 +74,7 @@ def test_the_generator_raises_and_the_student_lowers_their_disagreement():
 
 def test_each_optimizer_moves_its_own_network():
     t = trainer(ZSKT, width=4)
-    held, prefixes = {}, {"generator": "generator.", "main": "student."}
-    for name, optimizer in t.optimizers.items():
-        optimizer.step, held[name] = (lambda: None), optimizer.step
-    t.method.step(None, t.optimizers)
-    for name, optimizer_step in held.items():
-        before = snapshot(t.method)
-        optimizer_step()
-        assert moved(t.method, before) == {key for key in before if key.startswith(prefixes[name])}
+    assert moved_by_each(t) == {"generator": named(t.method, "generator."), "main": named(t.method, "student.")}
 
 
 def test_gradients_are_shortened_to_norm_five_over_all_parameters():

@@ -1,28 +1,14 @@
 """`kdbench evaluate`: the metrics of finished runs, computed anew."""
 
-import sys
 
 import numpy as np
 import pytest
 
-from kdbench import cli
 from kdbench.spec import Architecture, Recipe, RunSpec
 from kdbench.store import Record, Store
 
 RUN = RunSpec(method="kd", pair="a", student=Architecture(model="small"), dataset="mnist5k",
               recipe=Recipe(epochs=1, batch_size=8, image_size=8, lr=0.1), seed=0)
-
-
-@pytest.fixture
-def kdbench(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["kdbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture

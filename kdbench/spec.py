@@ -5,7 +5,8 @@ Free of torch: specs are made, hashed and read back by the command line and the 
 
 import hashlib
 import json
-import marshal
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -111,14 +112,46 @@ class RunSpec(Frozen):
         return identify(self.model_dump(mode="json"))[1]
 
 
-def identify(spec: dict[str, Any]) -> tuple[str, str]:
+def identify(spec: Mapping[str, Any]) -> tuple[str, str]:
     """Id and cell of a spec, given as JSON: 100,000 records can be checked without building their specs."""
-    parts = {key: f'"{key}":{_canonical_of(marshal.dumps(value, 2))}' for key, value in
-             sorted(_without_labels(spec).items())}
-    whole = ",".join(parts.values())
-    for key in ("method", "hyperparameters", "seed", "self_teacher"):
-        del parts[key]
-    return _sha256(f"{{{whole}}}")[:16], _sha256(f"{{{','.join(parts.values())}}}")[:16]
+    return identify_fields({name: SpecField.of(name, value) for name, value in spec.items()})
+
+
+def identify_fields(fields: Mapping[str, "SpecField"]) -> tuple[str, str]:
+    """`identify` of what `read_field` gave."""
+    return (_hash(tuple([fields[name].canonical for name in _IN_ID])),
+            _hash_again(tuple([fields[name].canonical for name in _IN_CELL])))
+
+
+_IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
+_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher"})
+
+
+def _hash(parts: tuple[str, ...]) -> str:
+    return _sha256(f"{{{','.join(parts)}}}")[:16]
+
+
+_hash_again = lru_cache(maxsize=10_000)(_hash)  # a cell's: as many runs share it as there are methods and seeds
+
+
+@dataclass(frozen=True)
+class SpecField:
+    """The value of a spec's field as JSON has it, and name and value as canonical JSON without what does not enter an
+    id."""
+
+    value: Any
+    canonical: str
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> "SpecField":
+        counts = _without_labels(value) if name in ("teacher", "self_teacher") else value
+        return cls(value, f'"{name}":{_canonical(counts)}')
+
+
+@lru_cache(maxsize=10_000)
+def read_field(name: str, text: bytes) -> SpecField:
+    """A field as a record's file has it. Of 100,000 runs, thousands share a teacher, a recipe, a dataset."""
+    return SpecField.of(name, json.loads(text))
 
 
 def teacher_id(spec: RunSpec) -> str | None:
@@ -141,22 +174,15 @@ def digest(content: Any) -> str:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
-@lru_cache(maxsize=10_000)
-def _canonical_of(value: bytes) -> str:
-    """The canonical JSON of a marshalled value: a thousand runs share a teacher, a recipe, a dataset."""
-    return _canonical(marshal.loads(value))
-
-
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_labels(spec: dict[str, Any]) -> dict[str, Any]:
-    spec = {key: value for key, value in spec.items() if key != "pair"}
-    for role in ("teacher", "self_teacher"):
-        teacher = spec[role]
-        if teacher and teacher["kind"] == "run":
-            spec[role] = {**teacher, "run": _without_labels(teacher["run"])}
-        elif teacher and teacher["kind"] == "file":  # where it lies does not matter, what is in it does
-            spec[role] = {key: value for key, value in teacher.items() if key != "path"}
-    return spec
+def _without_labels(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A teacher without the name of its pair, or the place of its file: what is in it counts, not where it lies."""
+    if teacher is None or teacher["kind"] == "hub":
+        return teacher
+    if teacher["kind"] == "file":
+        return {key: value for key, value in teacher.items() if key != "path"}
+    run = {key: value for key, value in teacher["run"].items() if key != "pair"}
+    return {**teacher, "run": run | {role: _without_labels(run[role]) for role in ("teacher", "self_teacher")}}

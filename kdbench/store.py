@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kdbench.errors import UserError
 from kdbench.saved import Predictions, check_predictions
-from kdbench.spec import RunSpec, identify
+from kdbench.spec import RunSpec, identify_fields, read_field
 
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher"]
@@ -109,14 +109,18 @@ class Record(Strict):
         return self
 
 
+_SPEC_FIELDS = RunSpec.model_fields.keys()  # looked up once, as pydantic takes longer than the comparison
+
+
 class Summary(msgspec.Struct, kw_only=True):
-    """The part of a record that tables are made of. Read five times as fast: its spec stays JSON, its curves unread."""
+    """The part of a record that tables are made of. Read ten times as fast: its spec's fields are looked up by their
+    text, its curves stay unread."""
 
     schema_version: Literal[1]
     run_id: str
     role: Role
     suite: str
-    spec: dict[str, Any]
+    written: dict[str, msgspec.Raw] = msgspec.field(name="spec")
     status: Status
     reason: str | None = None
     metrics: dict[str, float]
@@ -126,19 +130,24 @@ class Summary(msgspec.Struct, kw_only=True):
     family: str | None = None
     method_digest: str
 
-    cell: str = ""         # found from the spec
-    file_sha256: str = ""  # of the record's file
+    spec: dict[str, Any] = msgspec.field(name="", default_factory=dict)  # as it is written
+    self_teacher: str = ""  # of the spec, as canonical JSON
+    cell: str = ""          # of the spec
+    file_sha256: str = ""   # of the record's file
 
     def __post_init__(self) -> None:
         """ValueError if the run id is not the hash of the spec."""
-        if self.spec.keys() != RunSpec.model_fields.keys():
+        if self.written.keys() != _SPEC_FIELDS:
             raise ValueError("its spec has not the fields that this kdbench knows")
         try:
-            run_id, self.cell = identify(self.spec)
+            fields = {name: read_field(name, bytes(text)) for name, text in self.written.items()}
+            run_id, self.cell = identify_fields(fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("its spec is malformed") from error
         if self.run_id != run_id:
             raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {run_id!r}")
+        self.self_teacher = fields["self_teacher"].canonical
+        self.written, self.spec = {}, {name: field.value for name, field in fields.items()}
 
 
 _SUMMARIES = msgspec.json.Decoder(Summary)
@@ -176,6 +185,9 @@ class Store:
     def student_path(self, run_id: str) -> Path:
         return self.folder / "students" / f"{run_id}.safetensors"
 
+    def no_records(self) -> UserError:
+        return UserError(f"{self.folder}: no records here (expected {self.record_path('RUN_ID')})")
+
     # Records.
 
     def scan(self) -> Iterator[Record | Problem]:
@@ -206,7 +218,7 @@ class Store:
         """The record of a run, by the beginning of its id. UserError if there is none, several, or a damaged one."""
         runs = [_run_id(path) for path in json_files(self.folder / "records")]
         if not runs:
-            raise UserError(f"{self.folder}: no records here (expected {self.record_path('RUN_ID')})")
+            raise self.no_records()
         matching = [run for run in runs if run.startswith(name)]
         if len(matching) != 1:
             near = difflib.get_close_matches(name, runs, n=1, cutoff=.5)
@@ -344,14 +356,25 @@ def _run_id(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".json")
 
 
+def _content(path: str) -> bytes:
+    """All of a file, in half the time that Python's file objects take for a small one."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        parts = [os.read(file, 1 << 16)]
+        while parts[-1] and sum(map(len, parts)) % (1 << 16) == 0:
+            parts.append(os.read(file, 1 << 16))
+        return b"".join(parts)
+    finally:
+        os.close(file)
+
+
 def _read(model: type[Model], path: str) -> Model | Problem:
     return read_json(model, path)[0]
 
 
 def _summary(path: str) -> Summary | Problem:
     try:
-        with io.FileIO(path) as file:
-            content = file.readall()
+        content = _content(path)
         found = _SUMMARIES.decode(content)
         if found.run_id == _run_id(path):
             found.file_sha256 = hashlib.sha256(content).hexdigest()
@@ -366,8 +389,7 @@ def _summary(path: str) -> Summary | Problem:
 def read_json(model: type[Model], path: str) -> tuple[Model | Problem, bytes]:
     """What a file says, and its bytes."""
     try:
-        with io.FileIO(path) as file:
-            content = file.readall()
+        content = _content(path)
     except OSError as error:
         return Problem(Path(path), f"cannot be read: {error.strerror}"), b""
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from kdbench.errors import UserError
@@ -15,7 +16,7 @@ from kdbench.leaderboard.statistics import Estimate, estimate, paired_difference
 from kdbench.leaderboard.text import changed, label
 from kdbench.metrics import METRICS
 from kdbench.registry import Registry
-from kdbench.spec import digest, identify
+from kdbench.spec import SpecField, digest, identify
 from kdbench.store import Planned, Problem, Store, Summary
 
 REFERENCE = "ce"            # every method is compared with plain training,
@@ -23,8 +24,7 @@ REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
 PROFILED_SEED = 0           # costs do not depend on the seed: they are measured for one
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """What the table needs of one record, or of a planned run that has none (status "missing")."""
 
     run_id: str
@@ -35,12 +35,12 @@ class Run:
     dataset: str
     method: str
     family: str | None
-    hyperparameters: dict[str, Any] = field(repr=False)
-    self_teacher: str | None
+    hyperparameters: dict[str, Any]
+    self_teacher: str                     # as canonical JSON
     seed: int
     status: str
     reason: str
-    metrics: dict[str, float] = field(repr=False)
+    metrics: dict[str, float]
     method_digest: str | None
     predictions_sha256: str | None
     file_sha256: str | None
@@ -143,7 +143,7 @@ def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboar
         specs.setdefault(wanted.spec.cell, wanted.spec.model_dump(mode="json"))
         runs.append(_missing(wanted, damaged))
     if not runs and not problems:
-        raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
+        raise store.no_records()
     runs, repeats = _without_repeats(runs, store)
     registry = Registry() if registry is None else registry
     reader = _Reader(store)
@@ -214,28 +214,31 @@ class _Reader:
 # Records to runs.
 
 def _recorded(summary: Summary) -> Run:
-    metrics = {**summary.metrics, "seconds": summary.seconds} if summary.status == "ok" else {}
-    if metrics and summary.peak_memory_bytes is not None:
-        metrics["peak_memory_bytes"] = summary.peak_memory_bytes
-    return _run(summary.spec, summary.run_id, summary.cell, summary.role, summary.suite, summary.family,
-                summary.status, summary.reason or "", metrics, summary)
+    metrics: dict[str, float] = {}
+    if summary.status == "ok":
+        metrics = summary.metrics
+        metrics["seconds"] = summary.seconds
+        if summary.peak_memory_bytes is not None:
+            metrics["peak_memory_bytes"] = summary.peak_memory_bytes
+    return _run(summary.spec, summary.self_teacher, summary.run_id, summary.cell, summary.role, summary.suite,
+                summary.family, summary.status, summary.reason or "", metrics, summary)
 
 
 def _missing(wanted: Planned, damaged: Mapping[str, str]) -> Run:
     reason = damaged.get(wanted.run_id)
     reason = f"its record is damaged: {reason}" if reason else "planned, no record yet"
-    return _run(wanted.spec.model_dump(mode="json"), wanted.run_id, wanted.spec.cell, wanted.role, wanted.suite, None,
-                "missing", reason, {})
+    spec = wanted.spec.model_dump(mode="json")
+    own = SpecField.of("self_teacher", spec["self_teacher"]).canonical
+    return _run(spec, own, wanted.run_id, wanted.spec.cell, wanted.role, wanted.suite, None, "missing", reason, {})
 
 
-def _run(spec: dict[str, Any], run_id: str, cell: str, role: str, suite: str, family: str | None, status: str,
-         reason: str, metrics: dict[str, float], record: Summary | None = None) -> Run:
-    own = spec["self_teacher"]
+def _run(spec: dict[str, Any], self_teacher: str, run_id: str, cell: str, role: str, suite: str, family: str | None,
+         status: str, reason: str, metrics: dict[str, float], record: Summary | None = None) -> Run:
     return Run(
         run_id=run_id, role=role, suite=suite, cell=cell, pair=spec["pair"], dataset=spec["dataset"],
         method=spec["method"], family=family, hyperparameters=spec["hyperparameters"],
-        self_teacher=identify(own["run"])[0] if own else None, seed=spec["seed"], status=status, reason=reason,
-        metrics=metrics, method_digest=record.method_digest if record else None,
+        self_teacher=self_teacher, seed=spec["seed"], status=status, reason=reason, metrics=metrics,
+        method_digest=record.method_digest if record else None,
         predictions_sha256=record.predictions_sha256 if record else None,
         file_sha256=record.file_sha256 if record else None,
     )
@@ -253,11 +256,14 @@ def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mappi
     for run in runs:
         if run.role == "student":
             by_cell[run.cell].append(run)
+    costs_of: dict[str, list[Cost]] = defaultdict(list)
+    for cost in costs:
+        costs_of[cost.profile.spec.cell].append(cost)
     cells = [
         _with_costs(Cell(
             id=cell, pair=min(run.pair for run in members), dataset=members[0].dataset, spec=specs[cell],
             teacher=_teacher(specs[cell]["teacher"], teachers, members), rows=_rows(members, registry, read),
-            costs=tuple(cost for cost in costs if cost.profile.spec.cell == cell),
+            costs=tuple(costs_of[cell]),
         ))
         for cell, members in by_cell.items()
     ]

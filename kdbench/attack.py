@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdbench import folders
 from kdbench.data.base import Dataset
 from kdbench.errors import UserError
 from kdbench.registry import MethodInfo
-from kdbench.reload import dataset_of, reload
+from kdbench.reload import dataset_of, reload, weights_store
 from kdbench.robustness import BATCH, radius_of, take_subset
-from kdbench.store import Problem, Record, Store
+from kdbench.store import Record, Store
 
 METRIC = "autoattack_accuracy"
 TARGETS = 9         # of the targeted attacks in the standard version, where there are as many other classes
@@ -36,11 +35,12 @@ class Attacked:
 
 def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: Path, device: torch.device,
            say: Callable[[str], None]) -> Attacked:
-    """Add `autoattack_accuracy` to the records of finished runs (all, or those named). A record that has it stays."""
+    """Add `autoattack_accuracy` to the records of finished runs: all, or those whose ids begin so. A record that has it
+    stays."""
     need_package()
     store = Store(folder)
     if not (folder / "records").is_dir():
-        raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
+        raise store.no_records()
     added, before = 0, 0
     problems: list[str] = []
     with store.lock():
@@ -66,21 +66,18 @@ def need_package() -> None:
 
 
 def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
-    """The finished runs among those wanted. UserError for one that is none."""
-    found = list(store.scan())
-    problems += [f"{f.path}: {f.reason}" for f in found if isinstance(f, Problem)]
-    finished = {f.run_id: f for f in found if isinstance(f, Record) and f.status == "ok"}
-    for run in runs:
-        if run not in finished:
-            raise UserError(f"{store.folder}: no finished run {run!r} here; see {store.folder / 'records'}")
-    return [finished[run] for run in runs or finished]
+    """The runs that are wanted, or all finished ones. UserError for one that there is not."""
+    if runs:
+        return [store.find(run) for run in runs]
+    contents = store.read()
+    problems += [f"{problem.path}: {problem.reason}" for problem in contents.problems]
+    return [record for record in contents.records if record.status == "ok"]
 
 
 def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: Path,
               device: torch.device) -> Record:
-    weights = Store(folders.teachers_folder(cache)) if record.role == "teacher" else store
     dataset = dataset_of(record, cache, device)
-    network = reload(record, weights, registry[record.spec.method], dataset)
+    network = reload(record, weights_store(record, store, cache), registry[record.spec.method], dataset)
     saved = store.read_predictions(record.run_id, record.predictions_sha256)["test_logits"].argmax(axis=1)
     accuracy, warnings = autoattack(network, dataset, saved)
     notes = [*record.notes, *(f"AutoAttack: {warning}" for warning in warnings)]

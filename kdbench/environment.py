@@ -1,9 +1,10 @@
-"""What a run ran on: versions, hardware, threads, the commit. Free of torch unless a GPU is asked for."""
+"""What a run ran on, and when: versions, hardware, threads, the commit. Free of torch unless a GPU is asked for."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def environment(device: str) -> dict[str, Any]:
         "threads": 1,
         "git_commit": git_commit(),
     }
+
+
+def now() -> str:
+    """The time as a record keeps it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def version(package: str) -> str | None:

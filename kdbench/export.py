@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from kdbench.data.base import Dataset
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.errors import UserError
+from kdbench.method import Outputs
 from kdbench.models import Network
+from kdbench.reload import saved_part
 from kdbench.store import Record, Store, file_sha256
 
 IMAGES = 256         # test images on which outputs are compared
@@ -79,8 +81,12 @@ def _test_images(dataset: Dataset) -> Tensor:
 
 @torch.no_grad()
 def _logits(network: nn.Module, images: Tensor) -> np.ndarray:
-    found = network(images)
-    return (found if isinstance(found, Tensor) else found.logits).float().numpy()
+    return _tensor(network(images)).float().numpy()
+
+
+def _tensor(found: Tensor | Outputs) -> Tensor:
+    """The logits that timm's networks give as such, and kdbench's among others."""
+    return found if isinstance(found, Tensor) else found.logits
 
 
 def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> Exported:
@@ -136,11 +142,10 @@ class _Logits(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network.model if isinstance(network, Network) else network
+        self.network = saved_part(network)
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.network(images)
-        return found if isinstance(found, Tensor) else found.logits
+        return _tensor(self.network(images))
 
 
 def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:

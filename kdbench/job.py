@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from kdbench.environment import environment
+from kdbench.environment import environment, now
 from kdbench.registry import MethodInfo
 from kdbench.spec import RunSpec, TrainedTeacher
 from kdbench.store import Problem, Record, Role, Status, Store
@@ -41,10 +40,10 @@ class Job:
 
     def fail(self, status: Status, reason: str) -> Record:
         """Write the record of a run that could not write its own."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         record = Record(
             run_id=self.id, role=self.role, suite=self.suite, spec=self.spec, status=status, reason=reason,
-            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now, finished=now,
+            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now(),
+            finished=now(),
         )
         Store(self.out).write(record)
         return record

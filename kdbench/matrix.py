@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from kdbench import folders
 from kdbench.display import Display
-from kdbench.environment import environment
+from kdbench.environment import environment, now
 from kdbench.execute.local import LocalPool
 from kdbench.job import Job
 from kdbench.spec import RunSpec
@@ -121,12 +120,11 @@ class Matrix:
                 self.store.write(record.model_copy(update={"suite": self.plan.suite}))
 
     def _record_inapplicable(self, job: Job, reason: str) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         self.say(f"n/a  {job}: {reason}")
         self.store.write(Record(
             run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status="inapplicable", reason=reason,
             seconds=0.0, family=job.method.family, method_digest=job.method.digest,
-            environment=environment(job.spec.device), started=now, finished=now,
+            environment=environment(job.spec.device), started=now(), finished=now(),
         ))
 
     def _set_damaged_aside(self) -> None:

@@ -32,12 +32,17 @@ def dataset_of(record: Record, cache: Path, device: torch.device) -> Dataset:
     return dataset
 
 
+def weights_store(record: Record, store: Store, cache: Path) -> Store:
+    """Where the network of a run lies whose record is in `store`: a teacher's stays in the cache."""
+    return Store(folders.teachers_folder(cache)) if record.role == "teacher" else store
+
+
 def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> nn.Module:
     """What the run deployed, in eval mode and without gradients, on the dataset's device.
 
-    A teacher's weights are in the `Store` of `folders.teachers_folder`, a student's in that of its suite. The teacher
-    that a method learned from is rebuilt without its weights: what a deployed network keeps of it, such as SimKD's
-    classifier, is among the saved ones. UserError if there are none, or they are not the recorded ones, or do not fit.
+    `store` is its `weights_store`. The teacher that a method learned from is rebuilt without its weights: what a
+    deployed network keeps of it, such as SimKD's classifier, is among the saved ones. UserError if there are none, or
+    they are not the recorded ones, or do not fit.
     """
     spec, path = record.spec, store.student_path(record.run_id)
     _check(record, path)

@@ -93,10 +93,10 @@ def export(
     import torch
 
     from kdbench.export import export
-    from kdbench.folders import cache_folder, teachers_folder
-    from kdbench.reload import dataset_of, reload
+    from kdbench.folders import cache_folder
+    from kdbench.reload import dataset_of, reload, weights_store
 
-    weights = Store(teachers_folder(cache_folder())) if record.role == "teacher" else store
+    weights = weights_store(record, store, cache_folder())
     dataset = dataset_of(record, cache_folder(), torch.device("cpu"))
     network = reload(record, weights, registry[record.spec.method], dataset)
     for done in export(record, weights, network, dataset, out, text, onnx):
@@ -114,7 +114,7 @@ def evaluate(folder: Folder) -> None:
 
 def attack(
     folder: Folder,
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="run ids; by default all")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="their ids; else all")] = None,
     device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
     plugin: Plugins = None,
 ) -> None:

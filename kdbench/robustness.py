@@ -87,9 +87,7 @@ def withstands(network: nn.Module, normalise: Normalise, subset: Subset, clean: 
                batch: int = BATCH) -> np.ndarray:
     """[M] bool: which of the images that are classified right, `clean` [M], stay so under attack. The others have
     nothing to lose and are not attacked."""
-    shape = subset.images.shape[1:]
-    low, high = (normalise(torch.full((1, shape[0], 1, 1), level, dtype=torch.uint8, device=subset.images.device))
-                 for level in (0, 255))
+    shape, (low, high) = subset.images.shape[1:], normalise.bounds()
     robust = clean.copy()
     right = np.flatnonzero(clean)
     for part in (right[i:i + batch] for i in range(0, len(right), batch)):

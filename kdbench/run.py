@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from kdbench import checkpoint, folders, registry
 from kdbench.data.base import Dataset, Split, known_of_images
 from kdbench.data.load import load_dataset
 from kdbench.data.stream import Normalise
-from kdbench.environment import environment
+from kdbench.environment import environment, now
 from kdbench.errors import UserError
 from kdbench.job import Job
 from kdbench.metrics import group_names, score, vectors
@@ -54,7 +53,7 @@ def run_job(job: Job) -> Record:
 
 
 def _record(job: Job, store: Store, folder: Path) -> Record:
-    started, outcome = _now(), {}
+    started, outcome = now(), {}
     notes: list[str] = []
     status: Status
     try:
@@ -67,7 +66,7 @@ def _record(job: Job, store: Store, folder: Path) -> Record:
     return Record(
         run_id=job.spec.id, role=job.role, suite=job.suite, spec=job.spec, status=status, reason=reason,
         traceback=trace, notes=notes, family=job.method.family, method_digest=job.method.digest,
-        environment=environment(job.spec.device), started=started, finished=_now(), **{"seconds": 0.0, **outcome},
+        environment=environment(job.spec.device), started=started, finished=now(), **{"seconds": 0.0, **outcome},
     )
 
 
@@ -246,7 +245,3 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

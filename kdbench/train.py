@@ -43,8 +43,7 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
 
     stream = BatchStream(dataset, recipe, seed, device)
     network, peers = new_network("init"), count()
-    low, high = (stream.normalise(torch.full((1, dataset.image_shape[0], 1, 1), v, dtype=torch.uint8, device=device))
-                 for v in (0, 255))
+    low, high = stream.normalise.bounds()
     torch.manual_seed(derive(seed, "method"))
     method = cls(Context(
         student=network, teacher=teacher, new_student=lambda: new_network("peer", next(peers)),

@@ -67,6 +67,11 @@ class Normalise:
         images = images.to(torch.float32, memory_format=torch.channels_last)
         return images.sub_(self.mean).mul_(self.scale)
 
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """What black and white pixels become, each [1, C, 1, 1]."""
+        black = torch.zeros_like(self.mean, dtype=torch.uint8)
+        return self(black), self(torch.full_like(black, 255))
+
 
 def center_crop(images: Tensor, size: int) -> Tensor:
     """The middle [B, C, size, size] of larger images."""

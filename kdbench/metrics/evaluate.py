@@ -25,7 +25,7 @@ def evaluate(folder: Path) -> Evaluation:
     """Score all finished runs of a folder again and rewrite the records whose metrics change."""
     store = Store(folder)
     if not (folder / "records").is_dir():
-        raise UserError(f"{folder}: no records here (expected {store.record_path('RUN_ID')})")
+        raise store.no_records()
     changed, unchanged, problems = 0, 0, []
     with store.lock():
         teacher = _teachers(store)

@@ -151,13 +151,8 @@ def _compute(function: Callable[[Groups], float | None], worst: Callable, *, of_
 def _metrics(metric: Metric, function: Callable[[Groups], float | None]) -> tuple[Metric, Metric]:
     """Of the student, and the same of its teacher, which it may have learned a bias from."""
     worst = min if metric.better == "higher" else max
-    student = replace(metric, compute=_compute(function, worst, of_teacher=False))
-    teacher = replace(
-        metric, name=f"teacher_{metric.name}", title=f"teacher's {metric.title}", of="teacher",
-        short=f"teacher's {metric.short}" if metric.short else "",
-        definition=f"Of the pair's teacher: {metric.definition[0].lower()}{metric.definition[1:]}",
-        compute=_compute(function, worst, of_teacher=True))
-    return student, teacher
+    return (replace(metric, compute=_compute(function, worst, of_teacher=False)),
+            metric.of_teacher(of="teacher", compute=_compute(function, worst, of_teacher=True)))
 
 
 _SEVERAL = " The worst attribute counts; not applicable if no two groups have test images."

@@ -1,8 +1,8 @@
 """What a metric is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,3 +27,10 @@ class Metric:
     @property
     def header(self) -> str:
         return self.short or self.title
+
+    def of_teacher(self, **changes: Any) -> "Metric":
+        """The same of the pair's teacher."""
+        return replace(
+            self, name=f"teacher_{self.name}", title=f"teacher's {self.title}",
+            short=f"teacher's {self.short}" if self.short else "",
+            definition=f"Of the pair's teacher: {self.definition[0].lower()}{self.definition[1:]}", **changes)

@@ -1,7 +1,5 @@
 """How a deployed network stands attacked and corrupted images: the declarations. `kdbench.robustness` measures them."""
 
-from dataclasses import replace
-
 from kdbench.metrics.metric import Metric
 
 SUBSET = 500  # test images, or one of each class where there are more classes
@@ -34,9 +32,6 @@ ROBUSTNESS = (
     Metric("autoattack_accuracy", "AutoAttack accuracy", "share", "higher",
            "Share of clean accuracy's images that are classified right and stay so under AutoAttack's standard "
            f"ensemble, within {_RADIUS}; added by `kdbench attack`.", _CROCE, of="run", short="AutoAttack"),
-    *(replace(metric, name=f"teacher_{metric.name}", title=f"teacher's {metric.title}",
-              short=f"teacher's {metric.short}",
-              definition=f"Of the pair's teacher: {metric.definition[0].lower()}{metric.definition[1:]}")
-      for metric in _MEASURED),
+    *(metric.of_teacher() for metric in _MEASURED),
 )
 MEASURED = tuple(metric.name for metric in _MEASURED)

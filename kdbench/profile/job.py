@@ -3,10 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from kdbench.environment import environment
+from kdbench.environment import environment, now
 from kdbench.errors import UserError
 from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.profile.record import Profile, Subject, profile_id, read_profile, write_profile
@@ -20,7 +19,7 @@ class Settings:
     """How much is measured."""
 
     steps: int = 20     # training steps in a pass
-    repeats: int = 7    # passes, and turns of the networks in use
+    repeats: int = 5    # passes, and turns of the networks in use
     watts_per_core: float = WATTS_PER_CORE  # of an estimate of energy
 
     def __post_init__(self) -> None:
@@ -59,10 +58,10 @@ class ProfileJob:
 
     def fail(self, status: Status, reason: str) -> Profile:
         """Write the profile of what could not be measured."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         profile = Profile(
             run_id=self.id, subject=self.subject, suite=self.suite, spec=self.spec, status=status, reason=reason,
-            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now, finished=now,
+            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now(),
+            finished=now(),
         )
         write_profile(self.out, profile)
         return profile

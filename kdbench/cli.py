@@ -140,7 +140,7 @@ def profile(
     device: Annotated[Device, typer.Option(help="what to measure on")] = Device.cpu,
     plugin: Plugins = None,
     steps: Annotated[int, typer.Option(min=2, help="training steps in a pass, drawn from all parts of a run")] = 20,
-    repeats: Annotated[int, typer.Option(min=1, help="passes, and turns of the networks in use")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="passes, and turns of the networks in use")] = 5,
     watts: Annotated[float, typer.Option(
         help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
 ) -> None:

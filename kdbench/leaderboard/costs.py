@@ -175,8 +175,8 @@ def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
     if measured:
         passes = sorted({(t.step_seconds.count, t.pass_steps, t.run_steps, t.reference) for t in measured})
         yield ("Medians over passes: " + "; ".join(
-            f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run of {run}, each beside "
-            f"one of {reference}"
+            f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run of {run}, each step in "
+            f"turns with one of {reference}"
             for count, steps, run, reference in passes)
             + ". quartiles: of the ratio, over passes. train: the steps of a run, without data preparation and "
               "scoring. MiB: peak memory of the process when it had run the method only.")

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kdbench.profile.energy import Meter
@@ -26,16 +26,22 @@ class Bench:
         gc.collect()
         self.synchronise()
         before = self.meter.joules() if self.meter else None
-        seconds = self._lap(work)
+        seconds = self.lap(work)
         return Sample(seconds, self.meter.joules() - before if self.meter and before is not None else None)
 
-    def laps(self, work: Callable[[], object], count: int) -> list[float]:
-        """The seconds of each of `count` repetitions."""
+    def laps(self, works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+        """The seconds of each work in each of the rounds, in which they take turns.
+
+        A machine that others share changes its speed within a second. Then what is long and what is short can only be
+        compared if they alternate quickly."""
         gc.collect()
         self.synchronise()
-        return [self._lap(work) for _ in range(count)]
+        found: dict[str, list[float]] = {name: [] for name in works}
+        for _, name in in_turns(works, rounds):
+            found[name].append(self.lap(works[name]))
+        return found
 
-    def _lap(self, work: Callable[[], object]) -> float:
+    def lap(self, work: Callable[[], object]) -> float:
         start = self.clock()
         work()
         self.synchronise()

@@ -24,8 +24,13 @@ def compare(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[in
     """What student and teacher cost in use, measured in turns on random images."""
     networks = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
     subjects = {name: _Subject(network, image_shape, bench) for name, network in networks.items()}
+    rounds = max(subject.calls for subject in subjects.values())
+    for _ in range(repeats):
+        laps = bench.laps({name: subject.run_one for name, subject in subjects.items()}, rounds)
+        for name, subject in subjects.items():
+            subject.laps.append(laps[name])
     for _, name in in_turns(subjects, repeats):
-        subjects[name].take_turn()
+        subjects[name].run_batches()
     costs = {name: subject.cost() for name, subject in subjects.items()}
     if teacher is None:
         return Comparison(student=costs["student"], teacher=None, speedup=None, energy_saving=None)
@@ -61,16 +66,14 @@ class _Subject:
 
     def _calls_in(self, seconds: float, images: Tensor) -> int:
         """How many calls take about that long, at least one; they are warm then."""
-        laps = self.bench.laps(lambda: self.run(images), WARM_UP_CALLS)
-        return max(1, math.ceil(seconds / laps[-1]))
+        laps = self.bench.laps({"warm": lambda: self.run(images)}, WARM_UP_CALLS)
+        return max(1, math.ceil(seconds / laps["warm"][-1]))
 
-    def take_turn(self) -> None:
-        self.laps.append(self.bench.laps(lambda: self.run(self.one), self.calls))
-        self.samples.append(self.bench.sample(self._many_batches))
+    def run_one(self) -> None:
+        self.run(self.one)
 
-    def _many_batches(self) -> None:
-        for _ in range(self.batches):
-            self.run(self.many)
+    def run_batches(self) -> None:
+        self.samples.append(self.bench.sample(lambda: [self.run(self.many) for _ in range(self.batches)]))
 
     def joules_per_1000(self) -> list[float]:
         images = self.batches * BATCH

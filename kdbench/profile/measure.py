@@ -3,12 +3,12 @@
 Networks are freshly initialised: time does not depend on what they have learned, and no teacher need be trained.
 """
 
+import math
 import os
 import random
 import time
 import traceback
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -21,9 +21,9 @@ from kdbench import folders, registry
 from kdbench.data.base import Dataset
 from kdbench.data.load import load_dataset
 from kdbench.data.stream import BatchStream
-from kdbench.environment import environment
+from kdbench.environment import environment, now
 from kdbench.models import Network, build, freeze
-from kdbench.profile.bench import Bench, Sample, in_turns
+from kdbench.profile.bench import Bench, Sample
 from kdbench.profile.energy import CpuTime, find_meter
 from kdbench.profile.in_use import compare, count_parameters
 from kdbench.profile.job import ProfileJob
@@ -41,7 +41,7 @@ STATISTICS_BATCHES = 5
 
 def run_profile(job: ProfileJob) -> Profile:
     """Measure and write the profile; a failure is a profile too."""
-    started, begin, load = _now(), time.perf_counter(), os.getloadavg()[0]
+    started, begin, load = now(), time.perf_counter(), os.getloadavg()[0]
     found: dict[str, Any] = {}
     status: Status = "ok"
     reason = trace = None
@@ -52,7 +52,7 @@ def run_profile(job: ProfileJob) -> Profile:
     profile = Profile(
         run_id=job.id, subject=job.subject, suite=job.suite, spec=job.spec, status=status, reason=reason,
         traceback=trace, load_average=load, seconds=time.perf_counter() - begin, method_digest=job.method.digest,
-        environment=environment(job.spec.device), started=started, finished=_now(), **found,
+        environment=environment(job.spec.device), started=started, finished=now(), **found,
     )
     write_profile(job.out, profile)
     return profile
@@ -82,10 +82,6 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
 
 def _synchroniser(device: torch.device):
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Networks:
@@ -147,45 +143,50 @@ def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Traini
     trainer = partial(networks.trainer, job.method, spec.hyperparameters, networks.tutor(job.method))
     first = trainer()
     run_steps, deployed = first.steps, first.method.deployed()
-    one_pass(first, spread(run_steps, settings.steps, 0), bench)  # untimed: it warms up, and goes through all stages
+    draws = [spread(run_steps, settings.steps, number) for number in range(settings.repeats)]
+    alone(first, draws[0], bench)  # not counted: it warms up, and goes through all stages
     peak = peak_memory(networks.device)
     del first
 
     reference = partial(networks.trainer, job.reference, job.reference.resolve({}), networks.tutor(job.reference))
-    one_pass(reference(), spread(run_steps, settings.steps, 0), bench)
-    passes: dict[str, list[Sample]] = {"method": [], "reference": []}
-    for number, name in in_turns(passes, settings.repeats):
-        make = trainer if name == "method" else reference
-        passes[name].append(one_pass(make(), spread(run_steps, settings.steps, number), bench))
-    return training_cost(passes["method"], passes["reference"], job.reference.name, min(run_steps, settings.steps),
-                         run_steps, peak), deployed
+    seconds = [in_step({"method": trainer(), "reference": reference()}, draw, bench) for draw in draws]
+    joules = [alone(trainer(), draw, bench).joules for draw in draws] if bench.meter else []
+    return training_cost(seconds, joules, job.reference.name, len(draws[0]), run_steps, peak), deployed
 
 
-def training_cost(method: list[Sample], reference: list[Sample], reference_name: str, pass_steps: int, run_steps: int,
-                  peak_memory_bytes: int) -> Training:
-    """The figures of passes of which those with equal numbers were neighbours."""
-    joules = [sample.joules / pass_steps for sample in method if sample.joules is not None]
+def training_cost(seconds: list[dict[str, float]], joules: list[float | None], reference: str, pass_steps: int,
+                  run_steps: int, peak_memory_bytes: int) -> Training:
+    """The figures of passes by "method" and "reference" in step, and of the energies of passes by the method alone."""
+    known = [value / pass_steps for value in joules if value is not None]
     return Training(
-        reference=reference_name, pass_steps=pass_steps, run_steps=run_steps, peak_memory_bytes=peak_memory_bytes,
-        step_seconds=Quartiles.of([sample.seconds / pass_steps for sample in method]),
-        reference_step_seconds=Quartiles.of([sample.seconds / pass_steps for sample in reference]),
-        step_time_ratio=Quartiles.of([a.seconds / b.seconds for a, b in zip(method, reference, strict=True)]),
-        step_joules=Quartiles.of(joules) if joules else None,
+        reference=reference, pass_steps=pass_steps, run_steps=run_steps, peak_memory_bytes=peak_memory_bytes,
+        step_seconds=Quartiles.of([both["method"] / pass_steps for both in seconds]),
+        reference_step_seconds=Quartiles.of([both["reference"] / pass_steps for both in seconds]),
+        step_time_ratio=Quartiles.of([both["method"] / both["reference"] for both in seconds]),
+        step_joules=Quartiles.of(known) if known else None,
     )
 
 
-def one_pass(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
-    """What `steps` of a run cost together, on a method that is new and of which they are the first."""
-    batches = _endless(trainer)
+def in_step(trainers: dict[str, Trainer], steps: list[int], bench: Bench) -> dict[str, float]:
+    """The seconds that `steps` of a run take each of the trainers, which take every step in turns. They are new, and
+    these are their first steps."""
+    laps = bench.laps({name: _stepper(trainer, steps) for name, trainer in trainers.items()}, len(steps))
+    return {name: math.fsum(seconds) for name, seconds in laps.items()}
+
+
+def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
+    """What `steps` of a run cost together: counters of energy are too slow for single ones."""
+    step = _stepper(trainer, steps)
+    return bench.sample(lambda: [step() for _ in steps])
+
+
+def _stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:
+    """What takes the next of the steps at each call, warm."""
+    batches, numbers = _endless(trainer), iter(steps)
     trainer.method.train()
     for _ in range(WARM_UP_STEPS):
         trainer.train_step(0, next(batches))
-
-    def work() -> None:
-        for step in steps:
-            trainer.train_step(step, next(batches))
-
-    return bench.sample(work)
+    return lambda: trainer.train_step(next(numbers), next(batches))
 
 
 def _endless(trainer: Trainer) -> Iterator[Any]:

@@ -31,15 +31,15 @@ class Quartiles(Strict):
 
 
 class Training(Strict):
-    """Steps of a method, in passes over the parts of a run, each beside a pass of the reference."""
+    """Steps of a method, in passes over the parts of a run; in each the reference takes the same steps in turns."""
 
     reference: str                      # the method that it is compared with
     pass_steps: int                     # steps in a pass
     run_steps: int                      # steps of the recipe
     step_seconds: Quartiles             # over passes, of a pass's mean
     reference_step_seconds: Quartiles
-    step_time_ratio: Quartiles          # over pairs of neighbouring passes
-    step_joules: Quartiles | None       # None: no energy counter
+    step_time_ratio: Quartiles          # over passes
+    step_joules: Quartiles | None       # over passes by the method alone; None: no energy counter
     peak_memory_bytes: int
 
     @property

@@ -46,7 +46,7 @@ def test_a_sample_is_time_and_energy_of_the_work_alone():
         clock.now += 2.0
 
     assert bench.sample(work) == Sample(2.0, 20.0)
-    assert bench.laps(work, 3) == [2.0] * 3
+    assert bench.laps({"work": work}, 3) == {"work": [2.0] * 3}
     assert Bench(None, clock).sample(work) == Sample(2.0, None)
 
 
@@ -56,7 +56,7 @@ def test_the_wait_for_a_gpu_is_in_the_time():
     def wait():
         clock.now += 1.0
 
-    assert Bench(None, clock, wait).laps(lambda: None, 2) == [1.0, 1.0]
+    assert Bench(None, clock, wait).laps({"work": lambda: None}, 2) == {"work": [1.0, 1.0]}
 
 
 def test_turns_go_forwards_and_backwards():

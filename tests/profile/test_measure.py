@@ -1,7 +1,7 @@
 """What is measured of methods, on a clock of the tests' own: steps take what the tests say."""
 
 import json
-from itertools import count, groupby
+from itertools import count
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from kdbench.data.load import load_dataset
 from kdbench.models import Network
 from kdbench.profile import measure
-from kdbench.profile.bench import Bench, Sample
+from kdbench.profile.bench import Bench
 from kdbench.profile.energy import CpuTime
 from kdbench.profile.measure import Networks, run_profile, spread, training_cost
 from kdbench.profile.record import read_profile
@@ -73,10 +73,10 @@ def test_a_run_of_fewer_steps_is_taken_whole():
 
 # The figures.
 
-def test_the_figures_are_medians_over_passes_and_the_ratio_is_of_neighbours():
-    method = [Sample(4.0, 8.0), Sample(40.0, 80.0), Sample(6.0, 12.0)]  # the machine was ten times slower for a while,
-    reference = [Sample(2.0, None), Sample(20.0, None), Sample(2.0, None)]  # but for both
-    found = training_cost(method, reference, "ce", pass_steps=2, run_steps=100, peak_memory_bytes=2**20)
+def test_the_figures_are_medians_over_passes_and_the_ratio_is_within_a_pass():
+    seconds = [{"method": method, "reference": reference}  # the machine was ten times slower for a while, but for both
+               for method, reference in ((4.0, 2.0), (40.0, 20.0), (6.0, 2.0))]
+    found = training_cost(seconds, [8.0, 80.0, 12.0], "ce", pass_steps=2, run_steps=100, peak_memory_bytes=2**20)
     assert found.step_seconds.median == 3 and found.reference_step_seconds.median == 1
     assert found.step_time_ratio.median == 2 and found.step_time_ratio.high == 2.5
     assert found.step_joules.median == 6
@@ -87,7 +87,7 @@ def test_the_figures_are_medians_over_passes_and_the_ratio_is_of_neighbours():
 
 
 def test_without_an_energy_counter_there_is_no_energy():
-    found = training_cost([Sample(1.0, None)], [Sample(1.0, 2.0)], "ce", 1, 10, 1)
+    found = training_cost([{"method": 1.0, "reference": 1.0}], [], "ce", 1, 10, 1)
     assert found.step_joules is None and "training_energy_joules" not in found.metrics
 
 
@@ -113,21 +113,38 @@ def test_each_pass_begins_a_run_and_goes_through_all_of_it(tmp_path, cache):
     training(job("mine", tmp_path, cache, plugins=[file], steps=8, repeats=2), cache, count().__next__)
     progress = [float(line) for line in seen.read_text().split()]
     passes = [progress[i:i + 10] for i in range(0, len(progress), 10)]
-    assert len(passes) == 3
+    assert len(passes) == 1 + 2 + 2  # to warm up, beside the reference, alone for the energy
     for values in passes:
         assert values[:2] == [0, 0]
         assert values[2:] == sorted(values[2:]) and values[-1] < 1
         assert [int(8 * value) for value in values[2:]] == list(range(8))
 
 
-def test_method_and_reference_take_turns_and_memory_is_read_before_the_reference_is_built(tmp_path, cache, steps,
-                                                                                        monkeypatch):
+def test_memory_is_read_before_the_reference_is_built_then_each_step_is_taken_by_both(tmp_path, cache, steps,
+                                                                                     monkeypatch):
     monkeypatch.setattr(measure, "peak_memory", lambda device: steps.append(("memory", 0)) or 12345)
-    found, _ = training(job("kd", tmp_path, cache, steps=4, repeats=3), cache, steps)
-    assert [name for name, _ in groupby(steps, lambda item: item[0])] == [
-        "kd", "memory", "ce", "kd", "ce", "kd", "ce"]  # and within: kd ce, ce kd, kd ce
-    assert [name for name, _ in steps].count("kd") == 4 * (4 + 2)
+    found, _ = training(job("kd", tmp_path, cache, steps=4, repeats=1), cache, steps)
+    names = [name for name, _ in steps]
+    warm_up, both = 2 * ["kd"] + 2 * ["ce"], ["kd", "ce", "ce", "kd", "kd", "ce", "ce", "kd"]
+    assert names == [*6 * ["kd"], "memory", *warm_up, *both, *6 * ["kd"]]
+    taken = steps[11:19]
+    assert sorted(p for name, p in taken if name == "kd") == sorted(p for name, p in taken if name == "ce")
     assert found.peak_memory_bytes == 12345
+
+
+def test_a_machine_that_changes_its_speed_within_a_pass_does_so_for_both(tmp_path, cache, steps):
+    def clock():  # ten times as slow for every other 20 seconds: a pass of ce alone would fall into one of them
+        fast, slow = divmod(steps.seconds, 40)
+        return 220 * fast + min(slow, 20) + 10 * max(0, slow - 20)
+
+    found, _ = training(job("kd", tmp_path, cache, steps=16, repeats=3), cache, clock)
+    assert found.step_time_ratio.median == pytest.approx(4, rel=.15)
+
+
+def test_without_a_counter_no_pass_is_made_for_the_energy(tmp_path, cache, steps):
+    this = job("kd", tmp_path, cache, steps=4, repeats=3)
+    measure._training(this, networks(this, cache), Bench(None, steps))
+    assert [name for name, _ in steps].count("kd") == (1 + 3) * (4 + 2)
 
 
 def test_a_teacher_has_the_statistics_of_real_batches_and_is_frozen(tmp_path, cache):

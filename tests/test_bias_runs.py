@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from data.test_imagefolder import collected, make, paths
 from matrices import job, smoke, teacher_job
 
+from kdbench.leaderboard import build, render
 from kdbench.metrics import METRICS, score
 from kdbench.metrics.evaluate import evaluate
 from kdbench.run import run_job
@@ -55,3 +57,23 @@ def test_a_long_tailed_run_has_the_accuracy_of_each_bin_that_is_not_empty(tmp_pa
     assert counts.max() == 90 and counts.min() == 3
     assert {name for name in record.metrics if "shot" in name} == {"medium_shot_accuracy", "few_shot_accuracy"}
     assert score(arrays)["few_shot_accuracy"] == record.metrics["few_shot_accuracy"]
+
+
+def test_the_groups_of_an_image_folder_go_from_its_csv_file_into_record_and_table(tmp_path, cache):
+    counts = {"train": {"cat": 20, "dog": 20}, "test": {"cat": 4, "dog": 4}}
+    root = make(tmp_path / "pets", counts, size=(32, 32))
+    rows = [f"{split}/{name}/{i:03}.png,{'indoors' if i % 4 < 3 else 'outdoors'}"
+            for split, classes in counts.items() for name, count in classes.items() for i in range(count)]
+    (root / "groups.csv").write_text("\n".join(["file,place", *rows, ""]))
+    record = run(f"imagefolder:{root}", tmp_path / "runs", cache)
+    arrays = Store(tmp_path / "runs").read_predictions(record.run_id)
+    right = arrays["test_logits"].argmax(1) == arrays["test_labels"]
+    outdoors = np.array([path.endswith("003.png") for path in paths(collected(root, cache).splits["test"])])
+    expected = [right[~outdoors].mean(), right[outdoors].mean()]
+    assert record.groups == {"place": ["indoors", "outdoors"]}
+    assert record.vectors["group_accuracy.place"] == pytest.approx(expected)
+    assert record.metrics["worst_group_accuracy"] == pytest.approx(min(expected))
+    assert record.metrics["group_gap"] == pytest.approx(max(expected) - min(expected))
+    assert record.metrics.keys() >= {f"teacher_{name}" for name in GROUP[:4]}
+    text = render(build(tmp_path / "runs"), "md")
+    assert f"## Groups: {record.spec.pair} on imagefolder:" in text

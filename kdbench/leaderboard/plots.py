@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -29,7 +29,7 @@ STYLE: Any = {
 }
 WIDTH = 7.5            # inches
 HIGHLIGHTED = 3        # of the best methods, named in plots that would be crowded with all
-COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training: most methods deploy one network
+COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ def plots(leaderboard: Leaderboard, details: Details) -> list[Plot]:
 
 def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
     for cell in leaderboard.cells:
-        slug, name = _slug(title(cell, leaderboard)), title(cell, leaderboard)
-        rows = [row for row in cell.rows if row.runs]
+        name, rows = title(cell, leaderboard), [row for row in cell.rows if row.runs]
+        slug = _slug(name)
         if not rows:
             continue
         yield _finish(_accuracy(cell, rows), f"accuracy-{slug}", f"Test accuracy: {name}",
                       "Test accuracy of each method with its 95 % interval over seeds, best first; the figures are in "
                       "the table.")
         for metric in ("agreement", *COSTS):
-            if sum(metric in row.metrics for row in rows) > 1:
-                what = _with_source(cell, metric)
-                yield _finish(_scatter(rows, metric, what), f"{metric.replace('_', '-')}-{slug}",
+            points, what = list(_points(rows, metric)), _with_source(cell, metric)
+            if len(points) > 1:
+                yield _finish(_scatter(points, metric, what), f"{metric.replace('_', '-')}-{slug}",
                               f"{what[0].upper()}{what[1:]} and test accuracy: {name}",
                               f"Each method's test accuracy against its {what}.")
         yield _finish(_classes(cell, rows, details), f"classes-{slug}", f"Change per class against {REFERENCE}: {name}",
@@ -72,6 +72,7 @@ def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
                       "Accuracy of each method on clean, corrupted and attacked images of the same subset.")
         yield _finish(_curves(rows, details), f"curves-{slug}", f"Learning curves: {name}",
                       "Validation accuracy after each epoch, mean over seeds.")
+    yield from _latencies(leaderboard)
     yield _finish(_gains(leaderboard), "gain-by-family", f"Gain over {REFERENCE} by family",
                   f"Test accuracy of each method in each cell less that of {REFERENCE}, grouped by family.")
     ranking = rank(leaderboard)
@@ -181,32 +182,48 @@ def _with_source(cell: Cell, metric: str) -> str:
     return METRICS[metric].title + (f" ({source})" if source else "")
 
 
-def _scatter(rows: list[Row], metric: str, what: str) -> Figure:
-    """Accuracy against another metric, called `what`; of a cost, with the methods that none beats in both."""
+class Point(NamedTuple):
+    """A method, or a teacher, in a plot of accuracy against another metric."""
+
+    x: float
+    accuracy: float
+    label: str
+    family: str  # "" is a teacher's
+
+
+def _points(rows: list[Row], metric: str, of: str = "") -> Iterator[Point]:
+    """The rows that have both figures; `of` ends their labels."""
+    for row in rows:
+        if metric in row.metrics and "test_accuracy" in row.metrics:
+            yield Point(_percent(row, metric), _percent(row, "test_accuracy"), row.label + of, row.family)
+
+
+def _scatter(points: list[Point], metric: str, what: str) -> Figure:
+    """Accuracy against another metric, called `what`; of a cost, with the points that none beats in both."""
     figure, axes = _figure(4.6)
-    shown = [row for row in rows if metric in row.metrics and "test_accuracy" in row.metrics]
-    lowest = floor([_percent(row, "test_accuracy") for row in shown])
-    below = [row.label for row in shown if _percent(row, "test_accuracy") < lowest]
-    shown = [row for row in shown if row.label not in below]
-    points = [(_percent(row, metric), _percent(row, "test_accuracy")) for row in shown]
-    for row, (x, y) in zip(shown, points, strict=True):
-        colour, marker = _look(row.family)
-        axes.plot(x, y, marker, color=colour, markersize=6)
+    lowest = floor([point.accuracy for point in points])
+    below = [point.label for point in points if point.accuracy < lowest]
+    points = [point for point in points if point.accuracy >= lowest]
+    for point in points:
+        colour, marker = _look(point.family)
+        axes.plot(point.x, point.accuracy, marker, color=colour, markersize=6)
     if below:
         axes.annotate(f"far below: {', '.join(below)}", (.01, .01), xycoords="axes fraction", fontsize=7)
-    named = list(range(len(shown)))
+    named = points
     if METRICS[metric].better == "lower":
-        named = front(points)
-        axes.plot([points[i][0] for i in named], [points[i][1] for i in named], color="#555555", linewidth=1, zorder=0)
+        best = [points[i] for i in front([(point.x, point.accuracy) for point in points])]
+        named = best + [point for point in points if point not in best and not point.family]
+        axes.plot([point.x for point in best], [point.accuracy for point in best], color="#555555", linewidth=1,
+                  zorder=0)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-    for i in named if len(named) <= 15 else named[:HIGHLIGHTED]:
-        axes.annotate(shown[i].label, points[i], xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for point in named if len(named) <= 15 else named[:HIGHLIGHTED]:
+        axes.annotate(point.label, (point.x, point.accuracy), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel(_axis(metric, what))
     axes.set_ylabel(_axis("test_accuracy"))
-    _legend(axes, {row.family for row in shown})
+    _legend(axes, {point.family for point in points})
     return figure
 
 
@@ -344,7 +361,29 @@ def _highlighted(rows: list[Row]) -> list[Row]:
     return [row for place, row in enumerate(rows) if place < HIGHLIGHTED or row.label in REFERENCES]
 
 
-# All cells.
+# Several cells.
+
+def _latencies(leaderboard: Leaderboard) -> Iterator[Plot | None]:
+    """By dataset and device. Within a cell nearly all methods deploy one network: teachers and other pairs are what a
+    latency is compared with."""
+    alike: dict[tuple[str, str], list[Cell]] = {}
+    for cell in leaderboard.cells:
+        alike.setdefault((cell.dataset, cell.spec["device"]), []).append(cell)
+    for (dataset, device), cells in alike.items():
+        points: list[Point] = []
+        for cell in cells:
+            of = f", {title(cell, leaderboard).replace(f' on {dataset}', '')}" if len(cells) > 1 else ""
+            points += _points([row for row in cell.rows if row.runs], "latency_ms", of)
+            metrics = cell.teacher.metrics if cell.teacher else {}
+            if {"latency_ms", "test_accuracy"} <= metrics.keys():
+                points.append(Point(metrics["latency_ms"], 100 * metrics["test_accuracy"], f"teacher{of}", ""))
+        if points:
+            what = f"{METRICS['latency_ms'].title} on {device}"
+            yield _finish(_scatter(points, "latency_ms", what), f"latency-{_slug(dataset)}-{device}",
+                          f"{what[0].upper()}{what[1:]} and test accuracy: {dataset}",
+                          "Test accuracy of each method, and of the teachers, against the latency of the network that "
+                          "it deploys.")
+
 
 def _gains(leaderboard: Leaderboard) -> Figure | None:
     gains = [(row.family, 100 * row.differences[REFERENCE].mean) for cell in leaderboard.cells for row in cell.rows

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from imaginary import REGISTRY, record, spec, teacher_spec
+from imaginary import RECIPE, REGISTRY, record, spec, teacher_spec
 from profiles import comparison, profile, training
 
 from kdbench.leaderboard import build, render
@@ -108,6 +108,32 @@ def test_accuracy_is_drawn_against_the_costs_that_were_measured(folder):
     assert b"training energy (estimate), joules" in energy.svg
 
 
+def labels_of(folder, name):
+    leaderboard = build(folder, REGISTRY)
+    drawn = {plot.name: plot for plot in plots(leaderboard, read_details(Store(folder), leaderboard))}
+    return re.findall(r">([^<>]+)</text>", drawn[name].svg.decode())
+
+
+def test_the_plot_of_latency_names_the_teacher_and_what_nothing_faster_beats(folder):
+    labels = labels_of(folder, "latency-digits-cpu")
+    assert {"kd", "teacher"} <= set(labels)
+    assert "ce" not in labels  # as fast as kd, and less accurate
+    assert "at" not in labels  # what it deploys was not measured
+
+
+def test_the_plot_of_latency_joins_all_pairs_of_a_dataset(folder):
+    other = RECIPE.model_copy(update={"image_size": 16})
+    run, measured = spec("ce", recipe=other), comparison(student=.004, teacher=.012)
+    Store(folder).write(record(run, .95))
+    write_profile(folder, profile("pair", run=run, deployment=measured))
+    write_profile(folder, profile(run=run, training=training(.02, 1.0)))
+    Store(folder).write(record(spec("ce", dataset="letters"), .99))
+    named = {label.split(" (recipe")[0]: label for label in labels_of(folder, "latency-digits-cpu")
+             if "big-small" in label}
+    assert set(named) == {"kd, big-small", "ce, big-small", "teacher, big-small"}  # of `other` there is no teacher
+    assert "image_size=8" in named["kd, big-small"] and "image_size=16" in named["ce, big-small"]
+
+
 def test_the_page_names_the_source_of_each_energy(folder):
     write_profile(folder, KD.model_copy(update={"energy_source": "rapl"}))
     page = re.sub(r"<[^>]*>", "|", report_files(folder, {})["index.html"].decode())
@@ -134,7 +160,7 @@ def test_the_table_of_training_is_that_of_the_profiles():
         "method": "kd", "step ms": "25.0", "x ce": "2.50", "quartiles": "2.25 to 2.75", "train s": "2.50",
         "MiB": "300", "J/step": "0.300", "train J": "30.0"}
     notes = " ".join(table.notes)
-    assert "5 passes of 40 steps drawn from all parts of a run of 100, each beside one of ce" in notes
+    assert "5 passes of 40 steps drawn from all parts of a run of 100, each step in turns with one of ce" in notes
     assert "on a processor, 1 thread" in notes and "load average" not in notes
     assert "Energy, estimate: CPU seconds of the process times a stated wattage, no measurement, at 10 W per core" \
         in notes

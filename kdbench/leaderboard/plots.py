@@ -20,9 +20,11 @@ from kdbench.leaderboard.tables import FURTHER, class_name, title
 from kdbench.metrics import METRICS
 from kdbench.registry import FAMILIES
 
-# The palette of Okabe and Ito, which the common kinds of colour blindness can tell apart, with a grey for the rest.
+# The palette of Okabe and Ito, which the common kinds of colour blindness can tell apart, with a brown and a grey.
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#A6761D", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+LOOKS = dict(zip(FAMILIES, zip(COLOURS, MARKERS, strict=True), strict=True))
+OTHER = ("#555555", "*")  # of teachers, and of families that are not known
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "kdbench", "font.size": 9, "text.parse_math": False, "axes.grid": True,
     "grid.alpha": .3, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white",
@@ -106,9 +108,7 @@ def colour(family: str) -> str:
 
 
 def _look(family: str) -> tuple[str, str]:
-    place = FAMILIES.index(family) if family in FAMILIES else -1
-    return COLOURS[place], MARKERS[place]
-
+    return LOOKS.get(family, OTHER)
 
 def _legend(axes: Axes, families: set[str]) -> None:
     for family in (f for f in (*FAMILIES, "unknown") if f in families):

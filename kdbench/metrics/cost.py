@@ -11,10 +11,10 @@ ENERGY = ("Energy by the source that is named beside it: `nvml` (the whole GPU's
 COST = (
     Metric("step_ms", "training step", "ms", "lower",
            "Time of one training step, batch and optimizer included: the median over passes of a pass's mean over "
-           f"steps drawn from all parts of a run. {ALONE}", of="run", short="step ms"),
+           f"steps drawn from all parts of a run, in turns with steps of ce. {ALONE}", of="run", short="step ms"),
     Metric("step_time_ratio", "step time against ce", "", "lower",
-           "Step time over that of ce on the same pair: the median over passes of the ratio of two passes that follow "
-           f"each other. {ALONE}", of="run", short="x ce"),
+           "Step time over that of ce on the same pair, their steps taken in turns: the median over passes. "
+           f"{ALONE}", of="run", short="x ce"),
     Metric("training_seconds", "training, measured alone", "seconds", "lower",
            "Step time times the steps of the recipe; neither data preparation nor scoring is in it.",
            of="run", short="train s"),

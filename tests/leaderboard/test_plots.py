@@ -6,6 +6,7 @@ from imaginary import REGISTRY, record, spec, teacher_spec
 
 from kdbench.leaderboard import build, plots
 from kdbench.leaderboard.details import read_details
+from kdbench.registry import FAMILIES
 from kdbench.store import Store
 
 CELL = "big-small-on-digits"
@@ -48,7 +49,7 @@ def folder(tmp_path):
 def points(axes):
     """(x, y) of every single mark."""
     return [tuple(line.get_xydata()[0]) for line in axes.lines
-            if len(line.get_xydata()) == 1 and line.get_marker() in plots.MARKERS]
+            if len(line.get_xydata()) == 1 and line.get_marker() in (*plots.MARKERS, plots.OTHER[1])]
 
 
 def lines(axes, **look):
@@ -59,6 +60,11 @@ def lines(axes, **look):
 
 def ticks(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_every_family_differs_in_colour_and_in_marker_and_teachers_from_all_of_them():
+    looks = [*plots.LOOKS.values(), plots.OTHER]
+    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(FAMILIES) + 1
 
 
 def test_accuracies_are_drawn_in_percent_with_their_intervals_the_best_on_top(draw, folder):

@@ -360,9 +360,9 @@ def _content(path: str) -> bytes:
     """All of a file, in half the time that Python's file objects take for a small one."""
     file = os.open(path, os.O_RDONLY)
     try:
-        parts = [os.read(file, 1 << 16)]
-        while parts[-1] and sum(map(len, parts)) % (1 << 16) == 0:
-            parts.append(os.read(file, 1 << 16))
+        parts = []
+        while part := os.read(file, 1 << 16):
+            parts.append(part)
         return b"".join(parts)
     finally:
         os.close(file)

@@ -66,6 +66,15 @@ def test_the_same_record_gives_the_same_bytes_with_one_line_per_field():
     assert json.loads(content) == record().model_dump(mode="json")
 
 
+def test_a_record_of_any_size_is_read_whole(tmp_path):
+    large = record(curves={"loss": [i / 7 for i in range(20_000)]})
+    Store(tmp_path).write(large)
+    assert Store(tmp_path).record_path(large.run_id).stat().st_size > 200_000
+    assert Store(tmp_path).get(large.run_id) == large
+    (summary,) = Store(tmp_path).summaries()
+    assert (summary.run_id, summary.spec) == (large.run_id, large.spec.model_dump(mode="json"))
+
+
 def test_an_empty_or_absent_folder_holds_no_records(tmp_path):
     assert Store(tmp_path / "absent").read() == Contents([], [])
     assert Store(tmp_path).get("0123456789abcdef") is None

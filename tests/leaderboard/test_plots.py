@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from imaginary import REGISTRY, record, spec, teacher_spec
+from profiles import comparison, profile, training
 
 from kdbench.leaderboard import build, plots
 from kdbench.leaderboard.details import read_details
+from kdbench.profile.record import write_profile
 from kdbench.registry import FAMILIES
 from kdbench.store import Store
 
@@ -93,6 +95,21 @@ def test_a_cost_has_the_line_of_what_nothing_cheaper_beats(draw, folder):
     assert sorted(text.get_text() for text in axes.texts) == ["ce", "kd"]
 
 
+def test_one_method_alone_is_not_drawn_against_anything(draw, tmp_path):
+    Store(tmp_path).write(record(spec("ce"), .8, metrics={"agreement": .7}))
+    assert set(draw(tmp_path)) == {f"accuracy-{CELL}"}
+
+
+def test_latency_is_that_of_the_network_that_a_method_deploys_beside_the_teacher_s(draw, folder):
+    write_profile(folder, profile("pair", deployment=comparison(student=.002, teacher=.006)))
+    for method in ("ce", "kd"):
+        write_profile(folder, profile(run=spec(method), training=training(.01, 1.0)))
+    axes = draw(folder)["latency-digits-cpu"]
+    assert sorted(points(axes)) == [pytest.approx(p) for p in ((2, 81), (2, 85), (6, 90))]
+    (front,) = lines(axes, color=GREY)
+    assert front == [pytest.approx(p) for p in ([2, 85], [6, 90])]
+
+
 def test_a_method_far_below_the_others_is_named_and_not_drawn(draw, folder):
     for number in range(4):
         Store(folder).write(record(spec("kd", 0, temperature=5.0 + number), .8 + number / 100))
@@ -103,6 +120,7 @@ def test_a_method_far_below_the_others_is_named_and_not_drawn(draw, folder):
     axes = found[f"accuracy-{CELL}"]
     assert "10.0" in [text.get_text() for text in axes.texts]
     assert axes.get_xlim()[0] < min(x for x, _ in points(axes)) < 78
+    assert [text.get_text() for text in found["gain-by-family"].texts] == ["-70"]
 
 
 def test_classes_are_drawn_as_changes_in_points(draw, folder):
@@ -126,6 +144,16 @@ def test_a_reliability_diagram_has_the_mean_of_each_bin_that_holds_images(draw, 
 def test_learning_curves_are_means_over_seeds_by_epoch(draw, folder):
     axes = draw(folder)[f"curves-{CELL}"]
     assert lines(axes) == [[pytest.approx([1, half]), pytest.approx([2, 2 * half])] for half in (42.5, 40.5, 39)]
+
+
+def test_the_curves_of_the_three_best_and_of_the_references_are_named_and_the_others_grey(draw, folder):
+    for place, accuracy in enumerate((.90, .92, .91)):
+        Store(folder).write(record(spec("kd", 0, temperature=5.0 + place), accuracy,
+                                   curves={"validation_accuracy": [accuracy / 2, accuracy]}))
+    axes = draw(folder)[f"curves-{CELL}"]
+    assert lines(axes, color="#BBBBBB") == [[pytest.approx([1, 39]), pytest.approx([2, 78])]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "kd (temperature=6.0)", "kd (temperature=7.0)", "kd (temperature=5.0)", "kd", "ce"]
 
 
 def test_gains_stand_in_the_line_of_their_family_with_its_median(draw, folder):

@@ -147,11 +147,12 @@ def test_learning_curves_are_means_over_seeds_by_epoch(draw, folder):
 
 
 def test_the_curves_of_the_three_best_and_of_the_references_are_named_and_the_others_grey(draw, folder):
-    for place, accuracy in enumerate((.90, .92, .91)):
+    for place, accuracy in enumerate((.90, .92, .91, .89)):
         Store(folder).write(record(spec("kd", 0, temperature=5.0 + place), accuracy,
                                    curves={"validation_accuracy": [accuracy / 2, accuracy]}))
     axes = draw(folder)[f"curves-{CELL}"]
-    assert lines(axes, color="#BBBBBB") == [[pytest.approx([1, 39]), pytest.approx([2, 78])]]
+    assert lines(axes, color="#BBBBBB") == [[pytest.approx([1, half]), pytest.approx([2, 2 * half])]
+                                            for half in (44.5, 39)]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "kd (temperature=6.0)", "kd (temperature=7.0)", "kd (temperature=5.0)", "kd", "ce"]
 

@@ -114,7 +114,8 @@ def evaluate(folder: Folder) -> None:
 
 def attack(
     folder: Folder,
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="their ids; else all")] = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="runs by id, or its beginning; by default all")] = None,
     device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
     plugin: Plugins = None,
 ) -> None:

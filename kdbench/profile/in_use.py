@@ -73,7 +73,11 @@ class _Subject:
         self.run(self.one)
 
     def run_batches(self) -> None:
-        self.samples.append(self.bench.sample(lambda: [self.run(self.many) for _ in range(self.batches)]))
+        def work() -> None:
+            for _ in range(self.batches):
+                self.run(self.many)
+
+        self.samples.append(self.bench.sample(work))
 
     def joules_per_1000(self) -> list[float]:
         images = self.batches * BATCH

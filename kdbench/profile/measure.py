@@ -177,7 +177,12 @@ def in_step(trainers: dict[str, Trainer], steps: list[int], bench: Bench) -> dic
 def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
     """What `steps` of a run cost together: counters of energy are too slow for single ones."""
     step = _stepper(trainer, steps)
-    return bench.sample(lambda: [step() for _ in steps])
+
+    def work() -> None:
+        for _ in steps:
+            step()
+
+    return bench.sample(work)
 
 
 def _stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import weakref
 from itertools import count
 
 import pytest
@@ -154,6 +155,23 @@ def test_a_teacher_has_the_statistics_of_real_batches_and_is_frozen(tmp_path, ca
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     layers = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
     assert layers and all(layer.running_mean.abs().sum() > 0 and layer.momentum == .1 for layer in layers)
+
+
+def test_nothing_of_a_step_is_kept_while_the_next_is_measured(tmp_path, cache, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    class Terms(dict):
+        __hash__ = object.__hash__
+
+    def train_step(self, step, batch):
+        most.append(len(alive))
+        terms = Terms()
+        alive.add(terms)
+        return terms
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    training(job("kd", tmp_path, cache, steps=8, repeats=1), cache, count().__next__)
+    assert max(most) == 0
 
 
 def test_a_method_s_tutor_is_the_network_that_it_learns_from(tmp_path, cache):

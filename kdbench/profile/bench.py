@@ -26,7 +26,7 @@ class Bench:
         gc.collect()
         self.synchronise()
         before = self.meter.joules() if self.meter else None
-        seconds = self.lap(work)
+        seconds = self._lap(work)
         return Sample(seconds, self.meter.joules() - before if self.meter and before is not None else None)
 
     def laps(self, works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -38,10 +38,10 @@ class Bench:
         self.synchronise()
         found: dict[str, list[float]] = {name: [] for name in works}
         for _, name in in_turns(works, rounds):
-            found[name].append(self.lap(works[name]))
+            found[name].append(self._lap(works[name]))
         return found
 
-    def lap(self, work: Callable[[], object]) -> float:
+    def _lap(self, work: Callable[[], object]) -> float:
         start = self.clock()
         work()
         self.synchronise()

@@ -19,7 +19,7 @@ def cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def kdbench(monkeypatch, capsys, tmp_path):
     """Calls the command line in this process; gives its exit code, standard output and standard error."""
-    from kdbench import cli
+    from kdbench.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
 

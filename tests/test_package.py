@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.registry import Registry
-from kdbench.suite import built_in_suites
+from kdbench.plugins.registry import Registry
+from kdbench.suites.suite import built_in_suites
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +25,8 @@ def test_a_wheel_holds_everything_that_the_checkout_runs_with(tmp_path):
     assert not [name for name in names if name.startswith("tests") or name.endswith(".npz")]
     printed = {}
     for things in ("methods", "suites"):
-        code = f"import sys; sys.argv = ['kdbench', 'list', '{things}', '--json']; from kdbench.cli import main; main()"
+        code = (f"import sys; sys.argv = ['kdbench', 'list', '{things}', '--json']\n"
+                "from kdbench.cli.main import main; main()")
         ended = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True,
                                cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")})
         printed[things] = [row["name"] for row in json.loads(ended.stdout)]

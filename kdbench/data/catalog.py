@@ -23,7 +23,6 @@ class DatasetInfo:
     licence: str
     paper: Paper | None = None
     attack_radius: float = 8 / 255  # of L-infinity attacks, for pixels in 0..1; RobustBench's (Croce et al., 2021) for
-    #                                 CIFAR, after Madry et al. (2018)
 
 
 @dataclass(frozen=True)
@@ -95,25 +94,6 @@ def _modifier(text: str, where: str) -> tuple[str, float]:
     return name, value
 
 
-# Before anything is written or trained.
-
-def check(name: str, folder: Path, train_size: int | None = None) -> None:
-    """See that a dataset can be had, downloading it into the data folder if need be; UserError if not."""
-    from kdbench.data import collect
-
-    collect.check(parse(name), folder, train_size)
-
-
-def fingerprint(name: str) -> str | None:
-    """SHA-256 of what an image folder holds, by file names and sizes; None for a dataset whose name says it all."""
-    parsed = parse(name)
-    if parsed.path is None:
-        return None
-    from kdbench.data import imagefolder
-
-    return imagefolder.scan(parsed.path).fingerprint
-
-
 def rows() -> list[dict[str, Any]]:
     """What `kdbench list datasets` prints: the datasets, then the variants that each of them has."""
     variants = (
@@ -141,16 +121,26 @@ _MNIST = Paper(
     authors=("Yann LeCun", "Léon Bottou", "Yoshua Bengio", "Patrick Haffner"),
     year=1998, venue="Proceedings of the IEEE", doi="10.1109/5.726791",
 )
+
+
 _FASHION = Paper(
     title="Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
     authors=("Han Xiao", "Kashif Rasul", "Roland Vollgraf"), year=2017, venue="arXiv", arxiv="1708.07747",
 )
+
+
 _CIFAR = Paper(
     title="Learning Multiple Layers of Features from Tiny Images", authors=("Alex Krizhevsky",), year=2009,
     venue="Technical report, University of Toronto",
 )
+
+
 _CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
 _CIFAR100_TEXT = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
     caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
@@ -159,7 +149,10 @@ _CIFAR100_TEXT = """
     poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm"""
+
+
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
+
 
 DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
     DatasetInfo(
@@ -188,6 +181,7 @@ DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
     DatasetInfo("synthetic", "random coarse patterns under noise, for tests", (3, 16, 16),
                 tuple(f"pattern {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT"),
 )}
+
 
 MODIFIERS: Mapping[str, Modifier] = {modifier.name: modifier for modifier in (
     Modifier(

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from kdbench.data import files, imagefolder, variants
-from kdbench.data.catalog import DatasetName
-from kdbench.data.splits import first_of_each, fixed_random, long_tail, stratified, without_validation
+from kdbench.data.catalog import DatasetName, parse
+from kdbench.data.splits import first_of_each, long_tail, stratified, without_validation
 from kdbench.errors import UserError
+from kdbench.seeds import fixed_random
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ class Collected:
     folder: imagefolder.ImageFolder | None = None
 
 
-def check(name: DatasetName, folder: Path, train_size: int | None = None) -> None:
+def check(name: str, folder: Path, train_size: int | None = None) -> None:
     """See that a dataset can be had and read, downloading it into the data folder if need be; UserError if not."""
-    found = collect(name, folder, train_size)
+    found = collect(parse(name), folder, train_size)
     if found.folder is not None:
         imagefolder.check_images(found.folder, folder)
+
+
+def fingerprint(name: str) -> str | None:
+    """SHA-256 of the file names and sizes of an image folder; None for a published dataset."""
+    path = parse(name).path
+    return None if path is None else imagefolder.scan(path).fingerprint
 
 
 def collect(name: DatasetName, folder: Path, train_size: int | None = None) -> Collected:

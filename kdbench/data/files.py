@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
-from kdbench.store import atomic_write, file_sha256
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N] int64
 TIMEOUT = 30  # seconds without an answer

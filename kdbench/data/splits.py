@@ -6,14 +6,9 @@ Chosen positions come in a random order, so that the first n of them are a fair 
 import numpy as np
 
 from kdbench.errors import UserError
-from kdbench.seeds import derive
+from kdbench.seeds import fixed_random
 
 TENTH = 10  # validation is this fraction of train where a dataset brings no validation split
-
-
-def fixed_random(*purpose: str) -> np.random.RandomState:
-    """A random stream that is part of a dataset's definition. RandomState, since NumPy never changes its streams."""
-    return np.random.RandomState(derive(0, *purpose) % 2**32)
 
 
 def without_validation(size: int) -> int:

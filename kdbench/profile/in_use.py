@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdbench.models import Network, serialise
+from kdbench.networks import Network, saved_part, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.record import Comparison, Deployment, Quartiles
-from kdbench.reload import saved_part
 
 BATCH = 64
 WARM_UP_CALLS = 3

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from kdbench.environment import environment, now
 from kdbench.errors import UserError
+from kdbench.plugins.source import MethodInfo
 from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.profile.record import Profile, Subject, profile_id, read_profile, write_profile
-from kdbench.registry import MethodInfo
+from kdbench.results.record import Problem, Status
 from kdbench.spec import RunSpec
-from kdbench.store import Problem, Status
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ProfileJob:
         return iter(())
 
     def execute(self) -> None:
-        from kdbench.profile.measure import run_profile
+        from kdbench.profile.worker import run_profile
 
         run_profile(self)
 

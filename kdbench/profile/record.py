@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
+from kdbench.disk import atomic_write, json_files
 from kdbench.profile.energy import Source
+from kdbench.results.record import Finite, Problem, Status, Strict, Utc, read_json
+from kdbench.results.store import Store
 from kdbench.spec import RunSpec
-from kdbench.store import Finite, Problem, Status, Store, Strict, Utc, atomic_write, json_files, read_json
 
 Subject = Literal["method", "pair"]
 BUSY = 1.5  # a load average from which on something else runs beside a measurement

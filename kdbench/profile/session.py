@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kdbench.execute.local import LocalPool
+from kdbench.execution.pool import LocalPool
 from kdbench.profile.job import ProfileJob, Settings
 from kdbench.profile.record import BUSY, Profile
-from kdbench.store import Store
-from kdbench.suite import Plan
+from kdbench.results.store import Store
+from kdbench.suites.plan import Plan
 
 Say = Callable[[str], None]
 

@@ -1,9 +1,9 @@
 import torch
 import torch.nn.functional as F
 
-from kdbench.adversarial import projected_gradient
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.attack import projected_gradient
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class ARD(Method):

@@ -2,8 +2,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.adversarial import discriminator_loss, fooling_loss
 from kdbench.method import Method, Paper, descend
+from kdbench.parts.losses import discriminator_loss, fooling_loss
 
 
 class CAN(Method):

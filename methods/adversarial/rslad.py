@@ -1,8 +1,8 @@
 import torch
 
-from kdbench.adversarial import projected_gradient
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.attack import projected_gradient
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class RSLAD(Method):

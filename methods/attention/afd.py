@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import pool
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.stages import pool
 
 
 def spatial_map(stage, size):  # [B, C, H, W] -> [B, positions of size]

@@ -1,8 +1,8 @@
 import torch.nn.functional as F
 
-from kdbench.blocks import pair_stages
-from kdbench.losses import attention_loss
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import attention_loss
+from kdbench.parts.stages import pair_stages
 
 
 class AttentionTransfer(Method):

@@ -1,8 +1,8 @@
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import pool
 from kdbench.method import Method, Paper
+from kdbench.parts.stages import pool
 
 
 def class_maps(stage, weight):  # [B, C, H, W], [K, C] -> [B, K, H, W]

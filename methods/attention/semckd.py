@@ -2,9 +2,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import match_resolution
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.stages import match_resolution
 
 
 def similarities(stage):  # [B, C, H, W] -> [B, B]

@@ -1,9 +1,9 @@
 import torch
 import torch.nn.functional as F
 
-from kdbench.adversarial import ImageGenerator
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.generator import ImageGenerator
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class DAFL(Method):

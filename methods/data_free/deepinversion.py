@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper, descend
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class DeepInversion(Method):

@@ -1,8 +1,8 @@
 import torch
 import torch.nn.functional as F
 
-from kdbench.adversarial import ImageGenerator, anneal
 from kdbench.method import Method, Paper, descend
+from kdbench.parts.generator import ImageGenerator, anneal
 
 
 class DFAD(Method):

@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
-from kdbench.adversarial import ImageGenerator, anneal
-from kdbench.blocks import pair_stages
-from kdbench.losses import attention_loss, soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.generator import ImageGenerator, anneal
+from kdbench.parts.losses import attention_loss, soft_cross_entropy
+from kdbench.parts.stages import pair_stages
 
 
 class ZSKT(Method):

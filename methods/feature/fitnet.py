@@ -1,8 +1,8 @@
 import torch.nn.functional as F
 
-from kdbench.blocks import match_resolution, pair_stages, projection
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.stages import match_resolution, pair_stages, projection
 
 
 def hint_loss(guided, hint):  # both [B, C, H, W]

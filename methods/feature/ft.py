@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import match_resolution
 from kdbench.method import Method, Paper, descend
+from kdbench.parts.stages import match_resolution
 
 
 def factor_loss(student, teacher):  # both [B, F, H, W]

@@ -2,8 +2,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import BeforeActivation, match_resolution, pair_stages, projection
 from kdbench.method import Method, Paper, descend
+from kdbench.parts.stages import BeforeActivation, match_resolution, pair_stages, projection
 
 
 def partial_distance(student, teacher, margin):  # [B, C, H, W] twice, [C]

@@ -2,8 +2,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import BeforeActivation, pair_stages, pool, projection
 from kdbench.method import Method, Paper
+from kdbench.parts.stages import BeforeActivation, pair_stages, pool, projection
 
 WIDEST = 512  # channels in the fusion
 

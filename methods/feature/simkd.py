@@ -3,8 +3,8 @@ import copy
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import pool
 from kdbench.method import Method, Outputs, Paper
+from kdbench.parts.stages import pool
 
 
 class SimKD(Method):

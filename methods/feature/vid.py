@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import match_resolution, pair_stages
 from kdbench.method import Method, Paper
+from kdbench.parts.stages import match_resolution, pair_stages
 
 EPSILON = 1e-5           # the least variance
 INITIAL_VARIANCE = 5.0

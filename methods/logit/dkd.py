@@ -1,8 +1,8 @@
 import torch
 import torch.nn.functional as F
 
-from kdbench.losses import non_target, soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import non_target, soft_cross_entropy
 
 
 def dkd_loss(student_logits, teacher_logits, labels, alpha, beta, temperature):

@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 
-from kdbench.losses import non_target
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import non_target
 
 
 def nkd_loss(student_logits, teacher_logits, labels, gamma, temperature):

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.branches import LastStage, tapped
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper, descend
+from kdbench.parts.branches import LastStage, tapped
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class ONE(Method):

@@ -2,8 +2,8 @@ import math
 
 import torch.nn.functional as F
 
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class CorrelationCongruence(Method):

@@ -3,8 +3,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.blocks import match_resolution, pair_stages, projection
 from kdbench.method import Method, Paper
+from kdbench.parts.stages import match_resolution, pair_stages, projection
 
 
 class FSP(Method):

@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 
-from kdbench.blocks import pair_stages
 from kdbench.method import Method, Paper
+from kdbench.parts.stages import pair_stages
 
 
 class SimilarityPreserving(Method):

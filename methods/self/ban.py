@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import soft_cross_entropy
 
 
 class BAN(Method):

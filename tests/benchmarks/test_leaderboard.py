@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_leaderboard_of_100_000_runs(benchmark, folder):
-    command = [sys.executable, "-c", "from kdbench.cli import main; main()", "leaderboard", folder]
+    command = [sys.executable, "-c", "from kdbench.cli.main import main; main()", "leaderboard", folder]
     printed = benchmark.pedantic(subprocess.check_output, (command,), {"text": True}, rounds=3, warmup_rounds=1)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     benchmark.extra_info["memory_gib"] = round(memory, 2)

@@ -11,10 +11,10 @@ import statistics
 import pytest
 import torch
 import torch.nn.functional as F
-from pair import PAIR, images, seconds, trainer_of
+from support.pair import PAIR, images, seconds, trainer_of
 from torch import nn
 
-from kdbench.models import build, freeze
+from kdbench.networks import build, freeze
 from kdbench.spec import Recipe
 
 SIZE, BATCH, IMAGES, TEMPERATURE, ALPHA = 28, 64, 1280, 4.0, 0.9

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.data import catalog
+from kdbench.data import catalog, collect
 from kdbench.data.catalog import DATASETS, MODIFIERS, DatasetName, parse
 from kdbench.errors import UserError
 
@@ -75,9 +75,9 @@ def test_the_list_has_a_row_of_one_form_for_each_dataset_and_variant():
 
 
 def test_only_image_folders_have_a_fingerprint():
-    assert catalog.fingerprint("mnist5k+skew(0.9)") is None
+    assert collect.fingerprint("mnist5k+skew(0.9)") is None
     with pytest.raises(UserError, match="no such folder"):
-        catalog.fingerprint("imagefolder:nowhere")
+        collect.fingerprint("imagefolder:nowhere")
 
 
 def test_listing_imports_neither_torch_nor_numpy_and_checking_no_torch(cache):
@@ -87,13 +87,14 @@ from pathlib import Path
 from kdbench.data import catalog
 catalog.parse("mnist5k+skew(0.9)")
 assert not {{"torch", "numpy", "PIL"}} & set(sys.modules)
-catalog.check("synthetic+longtail(10)", Path({str(cache)!r}), train_size=100)
+from kdbench.data import collect
+collect.check("synthetic+longtail(10)", Path({str(cache)!r}), train_size=100)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_training_size_beyond_the_variant_is_refused_before_training(cache):
-    catalog.check("synthetic", cache, train_size=900)
+    collect.check("synthetic", cache, train_size=900)
     with pytest.raises(UserError, match=r"train_size: 900 is more than the 2[0-9][0-9] images"):
-        catalog.check("synthetic+longtail(100)", cache, train_size=900)
+        collect.check("synthetic+longtail(100)", cache, train_size=900)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kdbench.data import files
-from kdbench.data.catalog import check
+from kdbench.data.collect import check
 from kdbench.errors import UserError
 
 FASHION = {"train": 30, "t10k": 10}

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from kdbench.data import imagefolder
-from kdbench.data.catalog import check, fingerprint, parse
-from kdbench.data.collect import collect
+from kdbench.data.catalog import parse
+from kdbench.data.collect import check, collect, fingerprint
 from kdbench.data.imagefolder import decode, scan
 from kdbench.errors import UserError
 

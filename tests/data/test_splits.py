@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from kdbench.data import variants
-from kdbench.data.splits import allocate, first_of_each, fixed_random, long_tail, stratified, without_validation
+from kdbench.data.splits import allocate, first_of_each, long_tail, stratified, without_validation
 from kdbench.errors import UserError
+from kdbench.seeds import fixed_random
 
 GOLDEN, GOLDEN_TINTS = [19, 10, 12, 11, 13, 8], [1, 0, 0, 1, 0, 1, 0, 1, 1, 0]
 

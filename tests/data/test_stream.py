@@ -5,14 +5,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.base import Dataset, MemoryImages, Split
-from kdbench.data.stream import (
-    BatchStream,
-    Normalise,
-    center_crop,
-    random_crop,
-    random_flip,
-    random_resized_crop,
-)
+from kdbench.data.stream import BatchStream, Normalise, center_crop, random_crop, random_flip, random_resized_crop
 from kdbench.spec import Recipe
 
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import first_batch, kl, moved_by_each, named, recorded, softmax, trainer
+from support.methods import first_batch, kl, moved_by_each, named, recorded, softmax, trainer
 
 from kdbench_methods.adversarial.adv_online import AdversarialOnline, discriminator, telling_loss
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, moved, snapshot, trainer
+from support.methods import first_batch, moved, snapshot, trainer
 
-from kdbench.losses import soft_cross_entropy
 from kdbench.method import Shapes
+from kdbench.parts.losses import soft_cross_entropy
 from kdbench_methods.attention.afd import AFD, Attention, attended_distance, spatial_map
 
 

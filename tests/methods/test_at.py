@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from helpers import FILES, Golden, first_batch, trainer
+from support.methods import FILES, Golden, first_batch, trainer
 
-from kdbench.losses import attention_loss, attention_map
 from kdbench.method import Shapes
+from kdbench.parts.losses import attention_loss, attention_map
 from kdbench_methods.attention.at import AttentionTransfer
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, kl, loss_terms, moved, random_logits, snapshot, softmax, trainer
+from support.methods import first_batch, kl, loss_terms, moved, random_logits, snapshot, softmax, trainer
 
-from kdbench.check import PAIRS
+from kdbench.checks.contract import PAIRS
 from kdbench_methods.self.ban import BAN
 
 LABELS = torch.tensor([0, 3, 2, 2])

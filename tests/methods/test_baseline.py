@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import loss_terms, random_logits, softmax
+from support.methods import loss_terms, random_logits, softmax
 
 from kdbench_methods.baseline.ce import CrossEntropy
 from kdbench_methods.baseline.label_smoothing import LabelSmoothing

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, kl, moved, snapshot, softmax, trainer
+from support.methods import first_batch, kl, moved, snapshot, softmax, trainer
 
-from kdbench.check import PAIRS
+from kdbench.checks.contract import PAIRS
 from kdbench.method import Shapes
 from kdbench_methods.self.byot import BYOT, Branch, hint_loss
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import first_batch, moved_by_each, named, softmax, trainer
+from support.methods import first_batch, moved_by_each, named, softmax, trainer
 
 from kdbench_methods.adversarial.can import CAN
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FILES, Golden, first_batch, moved, snapshot, trainer
+from support.methods import FILES, Golden, first_batch, moved, snapshot, trainer
 
-from kdbench import check
-from kdbench.blocks import pool
+from kdbench.checks import contract as check
 from kdbench.method import Shapes
+from kdbench.parts.stages import pool
 from kdbench.spec import Architecture
 from kdbench_methods.attention.cat_kd import CATKD, class_maps, map_loss
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, trainer
+from support.methods import first_batch, trainer
 
-from kdbench.losses import soft_cross_entropy
+from kdbench.parts.losses import soft_cross_entropy
 from kdbench_methods.relation.cc import CorrelationCongruence, correlations
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, kl, softmax, trainer
+from support.methods import first_batch, kl, softmax, trainer
 
 from kdbench_methods.self.cs_kd import CSKD
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import kl, moved, random_logits, recorded, snapshot, softmax, trainer
+from support.methods import kl, moved, random_logits, recorded, snapshot, softmax, trainer
 
 from kdbench_methods.data_free.dafl import DAFL, class_entropy
 

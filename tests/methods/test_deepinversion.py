@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import kl, moved, recorded, snapshot, softmax, trainer
+from support.methods import kl, moved, recorded, snapshot, softmax, trainer
 from torch import nn
 
 from kdbench_methods.data_free.deepinversion import DeepInversion, feature_difference, total_variation

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import moved_by_each, named, recorded, trainer
+from support.methods import moved_by_each, named, recorded, trainer
 
 from kdbench_methods.data_free.dfad import DFAD
 

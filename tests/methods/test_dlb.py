@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import kl, softmax, trainer
+from support.methods import kl, softmax, trainer
 
 from kdbench_methods.self.dlb import DLB
 

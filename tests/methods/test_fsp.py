@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FILES, Golden, first_batch, moved, snapshot, trainer
+from support.methods import FILES, Golden, first_batch, moved, snapshot, trainer
 
 from kdbench.method import Shapes
 from kdbench_methods.relation.fsp import FSP, flow, flow_loss

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FILES, Golden, first_batch, moved, snapshot, trainer
+from support.methods import FILES, Golden, first_batch, moved, snapshot, trainer
 
 from kdbench_methods.feature.ft import FactorTransfer, factor_loss
 

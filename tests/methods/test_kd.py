@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FILES, Golden, kl, loss_terms, random_logits, softmax
+from support.methods import FILES, Golden, kl, loss_terms, random_logits, softmax
 
-from kdbench.losses import non_target, soft_cross_entropy
+from kdbench.parts.losses import non_target, soft_cross_entropy
 from kdbench_methods.logit.kd import KD
 
 LABELS = torch.tensor([0, 3, 2, 2])

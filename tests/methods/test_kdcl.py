@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import first_batch, moved, snapshot, trainer
+from support.methods import first_batch, moved, snapshot, trainer
 
 from kdbench_methods.online.kdcl import KDCL, min_logit, naive
 

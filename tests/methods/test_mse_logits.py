@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import loss_terms, random_logits
+from support.methods import loss_terms, random_logits
 
-from kdbench.losses import soft_cross_entropy
+from kdbench.parts.losses import soft_cross_entropy
 from kdbench_methods.logit.mse_logits import MSELogits
 
 LABELS = torch.tensor([0, 3, 2, 2])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FILES, Golden, loss_terms, random_logits, softmax
+from support.methods import FILES, Golden, loss_terms, random_logits, softmax
 
 from kdbench_methods.logit.nkd import NKD, nkd_loss
 

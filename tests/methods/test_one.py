@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import first_batch, moved, snapshot, trainer
+from support.methods import first_batch, moved, snapshot, trainer
 
-from kdbench.branches import tapped
 from kdbench.method import Shapes
+from kdbench.parts.branches import tapped
 from kdbench_methods.online.one import ONE, blend, ramp
 
 

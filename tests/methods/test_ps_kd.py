@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, trainer
+from support.methods import first_batch, trainer
 
 from kdbench_methods.self.ps_kd import PSKD
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from helpers import first_batch, kl, recorded, softmax, trainer
+from support.methods import first_batch, kl, recorded, softmax, trainer
 
-from kdbench.losses import soft_cross_entropy
+from kdbench.parts.losses import soft_cross_entropy
 from kdbench_methods.adversarial.rslad import RSLAD
 
 SETTINGS = {"alpha": 0.7, "epsilon": 0.05, "step_size": 0.02, "attack_steps": 4}

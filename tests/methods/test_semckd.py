@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, moved, snapshot, trainer
+from support.methods import first_batch, moved, snapshot, trainer
 
-from kdbench.losses import soft_cross_entropy
+from kdbench.parts.losses import soft_cross_entropy
 from kdbench_methods.attention.semckd import SemCKD, associations, bottleneck, calibrated_distance, similarities
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import first_batch, moved, snapshot, trainer
+from support.methods import first_batch, moved, snapshot, trainer
 from torch import nn
 
 from kdbench_methods.feature.simkd import Reused, SimKD

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import first_batch, trainer
+from support.methods import first_batch, trainer
 
 from kdbench_methods.attention.afd import AFD
 from kdbench_methods.attention.at import AttentionTransfer

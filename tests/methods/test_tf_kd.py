@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import kl, loss_terms, random_logits, softmax
+from support.methods import kl, loss_terms, random_logits, softmax
 
 from kdbench_methods.self.tf_kd import TfKD, virtual_teacher
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FILES, Golden, first_batch, moved, snapshot, trainer
+from support.methods import FILES, Golden, first_batch, moved, snapshot, trainer
 
-from kdbench.blocks import match_resolution
+from kdbench.parts.stages import match_resolution
 from kdbench_methods.feature.vid import VID, negative_log_likelihood, regressor
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import kl, moved_by_each, named, recorded, softmax, trainer
+from support.methods import kl, moved_by_each, named, recorded, softmax, trainer
 
 from kdbench_methods.data_free.zskt import ZSKT, clipped_descent
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
-from kdbench.metrics import METRICS, group_names, score, vectors
-from kdbench.metrics.groups import GROUP_METRICS, count
+from kdbench.metrics.catalog import METRICS, score, vectors
+from kdbench.metrics.groups import GROUP_METRICS, count, group_names
 from kdbench.metrics.longtail import shot_accuracy, shot_bins
-from kdbench.store import Store
+from kdbench.results.store import Store
 
 LABELS = np.array([0, 0, 1, 1, 0, 0, 1, 1])
 PREDICTED = np.array([0, 0, 1, 0, 1, 1, 1, 0])

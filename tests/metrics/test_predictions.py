@@ -14,8 +14,8 @@ import pytest
 import sklearn.metrics
 
 from kdbench.errors import UserError
-from kdbench.metrics import METRICS, score, vectors
 from kdbench.metrics import predictions as p
+from kdbench.metrics.catalog import METRICS, score, vectors
 
 STUDENT = np.array([[.8, .1, .1], [.3, .6, .1], [.2, .5, .3], [.1, .2, .7]])
 TEACHER = np.array([[.7, .2, .1], [.6, .3, .1], [.2, .6, .2], [.1, .8, .1]])

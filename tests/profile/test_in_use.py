@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from kdbench.models import Network, build, serialise
+from kdbench.networks import Network, build, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.energy import CpuTime
 from kdbench.profile.in_use import BATCH, as_used, compare, count_flops, count_parameters, energy_saving

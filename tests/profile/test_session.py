@@ -3,16 +3,17 @@
 from itertools import groupby
 
 import pytest
-from matrices import plugin, smoke
-from profiles import comparison, profile, training
+from support.matrices import plugin, smoke
+from support.profiles import comparison, profile, training
 
 from kdbench.errors import UserError
-from kdbench.execute.local import LocalPool
+from kdbench.execution.pool import LocalPool
 from kdbench.profile.job import Settings
 from kdbench.profile.record import profile_path, profiles, read_profile, write_profile
 from kdbench.profile.session import measure, profile_jobs
+from kdbench.results.record import Problem
+from kdbench.results.store import Store
 from kdbench.spec import Recipe
-from kdbench.store import Problem, Store
 
 
 def test_a_plan_gives_each_pair_once_and_then_its_methods(tmp_path, cache):

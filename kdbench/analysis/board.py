@@ -1,0 +1,120 @@
+"""TODO."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from kdbench.analysis.costs import Cost
+from kdbench.analysis.harm import Comparison
+from kdbench.analysis.intervals import Estimate, estimate
+from kdbench.analysis.labels import label
+
+REFERENCE = "ce"            # every method is compared with plain training,
+
+
+REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
+
+
+PROFILED_SEED = 0           # costs do not depend on the seed: they are measured for one
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What the table needs of one record, or of a planned run that has none (status "missing")."""
+
+    run_id: str
+    role: str
+    suite: str
+    cell: str
+    pair: str
+    dataset: str
+    method: str
+    family: str | None
+    hyperparameters: dict[str, Any]
+    self_teacher: str                     # as canonical JSON
+    seed: int
+    status: str
+    reason: str
+    metrics: dict[str, float]
+    method_digest: str | None
+    predictions_sha256: str | None
+    file_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run without a result."""
+
+    seed: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wins:
+    """Of how many pairs of runs a method won how many; a tie is half, a run that failed or is missing is lost."""
+
+    won: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, with one choice of hyperparameters, in one cell."""
+
+    method: str
+    family: str
+    hyperparameters: dict[str, Any]       # where they are not the defaults
+    metrics: dict[str, dict[int, float]]  # by metric and seed: what all its finished runs have, and its one profile
+    differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
+    wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
+    comparison: Comparison | None         # with the first reference by class and image; None where it is withheld
+    failures: tuple[Failure, ...]         # failed, not applicable and missing runs
+    runs: dict[int, str]                  # the ids of the finished ones, by seed
+
+    @property
+    def label(self) -> str:
+        return label(self.method, self.hyperparameters)
+
+    @property
+    def is_reference(self) -> bool:
+        return self.label == REFERENCE
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.runs)
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """The metric's mean over seeds; None if the row has no finished run or they lack the metric."""
+        return estimate(list(self.metrics[metric].values())) if metric in self.metrics else None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The cell's teacher, for reference."""
+
+    architecture: str
+    status: str
+    reason: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What methods can be compared in: one pair, dataset and recipe."""
+
+    id: str
+    pair: str
+    dataset: str
+    spec: dict[str, Any] = field(repr=False)  # of one of its runs, as JSON
+    teacher: Teacher | None
+    rows: tuple[Row, ...]
+    costs: tuple[Cost, ...]  # its profiles
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    cells: tuple[Cell, ...]
+    suites: tuple[str, ...]
+    statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
+    hash: str                   # SHA-256 of the records and of what is missing: the same hash, the same tables

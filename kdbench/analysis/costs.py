@@ -1,0 +1,75 @@
+"""Profiles to tables: what training with each method costs, and what using the networks does."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdbench.analysis.labels import changed, label
+from kdbench.profile.record import Profile, profiles
+from kdbench.results.record import Problem
+from kdbench.results.store import Store
+
+TRAINING = ("step_ms", "step_time_ratio", "training_seconds", "training_memory_bytes", "step_energy_joules",
+            "training_energy_joules")
+
+
+USE = ("parameters", "flops", "file_bytes", "latency_ms", "latency_p95_ms", "throughput", "energy_per_1000_images",
+       "speedup", "energy_saving")
+
+
+PROFILED = TRAINING + USE  # metrics that a method has once, not by seed
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A profile, and how its method is called in tables."""
+
+    label: str
+    profile: Profile
+    file_sha256: str = ""
+
+
+def cost(profile: Profile, registry: Mapping[str, Any], file_sha256: str = "") -> Cost:
+    spec = profile.spec
+    return Cost(label(spec.method, changed(spec.method, spec.hyperparameters, registry)), profile, file_sha256)
+
+
+def read_costs(store: Store, registry: Mapping[str, Any]) -> tuple[list[Cost], list[Problem]]:
+    """The profiles of a folder, and those that cannot be used."""
+    costs, problems = [], []
+    for found, sha256 in profiles(store):
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            costs.append(cost(found, registry, sha256))
+    return costs, problems
+
+
+# As metrics.
+
+def pair_of(costs: Iterable[Cost]) -> Profile | None:
+    """The profile of the pair by itself, of a cell's profiles."""
+    return next((c.profile for c in costs if c.profile.subject == "pair" and c.profile.status == "ok"), None)
+
+
+def method_metrics(costs: Sequence[Cost], name: str) -> dict[str, float]:
+    """What is known of a method in a cell, by its label: its training, and the network that it deploys."""
+    own = next((c.profile for c in costs if c.profile.subject == "method" and c.label == name), None)
+    if own is None or own.status != "ok":
+        return {}
+    pair = pair_of(costs)
+    return (pair.metrics if pair else {}) | own.metrics
+
+
+def teacher_metrics(costs: Sequence[Cost]) -> dict[str, float]:
+    pair = pair_of(costs)
+    return pair.deployment.teacher.metrics if pair and pair.deployment and pair.deployment.teacher else {}
+
+
+def energy_source(costs: Sequence[Cost], metric: str, name: str | None = None) -> str | None:
+    """Where the energy figures of a metric come from: that of the method with that label, or those of all methods."""
+    found = [c for c in costs if c.profile.subject == "method" and name in (None, c.label) and c.profile.energy_source]
+    pair = pair_of(costs)
+    sources = {pair.energy_source if pair and metric in USE and c.profile.deployment is None else
+               c.profile.energy_source for c in found}
+    return " and ".join(sorted(source for source in sources if source)) or None

@@ -1,0 +1,55 @@
+"""What a report shows beyond its tables, read from the full records: curves, vectors, provenance."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdbench.analysis.board import Leaderboard, Row
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+
+
+@dataclass(frozen=True)
+class Details:
+    curves: dict[str, list[float]]              # validation accuracy per epoch, by run id
+    vectors: dict[str, dict[str, np.ndarray]]   # by run id; NaN where the record says None
+    environments: tuple[tuple[str, int], ...]   # canonical JSON, and how many runs had it; the most common first
+    started: str                                # of the first run
+    finished: str                               # of the last one
+
+    def mean_curve(self, row: Row) -> np.ndarray | None:
+        """[epochs]: mean over the row's seeds; None if they have none or of different lengths."""
+        return _mean(self.curves.get(run) for run in row.runs.values())
+
+    def mean_vector(self, row: Row, name: str, seeds: Iterable[int] | None = None) -> np.ndarray | None:
+        """The mean over seeds of a vector of the records."""
+        chosen = row.runs if seeds is None else seeds
+        return _mean(self.vectors.get(row.runs[seed], {}).get(name) for seed in chosen)
+
+
+def _mean(values: Iterable[Any]) -> np.ndarray | None:
+    found = [value for value in values if value is not None and len(value)]
+    if not found or len({len(value) for value in found}) > 1:
+        return None
+    return np.mean(found, axis=0)
+
+
+def read_details(store: Store, leaderboard: Leaderboard) -> Details:
+    """Of the finished runs in the leaderboard."""
+    wanted = {run for cell in leaderboard.cells for row in cell.rows for run in row.runs.values()}
+    curves, vectors, times = {}, {}, []
+    environments: Counter[str] = Counter()
+    for found in store.scan():
+        if isinstance(found, Record) and found.run_id in wanted:
+            curves[found.run_id] = found.curves.get("validation_accuracy", [])
+            vectors[found.run_id] = {name: np.array(values, dtype=float) for name, values in found.vectors.items()}
+            environments[json.dumps(found.environment, sort_keys=True)] += 1
+            times += [found.started, found.finished]
+    return Details(
+        curves, vectors, tuple(sorted(environments.items(), key=lambda item: (-item[1], item[0]))),
+        min(times, default=""), max(times, default=""),
+    )

@@ -1,0 +1,147 @@
+"""What a method changes for classes and for single images, against the reference trained with the same seeds.
+
+A mean that rises can hide classes that lose. Whether a class really lost is asked with two sources of chance in mind:
+other seeds, and other test images. A test over pooled images alone takes the noise of three seeds for an effect.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from kdbench.metrics.predictions import log_softmax
+
+MIN_SEEDS = 3  # below, the noise between seeds cannot be estimated, and two predictions have no majority
+
+
+SIGNIFICANCE = 0.05
+
+
+class Predicted(NamedTuple):
+    """What one run says of the test images."""
+
+    labels: np.ndarray      # [N]
+    classes: np.ndarray     # [N], the predicted ones
+    confidence: np.ndarray  # [N], their probability
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One class, under a method and under the reference, both as means over the shared seeds."""
+
+    index: int
+    images: int
+    reference: float
+    accuracy: float
+    p: float | None  # of no change, corrected for the number of classes (Holm); None for a class of one image
+
+    @property
+    def change(self) -> float:
+        return self.accuracy - self.reference
+
+    @property
+    def significant(self) -> bool:
+        return self.p is not None and self.p < SIGNIFICANCE
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the reference, class by class and image by image.
+
+    Flipped images (compression-identified exemplars; Hooker et al., 2019, arXiv:1911.05248) are those whose majority
+    prediction over seeds differs between the two.
+    """
+
+    seeds: tuple[int, ...]
+    classes: tuple[ClassChange, ...]  # those that the test split holds
+    flipped: float                    # share of the test images
+    flipped_accuracy: float | None    # mean over seeds of the method's accuracy on flipped images
+    flipped_reference: float | None   # and of the reference's
+
+    @property
+    def harmed(self) -> tuple[int, ...]:
+        return tuple(c.index for c in self.classes if c.significant and c.change < 0)
+
+    @property
+    def helped(self) -> tuple[int, ...]:
+        return tuple(c.index for c in self.classes if c.significant and c.change > 0)
+
+
+def predicted(logits: np.ndarray, labels: np.ndarray) -> Predicted:
+    """[N, K] logits to what the comparison needs of them."""
+    return Predicted(labels, logits.argmax(axis=1), np.exp(log_softmax(logits).max(axis=1)))
+
+
+def compare(method: Mapping[int, Predicted], reference: Mapping[int, Predicted]) -> Comparison | None:
+    """By seed, what method and reference predict; None with fewer than three seeds in common."""
+    seeds = sorted(method.keys() & reference.keys())
+    if len(seeds) < MIN_SEEDS:
+        return None
+    ours, theirs = [method[seed] for seed in seeds], [reference[seed] for seed in seeds]
+    labels = theirs[0].labels
+    correct = np.stack([one.classes == labels for one in ours])        # [S, N]
+    before = np.stack([one.classes == labels for one in theirs])
+    flipped = majority(ours) != majority(theirs)
+    some = bool(flipped.any())
+    return Comparison(
+        seeds=tuple(seeds), classes=_class_changes(correct, before, labels), flipped=float(flipped.mean()),
+        flipped_accuracy=float(correct[:, flipped].mean()) if some else None,
+        flipped_reference=float(before[:, flipped].mean()) if some else None,
+    )
+
+
+def _class_changes(correct: np.ndarray, before: np.ndarray, labels: np.ndarray) -> tuple[ClassChange, ...]:
+    present = np.unique(labels)
+    members = [np.flatnonzero(labels == index) for index in present]
+    differences = correct.astype(float) - before
+    p_values = holm([crossed_p_value(differences[:, own]) for own in members])
+    return tuple(
+        ClassChange(int(index), len(own), float(before[:, own].mean()), float(correct[:, own].mean()), p)
+        for index, own, p in zip(present, members, p_values, strict=True)
+    )
+
+
+def majority(runs: list[Predicted]) -> np.ndarray:
+    """[N]: the class that most runs predict; of classes with equally many votes, the one predicted more confidently."""
+    classes = np.stack([run.classes for run in runs])                               # [S, N]
+    votes = 1 + np.stack([run.confidence for run in runs]) / (len(runs) + 1)        # confidences never outweigh a vote
+    support = np.stack([(votes * (classes == own)).sum(axis=0) for own in classes])  # of each run's class
+    return np.take_along_axis(classes, support.argmax(axis=0)[None], axis=0)[0]
+
+
+def crossed_p_value(differences: np.ndarray) -> float | None:
+    """Two-sided p of a mean of zero for differences [seeds, images], both of them samples: min F' of Clark (1973).
+
+    F' = S N mean² / (MS_seeds + MS_images), with Satterthwaite's degrees of freedom, is conservative. As signs alone
+    can decide no better, p is at least 2^(1 - m) with m images on which the two differ. None for a single image.
+    Clark, H. H. (1973). The language-as-fixed-effect fallacy. doi:10.1016/S0022-5371(73)80014-3
+    """
+    seeds, images = differences.shape
+    if images < 2:
+        return None
+    mean, by_seed, by_image = differences.mean(), differences.mean(axis=1), differences.mean(axis=0)
+    ms_seeds, ms_images = images * by_seed.var(ddof=1), seeds * by_image.var(ddof=1)
+    floor = min(1.0, 2.0 ** (1 - np.count_nonzero(by_image)))
+    noise = ms_seeds + ms_images
+    if noise == 0:
+        return floor
+    degrees = noise**2 / (ms_seeds**2 / (seeds - 1) + ms_images**2 / (images - 1))
+    return max(floor, _two_sided(mean * np.sqrt(seeds * images / noise), degrees))
+
+
+def _two_sided(t: float, degrees: float) -> float:
+    from scipy.special import stdtr  # here, because scipy takes a second to import
+
+    return float(2 * stdtr(degrees, -abs(t)))
+
+
+def holm(p_values: list[float | None]) -> list[float | None]:
+    """Holm's step-down correction: the chance of any false alarm among them stays below the level."""
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(tested):
+        highest = max(highest, min(1.0, p * (len(tested) - rank)))
+        adjusted[i] = highest
+    return adjusted

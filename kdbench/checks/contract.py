@@ -1,0 +1,311 @@
+"""The contract tests: what every method must hold, built-in or not, on tiny networks and random images.
+
+`kdbench check NAME` runs them; so does our own test suite over every registered method.
+"""
+
+import copy
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.data.base import Dataset, Images, MemoryImages, Split
+from kdbench.method import Method, Outputs
+from kdbench.networks import Network, build, freeze, weights_sha256
+from kdbench.spec import Architecture, Recipe
+from kdbench.train.trainer import Trainer, prepare
+
+CLASSES = 6
+
+
+SHAPE = (3, 32, 32)
+
+
+TRAIN_SIZE = 24
+
+
+RECIPE = Recipe(epochs=4, batch_size=8, image_size=32, lr=0.01, warmup=0.1, augment=("crop", "flip"))
+
+
+def _resnet(*channels: int, blocks: int = 1) -> Architecture:
+    return Architecture(model="resnet_cifar", kwargs={
+        "blocks": blocks, "stem": channels[0], "channels": channels, "stride": 2})
+
+
+def _vit(width: int, depth: int) -> Architecture:
+    return Architecture(model="test_vit", kwargs={
+        "img_size": 32, "patch_size": 8, "embed_dim": width, "depth": depth, "num_heads": 2})
+
+
+# Teacher and student differ in width, in the number and resolution of stages, and in kind.
+PAIRS: dict[str, tuple[Architecture, Architecture]] = {
+    "convolutional": (_resnet(16, 24, 32), _resnet(8, 12, 16)),
+    "cross-architecture": (_resnet(16, 24, 32), Architecture(model="test_efficientnet")),
+    "vit": (_vit(64, depth=4), _vit(32, depth=3)),
+}
+
+
+class ContractError(AssertionError):
+    """A method breaks the contract; the message says how."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one contract test of a method on one pair came to."""
+
+    method: str
+    pair: str
+    test: str
+    error: str | None = None         # None: the method holds it
+    inapplicable: str | None = None  # why the method cannot train this pair
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method class on a pair, ready to be built as often as the tests need."""
+
+    cls: type[Method]
+    hyperparameters: dict[str, Any]
+    pair: str
+
+    @property
+    def _teacher_architecture(self) -> Architecture:
+        teacher, student = PAIRS[self.pair]
+        return student if self.cls.learns_from == "student" else teacher
+
+    def teacher(self) -> Network | None:
+        if self.cls.learns_from is None:
+            return None
+        return _warm_teacher(self._teacher_architecture.model_dump_json())
+
+    def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None) -> Trainer:
+        method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(),
+                                 dataset or random_images(), recipe, seed, torch.device("cpu"))
+        return Trainer(method, stream, recipe)
+
+    def inapplicable(self) -> str | None:
+        teacher = self.teacher()
+        student = build(PAIRS[self.pair][1], CLASSES, SHAPE)
+        return self.cls.inapplicable(student.shapes, teacher.shapes if teacher else None)
+
+
+def check_method(cls: type[Method], hyperparameters: dict[str, Any]) -> Iterator[Result]:
+    """Every contract test on every pair."""
+    for pair in PAIRS:
+        subject = Subject(cls, hyperparameters, pair)
+        reason = subject.inapplicable()
+        if reason is not None:
+            yield Result(cls.name, pair, "applies", inapplicable=reason)
+            continue
+        for name, test in TESTS.items():
+            yield Result(cls.name, pair, name, _failure(test, subject))
+
+
+def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        test(subject)
+    except ContractError as error:
+        return str(error)
+    except Exception as error:  # the method's own
+        return f"{type(error).__name__}: {error}"
+    finally:
+        torch.set_num_threads(threads)
+    return None
+
+
+# The tests.
+
+def trains_with_finite_terms_and_leaves_the_teacher_alone(subject: Subject) -> None:
+    trainer, teacher = subject.trainer(), subject.teacher()
+    student_before = weights_sha256(trainer.method.student.state_dict())
+    teacher_before = weights_sha256(teacher.state_dict()) if teacher else None
+    _train(trainer, epochs=RECIPE.epochs)
+    _require(all(name.startswith(("loss", "loss.")) for name in trainer.curves), "step() returned no named terms")
+    _require(len(trainer.curves) > 1, "step() returned no terms")
+    _require(weights_sha256(trainer.method.student.state_dict()) != student_before, "the student did not change")
+    if teacher:
+        _require(weights_sha256(teacher.state_dict()) == teacher_before, "the teacher's weights or statistics changed")
+        _require(not teacher.training, "the teacher was left in train mode")
+        _require(all(p.grad is None for p in teacher.parameters()), "gradients reached the teacher")
+        inside = {id(p) for p in trainer.method.parameters()} & {id(p) for p in teacher.parameters()}
+        _require(not inside, "the teacher's parameters are among the method's: keep it on ctx")
+
+
+def same_seed_gives_the_same_weights_and_another_seed_others(subject: Subject) -> None:
+    hashes = [weights_sha256(_train(subject.trainer(seed=seed), epochs=2).method.state_dict()) for seed in (3, 3, 4)]
+    _require(hashes[0] == hashes[1], "two runs of one seed ended with different weights")
+    _require(hashes[0] != hashes[2], "another seed gave the same weights")
+
+
+def a_checkpoint_in_the_middle_changes_nothing(subject: Subject) -> None:
+    whole = _train(subject.trainer(), epochs=RECIPE.epochs)
+    for epoch in (1, RECIPE.epochs - 1):
+        saved = _through_file(_train(subject.trainer(), epochs=epoch).state_dict())
+        torch.manual_seed(epoch)  # whatever happened in between
+        resumed = subject.trainer()
+        resumed.load_state_dict(saved)
+        _train(resumed, epochs=RECIPE.epochs - epoch)
+        _require(
+            weights_sha256(resumed.method.state_dict()) == weights_sha256(whole.method.state_dict()),
+            f"resumed after epoch {epoch}, the run ended with other weights: some state is not in state_dict() "
+            f"(buffers, submodules, the optimizers that optimizers() returns)",
+        )
+
+
+def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> None:
+    trainer = subject.trainer()
+    owned = [p for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]]
+    names = {id(p): name for name, p in trainer.method.named_parameters()}
+    twice = {id(p) for p in owned if sum(p is q for q in owned) > 1}
+    _require(not twice, f"in more than one optimizer: {', '.join(names.get(i, 'a tensor') for i in twice)}")
+    missing = [name for i, name in names.items() if i not in set(map(id, owned))]
+    for parameter in trainer.method.parameters():
+        if not parameter.requires_grad and names[id(parameter)] in missing:
+            missing.remove(names[id(parameter)])
+    _require(not missing, f"in no optimizer: {', '.join(missing)}")
+    with _recorded_leaves() as steps:
+        _train(trainer, epochs=RECIPE.epochs)
+    seen: dict[int, int] = {}
+    for leaves in steps:
+        for leaf in leaves:
+            seen[id(leaf)] = seen.get(id(leaf), 0) + 1
+    kept = {id(leaf): leaf for leaves in steps for leaf in leaves if seen[id(leaf)] > 1}
+    lost = [tuple(leaf.shape) for i, leaf in kept.items() if i not in set(map(id, owned))]
+    _require(not lost, f"the loss trains tensors that are in no optimizer, of shapes {lost}")
+
+
+def a_data_free_method_sees_no_image(subject: Subject) -> None:
+    if subject.cls.needs_data:
+        return
+    images, labels = _Forbidden(TRAIN_SIZE), torch.zeros(TRAIN_SIZE, dtype=torch.int64)
+    split = Split(images, labels)
+    dataset = random_images()
+    hidden = Dataset(**{**vars(dataset), "train": split, "validation": split, "test": split})
+    trainer = subject.trainer(dataset=hidden)
+    _require(trainer.method.ctx.train_labels is None, "a data-free method was given labels")
+    _train(trainer, epochs=1)
+
+
+def the_deployed_network_gives_logits_and_is_saved_with_the_method(subject: Subject) -> None:
+    trainer = _train(subject.trainer(), epochs=1)
+    network = trainer.method.deployed().eval()
+    with torch.no_grad():
+        outputs = network(torch.zeros(2, *SHAPE))
+    _require(isinstance(outputs, Outputs) and tuple(outputs.logits.shape) == (2, CLASSES),
+             f"deployed() must map images to Outputs with logits [B, {CLASSES}]")
+    _require(bool(outputs.logits.isfinite().all()), "deployed() gives logits that are not finite")
+
+
+TESTS: dict[str, Callable[[Subject], None]] = {
+    test.__name__.replace("_", " "): test for test in (
+        trains_with_finite_terms_and_leaves_the_teacher_alone,
+        same_seed_gives_the_same_weights_and_another_seed_others,
+        a_checkpoint_in_the_middle_changes_nothing,
+        every_leaf_of_the_loss_sits_in_exactly_one_optimizer,
+        a_data_free_method_sees_no_image,
+        the_deployed_network_gives_logits_and_is_saved_with_the_method,
+    )
+}
+
+
+# What they share.
+
+@cache
+def random_images() -> Dataset:
+    """Three splits of random images, every class in each."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(size: int) -> Split:
+        images = torch.randint(0, 256, (size, *SHAPE), generator=generator, dtype=torch.uint8)
+        return Split(MemoryImages(images), torch.arange(size) % CLASSES)
+
+    half = torch.full((3,), 0.5)
+    return Dataset("random", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12), SHAPE,
+                   half, half / 2, "random")
+
+
+@cache
+def _warm_teacher(architecture: str) -> Network:
+    """A frozen teacher whose BatchNorm statistics are not the initial ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(Architecture.model_validate_json(architecture), CLASSES, SHAPE)
+        network.train()
+        with torch.no_grad():
+            for _ in range(3):
+                network(torch.randn(16, *SHAPE) * 0.5)
+    freeze(network)
+    return network
+
+
+def _train(trainer: Trainer, epochs: int) -> Trainer:
+    for _ in range(epochs):
+        trainer.train_epoch()
+    return trainer
+
+
+def _through_file(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint file gives back."""
+    file = io.BytesIO()
+    torch.save(copy.deepcopy(state), file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+@contextmanager
+def _recorded_leaves() -> Iterator[list[list[Tensor]]]:
+    """The leaves that each call of backward() reaches while the context is open."""
+    calls: list[list[Tensor]] = []
+    original = torch.Tensor.backward
+
+    def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        calls.append(_leaves(loss))
+        original(loss, *args, **kwargs)
+
+    torch.Tensor.backward = backward  # type: ignore[method-assign, assignment]
+    try:
+        yield calls
+    finally:
+        torch.Tensor.backward = original  # type: ignore[method-assign]
+
+
+def _leaves(loss: Tensor) -> list[Tensor]:
+    found: list[Tensor] = []
+    stack: list[Any] = [loss.grad_fn]
+    visited: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        stack.extend(following for following, _ in node.next_functions)
+    return found
+
+
+class _Forbidden(Images):
+    """Images that may not be looked at."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def take(self, index: Tensor) -> Tensor:
+        raise ContractError("a data-free method read images of the dataset")
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ContractError(otherwise)
+
+
+__all__ = ["PAIRS", "TESTS", "ContractError", "Result", "Subject", "check_method", "random_images"]

@@ -1,0 +1,63 @@
+"""The console script `kdbench`: registers the commands, and tells mistakes of the user in one line."""
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from kdbench.cli import methods, results, run
+from kdbench.errors import UserError
+from kdbench.version import __version__
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+
+
+app = typer.Typer(
+    help="kdbench: a reproducible benchmark of knowledge distillation for image classification.",
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Console script: bad input is one line and exit code 2, Ctrl-C is exit code 130."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows progress as it comes
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of typer's usage errors
+            raise
+        _fail(error.format_message())
+    if code == INTERRUPTED:
+        print("\ninterrupted; `kdbench run` continues where it was stopped", file=sys.stderr)
+    sys.exit(code)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"kdbench: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+for commands in (run, results, methods):
+    for name, command in commands.COMMANDS.items():
+        app.command(name=name)(command)
+
+
+if __name__ == "__main__":
+    main()

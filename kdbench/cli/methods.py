@@ -1,0 +1,185 @@
+"""The commands that list, show, write and check methods, and list what suites are made of."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdbench.cli.columns import print_columns
+from kdbench.cli.options import AsJson, Plugins
+from kdbench.errors import UserError
+
+
+class Things(StrEnum):
+    methods = "methods"
+    pairs = "pairs"
+    datasets = "datasets"
+    suites = "suites"
+    metrics = "metrics"
+
+
+def list_things(
+    things: Things,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+    pair: Annotated[str | None, typer.Option(help="of methods: whether each can train this pair, or why not")] = None,
+) -> None:
+    """List methods, pairs, datasets, suites or metrics."""
+    rows = _LISTS[things](plugin or ())
+    if pair is not None:
+        if things is not Things.methods:
+            raise UserError(f"--pair {pair}: goes with `list methods`")
+        rows = _with_applicability(rows, pair, plugin or ())
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_columns(rows)
+
+
+def _methods(plugins: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.plugins.registry import Registry
+
+    return [
+        {"name": info.name, "family": info.family, "paper": info.paper.short if info.paper else "",
+         "idea": info.idea}
+        for info in Registry(plugins).values()
+    ]
+
+
+def _with_applicability(rows: list[dict[str, Any]], pair: str, plugins: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.errors import unknown
+    from kdbench.plugins.registry import Registry
+    from kdbench.suites.suite import built_in_pairs
+
+    if pair not in built_in_pairs():
+        raise unknown("pair", pair, built_in_pairs())
+    from kdbench.checks.preflight import why_inapplicable
+
+    reasons = why_inapplicable(Registry(plugins).values(), built_in_pairs()[pair])
+    return [{"name": row["name"], "family": row["family"], "applies": reasons[row["name"]] or "yes"} for row in rows]
+
+
+def _pairs(_: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.suites.suite import built_in_pairs
+
+    return [
+        {"name": name, "teacher": pair.teacher.model, "student": pair.student.model, "weights": pair.teacher.weights,
+         "description": pair.description}
+        for name, pair in built_in_pairs().items()
+    ]
+
+
+def _datasets(_: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.data.catalog import rows
+
+    return rows()
+
+
+def _suites(_: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.suites.suite import built_in_suites, load_suite
+
+    return [
+        {"name": name, "pairs": ", ".join(content.pairs), "datasets": ", ".join(content.datasets),
+         "seeds": content.seeds, "epochs": content.recipe.epochs, "description": content.description}
+        for name in built_in_suites() for content in [load_suite(name).content]
+    ]
+
+
+def _metrics(_: Iterable[Path]) -> list[dict[str, Any]]:
+    from kdbench.metrics.catalog import rows
+
+    return rows()
+
+
+_LISTS = {Things.methods: _methods, Things.pairs: _pairs, Things.datasets: _datasets, Things.suites: _suites,
+          Things.metrics: _metrics}
+
+
+def show(
+    method: Annotated[str, typer.Argument(metavar="METHOD")],
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Show a method: its idea, paper and hyperparameters."""
+    from kdbench.plugins.registry import Registry
+
+    info = Registry(plugin or ())[method]
+    parameters: list[dict[str, Any]] = [
+        {"name": p.name, "type": p.type, "default": p.default, "range": p.range}
+        for p in info.hyperparameters.values()
+    ]
+    if as_json:
+        print(json.dumps({
+            "name": info.name, "family": info.family, "learns_from": info.learns_from, "needs_data": info.needs_data,
+            "doc": info.doc, "paper": dataclasses.asdict(info.paper) if info.paper else None,
+            "hyperparameters": parameters,
+        }, indent=1))
+        return
+    print(f"{info.name}  ({info.family})\n\n{info.doc}\n")
+    if info.paper:
+        print(f"paper: {info.paper}" + (f" {info.paper.url}" if info.paper.url else "") + "\n")
+    if parameters:
+        print_columns([{**p, "range": _range(p["range"], p["type"])} for p in parameters])
+    else:
+        print("no hyperparameters")
+
+
+def _range(allowed: tuple | None, kind: str) -> str:
+    if allowed is None:
+        return "any"
+    return f"{allowed[0]} to {allowed[1]}" if kind in ("int", "float") else ", ".join(map(str, allowed))
+
+
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    family: Annotated[str, typer.Option(help="its family")],
+    out: Annotated[Path, typer.Option(help="the folder to write it to")] = Path(),
+) -> None:
+    """Write a working plugin file to start from."""
+    from kdbench.plugins.template import write_method
+
+    file = write_method(name, family, out)
+    print(f"wrote {file}\n\ntry it:\n  kdbench check {name} --plugin {file}\n"
+          f"  kdbench run quick --plugin {file} --methods ce,kd,{name}")
+
+
+def check(
+    methods: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every method")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Run the contract tests on methods. Exit code 1 if one fails."""
+    from kdbench.plugins.registry import Registry, load
+
+    registry = Registry(plugin or ())
+    if not methods and not every:
+        raise UserError("check: name a method, or --all")
+    infos = [registry[name] for name in (registry if every else methods or ())]
+    classes = [load(info) for info in infos]
+    from kdbench.checks.contract import check_method
+
+    failures = 0
+    for info, cls in zip(infos, classes, strict=True):
+        for result in check_method(cls, info.resolve({})):
+            mark = "n/a " if result.inapplicable else "FAIL" if result.error else "ok  "
+            detail = result.inapplicable or result.error
+            print(f"{mark} {result.method}  {result.pair}: {result.test}" + (f": {detail}" if detail else ""),
+                  flush=True)
+            failures += result.error is not None
+    print(f"{failures} failed" if failures else "all passed")
+    if failures:
+        raise typer.Exit(1)
+
+
+def doctor() -> None:
+    """Show versions, device, threads, and where caches and data lie."""
+    from kdbench.checks.doctor import report
+
+    print_columns([{"what": what, "found": found} for what, found in report()], header=False)
+
+
+COMMANDS = {"list": list_things, "show": show, "new-method": new_method, "check": check, "doctor": doctor}

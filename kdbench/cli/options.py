@@ -1,0 +1,49 @@
+"""Options that several commands share, and how their text is read."""
+
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.errors import UserError
+
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a file with a method of yours")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")]
+SuiteName = Annotated[str, typer.Argument(help="a suite's name, or the path of a TOML file of yours")]
+Methods = Annotated[str | None, typer.Option(help="only these, comma-separated")]
+Core = Annotated[bool, typer.Option("--core", help="only the suite's core methods, one or more per family")]
+Pairs = Annotated[str | None, typer.Option(help="only these, comma-separated")]
+Datasets = Annotated[str | None, typer.Option(help="these instead, comma-separated")]
+Settings = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
+Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
+AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
+
+
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def split_names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"expected comma-separated names, got {text!r}")
+    return names
+
+
+def read_seeds(text: str | None) -> int | list[int] | None:
+    """ "3" is how many, "0,4,7" is which."""
+    if text is None:
+        return None
+    with suppress(ValueError):
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+        if "," in text and numbers and min(numbers) >= 0 and len(set(numbers)) == len(numbers):
+            return numbers
+        if "," not in text and numbers[0] >= 1:
+            return numbers[0]
+    raise UserError(f"--seeds {text}: expected how many (3), or which (0,4,7)")

@@ -1,0 +1,136 @@
+"""The commands that read a folder of results: parse, call, print."""
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.cli.options import Device, Folder, Plugins
+from kdbench.plugins.registry import Registry
+
+
+class Format(StrEnum):
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+def leaderboard(
+    folder: Folder,
+    output_format: Annotated[Format, typer.Option("--format")] = Format.md,
+    plugin: Plugins = None,
+) -> None:
+    """Print the leaderboard of a folder of results."""
+    from kdbench.analysis.build import build
+    from kdbench.report.render import render
+
+    print(render(build(folder, Registry(plugin or ())), output_format.value))
+
+
+def report(
+    folder: Folder,
+    only_check: Annotated[bool, typer.Option("--check", help="write nothing; say what is out of date")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Write the leaderboard as Markdown, CSV, JSON, LaTeX and one offline page with plots into a folder of results."""
+    from kdbench.report.files import check_report, write_report
+
+    registry = Registry(plugin or ())
+    if not only_check:
+        for path in write_report(folder, registry):
+            print(path)
+    elif complaints := check_report(folder, registry):
+        print("\n".join(complaints))
+        raise typer.Exit(1)
+
+
+def cite(folder: Folder, plugin: Plugins = None) -> None:
+    """Print BibTeX for kdbench and for every method and dataset in a table, and a sentence for the paper's text."""
+    from kdbench.analysis.build import build
+    from kdbench.report.cite import cite
+
+    registry = Registry(plugin or ())
+    print(cite(build(folder, registry), registry))
+
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
+
+
+def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
+    """Print a model card of a finished run, in Hugging Face's format."""
+    from kdbench.analysis.build import build
+    from kdbench.report.card import card
+    from kdbench.results.store import Store
+
+    registry = Registry(plugin or ())
+    print(card(Store(folder).find(run), build(folder, registry), registry), end="")
+
+
+def export(
+    folder: Folder,
+    run: Run,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="a folder to make")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="an ONNX file too; needs the extra kdbench[onnx]")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Write a finished run's network as a folder that timm.create_model loads, with its model card."""
+    from kdbench.analysis.build import build
+    from kdbench.report.card import card
+    from kdbench.results.store import Store
+
+    registry, store = Registry(plugin or ()), Store(folder)
+    record = store.find(run)
+    text = card(record, build(folder, registry), registry)
+    import torch
+
+    from kdbench.finished.export import export
+    from kdbench.finished.reload import dataset_of, reload, weights_store
+    from kdbench.folders import cache_folder
+
+    weights = weights_store(record, store, cache_folder())
+    dataset = dataset_of(record, cache_folder(), torch.device("cpu"))
+    network = reload(record, weights, registry[record.spec.method], dataset)
+    for done in export(record, weights, network, dataset, out, text, onnx):
+        print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
+
+
+def evaluate(folder: Folder) -> None:
+    """Compute the metrics of finished runs anew from their saved predictions, without training."""
+    from kdbench.finished.evaluate import evaluate
+
+    result = evaluate(folder)
+    print(f"{result.changed} records changed, {result.unchanged} as they were")
+    _tell("not evaluated", result.problems)
+
+
+def attack(
+    folder: Folder,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="runs by id, or its beginning; by default all")] = None,
+    device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
+    plugin: Plugins = None,
+) -> None:
+    """Add accuracy under AutoAttack to the records of finished runs; needs the extra kdbench[attack]."""
+    from kdbench.finished.attack import attack, need_package
+
+    need_package()
+    import torch
+
+    from kdbench.folders import cache_folder
+
+    result = attack(folder, runs or (), Registry(plugin or ()), cache_folder(), torch.device(device.value), say=print)
+    print(f"{result.added} records changed, {result.before} had the figure before")
+    _tell("not attacked", result.problems)
+
+
+def _tell(what: str, problems: Sequence[str]) -> None:
+    """What went wrong, and exit code 1, if anything did."""
+    if problems:
+        print("\n".join(f"{what}: {problem}" for problem in problems), file=sys.stderr)
+        raise typer.Exit(1)
+
+
+COMMANDS = {command.__name__: command for command in (leaderboard, report, cite, evaluate, card, export, attack)}

@@ -1,0 +1,152 @@
+"""AutoAttack (Croce and Hein, 2020) on finished networks, through the optional package pyautoattack."""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdbench.data.base import Dataset
+from kdbench.errors import UserError
+from kdbench.finished.reload import dataset_of, reload, weights_store
+from kdbench.plugins.source import MethodInfo
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+from kdbench.robustness.measure import BATCH, radius_of, take_subset
+
+METRIC = "autoattack_accuracy"
+
+
+TARGETS = 9         # of the targeted attacks in the standard version, where there are as many other classes
+
+
+FEWEST_CLASSES = 4  # the targeted loss compares the three highest other logits
+
+
+LEAST_SAME = 0.99   # of the predictions of a reloaded network: another machine may round otherwise
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """How many records got the figure, how many had it before, and what could not be attacked."""
+
+    added: int
+    before: int
+    problems: tuple[str, ...]
+
+
+def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: Path, device: torch.device,
+           say: Callable[[str], None]) -> Attacked:
+    """Add `autoattack_accuracy` to the records of finished runs: all, or those whose ids begin so. A record that has it
+    stays."""
+    need_package()
+    store = Store(folder)
+    if not (folder / "records").is_dir():
+        raise store.no_records()
+    added, before = 0, 0
+    problems: list[str] = []
+    with store.lock():
+        for record in _chosen(store, list(runs), problems):
+            if METRIC in record.metrics:
+                before += 1
+                continue
+            try:
+                changed = _attacked(record, store, registry, cache, device)
+            except UserError as error:
+                problems.append(f"run {record.run_id}: {error}")
+                continue
+            store.write(changed)
+            added += 1
+            say(f"{record.run_id}  {record.spec.method}  {record.spec.dataset}  seed {record.spec.seed}: "
+                f"{100 * changed.metrics[METRIC]:.2f}% withstand AutoAttack")
+    return Attacked(added, before, tuple(problems))
+
+
+def need_package() -> None:
+    if importlib.util.find_spec("pyautoattack") is None:
+        raise UserError("AutoAttack is not installed: pip install 'kdbench[attack]'")
+
+
+def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
+    """The runs that are wanted, or all finished ones. UserError for one that there is not."""
+    if runs:
+        return [store.find(run) for run in runs]
+    contents = store.read()
+    problems += [f"{problem.path}: {problem.reason}" for problem in contents.problems]
+    return [record for record in contents.records if record.status == "ok"]
+
+
+def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: Path,
+              device: torch.device) -> Record:
+    dataset = dataset_of(record, cache, device)
+    network = reload(record, weights_store(record, store, cache), registry[record.spec.method], dataset)
+    saved = store.read_predictions(record.run_id, record.predictions_sha256)["test_logits"].argmax(axis=1)
+    accuracy, warnings = autoattack(network, dataset, saved)
+    notes = [*record.notes, *(f"AutoAttack: {warning}" for warning in warnings)]
+    return record.model_copy(update={"metrics": {**record.metrics, METRIC: accuracy}, "notes": notes})
+
+
+def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray) -> tuple[float, list[str]]:
+    """Share of the robustness subset that is right and withstands AutoAttack's standard version, and its warnings.
+
+    `saved` [N] is what the network predicted of the test split when it was saved. UserError if it no longer does, or
+    for fewer than four classes."""
+    from pyautoattack import AutoAttack
+
+    classes = len(dataset.classes)
+    if classes < FEWEST_CLASSES:
+        raise UserError(f"dataset {dataset.name}: AutoAttack needs {FEWEST_CLASSES} classes or more, found {classes}")
+    subset, model = take_subset(dataset), Pixels(network, dataset)
+    pixels = subset.images.float() / 255
+    predicted = torch.cat([model(part).argmax(1) for part in pixels.split(BATCH)])
+    same = float((predicted.cpu().numpy() == saved[subset.positions]).mean())
+    if same < LEAST_SAME:
+        raise UserError(f"the reloaded network predicts {100 * same:.1f} % of the subset as it did when it was saved: "
+                        "did the method's source change since?")
+    right = predicted == subset.labels
+    if not right.any():
+        return 0.0, []
+    device = pixels.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _warnings() as warnings:
+        attacks = AutoAttack(model, eps=radius_of(dataset), norm="Linf", seed=0, device=device)
+        attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = min(TARGETS, classes - 1)
+        attacked, _ = attacks.run_standard_evaluation(pixels[right], subset.labels[right], batch_size=BATCH)
+    withstood = sum(int((model(part).argmax(1) == labels).sum()) for part, labels in
+                    zip(attacked.split(BATCH), subset.labels[right].split(BATCH), strict=True))
+    return withstood / len(subset.labels), warnings
+
+
+class Pixels(nn.Module):
+    """The logits of a network for pixels in 0..1, which is what pyautoattack keeps them in."""
+
+    def __init__(self, network: nn.Module, dataset: Dataset):
+        super().__init__()
+        self.network, device = network, dataset.test.labels.device
+        self.mean, self.std = (value.view(1, -1, 1, 1).to(device) for value in (dataset.mean, dataset.std))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network((pixels - self.mean) / self.std).logits
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the package warns of, such as gradients that vanish, instead of on the screen."""
+    found: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(" ".join(record.getMessage().split()))
+
+    logger, handler = logging.getLogger("auto-attack"), Collect(logging.WARNING)
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates

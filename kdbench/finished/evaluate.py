@@ -1,0 +1,70 @@
+"""Metrics of runs that are done, computed anew from their saved predictions: a new metric needs no new training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from kdbench import folders
+from kdbench.errors import UserError
+from kdbench.metrics.catalog import METRICS, score, vectors
+from kdbench.metrics.groups import group_names
+from kdbench.results.predictions import Predictions
+from kdbench.results.record import Problem, Record
+from kdbench.results.store import Store
+from kdbench.spec import teacher_id
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How many records got other metrics than they had, how many kept theirs, and what could not be evaluated."""
+
+    changed: int
+    unchanged: int
+    problems: tuple[str, ...]
+
+
+def evaluate(folder: Path) -> Evaluation:
+    """Score all finished runs of a folder again and rewrite the records whose metrics change."""
+    store = Store(folder)
+    if not (folder / "records").is_dir():
+        raise store.no_records()
+    changed, unchanged, problems = 0, 0, []
+    with store.lock():
+        teacher = _teachers(store)
+        for found in store.scan():
+            if isinstance(found, Problem):
+                problems.append(f"{found.path}: {found.reason}")
+            elif found.status == "ok":
+                try:
+                    scored = _scored(store, found, teacher)
+                except UserError as error:
+                    problems.append(str(error))
+                    continue
+                if scored == found:
+                    unchanged += 1
+                else:
+                    changed += 1
+                    store.write(scored)
+    return Evaluation(changed, unchanged, tuple(problems))
+
+
+def _scored(store: Store, record: Record, teacher: Callable[[str], Predictions]) -> Record:
+    """The record with the metrics of its predictions computed anew; others, such as robustness, stay."""
+    kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
+    predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
+    metrics = {**score(predictions, teacher(name) if name else None), **kept}
+    return record.model_copy(update={
+        "metrics": metrics, "vectors": {**record.vectors, **vectors(predictions)}, "groups": group_names(predictions)})
+
+
+def _teachers(store: Store) -> Callable[[str], Predictions]:
+    """Reads a teacher's predictions, from the folder or from the cache; most runs of a folder share one."""
+    cached = Store(folders.teachers_folder(folders.cache_folder()))
+
+    @lru_cache(maxsize=2)
+    def read(name: str) -> Predictions:
+        here = store.predictions_path(name).exists()
+        return (store if here or not cached.predictions_path(name).exists() else cached).read_predictions(name)
+
+    return read

@@ -1,0 +1,77 @@
+"""The network of a finished run, rebuilt from its record and the weights that it left: to attack, profile or export."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from kdbench import folders
+from kdbench.data.base import Dataset
+from kdbench.data.load import load_dataset
+from kdbench.disk import file_sha256
+from kdbench.errors import UserError
+from kdbench.networks import Network, build, freeze, saved_part
+from kdbench.plugins import registry
+from kdbench.plugins.source import MethodInfo
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+from kdbench.train.trainer import prepare
+
+
+def dataset_of(record: Record, cache: Path, device: torch.device) -> Dataset:
+    """The images that the run saw. UserError if they cannot be had, or are not the same any more."""
+    dataset = load_dataset(record.spec.dataset, record.spec.recipe, folders.data_folder(cache), device)
+    if record.dataset_digest not in (None, dataset.digest):
+        raise UserError(f"run {record.run_id}: dataset {record.spec.dataset} is not what it was when the run was made: "
+                        f"SHA-256 {dataset.digest[:16]}, recorded {str(record.dataset_digest)[:16]}")
+    return dataset
+
+
+def weights_store(record: Record, store: Store, cache: Path) -> Store:
+    """Where the network of a run lies whose record is in `store`: a teacher's stays in the cache."""
+    return Store(folders.teachers_folder(cache)) if record.role == "teacher" else store
+
+
+def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> nn.Module:
+    """What the run deployed, in eval mode and without gradients, on the dataset's device.
+
+    `store` is its `weights_store`. The teacher that a method learned from is rebuilt without its weights: what a
+    deployed network keeps of it, such as SimKD's classifier, is among the saved ones. UserError if there are none, or
+    they are not the recorded ones, or do not fit.
+    """
+    spec, path = record.spec, store.student_path(record.run_id)
+    _check(record, path)
+    device = dataset.train.labels.device
+    with torch.random.fork_rng(devices=[]):
+        method, _ = prepare(registry.load(info), spec.hyperparameters, spec.student, _tutor(record, info, dataset),
+                            dataset, spec.recipe, spec.seed, device)
+    network = method.deployed().to(device)
+    try:
+        saved_part(network).load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        changed = "; the method's source changed since" if info.digest != record.method_digest else ""
+        raise UserError(f"{path}: not the weights of what {spec.method} deploys{changed}: {error}") from error
+    return freeze(network)
+
+
+def _check(record: Record, path: Path) -> None:
+    if record.status != "ok":
+        raise UserError(f"run {record.run_id} has no network: its status is {record.status!r}")
+    if not path.exists():
+        raise UserError(f"{path}: no saved network of run {record.run_id}")
+    if file_sha256(path) != record.weights_sha256:
+        raise UserError(f"{path}: the saved network is damaged: its SHA-256 is not the one in the record")
+
+
+def _tutor(record: Record, info: MethodInfo, dataset: Dataset) -> Network | None:
+    """A network with the shapes of the one that the method learned from."""
+    spec = record.spec
+    tutors = {"teacher": spec.teacher, "student": spec.self_teacher}
+    tutor = tutors[info.learns_from] if info.learns_from else None
+    if tutor is None:
+        return None
+    network = build(tutor.architecture, len(dataset.classes), dataset.image_shape, spec.recipe.precision)
+    freeze(network)
+    return network.to(dataset.train.labels.device)

@@ -1,0 +1,175 @@
+"""Every metric, declared once: `METRICS` feeds the leaderboard's headers, the documentation and `kdbench list metrics`.
+
+`score` computes those that saved predictions give; the others are measured while a run trains or by `kdbench profile`.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from kdbench.errors import UserError
+from kdbench.metrics import predictions as p
+from kdbench.metrics.cost import COST
+from kdbench.metrics.groups import GROUP_METRICS, group_names, group_vectors
+from kdbench.metrics.longtail import LONG_TAIL_METRICS
+from kdbench.metrics.metric import Compute, Metric, Predictions
+from kdbench.metrics.robustness import ROBUSTNESS
+
+__all__ = ["METRICS", "Metric", "group_names", "rows", "score", "vectors"]
+
+
+def _of_test(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
+    return lambda student, teacher: function(student["test_logits"], student["test_labels"])
+
+
+def _of_teacher(function: Callable[[np.ndarray, np.ndarray], float], split: str = "test") -> Compute:
+    return lambda student, teacher: function(teacher[f"{split}_logits"], teacher[f"{split}_labels"])
+
+
+def _of_both(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
+    return lambda student, teacher: function(student["test_logits"], teacher["test_logits"])
+
+
+def _change(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
+    """From teacher to student."""
+    return lambda student, teacher: (function(student["test_logits"], student["test_labels"])
+                                     - function(teacher["test_logits"], teacher["test_labels"]))
+
+
+def _top_5(student: Predictions, teacher: Predictions) -> float | None:
+    if student["test_logits"].shape[1] <= 5:
+        return None  # it would be 1 whatever the student says
+    return p.top_k_accuracy(student["test_logits"], student["test_labels"], 5)
+
+
+def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+_GUO = "Guo et al. (2017). On Calibration of Modern Neural Networks. ICML. arXiv:1706.04599"
+
+
+_STANTON = "Stanton et al. (2021). Does Knowledge Distillation Really Work? NeurIPS. arXiv:2106.05945"
+
+
+METRICS: dict[str, Metric] = _table([
+    Metric("test_accuracy", "test accuracy", "share", "higher",
+           "Share of test images whose highest logit is the label's, at the last epoch.",
+           compute=_of_test(p.accuracy), short="test acc."),
+    Metric("validation_accuracy", "validation accuracy", "share", "higher",
+           "Share of validation images whose highest logit is the label's, at the last epoch; what tuning sees.",
+           compute=lambda student, teacher: p.accuracy(student["validation_logits"], student["validation_labels"])),
+    Metric("top5_accuracy", "top-5 accuracy", "share", "higher",
+           "Share of test images whose label is among the five highest logits; not applicable up to five classes.",
+           compute=_top_5),
+    Metric("worst_class_accuracy", "worst class", "share", "higher",
+           "The lowest test accuracy of a class, among the classes that the test split holds.",
+           compute=_of_test(p.worst_class_accuracy), short="worst"),
+    Metric("class_accuracy_spread", "class spread", "share", "lower",
+           "Population standard deviation of the test accuracies of the classes that the test split holds.",
+           compute=_of_test(p.class_accuracy_spread)),
+    Metric("nll", "NLL", "nats", "lower",
+           "Negative log-likelihood: mean over test images of -ln p(label).",
+           compute=_of_test(p.negative_log_likelihood)),
+    Metric("brier", "Brier score", "", "lower",
+           "Mean over test images of the squared distance between the class probabilities and the one-hot label, "
+           "summed over classes: 0 (perfect) to 2.",
+           "Brier (1950). Verification of Forecasts Expressed in Terms of Probability. Monthly Weather Review 78(1). "
+           "doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2",
+           compute=_of_test(p.brier_score)),
+    Metric("ece", "ECE", "share", "lower",
+           f"Expected calibration error: test images fall into {p.CALIBRATION_BINS} equally wide bins (low, high] of "
+           "the predicted class's probability; the mean of |accuracy - mean probability| over bins by their images.",
+           _GUO, compute=_of_test(p.expected_calibration_error)),
+    Metric("agreement", "agreement", "share", "higher",
+           "Share of test images for which the student predicts the same class as the pair's teacher.",
+           _STANTON, "both", _of_both(p.agreement), short="agree"),
+    Metric("kl_from_teacher", "KL from teacher", "nats", "lower",
+           "Mean over test images of KL(teacher || student), the sum over classes of teacher * ln(teacher / student), "
+           "at temperature 1.",
+           _STANTON, "both", _of_both(p.kl_from_teacher)),
+    Metric("worst_class_change", "worst class, student - teacher", "share", "higher",
+           "Worst-class accuracy of the student less that of the teacher; the worst classes may differ.",
+           of="both", compute=_change(p.worst_class_accuracy)),
+    Metric("class_spread_change", "class spread, student - teacher", "share", "lower",
+           "Spread over classes of the student less that of the teacher: above zero, the student is the more uneven.",
+           of="both", compute=_change(p.class_accuracy_spread)),
+    Metric("teacher_test_accuracy", "teacher's test accuracy", "share", "higher",
+           "Test accuracy of the pair's teacher, on the same images.",
+           of="teacher", compute=_of_teacher(p.accuracy)),
+    Metric("teacher_validation_accuracy", "teacher's validation accuracy", "share", "higher",
+           "Validation accuracy of the pair's teacher, on the same images.",
+           of="teacher", compute=_of_teacher(p.accuracy, "validation")),
+    Metric("teacher_worst_class_accuracy", "teacher's worst class", "share", "higher",
+           "Worst-class accuracy of the pair's teacher.",
+           of="teacher", compute=_of_teacher(p.worst_class_accuracy)),
+    Metric("teacher_class_accuracy_spread", "teacher's class spread", "share", "lower",
+           "Spread over classes of the pair's teacher.",
+           of="teacher", compute=_of_teacher(p.class_accuracy_spread)),
+    *GROUP_METRICS,
+    *LONG_TAIL_METRICS,
+    *ROBUSTNESS,
+    Metric("seconds", "training", "seconds", "lower",
+           "Wall time of training inside a run of the matrix, beside other runs: an order of magnitude, not a "
+           "measurement of cost.", of="run", short="train s"),
+    Metric("peak_memory_bytes", "peak memory", "bytes", "lower",
+           "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
+    *COST,
+])
+
+
+def rows() -> list[dict[str, str]]:
+    """The declarations as `kdbench list metrics` prints them."""
+    return [{"name": m.name, "title": m.title, "unit": m.unit, "better": m.better or "", "definition": m.definition,
+             "reference": m.reference} for m in METRICS.values()]
+
+
+def score(student: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
+    """The metrics of a student's predictions; those that compare it with its teacher only if there is one."""
+    _check(student, "student")
+    if teacher is not None:
+        _check(teacher, "teacher")
+        _check_same_images(student, teacher)
+    scores = {}
+    for name, metric in METRICS.items():
+        if metric.compute is None or (teacher is None and metric.of != "student"):
+            continue
+        value = metric.compute(student, teacher or {})
+        if value is not None:
+            scores[name] = value
+    return scores
+
+
+def vectors(student: Predictions) -> dict[str, list[float | None]]:
+    """What plots need of test predictions, small enough for the record; None for a class without images."""
+    logits, labels = student["test_logits"], student["test_labels"]
+    images, correct, confidence = p.reliability(logits, labels)
+    return {
+        "class_accuracy": [None if np.isnan(value) else float(value) for value in p.per_class_accuracy(logits, labels)],
+        "reliability_images": images.tolist(), "reliability_correct": correct.tolist(),
+        "reliability_confidence": confidence.tolist(),
+        **group_vectors(student),
+    }
+
+
+def _check(predictions: Predictions, whose: str) -> None:
+    for split in ("validation", "test"):
+        logits, labels = predictions[f"{split}_logits"], predictions[f"{split}_labels"]
+        if not len(logits):
+            raise UserError(f"{whose}'s predictions: the {split} split is empty")
+        if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
+            raise UserError(f"{whose}'s predictions: NaN or infinite logits on {broken} of {len(logits)} images of the "
+                            f"{split} split")
+        if labels.min() < 0 or labels.max() >= logits.shape[1]:
+            raise UserError(f"{whose}'s predictions: {split} labels reach from {labels.min()} to {labels.max()}, "
+                            f"allowed: 0 to {logits.shape[1] - 1}")
+
+
+def _check_same_images(student: Predictions, teacher: Predictions) -> None:
+    for split in ("validation", "test"):
+        ours, theirs = student[f"{split}_logits"].shape, teacher[f"{split}_logits"].shape
+        if ours != theirs:
+            raise UserError(f"{split} split: the student predicts {ours[1]} classes of {ours[0]} images, its teacher "
+                            f"{theirs[1]} classes of {theirs[0]}")
+        if not np.array_equal(student[f"{split}_labels"], teacher[f"{split}_labels"]):
+            raise UserError(f"{split} split: the labels of student and teacher differ: they saw different images")

@@ -1,0 +1,198 @@
+"""timm's models behind one interface: images in, `Outputs` (logits, embedding, stages) out."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from timm.models import build_model_with_cfg, load_pretrained, register_model
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from kdbench.disk import file_sha256
+from kdbench.errors import UserError, unknown
+from kdbench.method import Outputs, Shapes
+from kdbench.spec import Architecture, FileTeacher, HubTeacher
+
+MAX_STAGES = 4
+
+
+class Network(nn.Module):
+    """A timm model that also says what its classifier read and what its stages gave.
+
+    A stage is the last feature map at each resolution, and of these the deepest four; a network of one resolution
+    (ViT, Mixer) gives four evenly spaced blocks, as maps. The model's own output equals `logits`.
+    """
+
+    model: Any  # timm's interface is not nn.Module's
+
+    def __init__(self, model: nn.Module, image_shape: tuple[int, int, int], precision: str = "float32"):
+        super().__init__()
+        self.model = model
+        self.in_bfloat16 = precision == "bfloat16"
+        self._indices: list[int] = []
+        self.shapes = self._measure(image_shape)
+
+    @property
+    def classifier(self) -> nn.Module:
+        """Maps an embedding [B, D] to logits [B, K]."""
+        return self.model.get_classifier()
+
+    @property
+    def before_last_stage(self) -> str:
+        """The module, by its name inside `model`, that gives the second to last stage; timm declares it."""
+        return self.model.feature_info[self._indices[-2]]["module"]
+
+    def forward(self, images: Tensor) -> Outputs:
+        if self.in_bfloat16:
+            with torch.autocast(images.device.type, torch.bfloat16):
+                logits, embedding, stages = self._run(images)
+            return Outputs(logits.float(), embedding.float(), tuple(stage.float() for stage in stages))
+        return self._run(images)
+
+    def _run(self, images: Tensor) -> Outputs:
+        features, stages = self.model.forward_intermediates(images, indices=self._indices)
+        embedding = self.model.forward_head(features, pre_logits=True)
+        return Outputs(self.classifier(embedding), embedding, tuple(stages))
+
+    @torch.no_grad()
+    def _measure(self, image_shape: tuple[int, int, int]) -> Shapes:
+        """Choose the stages on a dummy batch and check that the parts give what the whole gives."""
+        name = type(self.model).__name__
+        was_training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=device).view(2, *image_shape)
+        try:
+            _, maps = self.model.forward_intermediates(images)
+            self._indices = _stages([_size(m) for m in maps])
+            outputs = self._run(images)
+            whole = self.model(images)
+        except (AttributeError, TypeError, NotImplementedError) as error:
+            raise UserError(f"{name}: timm gives no stages and embedding for this architecture: {error}") from error
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"{name}: cannot take images of {'x'.join(map(str, image_shape))}: {error}") from error
+        if not torch.allclose(outputs.logits, whole, rtol=1e-4, atol=1e-5):
+            raise UserError(f"{name}: its classifier applied to its embedding does not give its logits")
+        self.train(was_training)
+        mean = outputs.stages[-1].mean((2, 3))
+        pooled = mean.shape == outputs.embedding.shape and torch.allclose(mean, outputs.embedding, 1e-4, 1e-5)
+        return Shapes(outputs.embedding.shape[1], tuple(map(_size, outputs.stages)), pooled)
+
+
+def _size(feature_map: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = feature_map.shape
+    return channels, height, width
+
+
+def _stages(shapes: list[tuple[int, int, int]]) -> list[int]:
+    """Which of a model's intermediate maps [C, H, W] are its stages."""
+    if len({shape[1:] for shape in shapes}) == 1:  # one resolution throughout: evenly spaced blocks, the last included
+        count = min(MAX_STAGES, len(shapes))
+        return [round((i + 1) * len(shapes) / count) - 1 for i in range(count)]
+    last = [i for i, (a, b) in enumerate(pairwise(shapes)) if a[1:] != b[1:]] + [len(shapes) - 1]
+    return last[-MAX_STAGES:]
+
+
+def build(architecture: Architecture, num_classes: int, image_shape: tuple[int, int, int],
+          precision: str = "float32") -> Network:
+    """A freshly initialised network for `num_classes` and images of `image_shape` (C, H, W); the global torch random
+    state decides its weights. UserError for an unknown model or arguments that it does not take."""
+    return Network(_create(architecture, num_classes, image_shape[0]), image_shape, precision)
+
+
+def _create(architecture: Architecture, num_classes: int, in_chans: int, **more: Any) -> Any:
+    if not timm.is_model(architecture.model):
+        raise unknown("timm model", architecture.model, timm.list_models())
+    try:
+        model = timm.create_model(
+            architecture.model, num_classes=num_classes, in_chans=in_chans, **architecture.kwargs, **more
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"timm.create_model({architecture.model!r}, {architecture.kwargs}): {error}") from error
+    return model.to(memory_format=torch.channels_last)
+
+
+def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shape: tuple[int, int, int],
+                 precision: str = "float32") -> Network:
+    """A teacher with published or given weights. UserError where they cannot be had or do not fit."""
+    name = teacher.architecture.model
+    if isinstance(teacher, FileTeacher):
+        network = build(teacher.architecture, num_classes, image_shape, precision)
+        path = Path(teacher.path)
+        try:
+            if file_sha256(path) != teacher.sha256:
+                raise UserError(f"{path}: the file changed since the run was planned; start the command again")
+            network.model.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(f"{path}: not the weights of {name} with {num_classes} classes: {error}") from error
+        return network
+    try:
+        model = _create(
+            Architecture(model=f"{name}.{teacher.tag}", kwargs=teacher.architecture.kwargs), num_classes,
+            image_shape[0], pretrained=True,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # whatever the hub's client raises without a network
+        raise UserError(
+            f"weights {name}.{teacher.tag} cannot be downloaded here ({type(error).__name__}): put them into the hub's "
+            f"cache on a machine with a network, or give the pair a weights file"
+        ) from error
+    published = model.pretrained_cfg.get("num_classes")
+    if published != num_classes:  # timm would have put a new, untrained classifier on it
+        raise UserError(f"weights {name}.{teacher.tag} know {published} classes, the dataset has {num_classes}: "
+                        f"train the teacher (weights = \"train\") or give a file of fine-tuned weights")
+    return Network(model, image_shape, precision)
+
+
+def serialise(state: Mapping[str, Tensor]) -> bytes:
+    """A state dict as the bytes of a safetensors file; the same weights give the same bytes."""
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of the weights' safetensors file."""
+    return hashlib.sha256(serialise(state)).hexdigest()
+
+
+def saved_part(network: nn.Module) -> nn.Module:
+    """The module whose state dict a run saves: timm's own, and so under timm's names, where a deployed network is one
+    timm model; else all of it."""
+    return network.model if isinstance(network, Network) else network
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """The network as a teacher: in eval mode and without gradients."""
+    network.eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
+
+
+@register_model
+def resnet_cifar(pretrained: bool = False, *, blocks: int = 3, stem: int = 16,
+                 channels: tuple[int, int, int] = (16, 32, 64), stride: int = 1, **kwargs: Any) -> ResNet:
+    """The small-image ResNet of He et al. (2016, section 4.2) out of timm's ResNet class: a 3x3 stem without pooling
+    and three groups of basic blocks, 6 x blocks + 2 layers deep. `stride` 2 halves the image in the stem.
+    There are no published weights; `pretrained` loads those of a folder that `kdbench export` wrote."""
+    if pretrained and not kwargs.get("pretrained_cfg"):
+        raise ValueError("resnet_cifar has no published weights")
+    arguments = {
+        "block": BasicBlock, "layers": (blocks,) * 3, "channels": tuple(channels), "stem_type": "deep",
+        "stem_width": stem // 2, "zero_init_last": False, **kwargs,
+    }
+    model: Any = build_model_with_cfg(ResNet, "resnet18", pretrained=False, **arguments)
+    model.conv1 = nn.Conv2d(model.conv1[0].in_channels, stem, 3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    model.layer4 = nn.Identity()
+    if pretrained:
+        load_pretrained(model, num_classes=model.num_classes, in_chans=model.conv1.in_channels)
+    return model

@@ -1,0 +1,132 @@
+"""Finds, checks and lists the methods: built-in ones, installed plugins (entry points) and `--plugin FILE`.
+
+The facts of a method (name, family, paper, hyperparameters) are read from its source without running it, so that
+`kdbench list` answers without importing torch. They must therefore be literals in the class body and a signature of
+the class's own; `load` imports the class and refuses one whose real facts differ from the written ones.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdbench.errors import UserError, unknown
+from kdbench.plugins.source import FAMILIES, MethodInfo, read_source
+
+if TYPE_CHECKING:
+    from kdbench.method import Method
+
+
+ENTRY_POINTS = "kdbench.methods"
+
+
+class Registry(Mapping[str, MethodInfo]):
+    """All methods of this process by name, in the order of families, then names."""
+
+    def __init__(self, plugins: Iterable[Path] = ()):
+        found = [*_builtin(), *_installed(), *(info for file in plugins for info in _plugin(file))]
+        found.sort(key=lambda info: (FAMILIES.index(info.family), info.name != "ce", info.name))
+        self._methods: dict[str, MethodInfo] = {}
+        for info in found:
+            if info.name in self._methods:
+                raise UserError(f"two methods are named {info.name!r}: {self._methods[info.name].file} and {info.file}")
+            self._methods[info.name] = info
+
+    def __getitem__(self, name: str) -> MethodInfo:
+        if name not in self._methods:
+            raise unknown("method", name, self._methods)
+        return self._methods[name]
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would expect a KeyError
+        return name in self._methods
+
+    def __iter__(self):
+        return iter(self._methods)
+
+    def __len__(self) -> int:
+        return len(self._methods)
+
+
+def load(info: MethodInfo) -> "type[Method]":
+    """Import the method's class. UserError if that fails, or if the class is not what its source seemed to say."""
+    try:
+        module = importlib.import_module(info.module) if info.module else _import_file(info.file)
+        cls = getattr(module, info.class_name)
+    except Exception as error:
+        raise UserError(f"{info.file}: the plugin fails to import: {type(error).__name__}: {error}") from error
+    _verify(info, cls)
+    return cls
+
+
+def _verify(info: MethodInfo, cls: "type[Method]") -> None:
+    """Hold the imported class to what was read from its source."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    written = {name: parameter.default for name, parameter in info.hyperparameters.items()}
+    if defaults != written:
+        raise UserError(
+            f"{info.file}: {info.class_name}.__init__ really takes {defaults or 'no hyperparameters'}, its source says "
+            f"{written or 'none'}: write every hyperparameter with a literal default in the class's own __init__"
+        )
+    for fact in ("name", "family", "learns_from", "needs_data"):
+        if getattr(cls, fact) != getattr(info, fact):
+            raise UserError(f"{info.file}: {info.class_name}.{fact} must be a literal in the class body")
+
+
+def _import_file(file: Path) -> types.ModuleType:
+    name = f"kdbench_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before execution, as dataclasses and pickling need it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+# Where methods are found.
+
+def _builtin() -> Iterable[MethodInfo]:
+    spec = importlib.util.find_spec("kdbench_methods")
+    if spec is None or not spec.submodule_search_locations:
+        return
+    root = Path(next(iter(spec.submodule_search_locations)))
+    for file in sorted(root.glob("*/*.py")):
+        if not file.name.startswith("_"):
+            yield from read_source(file, f"kdbench_methods.{file.parent.name}.{file.stem}")
+
+
+def _installed() -> Iterable[MethodInfo]:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        where = f"entry point {entry.name!r} ({entry.value})"
+        try:
+            spec = importlib.util.find_spec(entry.module)
+        except Exception as error:
+            raise UserError(f"{where}: the plugin fails to import: {type(error).__name__}: {error}") from error
+        if spec is None or spec.origin is None:
+            raise UserError(f"{where}: no module {entry.module!r}; reinstall or uninstall the package")
+        methods = {info.class_name: info for info in read_source(Path(spec.origin), entry.module)}
+        if entry.attr not in methods:
+            raise UserError(f"{where}: {spec.origin} defines no method class {entry.attr!r}, it has: "
+                            f"{', '.join(methods) or 'none'}")
+        yield methods[entry.attr]
+
+
+def _plugin(file: Path) -> Iterable[MethodInfo]:
+    if not file.is_file():
+        raise UserError(f"--plugin {file}: no such file")
+    methods = list(read_source(file, None))
+    if not methods:
+        raise UserError(f"--plugin {file}: no class in it has a literal `name` and `family`, as a method must")
+    yield from methods

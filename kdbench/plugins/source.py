@@ -1,0 +1,188 @@
+"""TODO."""
+
+import ast
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.errors import UserError, unknown
+from kdbench.paper import Paper
+
+if TYPE_CHECKING:
+    pass
+
+
+FAMILIES = ("baseline", "logit", "feature", "attention", "relation", "self", "online", "adversarial", "data_free")
+
+
+TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One keyword-only argument of a method."""
+
+    name: str
+    type: str                                # a key of TYPES
+    default: Value
+    range: tuple[Value, ...] | None = None   # (low, high) for numbers, else the choices
+
+    def check(self, value: Any, path: str) -> Any:
+        """`value` in this hyperparameter's type; a UserError naming `path` if it is mistyped or out of range."""
+        wanted = TYPES[self.type]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            raise UserError(f"{path}: expected {self.type}, got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}: expected a finite number, got {value!r}")
+        if self.range is not None and not self._in_range(value):
+            allowed = f"{self.range[0]} to {self.range[1]}" if self._numeric else ", ".join(map(repr, self.range))
+            raise UserError(f"{path}: {value!r} is out of range, allowed: {allowed}")
+        return value
+
+    @property
+    def _numeric(self) -> bool:
+        return self.type in ("int", "float")
+
+    def _in_range(self, value: Any) -> bool:
+        assert self.range is not None
+        if self._numeric:
+            return self.range[0] <= value <= self.range[1]
+        return value in self.range
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method's source says of it."""
+
+    name: str
+    family: str
+    paper: Paper | None
+    doc: str
+    hyperparameters: Mapping[str, Hyperparameter]
+    learns_from: str | None
+    needs_data: bool
+    class_name: str
+    module: str | None      # import path; None for a file given by --plugin
+    file: Path
+    digest: str = field(repr=False)  # SHA-256 of the source file
+
+    @property
+    def idea(self) -> str:
+        """The first paragraph of the docstring, on one line."""
+        return " ".join(self.doc.split("\n\n")[0].split())
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Value]:
+        """Every hyperparameter with its value: the given one, checked, or the default."""
+        for name in given:
+            if name not in self.hyperparameters:
+                raise unknown(f"hyperparameter of {self.name}", name, self.hyperparameters)
+        return {
+            name: parameter.check(given[name], f"{self.name}.{name}") if name in given else parameter.default
+            for name, parameter in self.hyperparameters.items()
+        }
+
+
+# What a source file says.
+
+def read_source(file: Path, module: str | None) -> list[MethodInfo]:
+    """The methods that a Python file defines: its classes with literal `name` and `family`. Nothing is run."""
+    source = file.read_bytes()
+    try:
+        tree = ast.parse(source, filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise UserError(f"{file}{f':{line}' if line else ''}: the plugin fails to import: {error}") from error
+    digest = hashlib.sha256(source).hexdigest()
+    return [
+        _read_class(node, file, module, digest)
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and {"name", "family"} <= _assigned(node).keys()
+    ]
+
+
+def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str) -> MethodInfo:
+    facts = _assigned(node)
+    where = f"{file}:{node.lineno}: {node.name}"
+
+    def literal(fact: str, default: Any) -> Any:
+        if fact not in facts:
+            return default
+        try:
+            return ast.literal_eval(facts[fact])
+        except ValueError as error:
+            raise UserError(f"{where}.{fact}: must be a literal, found {ast.unparse(facts[fact])}") from error
+
+    name, family = literal("name", ""), literal("family", "")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise UserError(f"{where}.name: expected an identifier such as 'my_method', got {name!r}")
+    if family not in FAMILIES:
+        raise unknown(f"family of method {name} ({file})", str(family), FAMILIES)
+    learns_from = literal("learns_from", "teacher")
+    if learns_from not in ("teacher", "student", None):
+        raise UserError(f"{where}.learns_from: got {learns_from!r}, allowed: 'teacher', 'student', None")
+    ranges = literal("ranges", {})
+    hyperparameters = {p.name: p for p in _signature(node, ranges, where)}
+    for key in ranges:
+        if key not in hyperparameters:
+            raise unknown(f"hyperparameter in {node.name}.ranges ({file})", key, hyperparameters)
+    return MethodInfo(
+        name=name, family=family, paper=_paper(facts.get("paper"), where), doc=ast.get_docstring(node) or "",
+        hyperparameters=hyperparameters, learns_from=learns_from, needs_data=bool(literal("needs_data", True)),
+        class_name=node.name, module=module, file=file, digest=digest,
+    )
+
+
+def _assigned(node: ast.ClassDef) -> dict[str, ast.expr]:
+    """The class body's plain assignments; `name = family = ...` and annotated ones included."""
+    found: dict[str, ast.expr] = {}
+    for statement in node.body:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    found[target.id] = statement.value
+                elif isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):  # name, family = ...
+                    for item, value in zip(target.elts, statement.value.elts, strict=False):
+                        if isinstance(item, ast.Name):
+                            found[item.id] = value
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            found[statement.target.id] = statement.value
+    return found
+
+
+def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iterable[Hyperparameter]:
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init is None:
+        return
+    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        path = f"{where}.__init__({argument.arg})"
+        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        if annotation not in TYPES:
+            raise UserError(f"{path}: a hyperparameter is annotated with one of {', '.join(TYPES)}, got {annotation!r}")
+        try:
+            value = ast.literal_eval(default) if default else None
+        except ValueError:
+            value = None
+        if value is None:
+            raise UserError(f"{path}: a hyperparameter needs a literal default")
+        parameter = Hyperparameter(argument.arg, annotation, value, ranges.get(argument.arg))
+        parameter.check(value, f"{path} default")
+        yield parameter
+
+
+def _paper(node: ast.expr | None, where: str) -> Paper | None:
+    if node is None:
+        return None
+    try:
+        assert isinstance(node, ast.Call) and not node.args
+        return Paper(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg})
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UserError(f"{where}.paper: write Paper(title=..., authors=(...), year=..., venue=...) with literals") \
+            from error

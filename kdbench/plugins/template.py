@@ -1,0 +1,36 @@
+"""`kdbench new-method`: a plugin file that works as written, to start from."""
+
+import keyword
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from kdbench.errors import UserError, unknown
+from kdbench.plugins.source import FAMILIES
+
+# What differs between families: which facts stand in the class body, and the code.
+BODIES = {
+    "logit": "logit", "baseline": "baseline", "relation": "relation", "feature": "feature", "attention": "feature",
+    "self": "self", "online": "online", "adversarial": "adversarial", "data_free": "data_free",
+}
+
+
+def write_method(name: str, family: str, folder: Path) -> Path:
+    """Write NAME.py into `folder` and return its path. UserError for a bad name or family, or if the file exists."""
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+        raise UserError(f"method name {name!r}: expected a lower-case Python identifier such as 'my_method'")
+    if family not in FAMILIES:
+        raise unknown("family", family, FAMILIES)
+    file = folder / f"{name}.py"
+    template = resources.files("kdbench.plugins") / "templates" / f"{BODIES[family]}.txt"
+    text = Template(template.read_text(encoding="utf-8")).substitute(
+        name=name, family=family, class_name="".join(part.capitalize() for part in name.split("_")) or "Mine"
+    )
+    try:
+        with file.open("x", encoding="utf-8") as opened:  # never over somebody's work
+            opened.write(text)
+    except FileExistsError as error:
+        raise UserError(f"{file}: exists already; remove it or choose another name") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from error
+    return file

@@ -1,0 +1,213 @@
+"""What is measured in the process of one profile: a method's training steps, and networks in use.
+
+Networks are freshly initialised: time does not depend on what they have learned, and no teacher need be trained.
+"""
+
+import math
+import os
+import random
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kdbench import folders
+from kdbench.data.base import Dataset
+from kdbench.data.load import load_dataset
+from kdbench.data.stream import BatchStream
+from kdbench.environment import environment, now
+from kdbench.networks import Network, build, freeze
+from kdbench.plugins import registry
+from kdbench.plugins.source import MethodInfo
+from kdbench.profile.bench import Bench, Sample
+from kdbench.profile.energy import CpuTime, find_meter
+from kdbench.profile.in_use import compare, count_parameters
+from kdbench.profile.job import ProfileJob
+from kdbench.profile.record import Profile, Quartiles, Training, write_profile
+from kdbench.results.record import Status
+from kdbench.seeds import derive
+from kdbench.spec import Architecture
+from kdbench.train.process import crash_reason, make_deterministic, peak_memory
+from kdbench.train.trainer import Trainer, prepare
+
+WARM_UP_STEPS = 2      # of a pass, untimed: the first step allocates the optimizer's state
+
+
+STATISTICS_BATCHES = 5
+
+
+def run_profile(job: ProfileJob) -> Profile:
+    """Measure and write the profile; a failure is a profile too."""
+    started, begin, load = now(), time.perf_counter(), os.getloadavg()[0]
+    found: dict[str, Any] = {}
+    status: Status = "ok"
+    reason = trace = None
+    try:
+        found = _measure(job)
+    except Exception as error:
+        status, reason, trace = "crashed", crash_reason(error), traceback.format_exc()
+    profile = Profile(
+        run_id=job.id, subject=job.subject, suite=job.suite, spec=job.spec, status=status, reason=reason,
+        traceback=trace, load_average=load, seconds=time.perf_counter() - begin, method_digest=job.method.digest,
+        environment=environment(job.spec.device), started=started, finished=now(), **found,
+    )
+    write_profile(job.out, profile)
+    return profile
+
+
+def _measure(job: ProfileJob) -> dict[str, Any]:
+    """The measured fields of the profile."""
+    spec, device = job.spec, torch.device(job.spec.device)
+    make_deterministic(device)
+    bench = Bench(find_meter(spec.device, job.settings.watts_per_core), synchronise=_synchroniser(device))
+    dataset = load_dataset(spec.dataset, spec.recipe, folders.data_folder(job.cache), device)
+    networks = Networks(job, dataset, device)
+    found: dict[str, Any] = {}
+    if job.subject == "pair":
+        deployed: nn.Module | None = networks.student()
+    else:
+        found["training"], used = _training(job, networks, bench)
+        deployed = used if count_parameters(used) != count_parameters(networks.student()) else None
+    if deployed is not None:  # else the pair's own profile has it
+        found["deployment"] = compare(deployed, networks.teacher(), dataset.image_shape, bench, job.settings.repeats)
+    if bench.meter is not None:
+        found["energy_source"] = bench.meter.source
+        if isinstance(bench.meter, CpuTime):
+            found["watts_per_core"] = bench.meter.watts_per_core
+    return found
+
+
+def _synchroniser(device: torch.device):
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+
+
+class Networks:
+    """Builds the pair's networks, untrained, and methods to train on them."""
+
+    def __init__(self, job: ProfileJob, dataset: Dataset, device: torch.device):
+        self.spec, self.dataset, self.device = job.spec, dataset, device
+
+    def student(self) -> Network:
+        return self._build(self.spec.student)
+
+    def teacher(self) -> Network | None:
+        return freeze_warm(self._build(self.spec.teacher.architecture), self._stream()) if self.spec.teacher else None
+
+    def tutor(self, method: MethodInfo) -> Network | None:
+        """The frozen network that the method learns from."""
+        if method.learns_from == "student":
+            return freeze_warm(self.student(), self._stream())
+        return self.teacher() if method.learns_from == "teacher" else None
+
+    def trainer(self, method: MethodInfo, hyperparameters: dict[str, Any], tutor: Network | None) -> Trainer:
+        spec = self.spec
+        built, stream = prepare(registry.load(method), hyperparameters, spec.student, tutor, self.dataset, spec.recipe,
+                                spec.seed, self.device)
+        return Trainer(built, stream, spec.recipe)
+
+    def _stream(self) -> BatchStream:
+        return BatchStream(self.dataset, self.spec.recipe, self.spec.seed, self.device)
+
+    def _build(self, architecture: Architecture) -> Network:
+        torch.manual_seed(derive(self.spec.seed, "profile"))
+        network = build(architecture, len(self.dataset.classes), self.dataset.image_shape, self.spec.recipe.precision)
+        return network.to(self.device)
+
+
+@torch.no_grad()
+def freeze_warm(network: Network, stream: BatchStream) -> Network:
+    """The network as a teacher, its BatchNorm statistics those of a few batches: with the initial ones, the activations
+    of a deep network overflow, and methods that use the statistics would see others than in a run."""
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if layers:
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.momentum = None  # an average over all batches
+        network.train()
+        for _, batch in zip(range(STATISTICS_BATCHES), stream.epoch(0), strict=False):
+            network(batch.images)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    freeze(network)
+    return network
+
+
+# Training.
+
+def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Training, nn.Module]:
+    """What the method's steps cost, and the network that it deploys."""
+    settings, spec = job.settings, job.spec
+    trainer = partial(networks.trainer, job.method, spec.hyperparameters, networks.tutor(job.method))
+    first = trainer()
+    run_steps, deployed = first.steps, first.method.deployed()
+    draws = [spread(run_steps, settings.steps, number) for number in range(settings.repeats)]
+    alone(first, draws[0], bench)  # not counted: it warms up, and goes through all stages
+    peak = peak_memory(networks.device)
+    del first
+
+    reference = partial(networks.trainer, job.reference, job.reference.resolve({}), networks.tutor(job.reference))
+    seconds = [in_step({"method": trainer(), "reference": reference()}, draw, bench) for draw in draws]
+    joules = [alone(trainer(), draw, bench).joules for draw in draws] if bench.meter else []
+    return training_cost(seconds, joules, job.reference.name, len(draws[0]), run_steps, peak), deployed
+
+
+def training_cost(seconds: list[dict[str, float]], joules: list[float | None], reference: str, pass_steps: int,
+                  run_steps: int, peak_memory_bytes: int) -> Training:
+    """The figures of passes by "method" and "reference" in step, and of the energies of passes by the method alone."""
+    known = [value / pass_steps for value in joules if value is not None]
+    return Training(
+        reference=reference, pass_steps=pass_steps, run_steps=run_steps, peak_memory_bytes=peak_memory_bytes,
+        step_seconds=Quartiles.of([both["method"] / pass_steps for both in seconds]),
+        reference_step_seconds=Quartiles.of([both["reference"] / pass_steps for both in seconds]),
+        step_time_ratio=Quartiles.of([both["method"] / both["reference"] for both in seconds]),
+        step_joules=Quartiles.of(known) if known else None,
+    )
+
+
+def in_step(trainers: dict[str, Trainer], steps: list[int], bench: Bench) -> dict[str, float]:
+    """The seconds that `steps` of a run take each of the trainers, which take every step in turns. They are new, and
+    these are their first steps."""
+    laps = bench.laps({name: _stepper(trainer, steps) for name, trainer in trainers.items()}, len(steps))
+    return {name: math.fsum(seconds) for name, seconds in laps.items()}
+
+
+def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
+    """What `steps` of a run cost together: counters of energy are too slow for single ones."""
+    step = _stepper(trainer, steps)
+
+    def work() -> None:
+        for _ in steps:
+            step()
+
+    return bench.sample(work)
+
+
+def _stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:
+    """What takes the next of the steps at each call, warm."""
+    batches, numbers = _endless(trainer), iter(steps)
+    trainer.method.train()
+    for _ in range(WARM_UP_STEPS):
+        trainer.train_step(0, next(batches))
+    return lambda: trainer.train_step(next(numbers), next(batches))
+
+
+def _endless(trainer: Trainer) -> Iterator[Any]:
+    while True:
+        yield from trainer.batches()
+        trainer.epoch += 1
+
+
+def spread(run_steps: int, count: int, draw: int) -> list[int]:
+    """Numbers of steps, rising: one at random of each of `count` equal parts of a run, or all if it has no more.
+    Warm-ups and stages have their share in them, and over several draws so has what is done every so many steps."""
+    if run_steps <= count:
+        return list(range(run_steps))
+    generator = random.Random(draw)
+    edges = [part * run_steps // count for part in range(count + 1)]
+    return [generator.randrange(low, high) for low, high in pairwise(edges)]

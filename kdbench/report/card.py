@@ -1,0 +1,222 @@
+"""A model card for one finished run, in Hugging Face's format: what it is, how it was made, and what it is bad at.
+
+All of it comes from the run's record and its folder's leaderboard; nothing is measured here.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
+from kdbench.data import catalog
+from kdbench.errors import UserError
+from kdbench.metrics.catalog import METRICS
+from kdbench.metrics.metric import Metric
+from kdbench.report.cite import papers, references
+from kdbench.report.markdown import align, fill, items
+from kdbench.report.table import Table
+from kdbench.report.tables import class_name, interval, number
+from kdbench.results.record import Record
+from kdbench.version import __version__
+
+FEW_SEEDS = 5  # below which the card says that an interval over seeds is rough
+
+
+def card(record: Record, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
+    """The card as Markdown with YAML at its head. UserError for a run that did not finish."""
+    if record.status != "ok":
+        raise UserError(f"run {record.run_id} has no network to describe: its status is {record.status!r}")
+    cell = next((cell for cell in leaderboard.cells if cell.id == record.spec.cell), None)
+    row = next((row for row in cell.rows if record.run_id in row.runs.values()), None) if cell else None
+    sections = {
+        "Model": _model(record, registry), "Teacher": _teacher(record, cell), "Data": _data(record),
+        "Procedure": _procedure(record), "Results": _results(record, row),
+        "Limitations": items(_limitations(record, cell, row)), "Use": _use(record),
+        "Provenance": _provenance(record, leaderboard), "Citation": _citation(record, registry),
+    }
+    body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
+    return f"---\n{_front(record)}\n---\n\n# {_name(record)}\n\n{body}\n"
+
+
+def _name(record: Record) -> str:
+    spec = record.spec
+    return f"{spec.student.model} by {spec.method} on {spec.dataset}, seed {spec.seed}"
+
+
+def _front(record: Record) -> str:
+    """The YAML that Hugging Face reads; its own library writes it."""
+    from huggingface_hub import EvalResult, ModelCardData  # here, because it takes a second to import
+
+    spec = record.spec
+    results = [
+        EvalResult(task_type="image-classification", dataset_type=_base(record), dataset_name=spec.dataset,
+                   dataset_split="test", metric_type=kind, metric_name=METRICS[name].title,
+                   metric_value=record.metrics[name])
+        for name, kind in (("test_accuracy", "accuracy"), ("ece", "expected_calibration_error"),
+                           ("agreement", "teacher_agreement"), ("worst_class_accuracy", "worst_class_accuracy"))
+        if name in record.metrics
+    ]
+    data = ModelCardData(
+        model_name=_name(record), library_name="timm", pipeline_tag="image-classification", datasets=[_base(record)],
+        tags=["image-classification", "timm", "knowledge-distillation", "kdbench", spec.method], metrics=["accuracy"],
+        eval_results=results,
+    )
+    return data.to_yaml()
+
+
+def _base(record: Record) -> str:
+    try:
+        return catalog.parse(record.spec.dataset).base
+    except UserError:
+        return record.spec.dataset
+
+
+# Sections.
+
+def _facts(*columns: str, rows: Iterable[tuple[str, ...]]) -> str:
+    return align(Table("", list(columns), [[_plain(value) for value in row] for row in rows], len(columns)))
+
+
+def _plain(text: str) -> str:
+    """Text from elsewhere, with nothing that Markdown would take for HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _arguments(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or "none"
+
+
+def _model(record: Record, registry: Mapping[str, Any]) -> str:
+    spec = record.spec
+    idea = registry[spec.method].idea if spec.method in registry else ""
+    text = (f"An image classifier, trained by knowledge distillation with the method `{spec.method}` (family "
+            f"{record.family or 'unknown'}). {idea}")
+    return "\n\n".join([fill(_plain(text.strip())), _facts("of the student", "value", rows=[
+        ("timm architecture", spec.student.model), ("arguments", _arguments(spec.student.kwargs)),
+        ("input", f"{spec.recipe.image_size} x {spec.recipe.image_size} pixels"),
+        ("weights, SHA-256", record.weights_sha256 or "not recorded"),
+    ])])
+
+
+def _teacher(record: Record, cell: Cell | None) -> str:
+    teacher = record.spec.teacher
+    if teacher is None:
+        return "None."
+    origin = {"run": "trained by kdbench on the same data", "hub": "timm's published weights",
+              "file": "a file of weights"}[teacher.kind]
+    rows = [("timm architecture", teacher.architecture.model), ("arguments", _arguments(teacher.architecture.kwargs)),
+            ("origin", origin)]
+    known = cell.teacher.metrics if cell and cell.teacher else {}
+    rows += [(f"{METRICS[name].title}", f"{number(value, METRICS[name].unit)}{_unit(METRICS[name])}")
+             for name, value in known.items() if name in ("test_accuracy", "worst_class_accuracy")]
+    return _facts("of the teacher", "value", rows=rows)
+
+
+def _unit(metric: Metric) -> str:
+    return " %" if metric.unit == "share" else f" {metric.unit}" if metric.unit else ""
+
+
+def _data(record: Record) -> str:
+    rows = [("name", record.spec.dataset)]
+    try:
+        parsed = catalog.parse(record.spec.dataset)
+        rows += [("what it is", parsed.info.description), ("source", parsed.info.source),
+                 ("licence of the data", parsed.info.licence)]
+        rows += [(f"variant {name}({value:g})", catalog.MODIFIERS[name].description)
+                 for name, value in parsed.modifiers]
+    except UserError:
+        rows.append(("what it is", "not a dataset that this kdbench knows"))
+    rows.append(("SHA-256 of all splits", record.dataset_digest or "not recorded"))
+    return _facts("of the data", "value", rows=rows)
+
+
+def _procedure(record: Record) -> str:
+    recipe = [(name, json.dumps(value) if isinstance(value, list) else str(value))
+              for name, value in record.spec.recipe.model_dump(mode="json").items() if value not in (None, [])]
+    own = [(f"{record.spec.method}: {name}", str(value)) for name, value in record.spec.hyperparameters.items()]
+    return "\n\n".join([
+        fill("The student started from the weights of this seed and saw the batches of this seed, as every method in "
+             "the comparison did. The test split was read once, after the last epoch."),
+        _facts("setting", "value", rows=[("seed", str(record.spec.seed)), *own, *recipe]),
+    ])
+
+
+def _results(record: Record, row: Row | None) -> str:
+    lines = [(METRICS[name].title, f"{_value(METRICS[name], value)}",
+              row and interval(row.estimate(name), "share") if METRICS[name].unit == "share" else "",
+              METRICS[name].definition) for name, value in record.metrics.items() if name in METRICS]
+    seeds = len(row.seeds) if row else 1
+    return "\n\n".join([
+        _facts("metric", "this run", f"mean of {seeds} seeds, %", "definition",
+               rows=[(title, value, over or "", told) for title, value, over, told in lines]),
+        fill("± is half the width of the 95 % t interval over seeds; n/a with one seed."),
+    ])
+
+
+def _value(metric: Metric, value: float) -> str:
+    return f"{100 * value:.2f} %" if metric.unit == "share" else f"{value:.4g}{_unit(metric)}"
+
+
+def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable[str]:
+    yield (f"It knows the classes of {record.spec.dataset} only, and was tested on that dataset's test split only. It "
+           "was trained to compare methods, not for use: test it on your own images before you rely on it.")
+    vector = record.vectors.get("class_accuracy", [])
+    scored = [(accuracy, index) for index, accuracy in enumerate(vector) if accuracy is not None]
+    if cell and scored:
+        lowest, index = min(scored)
+        yield f"Its lowest accuracy on a class is {number(lowest, 'share')} %, on {_plain(class_name(cell, index))}."
+    yield from _harm(cell, row)
+    if row and len(row.seeds) < FEW_SEEDS:
+        yield f"{len(row.seeds)} seed{'s' * (len(row.seeds) != 1)} of it were trained: differences of a size that " \
+              "seeds make are noise."
+    for name, what in (("pgd_accuracy", "attacks"), ("corruption_accuracy", "corrupted images")):
+        if name not in record.metrics:
+            yield f"Its behaviour under {what} was not measured."
+    yield from (f"Note of the run: {_plain(note)}" for note in record.notes)
+
+
+def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
+    """Which classes the method changes for better or worse against the reference."""
+    if cell is None or row is None or row.is_reference:
+        return
+    if (difference := row.differences.get(REFERENCE)) is not None:
+        yield (f"Against {REFERENCE} with the same seeds, its test accuracy differs by "
+               f"{interval(difference, 'share', '+')} points.")
+    if row.comparison is None:
+        yield (f"Which classes it harms against {REFERENCE} is withheld: that takes saved predictions of at least "
+               "three shared seeds.")
+        return
+    changes = {change.index: change.change for change in row.comparison.classes}
+    for what, classes in (("Harmed", row.comparison.harmed), ("Helped", row.comparison.helped)):
+        told = ", ".join(f"{_plain(class_name(cell, index))} ({number(changes[index], 'share', '+')} points)"
+                         for index in classes)
+        yield f"{what} classes against {REFERENCE}, at 5 % after Holm's correction: {told or 'none'}."
+
+
+def _use(record: Record) -> str:
+    return "\n".join([
+        fill("A folder that `kdbench export` wrote holds this card beside the weights:"), "", "```python",
+        "import kdbench.models  # registers the architecture resnet_cifar", "import timm", "",
+        'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
+        "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))", "```", "",
+        fill("Its `model.onnx`, if it holds one, takes such images [B, C, H, W]. A folder with that file alone is of a "
+             "network that is not one timm model."),
+    ])
+
+
+def _provenance(record: Record, leaderboard: Leaderboard) -> str:
+    versions = record.environment.get("versions", {})
+    return _facts("what", "value", rows=[
+        ("run", record.run_id), ("suite", record.suite), ("trained", f"{record.started} to {record.finished}"),
+        ("hardware", str(record.environment.get("gpu") or record.environment.get("cpu", "not recorded"))),
+        ("kdbench commit", str(record.environment.get("git_commit") or "not recorded")),
+        ("versions", _arguments(versions if isinstance(versions, dict) else {})),
+        ("method's source, SHA-256", record.method_digest),
+        ("predictions, SHA-256", record.predictions_sha256 or "not recorded"),
+        ("leaderboard it stands in, SHA-256", leaderboard.hash), ("card made by", f"kdbench {__version__}"),
+    ])
+
+
+def _citation(record: Record, registry: Mapping[str, Any]) -> str:
+    entries, _ = references(papers([record.spec.method], [record.spec.dataset], registry))
+    return "\n".join(["```bibtex", "\n\n".join(entries), "```"])

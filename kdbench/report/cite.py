@@ -1,0 +1,135 @@
+"""What a paper has to cite for a table: BibTeX for kdbench, the methods and the datasets, and a sentence to use."""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdbench.analysis.board import Leaderboard
+from kdbench.data import catalog
+from kdbench.errors import UserError
+from kdbench.paper import Paper
+from kdbench.version import __version__
+
+CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stands
+    "AAAI": "Proceedings of the AAAI Conference on Artificial Intelligence",
+    "CVPR": "IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+    "ECCV": "European Conference on Computer Vision (ECCV)",
+    "ICCV": "IEEE/CVF International Conference on Computer Vision (ICCV)",
+    "ICLR": "International Conference on Learning Representations (ICLR)",
+    "ICML": "International Conference on Machine Learning (ICML)",
+    "IJCAI": "International Joint Conference on Artificial Intelligence (IJCAI)",
+    "NeurIPS": "Advances in Neural Information Processing Systems (NeurIPS)",
+}
+
+
+JOURNALS = ("IJCV", "JMLR", "Neural Networks", "Neurocomputing", "Proceedings of the IEEE", "TMLR", "TPAMI")
+
+
+REPORT = "Technical report, "  # before an institution
+
+
+def cite(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
+    """BibTeX entries, then a sentence that uses them."""
+    methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
+    datasets = sorted({cell.dataset for cell in leaderboard.cells})
+    entries, keys = references(papers(methods, datasets, registry))
+    return "\n\n".join([*entries, _sentence(leaderboard, registry, keys)])
+
+
+def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, str]]:
+    """BibTeX entries for kdbench and each of the papers, and the papers' keys by what they are of."""
+    keys: dict[str, tuple[str, Paper]] = {}
+    entries = [_software()]
+    for name, paper in found.items():
+        if paper is not None:
+            key = next((k for k, p in keys.values() if p == paper), None)
+            if key is None:
+                key = _unused(_key(paper), {k for k, _ in keys.values()})
+                entries.append(_entry(key, paper))
+            keys[name] = key, paper
+    return entries, {name: key for name, (key, _) in keys.items()}
+
+
+def papers(methods: Iterable[str], datasets: Iterable[str], registry: Mapping[str, Any]) -> dict[str, Paper | None]:
+    """The paper of every method, dataset and dataset variant; None where there is none to cite."""
+    found = {name: registry[name].paper if name in registry else None for name in methods}
+    for dataset in datasets:
+        try:
+            parsed = catalog.parse(dataset)
+        except UserError:
+            found[dataset] = None
+            continue
+        found[dataset] = parsed.info.paper
+        found |= {f"+{name}": catalog.MODIFIERS[name].paper for name, _ in parsed.modifiers}
+    return found
+
+
+def _software() -> str:
+    """kdbench itself, as in CITATION.cff."""
+    return _fields("software", "kdbench", {
+        "title": "{kdbench: a reproducible benchmark of knowledge distillation for image classification}",
+        "author": "{The kdbench developers}", "version": __version__, "year": "2026",
+    })
+
+
+def _entry(key: str, paper: Paper) -> str:
+    kind, venue = "inproceedings", {"booktitle": escape(CONFERENCES.get(paper.venue, paper.venue))}
+    if paper.venue == "arXiv":
+        kind, venue = "misc", {}
+    elif paper.venue in JOURNALS:
+        kind, venue = "article", {"journal": escape(paper.venue)}
+    elif paper.venue.startswith(REPORT):
+        kind, venue = "techreport", {"institution": escape(paper.venue.removeprefix(REPORT))}
+    return _fields(kind, key, {
+        "title": f"{{{escape(paper.title)}}}",  # the inner braces keep the capitals
+        "author": " and ".join(escape(author) for author in paper.authors),
+        **venue, "year": str(paper.year),
+        **({"eprint": paper.arxiv, "archiveprefix": "arXiv"} if paper.arxiv else {}),
+        **({"doi": paper.doi} if paper.doi else {}),
+    })
+
+
+def _fields(kind: str, key: str, fields: Mapping[str, str]) -> str:
+    return f"@{kind}{{{key},\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items()) + "\n}"
+
+
+def _key(paper: Paper) -> str:
+    """Family name, year and the title's first long word, in ASCII: hinton2015distilling."""
+    words = [word for word in _ascii(paper.title).split() if len(word) > 3]
+    return f"{_ascii(paper.authors[0]).split()[-1]}{paper.year}{words[0] if words else ''}".replace(" ", "")
+
+
+def _ascii(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss").replace("ø", "o").replace("ł", "l"))
+    return "".join(c if c.isascii() and c.isalnum() else "" if unicodedata.combining(c) else " " for c in plain)
+
+
+def _unused(key: str, taken: Iterable[str]) -> str:
+    taken, suffix = set(taken), ""
+    for letter in "bcdefghijklmnopqrstuvwxyz":
+        if key + suffix not in taken:
+            break
+        suffix = letter
+    return key + suffix
+
+
+def _sentence(leaderboard: Leaderboard, registry: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+    methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
+    datasets = sorted({cell.dataset for cell in leaderboard.cells})
+
+    def cited(names: Iterable[str]) -> str:
+        return ", ".join(f"{escape(name)}~\\cite{{{keys[name]}}}" if name in keys else escape(name) for name in names)
+
+    unknown = [name for name in methods if name not in registry]
+    note = f"\n% Not installed here, so without a reference: {', '.join(unknown)}" if unknown else ""
+    variants = sorted(name for name in keys if name.startswith("+"))
+    more = f" (variants: {cited(variants)})" if variants else ""
+    return (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
+            f"suite {', '.join(map(escape, leaderboard.suites))} (results \\texttt{{{leaderboard.hash[:16]}}}).{note}")
+
+
+def escape(text: str) -> str:
+    """Plain text for LaTeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+               **{c: f"\\{c}" for c in "&%$#_{}"}}
+    return "".join(special.get(c, c) for c in " ".join(text.split()))

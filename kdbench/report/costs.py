@@ -1,0 +1,157 @@
+"""TODO."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kdbench.analysis.costs import TRAINING, USE, Cost, cost, energy_source
+from kdbench.metrics.catalog import METRICS
+from kdbench.profile.record import BUSY, Profile
+from kdbench.report.table import NONE, Table
+
+SCALES = {  # of a table's columns: header and what a value is divided by
+    "training_memory_bytes": ("MiB", 2**20), "flops": ("MFLOPs", 1e6), "file_bytes": ("KiB", 2**10),
+    "latency_ms": ("latency ms", 1), "throughput": ("images/s", 1), "speedup": ("speed-up", 1),
+    "energy_saving": ("saved %", .01),
+}
+
+
+def figure_of(costs: Sequence[Cost], metric: str, name: str, value: float) -> str:
+    """A metric's value for the method with that label, with the source of an energy."""
+    source = energy_source(costs, metric, name) if _is_energy(metric) else None
+    return figure(100 * value if METRICS[metric].unit == "share" else value) + (f" ({source})" if source else "")
+
+
+# As tables.
+
+def cost_tables(costs: Sequence[Cost], name: str) -> list[Table]:
+    """Of the profiles of one cell, which is called `name`: the costs of training, and of use."""
+    methods = sorted((c for c in costs if c.profile.subject == "method"), key=_by_ratio)
+    tables = [_training_table(methods, name)] if methods else []
+    used = list(_networks(costs))
+    return tables + ([_use_table(used, costs, name)] if used else [])
+
+
+def tables_of(found: Iterable[Profile], registry: Mapping[str, Any]) -> list[Table]:
+    """The tables of all cells of some profiles."""
+    cells: dict[str, list[Cost]] = {}
+    for profile in found:
+        cells.setdefault(profile.spec.cell, []).append(cost(profile, registry))
+    return [table for costs in cells.values() for spec in [costs[0].profile.spec]
+            for table in cost_tables(costs, f"{spec.pair} on {spec.dataset}")]
+
+
+def _by_ratio(item: Cost) -> tuple[float, str]:
+    return item.profile.metrics.get("step_time_ratio", float("inf")), item.label
+
+
+def _training_table(methods: Sequence[Cost], name: str) -> Table:
+    columns = _Columns(TRAINING, {c.profile.energy_source for c in methods if c.profile.training})
+    header = ["method", *columns.header]
+    header.insert(3, "quartiles")
+    lines = []
+    for item in methods:
+        line = [item.label, *columns.line(item.profile.metrics, item.profile.energy_source)]
+        ratio = item.profile.training.step_time_ratio if item.profile.training else None
+        line.insert(3, f"{figure(ratio.low)} to {figure(ratio.high)}" if ratio else NONE)
+        lines.append(line)
+    return Table(columns.title("Cost of training", name), header, lines, 1, tuple(_training_notes(methods)))
+
+
+def _networks(costs: Sequence[Cost]) -> Iterable[tuple[str, dict[str, float], str | None]]:
+    """The teacher, the plain student, and the networks of methods that deploy another one."""
+    for item in sorted(costs, key=lambda c: (c.profile.subject != "pair", c.label)):
+        deployment, source = item.profile.deployment, item.profile.energy_source
+        if deployment is None:
+            continue
+        if item.profile.subject == "pair":
+            if deployment.teacher is not None:
+                yield "teacher", deployment.teacher.metrics, source
+            yield "student", deployment.metrics, source
+        else:
+            yield item.label, deployment.metrics, source
+
+
+def _use_table(networks: Sequence[tuple[str, dict[str, float], str | None]], costs: Sequence[Cost],
+               name: str) -> Table:
+    columns = _Columns(USE, {source for _, _, source in networks})
+    lines = [[what, *columns.line(metrics, source, absent="" if what == "teacher" else NONE)]
+             for what, metrics, source in networks]
+    note = ("One thread; latency of one image, its median and 95th percentile; throughput and energy at batch 64. KiB: "
+            "of the model's file. FLOPs are for one image, a multiply-accumulate is two. Speed-up and saving are "
+            "against the teacher, measured in turns with it. A method that is not named deploys the plain student.")
+    return Table(columns.title("Cost of use", name), ["network", *columns.header], lines, 1,
+                 (note, *_machine_notes([c for c in costs if c.profile.deployment])))
+
+
+class _Columns:
+    """Headers and values of metrics; energy with its source, in the table's title if there is only one."""
+
+    def __init__(self, names: Sequence[str], sources: set[str | None]):
+        self.names, known = names, {source for source in sources if source}
+        self.source = known.pop() if len(known) == 1 else None
+
+    @property
+    def header(self) -> list[str]:
+        return [SCALES[name][0] if name in SCALES else METRICS[name].header for name in self.names]
+
+    def title(self, what: str, name: str) -> str:
+        return f"{what}{f' (energy: {self.source})' if self.source else ''}: {name}"
+
+    def line(self, metrics: Mapping[str, float], source: str | None, absent: str = NONE) -> list[str]:
+        return [self._value(name, metrics[name], source) if name in metrics else absent for name in self.names]
+
+    def _value(self, name: str, value: float, source: str | None) -> str:
+        text = figure(value / SCALES.get(name, ("", 1))[1])
+        return f"{text} {source}" if _is_energy(name) and not self.source else text
+
+
+def _is_energy(name: str) -> bool:
+    return METRICS[name].unit == "joules"
+
+
+def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
+    measured = [c.profile.training for c in methods if c.profile.training]
+    if measured:
+        passes = sorted({(t.step_seconds.count, t.pass_steps, t.run_steps, t.reference) for t in measured})
+        yield ("Medians over passes: " + "; ".join(
+            f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run of {run}, each step in "
+            f"turns with one of {reference}"
+            for count, steps, run, reference in passes)
+            + ". quartiles: of the ratio, over passes. train: the steps of a run, without data preparation and "
+              "scoring. MiB: peak memory of the process when it had run the method only.")
+    yield from _machine_notes(methods)
+    for item in methods:
+        if item.profile.status != "ok":
+            kind = "n/a" if item.profile.status == "inapplicable" else "Failed"
+            yield f"{kind}: {item.label}: {item.profile.reason}."
+
+
+def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
+    """What it was measured on, and where energy figures come from."""
+    measured = [c.profile for c in costs if c.profile.status == "ok"]
+    machines = sorted({f"{p.environment.get('gpu') or p.environment.get('cpu', 'an unknown machine')}, "
+                       f"{p.environment.get('threads', 1)} thread" for p in measured})
+    if machines:
+        yield f"Measured alone, one at a time, on {'; '.join(machines)}."
+    if (load := max((p.load_average or 0 for p in measured), default=0)) > BUSY:
+        yield f"The machine's load average was up to {load:.1f} when measurements began: something else ran."
+    for source in sorted({p.energy_source for p in measured if p.energy_source}):
+        watts = sorted({p.watts_per_core for p in measured if p.energy_source == source and p.watts_per_core})
+        yield f"Energy, {source}: {SOURCES[source]}" + (
+            f", at {' or '.join(f'{w:g}' for w in watts)} W per core." if watts else ".")
+    if any(p.energy_source is None for p in measured):
+        yield f"Energy, {NONE}: no counter of the GPU could be read."
+
+
+SOURCES = {
+    "nvml": "the counter of the whole GPU, without the processor's share",
+    "rapl": "the counters of all processor packages and their memory, whatever ran on them",
+    "estimate": "CPU seconds of the process times a stated wattage, no measurement",
+}
+
+
+def figure(value: float) -> str:
+    """Three digits or more."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 \
+        else f"{value:.3f}" if size >= .1 else f"{value:.3g}"

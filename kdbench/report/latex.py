@@ -1,0 +1,55 @@
+"""A leaderboard in LaTeX: one booktabs table per Markdown table, to be read by \\input."""
+
+import re
+
+from kdbench.analysis.board import Leaderboard
+from kdbench.analysis.ranking import rank
+from kdbench.report.cite import escape
+from kdbench.report.table import Table
+from kdbench.report.tables import across_table, cell_tables
+
+LAST_LATIN = "\u024f"  # what pdflatex sets without further packages ends here
+
+
+HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}
+% A table that is too wide or too high for the page is set smaller:
+\providecommand{\kdbenchfit}[1]{\sbox0{#1}%
+  \ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi
+  \ifdim\dimexpr\ht0+\dp0\relax>.8\textheight\sbox0{\resizebox*{!}{.8\textheight}{\usebox0}}\fi
+  \usebox0}"""
+
+
+def to_latex(leaderboard: Leaderboard) -> str:
+    tables = [table for cell in leaderboard.cells for table in cell_tables(cell, leaderboard)]
+    ranking = rank(leaderboard)
+    if ranking is not None:
+        tables.append(across_table(ranking))
+    head = f"% results {leaderboard.hash}\n{HEAD}"
+    return "\n\n".join([head, *(_table(table, leaderboard.hash[:16]) for table in tables)])
+
+
+def _table(table: Table, results: str) -> str:
+    columns = "l" * table.text_columns + "r" * (len(table.header) - table.text_columns)
+    notes = "".join(f" {safe(note)}" for note in table.notes)
+    return "\n".join([
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{safe(table.title)}.{notes} kdbench results \texttt{{{results}}}.}}\smallskip",
+        rf"\kdbenchfit{{\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _line(table.header),
+        r"\midrule",
+        *(_line(line) + (r" \midrule" if line[0] == "teacher" else "") for line in table.lines),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+    ])
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(re.sub(r"^-(?=\d)", "$-$", safe(cell)) for cell in cells) + r" \\"
+
+
+def safe(text: str) -> str:
+    """`text` as LaTeX, with a question mark for a character that pdflatex has no letter for."""
+    return escape("".join(c if c <= LAST_LATIN else "?" for c in text))

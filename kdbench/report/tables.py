@@ -1,0 +1,235 @@
+"""The tables that a reader sees, as text in rows and columns; Markdown, LaTeX and HTML only set them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.harm import ClassChange, Comparison
+from kdbench.analysis.intervals import Estimate
+from kdbench.analysis.ranking import Ranking, tied_with_best
+from kdbench.analysis.reported import reported
+from kdbench.data import catalog
+from kdbench.errors import UserError
+from kdbench.metrics.catalog import METRICS
+from kdbench.report.costs import cost_tables
+from kdbench.report.table import NONE, Table
+
+COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have them all
+
+
+FURTHER = {  # tables of cells where some method has one of the figures
+    "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
+               "bias_amplification"),
+    "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
+    "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_accuracy"),
+    "AutoAttack": ("autoattack_accuracy",),
+}
+
+
+MOST_AFFECTED = 10  # classes in a table of them
+
+
+def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
+    """The methods of a cell; where predictions allow it, what they change for classes and images; where it was
+    measured, what they cost."""
+    name = title(cell, leaderboard)
+    header = ["method", "family", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
+              *(METRICS[column].header for column in COLUMNS)]
+    tables = [_with_reported(cell, Table(name, header, _lines(cell), 2, _best(cell)))]
+    if any(row.comparison for row in cell.rows):
+        tables += [_class_table(cell, name), _affected_table(cell, name)]
+    tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
+               if _measures(cell, columns)]
+    return tables + cost_tables(cell.costs, name)
+
+
+def title(cell: Cell, leaderboard: Leaderboard) -> str:
+    """Pair and dataset, and where several cells share them, what else tells this one apart."""
+    alike = [c for c in leaderboard.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
+    flat = [_flatten(c.spec) for c in alike]
+    own = _flatten(cell.spec)
+    apart = sorted(key for key in own if any(other.get(key) != own[key] for other in flat))
+    suffix = ", ".join(f"{key}={own[key]}" for key in apart)
+    return f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else "")
+
+
+def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """The leaves of what makes up a cell, by dotted path."""
+    flat: dict[str, str] = {}
+    for key, value in spec.items():
+        if key == "pair" or (not prefix and key in ("method", "hyperparameters", "seed", "self_teacher")):
+            continue
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
+    return flat
+
+
+# One cell.
+
+def _lines(cell: Cell) -> list[list[str]]:
+    lines = [[row.label, row.family, _seeds(row), interval(row.estimate("test_accuracy"), "share"),
+              "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+"),
+              *(mean(row.estimate(name), METRICS[name].unit) for name in COLUMNS)] for row in cell.rows]
+    teacher = cell.teacher
+    if teacher is None:
+        return lines
+    return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "",
+             *(number(teacher.metrics.get(name), METRICS[name].unit) if name else ""
+               for name in ("test_accuracy", None, None, *COLUMNS[1:]))], *lines]
+
+
+def _with_reported(cell: Cell, table: Table) -> Table:
+    """The table with published figures beside the measured ones, where there are any."""
+    known = reported(cell)
+    methods = ["" if row.hyperparameters else row.method for row in cell.rows]
+    if cell.teacher:
+        methods.insert(0, "teacher")
+    if not set(methods) & set(known):
+        return table
+    sources = list(dict.fromkeys(known[method].source for method in methods if method in known))
+    place = table.header.index(METRICS["test_accuracy"].header) + 1
+    said = [f"{number(known[method].accuracy, 'share')} [{sources.index(known[method].source) + 1}]"
+            if method in known else "" for method in methods]
+    differs = {one.source: one.differs for one in known.values()}
+    return replace(
+        table, header=[*table.header[:place], "reported", *table.header[place:]],
+        lines=[[*line[:place], value, *line[place:]] for line, value in zip(table.lines, said, strict=True)],
+        notes=(*table.notes, *(f"reported [{place}]: {source}; {differs[source]}, with teachers of their own, and "
+                               "maybe at the best epoch." for place, source in enumerate(sources, 1))))
+
+
+def _seeds(row: Row) -> str:
+    """How many runs are in the means, out of how many where some are not."""
+    return f"{len(row.seeds)}/{len(row.seeds) + len(row.failures)}" if row.failures else str(len(row.seeds))
+
+
+def _best(cell: Cell) -> tuple[str, ...]:
+    found = tied_with_best(cell)
+    if found is None:
+        return ()
+    best, tied = found
+    names = ", ".join(row.label for row in tied)
+    return (f"Cannot be told from the best, {best.label}: {names or 'none'} (paired t-tests over equal seeds, 5 % "
+            "after Holm's correction).",)
+
+
+def _measures(cell: Cell, metrics: Iterable[str]) -> bool:
+    return any(name in row.metrics for row in cell.rows for name in metrics)
+
+
+def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
+    """More metrics of the same rows, the teacher's first."""
+    lines = [[row.label, *(interval(row.estimate(name), METRICS[name].unit) for name in metrics)]
+             for row in cell.rows if row.runs]
+    if cell.teacher and cell.teacher.metrics:
+        teacher = cell.teacher.metrics
+        lines.insert(0, ["teacher", *(number(teacher.get(name), METRICS[name].unit) for name in metrics)])
+    return Table(heading, ["method", *(METRICS[name].header for name in metrics)], lines, 1)
+
+
+def _class_table(cell: Cell, name: str) -> Table:
+    header = ["method", "harmed", "helped", "flipped", "right there", f"{REFERENCE} there", "most affected"]
+    lines = []
+    for row in cell.rows:
+        if (told := row.comparison) is not None:
+            most = affected(told)[0]
+            lines.append([row.label, str(len(told.harmed)), str(len(told.helped)), number(told.flipped, "share"),
+                          number(told.flipped_accuracy, "share"), number(told.flipped_reference, "share"),
+                          f"{class_name(cell, most.index)} {number(most.change, 'share', '+')}"])
+    return Table(f"Classes and images against {REFERENCE}: {name}", header, lines, 1)
+
+
+def _affected_table(cell: Cell, name: str) -> Table:
+    header = ["class", "method", "images", REFERENCE, "method's", "change", "p (Holm)"]
+    changes = [(row.label, change) for row in cell.rows if row.comparison for change in affected(row.comparison)]
+    changes.sort(key=lambda item: (-abs(item[1].change), item[0], item[1].index))
+    return Table(f"Most affected classes against {REFERENCE}: {name}", header, [
+        [class_name(cell, c.index), label, str(c.images), number(c.reference, "share"), number(c.accuracy, "share"),
+         number(c.change, "share", "+"), NONE if c.p is None else p_value(c.p)]
+        for label, c in changes[:MOST_AFFECTED]
+    ], 2)
+
+
+def affected(comparison: Comparison) -> list[ClassChange]:
+    """The classes by how much they change, most first."""
+    return sorted(comparison.classes, key=lambda c: (-abs(c.change), c.index))
+
+
+def class_name(cell: Cell, index: int) -> str:
+    """The class's name where the dataset is a known one, else its number."""
+    try:
+        names = catalog.parse(cell.dataset).info.classes
+    except UserError:
+        names = None
+    return names[index] if names and index < len(names) else str(index)
+
+
+# All cells.
+
+def across_table(ranking: Ranking) -> Table:
+    header = ["method", "family", "cells", "score", "worst", "rank", *(f"wins vs {name}" for name in REFERENCES)]
+    return Table("Across cells", header, [
+        [s.label, s.family, str(s.cells), number(s.score, "share", "+"), number(s.worst, "share", "+"), f"{s.rank:.2f}",
+         *(f"{s.wins[name].won:g}/{s.wins[name].pairs}" if name in s.wins else "" for name in REFERENCES)]
+        for s in ranking.standings
+    ], 2, tuple(_ranking_notes(ranking)))
+
+
+def _ranking_notes(ranking: Ranking) -> Iterable[str]:
+    """What the columns of the table across cells mean, and what its ranks cannot say."""
+    yield (f"score: mean of 'vs {REFERENCE}' over all {ranking.cells} cells, so that it can be recomputed from the "
+           f"tables; worst: the lowest of them; both {NONE} for a method that is not complete in every cell.")
+    yield ("rank: mean over cells of the rank by test accuracy. A method with a failed, missing or inapplicable run in "
+           "a cell shares its last place.")
+    yield (f"wins: runs that were better than {' or '.join(REFERENCES)} with the same seed, of all such pairs; a tie "
+           "is half, and a run that failed or is missing is lost.")
+    if (test := ranking.friedman) is None:
+        yield f"Withheld: whether ranks differ by more than chance. {ranking.withheld}."
+        return
+    groups = "; ".join(", ".join(group) for group in test.groups) or "none"
+    yield (f"Friedman's test: chi-squared {test.statistic:.2f}, p {p_value(test.p)}; Nemenyi's critical difference at "
+           f"5 %: {test.critical_difference:.2f} ranks (Demšar, 2006). Groups that cannot be told apart: {groups}.")
+
+
+def legend(leaderboard: Leaderboard) -> list[str]:
+    """What the columns of the cells' tables mean."""
+    lines = [
+        f"Accuracies and shares are in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.",
+        f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
+        *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
+    ]
+    if any(row.comparison for cell in leaderboard.cells for row in cell.rows):
+        lines += [
+            f"harmed, helped: number of classes whose accuracy differs from {REFERENCE}'s with the same seeds, at 5 % "
+            "after Holm's correction for the number of classes, by min F' (Clark, 1973), which holds for other seeds "
+            "and for other images.",
+            f"flipped: share of test images whose majority prediction over seeds differs from {REFERENCE}'s "
+            "(compression-identified exemplars; Hooker et al., 2019), then the accuracy there of the method and of "
+            f"{REFERENCE}.",
+        ]
+    measured = [name for columns in FURTHER.values() for name in columns
+                if any(_measures(cell, (name,)) for cell in leaderboard.cells)]
+    return lines + [f"{METRICS[name].header}: {METRICS[name].definition}" for name in measured]
+
+
+# Numbers.
+
+def interval(estimate: Estimate | None, unit: str, sign: str = "") -> str:
+    if estimate is None:
+        return NONE
+    return f"{number(estimate.mean, unit, sign)} ± {number(estimate.half_width, unit)}"
+
+
+def mean(estimate: Estimate | None, unit: str) -> str:
+    return number(estimate.mean if estimate else None, unit)
+
+
+def number(value: float | None, unit: str, sign: str = "") -> str:
+    """A share in %, anything else as it is."""
+    if value is None:
+        return NONE
+    return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.1f}"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= .001 else "< 0.001"

@@ -1,0 +1,130 @@
+"""TODO."""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kdbench.data import catalog, collect
+from kdbench.disk import file_sha256
+from kdbench.errors import UserError, unknown
+from kdbench.plugins.registry import Registry
+from kdbench.plugins.source import MethodInfo
+from kdbench.spec import FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
+from kdbench.suites.suite import Pair, Suite, SuiteFile, _validate
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the command line narrows or overrides; None leaves the suite's own."""
+
+    methods: Sequence[str] | None = None
+    core: bool = False
+    pairs: Sequence[str] | None = None
+    datasets: Sequence[str] | None = None
+    seeds: int | Sequence[int] | None = None
+    settings: Sequence[str] = ()  # "kd.temperature=8", "recipe.epochs=3"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a suite, and the teachers that they need first."""
+
+    suite: str
+    teachers: tuple[RunSpec, ...]
+    students: tuple[RunSpec, ...]
+    methods: Mapping[str, MethodInfo] = field(repr=False)
+    reference: str  # the one of the methods that trains the teachers
+
+
+# Expanding.
+
+def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
+    """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
+    content = suite.content
+    settings, recipe_settings = _parse_settings(selection.settings, registry)
+    recipe = _validate(Recipe, {**content.recipe.model_dump(), **recipe_settings}, f"{suite.source}: recipe")
+    teacher_recipe = _validate(
+        Recipe, {**recipe.model_dump(), **content.teacher_recipe}, f"{suite.source}: teacher_recipe"
+    )
+    methods = _choose_methods(content, registry, selection)
+    hyperparameters = {
+        info.name: info.resolve({**content.hyperparameters.get(info.name, {}), **settings.get(info.name, {})})
+        for info in methods.values()
+    }
+    for name in content.hyperparameters:
+        registry[name]  # raises if there is no such method
+    reference = registry[content.reference]
+    teachers: dict[str, RunSpec] = {}
+    students: list[RunSpec] = []
+    datasets = {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets or content.datasets}
+    for pair_name in selection.pairs or content.pairs:
+        if pair_name not in suite.pairs:
+            raise unknown("pair", pair_name, suite.pairs)
+        pair = suite.pairs[pair_name]
+        for dataset, fingerprint in datasets.items():
+            common: dict[str, Any] = {"pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint,
+                      "device": selection.device}
+            trained: dict[str, Any] = {"method": reference.name, "hyperparameters": reference.resolve({}),
+                       "seed": content.teacher_seed, **common}
+            own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
+            teacher = _teacher(pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
+            students += [
+                RunSpec(method=name, hyperparameters=hyperparameters[name], student=pair.student, teacher=teacher,
+                        self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed, **common)
+                for seed in _seeds(selection.seeds or content.seeds) for name, info in methods.items()
+            ]
+            needed = [t for t in (teacher, own) if isinstance(t, TrainedTeacher)
+                      and (t is teacher or any(info.learns_from == "student" for info in methods.values()))]
+            teachers |= {t.run.id: t.run for t in needed}
+    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
+                reference.name)
+
+
+def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
+    source, _, rest = pair.teacher.weights.partition(":")
+    if source == "train":
+        return TrainedTeacher(run=run)
+    if source == "hub":
+        return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
+    path = Path(rest).expanduser()
+    if not path.is_file():
+        raise UserError(f"pair {run.pair}: teacher weights {path}: no such file")
+    return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
+
+
+def _seeds(seeds: int | Sequence[int]) -> Iterable[int]:
+    return range(seeds) if isinstance(seeds, int) else seeds
+
+
+def _choose_methods(content: SuiteFile, registry: Registry, selection: Selection) -> dict[str, MethodInfo]:
+    if selection.methods is not None:
+        names = list(selection.methods)
+    elif selection.core and content.core:
+        names = list(content.core)
+    else:
+        names = list(registry) if content.methods == "all" else list(content.methods)
+    chosen = {name: registry[name] for name in names}
+    return {name: chosen[name] for name in registry if name in chosen}
+
+
+def _parse_settings(settings: Iterable[str], registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    by_method: dict[str, dict[str, Any]] = {}
+    recipe: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        owner, dot, name = path.strip().partition(".")
+        if not (equals and dot and name):
+            raise UserError(f"--set {setting}: expected METHOD.HYPERPARAMETER=VALUE or recipe.NAME=VALUE")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()  # a bare word is a string
+        if owner == "recipe":
+            recipe[name] = value
+        else:
+            registry[owner].resolve({name: value})
+            by_method.setdefault(owner, {})[name] = value
+    return by_method, recipe

@@ -1,0 +1,48 @@
+"""A trained network's logits on the validation and test splits."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdbench.data.base import Dataset, Split, in_order, known_of_images
+from kdbench.data.stream import Normalise, center_crop
+from kdbench.results.predictions import Predictions
+from kdbench.spec import Recipe
+from kdbench.train.trainer import DivergedError
+
+VALIDATE_EACH_EPOCH = 1000  # validation images scored after each epoch; all of them after the last
+
+
+# Scoring.
+
+def _predictions(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
+    arrays: Predictions = {}
+    for name, split in (("validation", dataset.validation), ("test", dataset.test)):
+        logits = predict(network, split, normalise, recipe.image_size)
+        if not np.isfinite(logits).all():
+            raise DivergedError(f"diverged: the trained network's {name} logits are not finite")
+        arrays |= {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu().numpy()}
+    return arrays | known_of_images(dataset)
+
+
+def _accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:
+    logits = predict(network, split, normalise, recipe.image_size, limit=VALIDATE_EACH_EPOCH)
+    return float((logits.argmax(1) == split.labels[:len(logits)].cpu().numpy()).mean())
+
+
+PREDICT_BATCH = 250
+
+
+@torch.no_grad()
+def predict(network: nn.Module, split: Split, normalise: Normalise, image_size: int,
+            limit: int | None = None) -> np.ndarray:
+    """Logits [N, K], float32, of the split's first `limit` images, in eval mode and without augmentation."""
+    was_training = network.training
+    network.eval()
+    size = len(split) if limit is None else min(limit, len(split))
+    logits = [
+        network(normalise(center_crop(images, image_size))).logits
+        for images in in_order(split.images, size, PREDICT_BATCH)
+    ]
+    network.train(was_training)
+    return torch.cat(logits).float().cpu().numpy()

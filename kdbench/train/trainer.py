@@ -1,0 +1,173 @@
+"""The loop: builds what a run trains, and trains it epoch by epoch."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kdbench.data.base import Dataset
+from kdbench.data.stream import BatchStream
+from kdbench.method import Batch, Context, Method
+from kdbench.networks import Network, build
+from kdbench.seeds import derive
+from kdbench.spec import Architecture, Recipe
+
+FINITE_CHECK_STEPS = 20  # losses are looked at together: each look makes a GPU wait
+
+
+class DivergedError(Exception):
+    """A loss term stopped being finite."""
+
+
+def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
+            dataset: Dataset, recipe: Recipe, seed: int, device: torch.device) -> tuple[Method, BatchStream]:
+    """The method with its freshly initialised student, and its batch stream, on `device`.
+
+    Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
+    for everything the method draws (it is torch's global stream). So with one seed all methods start from the same
+    student and see the same batches.
+    """
+    num_classes = len(dataset.classes)
+
+    def new_network(*purpose: str | int) -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, *purpose))
+            return build(student, num_classes, dataset.image_shape, recipe.precision)
+
+    stream = BatchStream(dataset, recipe, seed, device)
+    network, peers = new_network("init"), count()
+    low, high = stream.normalise.bounds()
+    torch.manual_seed(derive(seed, "method"))
+    method = cls(Context(
+        student=network, teacher=teacher, new_student=lambda: new_network("peer", next(peers)),
+        student_shapes=network.shapes, teacher_shapes=teacher.shapes if teacher else None,
+        image_shape=dataset.image_shape, num_classes=num_classes, num_train=len(dataset.train),
+        pixel_low=low, pixel_high=high, epochs=recipe.epochs, steps_per_epoch=stream.steps_per_epoch,
+        batch_size=stream.batch_size,
+        train_labels=dataset.train.labels if cls.needs_data else None,
+        sample=(lambda index: stream.batch(index.cpu(), torch.default_generator)) if cls.needs_data else _no_data,
+    ), **hyperparameters)
+    return method.to(device), stream
+
+
+def _no_data(index: Tensor) -> Batch:
+    raise RuntimeError("a data-free method asked for training images")
+
+
+class Trainer:
+    """A method in training. What it holds after an epoch is saved and restored by its state dict, bit for bit."""
+
+    def __init__(self, method: Method, stream: BatchStream, recipe: Recipe):
+        self.method, self.stream, self.recipe = method, stream, recipe
+        self._scheduled: list[tuple[Optimizer, float]] = []
+        self.optimizers = method.optimizers(self._make_optimizer)
+        self.epoch = 0
+        self.curves: dict[str, list[float]] = {}
+
+    def train_epoch(self) -> None:
+        """One pass over the training split. DivergedError if a loss term is not finite."""
+        log = LossLog()
+        self.method.train()
+        for step, batch in enumerate(self.batches(), start=self.epoch * self.stream.steps_per_epoch):
+            log.add(step, self.train_step(step, batch))
+        for name, value in log.means().items():
+            self.curves.setdefault(name, []).append(value)
+        self.epoch += 1
+
+    def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
+        """What the run does in its step number `step`, from 0; the loss terms."""
+        self.method.progress = step / self.steps
+        self._set_rates((step + 0.5) / self.steps)
+        return self.method.step(batch, self.optimizers)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.stream.steps_per_epoch * self.recipe.epochs
+
+    def batches(self) -> Iterator[Any]:
+        """One per step of the epoch under way: None for a data-free method."""
+        if self.method.needs_data:
+            return self.stream.epoch(self.epoch)
+        return iter([None] * self.stream.steps_per_epoch)
+
+    def _make_optimizer(self, parameters, *, scale: float = 1.0) -> Optimizer:
+        recipe, parameters = self.recipe, list(parameters)
+        optimizer: Optimizer
+        if recipe.optimizer == "sgd":
+            optimizer = torch.optim.SGD(parameters, lr=recipe.lr * scale, momentum=recipe.momentum,
+                                        nesterov=recipe.nesterov and recipe.momentum > 0,
+                                        weight_decay=recipe.weight_decay)
+        else:
+            optimizer = torch.optim.AdamW(parameters, lr=recipe.lr * scale, weight_decay=recipe.weight_decay)
+        self._scheduled.append((optimizer, recipe.lr * scale))
+        return optimizer
+
+    def _set_rates(self, progress: float) -> None:
+        factor = rate_factor(self.recipe, progress)
+        for optimizer, rate in self._scheduled:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = next(self.method.parameters()).is_cuda
+        return {
+            "epoch": self.epoch, "curves": self.curves, "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": torch.get_rng_state(), "cuda_random": torch.cuda.get_rng_state() if cuda else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.curves = state["epoch"], state["curves"]
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"].cpu())
+
+
+class LossLog:
+    """The means of an epoch's loss terms, and a watch over their being finite."""
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[int, dict[str, Tensor]]] = []
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, step: int, terms: dict[str, Tensor]) -> None:
+        self._recent.append((step, {name: term.detach() for name, term in terms.items()}))
+        if len(self._recent) >= FINITE_CHECK_STEPS:
+            self._look()
+
+    def _look(self) -> None:
+        names = [(step, name) for step, terms in self._recent for name in terms]
+        if not names:
+            return
+        values = torch.stack([term.float() for _, terms in self._recent for term in terms.values()]).tolist()
+        self._recent.clear()
+        for (step, name), value in zip(names, values, strict=True):
+            if not math.isfinite(value):
+                raise DivergedError(f"diverged at step {step}: {name} is {value}")
+            self._values[name].append(value)
+
+    def means(self) -> dict[str, float]:
+        """The mean of each term over the steps that had it, and of their sum over all, as `loss` and `loss.NAME`."""
+        self._look()
+        steps = max((len(values) for values in self._values.values()), default=0)
+        means = {f"loss.{name}": sum(values) / len(values) for name, values in self._values.items()}
+        return {"loss": sum(map(sum, self._values.values())) / max(steps, 1), **means}
+
+
+def rate_factor(recipe: Recipe, progress: float) -> float:
+    """What the schedule multiplies the recipe's rate by after a share `progress` of the run."""
+    if progress < recipe.warmup:
+        return progress / recipe.warmup
+    if recipe.schedule == "step":
+        return recipe.gamma ** sum(progress * recipe.epochs >= milestone for milestone in recipe.milestones)
+    left = (1 - progress) / (1 - recipe.warmup)
+    return left if recipe.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2

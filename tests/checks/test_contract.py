@@ -1,0 +1,204 @@
+"""The contract tests over every registered method, and proof that each of them catches what it is there for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kdbench.checks import contract as check
+from kdbench.checks.contract import PAIRS, TESTS, Subject, check_method
+from kdbench.method import Method, descend
+from kdbench.networks import Network
+from kdbench.plugins.registry import Registry, load
+from kdbench.plugins.template import BODIES, write_method
+
+REGISTRY = Registry()
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_method_keeps_the_contract_on(name, pair):
+    info = REGISTRY[name]
+    subject = Subject(load(info), info.resolve({}), pair)
+    reason = subject.inapplicable()
+    if reason is not None:
+        pytest.skip(f"n/a: {reason}")
+    for test in TESTS.values():
+        test(subject)
+
+
+@pytest.mark.parametrize("family", BODIES)
+def test_the_file_that_new_method_writes_keeps_the_contract(family, tmp_path):
+    file = write_method(f"my_{family}", family, tmp_path)
+    info = Registry([file])[f"my_{family}"]
+    assert info.family == family
+    assert len(file.read_text().splitlines()) < 50
+    subject = Subject(load(info), info.resolve({}), "cross-architecture")
+    for test in TESTS.values():
+        test(subject)
+
+
+class Good(Method):
+    name, family = "good", "logit"
+
+    def losses(self, batch, student, teacher):
+        return {"ce": F.cross_entropy(student.logits, batch.labels), "kd": F.mse_loss(student.logits, teacher.logits)}
+
+
+class WithoutTerms(Good):
+    def step(self, batch, optimizers):
+        super().step(batch, optimizers)
+        return {}
+
+
+class Idle(Good):
+    def step(self, batch, optimizers):
+        return {"ce": torch.tensor(1.0)}
+
+
+class WithNaN(Good):
+    def losses(self, batch, student, teacher):
+        return {"ce": torch.log(-student.logits.abs()).mean()}
+
+
+class TrainsTheTeacher(Good):
+    def step(self, batch, optimizers):
+        self.ctx.teacher.train()
+        terms = super().step(batch, optimizers)
+        self.ctx.teacher.eval()
+        return terms
+
+
+class LeavesTheTeacherInTrainMode(Good):
+    def step(self, batch, optimizers):
+        terms = super().step(batch, optimizers)
+        self.ctx.teacher.train()
+        return terms
+
+
+class OwnsTheTeacher(Good):
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        self.teacher = ctx.teacher
+
+
+class ForgetsItsMemory(Good):
+    """A memory that is no buffer: a resumed run starts without it."""
+
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        self.memory = torch.zeros(ctx.num_train, ctx.num_classes)
+
+    def losses(self, batch, student, teacher):
+        earlier, self.memory[batch.index] = self.memory[batch.index], student.logits.detach()
+        return {"ce": F.cross_entropy(student.logits, batch.labels), "memory": F.mse_loss(student.logits, earlier)}
+
+
+class HidesAnOptimizer(Good):
+    """A critic whose optimizer is not in the checkpoint."""
+
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        self.critic = nn.Linear(ctx.num_classes, 1)
+
+    def optimizers(self, make):
+        self.hidden = torch.optim.Adam(self.critic.parameters(), lr=0.1)
+        return {"main": make(self.student.parameters())}
+
+    def step(self, batch, optimizers):
+        student = self.student(batch.images).logits
+        descend(self.hidden, F.softplus(self.critic(student.detach())).mean())
+        terms = {"ce": F.cross_entropy(student, batch.labels), "fool": -self.critic(student).mean()}
+        descend(optimizers["main"], sum(terms.values()))
+        return terms
+
+
+class ScaleInAList(Good):
+    """A learnable scale kept where no optimizer finds it."""
+
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        self.scales = [nn.Parameter(torch.ones(()))]
+
+    def losses(self, batch, student, teacher):
+        return {"ce": F.cross_entropy(self.scales[0] * student.logits, batch.labels)}
+
+
+class InTwoOptimizers(Good):
+    def optimizers(self, make):
+        return {"main": make(self.parameters()), "again": make(self.student.parameters())}
+
+
+class UsesUnseededNumbers(Good):
+    calls = 0
+
+    def losses(self, batch, student, teacher):
+        type(self).calls += 1
+        return {"ce": self.calls * F.cross_entropy(student.logits, batch.labels)}
+
+
+class PeeksAtImages(Good):
+    needs_data = False
+
+    def step(self, batch, optimizers):
+        return Good.step(self, self.ctx.sample(torch.arange(4)), optimizers)
+
+
+class DeploysNothingUseful(Good):
+    def deployed(self):
+        return nn.Flatten()
+
+
+BROKEN = {
+    WithoutTerms: ("trains_with", "no terms"),
+    Idle: ("trains_with", "the student did not change"),
+    WithNaN: ("trains_with", "diverged at step 0: ce is nan"),
+    TrainsTheTeacher: ("trains_with", "the teacher's weights or statistics changed"),
+    LeavesTheTeacherInTrainMode: ("trains_with", "the teacher"),
+    OwnsTheTeacher: ("trains_with", "the teacher"),
+    ForgetsItsMemory: ("a_checkpoint", "resumed after epoch 1"),
+    HidesAnOptimizer: ("a_checkpoint", "resumed after epoch 1"),
+    ScaleInAList: ("every_leaf", "in no optimizer, of shapes [()]"),
+    InTwoOptimizers: ("every_leaf", "in more than one optimizer"),
+    UsesUnseededNumbers: ("same_seed", "different weights"),
+    PeeksAtImages: ("a_data_free", "asked for training images"),
+    DeploysNothingUseful: ("the_deployed", "must map images to Outputs"),
+}
+
+
+def failure_of(cls, test):
+    check._warm_teacher.cache_clear()  # a broken method may have spoilt it
+    name = next(name for name in TESTS if name.startswith(test.replace("_", " ")))
+    try:
+        return check._failure(TESTS[name], Subject(cls, {}, "convolutional"))
+    finally:
+        check._warm_teacher.cache_clear()
+
+
+@pytest.mark.parametrize("cls", BROKEN)
+def test_a_method_that_breaks_the_contract_is_caught(cls):
+    test, message = BROKEN[cls]
+    failure = failure_of(cls, test)
+    assert failure is not None and message in failure
+
+
+def test_a_method_that_keeps_the_contract_passes_every_test():
+    results = list(check_method(Good, {}))
+    assert [r for r in results if r.error] == []
+    assert len(results) == len(PAIRS) * len(TESTS)
+
+
+def test_a_pair_that_a_method_cannot_train_is_told_with_the_reason():
+    class Picky(Good):
+        @classmethod
+        def inapplicable(cls, student, teacher):
+            return "needs more stages" if len(student.stages) < 4 else None
+
+    results = list(check_method(Picky, {}))
+    assert {r.pair for r in results if r.inapplicable == "needs more stages"} == {"convolutional", "vit"}
+
+
+def test_a_warm_teacher_has_statistics_of_its_own():
+    teacher = Subject(Good, {}, "convolutional").teacher()
+    assert isinstance(teacher, Network)
+    assert not torch.equal(teacher.model.bn1.running_mean, torch.zeros_like(teacher.model.bn1.running_mean))

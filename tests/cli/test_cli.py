@@ -1,0 +1,223 @@
+"""The command line, in this process where nothing trains, else in its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.matrices import plugin
+from support.profiles import profile, training
+from support.records import spec
+
+from kdbench.results.store import Store
+
+SUITE = """
+methods = ["ce"]
+pairs = ["resnet8x2-resnet8x05"]
+datasets = ["synthetic"]
+[recipe]
+epochs = 1
+batch_size = 32
+image_size = 16
+lr = 0.1
+"""
+
+
+def toml(folder, text=SUITE):
+    (folder / "mine.toml").write_text(text)
+    return "mine.toml"
+
+
+def empty_folder(folder):
+    (folder / "images" / "train").mkdir(parents=True)
+    (folder / "images" / "test").mkdir()
+    return "imagefolder:images"
+
+
+def broken_image(folder):
+    from PIL import Image
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (folder / "images" / split / label).mkdir(parents=True)
+            for i in range(20):
+                Image.new("RGB", (8, 8), (i, i, i)).save(folder / "images" / split / label / f"{i}.png")
+    (folder / "images" / "train" / "b" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    return "imagefolder:images"
+
+
+# What is typed (made in an empty folder), and what the one line must say.
+MISTAKES = {
+    "method": (lambda f: ["run", "smoke", "--methods", "kdd"], "unknown method 'kdd'; did you mean 'kd'?"),
+    "pair": (lambda f: ["run", "smoke", "--pairs", "resnet56-resnet2"], "did you mean 'resnet56-resnet20'?"),
+    "dataset": (lambda f: ["run", "smoke", "--datasets", "mnist5"], "did you mean 'mnist5k'?"),
+    "suite": (lambda f: ["run", "smok"], "unknown suite 'smok'; did you mean 'smoke'?"),
+    "suite file": (lambda f: ["run", "none.toml"], "none.toml: no such file"),
+    "toml": (lambda f: ["run", toml(f, SUITE.replace("epochs = 1", "epochs = "))], "mine.toml:6: malformed TOML"),
+    "toml key": (lambda f: ["run", toml(f, SUITE.replace("epochs", "epoch"))], "recipe.epoch: unknown key"),
+    "hyperparameter": (lambda f: ["run", "smoke", "--set", "kd.temp=4"], "did you mean 'temperature'?"),
+    "its type": (lambda f: ["run", "smoke", "--set", "kd.temperature=hot"], "kd.temperature: expected float"),
+    "its range": (lambda f: ["run", "smoke", "--set", "kd.alpha=2"], "kd.alpha: 2.0 is out of range, allowed: 0.0 to"),
+    "seeds": (lambda f: ["run", "smoke", "--seeds", "x"], "--seeds x: expected how many"),
+    "no seeds": (lambda f: ["run", "smoke", "--seeds", "0"], "--seeds 0: expected how many"),
+    "two of a name": (lambda f: ["run", "smoke", "--plugin", plugin(f, name="kd")], "two methods are named 'kd'"),
+    "no plugin": (lambda f: ["run", "smoke", "--plugin", "none.py"], "none.py: no such file"),
+    "plugin that fails": (
+        lambda f: ["run", "smoke", "--methods", "mine", "--plugin", plugin(f, "pass\nimport nowhere")],
+        "the plugin fails to import"),
+    "empty image folder": (lambda f: ["run", "smoke", "--datasets", empty_folder(f)], "images"),
+    "no image folder": (lambda f: ["run", "smoke", "--datasets", "imagefolder:nowhere"], "nowhere"),
+    "broken image": (lambda f: ["run", "smoke", "--datasets", broken_image(f)], "3.png"),
+    "no such download": (lambda f: ["run", "smoke", "--datasets", "cifar10", "--set", "recipe.epochs=1"], "cifar10"),
+    "architecture": (lambda f: ["run", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
+        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))], "did you mean 'resnet18'"),
+    "folder is a file": (lambda f: ["run", "smoke", "--out", (f / "file").write_text("") or "file"],
+                         "the output folder is not writable"),
+    "option": (lambda f: ["run", "smoke", "--metods", "kd"], "No such option: --metods"),
+    "number": (lambda f: ["run", "smoke", "--workers", "0"], "--workers"),
+    "method to profile": (lambda f: ["profile", "smoke", "--methods", "kdd"], "did you mean 'kd'?"),
+    "steps": (lambda f: ["profile", "smoke", "--steps", "1"], "--steps"),
+    "watts": (lambda f: ["profile", "smoke", "--watts", "nan"], "--watts nan: expected a finite number above 0"),
+    "no folder for profiles": (lambda f: ["profile", "smoke", "--out", (f / "file").write_text("") or "file"],
+                               "the output folder is not writable"),
+    "show": (lambda f: ["show", "rdk"], "did you mean 'rkd'?"),
+    "check": (lambda f: ["check", "rdk"], "did you mean 'rkd'?"),
+    "family": (lambda f: ["new-method", "mine", "--family", "logits"], "did you mean 'logit'?"),
+    "name": (lambda f: ["new-method", "My-Method", "--family", "logit"], "lower-case Python identifier"),
+    "leaderboard of nothing": (lambda f: ["leaderboard", "nowhere"], "nowhere"),
+    "list": (lambda f: ["list", "method"], "methods"),
+    "list of pair": (lambda f: ["list", "methods", "--pair", "resnet56"], "did you mean 'resnet56-resnet20'?"),
+    "pair of list": (lambda f: ["list", "suites", "--pair", "resnet56-resnet20"], "goes with `list methods`"),
+    "format": (lambda f: ["leaderboard", ".", "--format", "xml"], "xml"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_with_exit_code_2_and_nothing_written(kdbench, tmp_path, cache, mistake):
+    arguments, message = MISTAKES[mistake]
+    arguments = arguments(tmp_path)
+    before = sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in str(p))
+    code, out, err = kdbench(*arguments)
+    assert (code, out) == (2, "")
+    *progress, line = err.splitlines()
+    assert all(told.startswith("downloading ") for told in progress)
+    assert line.startswith("kdbench: ") and message in line
+    assert sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in str(p)) == before
+
+
+def test_an_output_folder_in_use_is_refused_with_the_process_that_holds_it(kdbench, tmp_path):
+    with Store(tmp_path / "out").lock():
+        code, _, err = kdbench("run", "smoke", "--methods", "ce", "--seeds", "1", "--out", "out")
+    assert code == 2 and "in use by another `kdbench run`" in err and str(os.getpid()) in err
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(kdbench, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdbench.execution.matrix.Matrix.pending", interrupt)
+    code, _, err = kdbench("run", "smoke")
+    assert code == 130 and "interrupted; `kdbench run` continues" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--help"], ["run", "--help"], ["--version"], ["list", "methods"], ["list", "methods", "--json"], ["list", "pairs"],
+    ["list", "datasets"], ["list", "suites"], ["list", "metrics"], ["show", "kd"], ["doctor"],
+    ["leaderboard", "."], ["profile", "--help"],
+])
+def test_what_only_tells_imports_no_torch(arguments, tmp_path):
+    code = ("import sys, kdbench.cli.main\n"
+            f"sys.argv = ['kdbench', *{arguments!r}]\n"
+            "try: kdbench.cli.main.main()\n"
+            "except SystemExit: pass\n"
+            "assert 'torch' not in sys.modules, 'torch was imported'")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("status, expected", [("ok", 0), ("inapplicable", 0), ("crashed", 1)])
+def test_profile_prints_the_costs_and_ends_with_1_if_something_failed(kdbench, tmp_path, monkeypatch, status, expected):
+    asked = []
+
+    def measure(jobs, reasons, pool, say):
+        asked.extend(jobs)
+        good = profile(training=training(.0123, 1.0, .1))
+        return [good, profile(run=spec("kd"), status=status, reason="so it is", training=training(.02, 2.0, .2))]
+
+    monkeypatch.setattr("kdbench.profile.session.measure", measure)
+    code, out, _ = kdbench("profile", "smoke", "--methods", "kd", "--steps", "7", "--repeats", "3", "--watts", "4.5",
+                           "--out", "here")
+    assert code == expected
+    assert [(job.subject, job.spec.method, job.spec.seed) for job in asked] == [("pair", "kd", 0), ("method", "kd", 0)]
+    assert {(job.settings.steps, job.settings.repeats, job.settings.watts_per_core) for job in asked} == {(7, 3, 4.5)}
+    assert "Cost of training (energy: estimate): big-small on digits" in out and "12.3" in out
+    assert "2 profiles in" in out and "10 s of them" in out and "here/profile" in out
+    assert ("so it is" in out) == (status != "ok")
+
+
+@pytest.mark.parametrize("things", ["methods", "pairs", "datasets", "suites", "metrics"])
+def test_lists_are_the_same_in_columns_and_json(kdbench, things):
+    _, columns, _ = kdbench("list", things)
+    _, text, _ = kdbench("list", things, "--json")
+    rows = json.loads(text)
+    lines = columns.splitlines()[1:]
+    assert len(rows) == len(lines) > 0
+    assert [row["name"] for row in rows] == [line.split()[0] for line in lines]
+
+
+def test_a_list_of_methods_says_which_can_train_a_pair(kdbench, tmp_path):
+    choosy = plugin(tmp_path)
+    choosy.write_text(choosy.read_text() + "    @classmethod\n    def inapplicable(cls, student, teacher):\n"
+                                           "        return f'{len(teacher.stages)} stages are too few'\n")
+    _, text, _ = kdbench("list", "methods", "--pair", "vit64-vit32", "--plugin", choosy, "--json")
+    applies = {row["name"]: row["applies"] for row in json.loads(text)}
+    assert applies["ce"] == applies["kd"] == "yes"
+    assert applies["mine"] == "4 stages are too few"
+
+
+def test_show_tells_idea_paper_and_hyperparameters(kdbench):
+    _, text, _ = kdbench("show", "kd")
+    for expected in ("softened class probabilities", "Hinton", "1503.02531", "temperature", "float", "1.0 to 20.0"):
+        assert expected in text
+    facts = json.loads(kdbench("show", "kd", "--json")[1])
+    assert facts["hyperparameters"][0] == {"name": "temperature", "type": "float", "default": 4.0, "range": [1.0, 20.0]}
+
+
+def test_a_new_method_says_how_to_try_it_and_never_overwrites(kdbench, tmp_path):
+    code, out, _ = kdbench("new-method", "my_idea", "--family", "relation")
+    assert code == 0 and "kdbench check my_idea --plugin my_idea.py" in out
+    written = (tmp_path / "my_idea.py").read_text()
+    code, _, err = kdbench("new-method", "my_idea", "--family", "logit")
+    assert code == 2 and "exists already" in err
+    assert (tmp_path / "my_idea.py").read_text() == written
+
+
+def test_doctor_tells_versions_and_folders(kdbench, cache):
+    _, text, _ = kdbench("doctor")
+    for expected in ("python", "torch", "timm", "cores", str(cache), "9 of 9 families"):
+        assert expected in text
+
+
+def test_a_run_prints_its_leaderboard_and_the_same_command_trains_nothing(tmp_path):
+    command = [Path(sys.executable).parent / "kdbench", "run", "smoke", "--methods", "ce,kd,mine", "--seeds", "1",
+               "--plugin", plugin(tmp_path), "--out", "out"]
+    first = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert first.returncode == 0, first.stderr
+    assert "0 runs were finished before, 3 now, 0 failed" in first.stdout
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert again.returncode == 0 and "3 runs were finished before, 0 now" in again.stdout
+    table = subprocess.run([command[0], "leaderboard", "out", "--format", "json"], capture_output=True, text=True,
+                           cwd=tmp_path, check=True)
+    rows = [row for row in json.loads(table.stdout)["rows"] if row["method"] in ("ce", "kd", "mine")]
+    assert {row["method"] for row in rows} == {"ce", "kd", "mine"}
+    for row in rows:
+        assert {"method", "family", "pair", "dataset", "seeds", "test_accuracy_mean"} <= set(row)
+    assert len(list((tmp_path / "out" / "records").glob("*.json"))) == 4
+
+
+def test_a_matrix_with_a_failed_run_shows_it_and_exits_with_1(tmp_path):
+    command = [Path(sys.executable).parent / "kdbench", "run", "smoke", "--methods", "ce,mine", "--seeds", "1",
+               "--plugin", plugin(tmp_path, "raise ValueError('oh no')"), "--out", "out"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 1
+    assert "FAILED  mine" in ended.stdout and "1 failed" in ended.stdout and "oh no" in ended.stdout.split("##", 1)[1]

@@ -1,0 +1,150 @@
+"""Whole matrices in real processes."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+
+import pytest
+from rich.console import Console
+from support.matrices import plugin, smoke
+
+from kdbench.execution.display import PlainDisplay
+from kdbench.execution.matrix import Matrix
+from kdbench.execution.pool import LocalPool
+from kdbench.results.store import Store
+
+
+def run(plan, out, cache, *, workers=2, timeout=None, reasons=None, rerun_changed=False):
+    said = []
+    matrix = Matrix(plan, out, cache, said.append)
+    jobs = matrix.pending(rerun_changed)
+    pool = LocalPool(workers, timeout)
+    pool.start()
+    outcome = matrix.run(jobs, reasons or {}, pool, PlainDisplay(Console(quiet=True), workers))
+    return outcome, {r.spec.method: r for r in Store(out).read().records if r.role == "student"}, said
+
+
+def hashes(out):
+    return {r.run_id: r.weights_sha256 for r in Store(out).read().records}
+
+
+def test_weights_do_not_depend_on_the_number_of_workers_or_the_order(tmp_path, cache):
+    plan = smoke("ce", "kd", "dml", seeds=[0, 1])
+    run(plan, tmp_path / "one", tmp_path / "cache1", workers=1)
+    backwards = dataclasses.replace(plan, students=plan.students[::-1])
+    run(backwards, tmp_path / "three", tmp_path / "cache3", workers=3)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
+    assert len(hashes(tmp_path / "one")) == 7
+
+
+def test_a_finished_matrix_has_nothing_to_do_and_another_folder_needs_no_new_teacher(tmp_path, cache):
+    plan = smoke("ce", "kd")
+    first, _, _ = run(plan, tmp_path / "a", cache)
+    assert (first.skipped, first.trained, first.failed) == (0, 2, 0)
+    assert Matrix(plan, tmp_path / "a", cache, print).pending() == []
+    again, _, _ = run(plan, tmp_path / "a", cache)
+    assert (again.skipped, again.trained) == (2, 0)
+    elsewhere = Matrix(plan, tmp_path / "b", cache, print).pending()
+    assert {job.role for job in elsewhere} == {"student"}
+
+
+def test_one_run_that_is_killed_crashes_or_takes_too_long_costs_no_other(tmp_path, cache):
+    plugins = [plugin(tmp_path, trouble, name) for name, trouble in (
+        ("killed", "os.kill(os.getpid(), signal.SIGKILL)"),
+        ("gone", "os._exit(3)"),
+        ("slow", "time.sleep(600)"),
+        ("wrong", "raise ValueError('oh')"),
+    )]
+    plan = smoke("ce", "kd", "killed", "gone", "slow", "wrong", plugins=plugins)
+    outcome, records, _ = run(plan, tmp_path / "out", cache, timeout=20)
+    assert {name: (r.status, r.reason) for name, r in records.items()} == {
+        "ce": ("ok", None), "kd": ("ok", None),
+        "killed": ("crashed", "crashed: killed by SIGKILL (out of memory?)"),
+        "gone": ("crashed", "crashed: its process ended with exit code 3"),
+        "slow": ("timeout", "stopped after 20 seconds (--run-timeout)"),
+        "wrong": ("crashed", "crashed: ValueError: oh"),
+    }
+    assert (outcome.trained, outcome.failed) == (2, 4)
+    retried = Matrix(plan, tmp_path / "out", cache, print).pending()
+    assert {job.spec.method for job in retried} == {"killed", "gone", "slow", "wrong"}
+
+
+def test_runs_whose_teacher_fails_fail_with_its_reason(tmp_path):
+    plan = smoke("kd")
+    cache = tmp_path / "cache"
+    broken = plan.teachers[0].model_copy(update={"method": "bad"})
+    with_bad = smoke("bad", plugins=[plugin(tmp_path, "raise ValueError('no')", "bad")])
+    registry = {**plan.methods, **with_bad.methods}
+    students = tuple(s.model_copy(update={"teacher": s.teacher.model_copy(update={"run": broken})})
+                     for s in plan.students)
+    plan = dataclasses.replace(plan, teachers=(broken,), students=students, methods=registry)
+    _, records, _ = run(plan, tmp_path / "out", cache)
+    assert records["kd"].status == "crashed"
+    assert records["kd"].reason == f"its teacher, run {broken.id}, failed: crashed: ValueError: no"
+
+
+def test_damaged_records_and_teachers_are_set_aside_told_and_redone(tmp_path):
+    plan, out, cache = smoke("ce", "kd"), tmp_path / "out", tmp_path / "cache"
+    run(plan, out, cache)
+    before = hashes(out)
+    record = Store(out).record_path(next(s.id for s in plan.students if s.method == "kd"))
+    record.write_bytes(record.read_bytes()[:100])
+    weights = Store(cache / "teachers").student_path(plan.teachers[0].id)
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    outcome, records, said = run(plan, out, cache)
+    assert (outcome.skipped, outcome.trained, records["kd"].status) == (1, 1, "ok")
+    assert hashes(out) == before
+    assert any("kd" not in line and record.name in line and "set aside" in line for line in said)
+    assert any(weights.name in line and "set aside" in line for line in said)
+    assert record.with_name(record.name + ".corrupt-1").exists()
+
+
+def test_a_method_that_cannot_train_a_pair_is_recorded_with_the_reason_and_not_tried_again(tmp_path, cache):
+    plan = smoke("ce", "kd")
+    (spec,) = [s for s in plan.students if s.method == "kd"]
+    outcome, records, said = run(plan, tmp_path, cache, reasons={spec.id: "too few stages"})
+    assert (outcome.trained, outcome.inapplicable) == (1, 1)
+    assert (records["kd"].status, records["kd"].reason) == ("inapplicable", "too few stages")
+    assert any("too few stages" in line for line in said)
+    assert Matrix(plan, tmp_path, cache, print).pending() == []
+
+
+def test_runs_of_a_changed_method_are_told_and_redone_on_request(tmp_path, cache):
+    out = tmp_path / "out"
+    run(smoke("mine", plugins=[plugin(tmp_path)]), out, cache)
+    changed = smoke("mine", plugins=[plugin(tmp_path, "None")])
+    matrix = Matrix(changed, out, cache, print)
+    assert matrix.changed_methods() == {"mine": 1}
+    assert matrix.pending() == []
+    outcome, records, _ = run(changed, out, cache, rerun_changed=True)
+    assert outcome.trained == 1
+    assert records["mine"].method_digest == changed.methods["mine"].digest
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, even where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_stopping_the_matrix_ends_its_processes(tmp_path, cache, interruptible):
+    plan = smoke("slow", plugins=[plugin(tmp_path, f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); "
+                                                   "time.sleep(600)", "slow")])
+    threading.Thread(target=_interrupt_once_there, args=(tmp_path / "pid",), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, tmp_path / "out", cache)
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert [r for r in Store(tmp_path / "out").read().records if r.role == "student"] == []
+
+
+def _interrupt_once_there(path):
+    while not path.exists() or not path.read_text():
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,144 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from kdbench.errors import UserError
+from kdbench.plugins.registry import Registry, load
+from kdbench.plugins.source import FAMILIES, Hyperparameter, read_source
+
+PLUGIN = """
+    import torch.nn.functional as F
+    from kdbench.method import Method, Paper
+
+    class Mine(Method):
+        '''Learns something.
+
+        More about it.
+        '''
+        name, family = "mine", "logit"
+        paper = Paper(title="T", authors=("A B", "C D"), year=2024, venue="V", arxiv="2401.00001")
+        ranges = {"weight": (0.0, 2.0), "mode": ("soft", "hard")}
+
+        def __init__(self, ctx, *, weight: float = 1.0, steps: int = 2, mode: str = "soft", on: bool = True):
+            super().__init__(ctx)
+
+        def losses(self, batch, student, teacher):
+            return {"ce": F.cross_entropy(student.logits, batch.labels)}
+"""
+
+
+def write(folder, text=PLUGIN, name="mine.py"):
+    file = folder / name
+    file.write_text(textwrap.dedent(text))
+    return file
+
+
+def test_a_source_file_tells_a_methods_facts_without_being_run(tmp_path):
+    (info,) = read_source(write(tmp_path, PLUGIN + "\n    raise SystemExit('was run')\n"), None)
+    assert (info.name, info.family, info.idea) == ("mine", "logit", "Learns something.")
+    assert (info.paper.year, info.paper.url) == (2024, "https://arxiv.org/abs/2401.00001")
+    assert info.hyperparameters["weight"] == Hyperparameter("weight", "float", 1.0, (0.0, 2.0))
+    assert {p.name: (p.type, p.default) for p in info.hyperparameters.values()} == {
+        "weight": ("float", 1.0), "steps": ("int", 2), "mode": ("str", "soft"), "on": ("bool", True)}
+
+
+def test_every_family_has_a_built_in_method():
+    assert {info.family for info in Registry().values()} == set(FAMILIES)
+
+
+def test_every_built_in_method_imports_as_what_its_source_says_and_names_its_paper():
+    for info in Registry().values():
+        assert load(info).name == info.name
+        assert info.paper is not None or info.name == "ce"
+        assert info.idea
+
+
+def test_a_plugin_file_appears_beside_the_built_in_methods(tmp_path):
+    registry = Registry([write(tmp_path)])
+    assert registry["mine"].file == tmp_path / "mine.py"
+    assert load(registry["mine"]).__name__ == "Mine"
+
+
+def test_an_installed_package_adds_methods_by_its_entry_point(tmp_path):
+    write(tmp_path, name="their_package.py")
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kdbench.methods]\nmine = their_package:Mine\n")
+    code = "from kdbench.plugins.registry import *; i = Registry()['mine']; print(i.module, load(i).__name__)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                             env={"PYTHONPATH": str(tmp_path)})
+    assert printed.stdout.split() == ["their_package", "Mine"]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"wieght": 1.0}, "unknown hyperparameter of mine 'wieght'; did you mean 'weight'? "
+                      "(allowed: mode, on, steps, weight)"),
+    ({"weight": "much"}, "mine.weight: expected float, got 'much'"),
+    ({"weight": True}, "mine.weight: expected float, got True"),
+    ({"weight": 3}, "mine.weight: 3.0 is out of range, allowed: 0.0 to 2.0"),
+    ({"weight": float("nan")}, "mine.weight: expected a finite number, got nan"),
+    ({"steps": 1.5}, "mine.steps: expected int, got 1.5"),
+    ({"steps": True}, "mine.steps: expected int, got True"),
+    ({"mode": "other"}, "mine.mode: 'other' is out of range, allowed: 'soft', 'hard'"),
+    ({"on": 1}, "mine.on: expected bool, got 1"),
+])
+def test_a_wrong_hyperparameter_is_named_with_what_is_allowed(tmp_path, given, message):
+    info = Registry([write(tmp_path)])["mine"]
+    with pytest.raises(UserError) as error:
+        info.resolve(given)
+    assert str(error.value) == message
+
+
+def test_resolving_fills_in_defaults_and_takes_whole_numbers_for_floats(tmp_path):
+    resolved = Registry([write(tmp_path)])["mine"].resolve({"weight": 2})
+    assert resolved == {"weight": 2.0, "steps": 2, "mode": "soft", "on": True}
+    assert type(resolved["weight"]) is float
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('"mine", "logit"', '"mine", "lgit"', "did you mean 'logit'?"),
+    ('name, family = "mine"', 'name, family = "not a name"', "expected an identifier"),
+    ("weight: float = 1.0", "weight: float", "needs a literal default"),
+    ("weight: float = 1.0", "weight: float = 2 * 0.5", "needs a literal default"),
+    ("weight: float = 1.0", "weight = 1.0", "annotated with one of int, float, bool, str"),
+    ("weight: float = 1.0", "weight: float = 9.0", "out of range"),
+    ('"weight": (0.0, 2.0)', '"wait": (0.0, 2.0)', "did you mean 'weight'?"),
+    ("year=2024", "year=this_year", "with literals"),
+    ("class Mine(Method):", "class Mine(Method:", "mine.py:5: the plugin fails to import"),
+])
+def test_a_plugin_whose_facts_cannot_be_read_is_refused_by_file_and_reason(tmp_path, old, new, message):
+    assert old in PLUGIN
+    with pytest.raises(UserError, match=r"mine\.py") as error:
+        Registry([write(tmp_path, PLUGIN.replace(old, new))])
+    assert message in str(error.value)
+
+
+def test_a_plugin_that_fails_to_import_is_refused_by_file_and_reason(tmp_path):
+    info = Registry([write(tmp_path, "    import nowhere_to_be_found\n" + PLUGIN)])["mine"]
+    with pytest.raises(UserError, match=r"mine\.py: the plugin fails to import: ModuleNotFoundError"):
+        load(info)
+
+
+def test_hyperparameters_that_the_source_does_not_show_are_refused(tmp_path):
+    sneaky = PLUGIN + "    Mine.__init__.__kwdefaults__['weight'] = 1.5\n"
+    info = Registry([write(tmp_path, sneaky)])["mine"]
+    with pytest.raises(UserError, match="literal default in the class's own __init__"):
+        load(info)
+
+
+def test_two_methods_of_one_name_are_refused_with_both_places(tmp_path):
+    first, second = write(tmp_path), write(tmp_path, name="again.py")
+    with pytest.raises(UserError) as error:
+        Registry([first, second])
+    assert "two methods are named 'mine'" in str(error.value)
+    assert str(first) in str(error.value) and str(second) in str(error.value)
+
+
+def test_a_plugin_file_without_a_method_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no class in it has a literal `name` and `family`"):
+        Registry([write(tmp_path, "x = 1\n")])
+    with pytest.raises(UserError, match="no such file"):
+        Registry([tmp_path / "nowhere.py"])

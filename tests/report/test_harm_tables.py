@@ -1,0 +1,100 @@
+"""Classes and images in the leaderboard: what saved predictions add to it, and what it says when they cannot."""
+
+import json
+
+import numpy as np
+import pytest
+from support.records import REGISTRY, record, spec
+
+from kdbench.analysis.build import build
+from kdbench.report.render import render
+from kdbench.results.store import Store
+
+LABELS = np.repeat(np.arange(10), 12)  # mnist5k's classes
+
+
+def logits(forgotten) -> np.ndarray:
+    """Of a network that knows every class but one, which it takes for the next."""
+    said = np.where(forgotten == LABELS, (LABELS + 1) % 10, LABELS)
+    return 5 * np.eye(10, dtype=np.float32)[said]
+
+
+def save(store, run, array, labels=LABELS) -> None:
+    digest = store.write_predictions(run.id, {"validation_logits": array, "validation_labels": labels,
+                                              "test_logits": array, "test_labels": labels})
+    store.write(record(run, .9, predictions_sha256=digest))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """ce never knows class 3, kd never class 7."""
+    for seed in range(3):
+        save(Store(tmp_path), spec("ce", seed, dataset="mnist5k"), logits(3))
+        save(Store(tmp_path), spec("kd", seed, dataset="mnist5k"), logits(7))
+    return tmp_path
+
+
+def kd(folder):
+    (cell,) = build(folder, REGISTRY).cells
+    return next(row for row in cell.rows if row.method == "kd")
+
+
+def test_harmed_and_helped_classes_and_flipped_images_are_in_every_format(folder):
+    assert (kd(folder).comparison.harmed, kd(folder).comparison.helped) == ((7,), (3,))
+    board = build(folder, REGISTRY)
+    row = next(row for row in json.loads(render(board, "json"))["rows"] if row["method"] == "kd")
+    assert (row["classes_harmed"], row["classes_helped"], row["flipped"]) == (["7"], ["3"], .2)
+    assert (row["flipped_accuracy"], row["flipped_ce_accuracy"]) == (.5, .5)
+    assert row["most_affected_classes"][0]["class"] == "3" and row["most_affected_classes"][0]["change"] == 1
+    assert len(row["most_affected_classes"]) == 10
+    text = render(board, "md")
+    assert "| kd     |      1 |      1 |   20.00 |       50.00 |    50.00 |     3 +100.00 |" in text
+    assert "| 7     | kd     |     12 | 100.00 |     0.00 | -100.00 |    0.005 |" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert '"[""7""]"' in render(board, "csv")
+    assert "Withheld" not in text
+
+
+def test_the_reference_is_not_compared_with_itself(folder):
+    assert next(row for row in build(folder, REGISTRY).cells[0].rows if row.method == "ce").comparison is None
+
+
+def test_two_seeds_are_not_compared_and_the_statement_says_so(folder):
+    Store(folder).record_path(spec("ce", 1, dataset="mnist5k").id).unlink()
+    assert kd(folder).comparison is None
+    text = render(build(folder, REGISTRY), "md")
+    assert "Withheld: harm by class and flipped images, for 1 of 1 rows" in text and "Most affected" not in text
+
+
+def test_damaged_or_replaced_predictions_are_named_and_not_used(folder):
+    store = Store(folder)
+    path = store.predictions_path(spec("kd", 1, dataset="mnist5k").id)
+    path.write_bytes(path.read_bytes()[:500])
+    board = build(folder, REGISTRY)
+    assert kd(folder).comparison is None
+    assert any(f"Not used: predictions/{path.name}: the saved predictions are damaged" in s for s in board.statement)
+    store.write_predictions(path.stem, {name: array for split in ("validation", "test") for name, array in
+                                        ((f"{split}_logits", logits(0)), (f"{split}_labels", LABELS))})
+    assert any("SHA-256" in line for line in build(folder, REGISTRY).statement)
+
+
+def test_predictions_of_other_images_are_not_compared(folder):
+    save(Store(folder), spec("kd", 1, dataset="mnist5k"), logits(7), labels=LABELS[::-1])
+    board = build(folder, REGISTRY)
+    assert kd(folder).comparison is None
+    assert any("of other test images" in line for line in board.statement)
+
+
+def test_without_predictions_the_rest_of_the_leaderboard_stands(folder):
+    for path in (folder / "predictions").iterdir():
+        path.unlink()
+    assert kd(folder).estimate("test_accuracy").mean == pytest.approx(.9)
+    assert "Withheld" in "\n".join(build(folder, REGISTRY).statement)
+
+
+def test_classes_of_an_unknown_dataset_are_numbered(tmp_path):
+    for seed in range(3):
+        save(Store(tmp_path), spec("ce", seed), logits(3))
+        save(Store(tmp_path), spec("kd", seed), logits(7))
+    row = next(row for row in json.loads(render(build(tmp_path, REGISTRY), "json"))["rows"] if row["method"] == "kd")
+    assert row["classes_harmed"] == ["7"]

@@ -1,0 +1,319 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from kdbench.disk import atomic_write
+from kdbench.errors import UserError
+from kdbench.results.record import Planned, Problem, Record
+from kdbench.results.store import Contents, Store
+from kdbench.spec import Architecture, Recipe, RunSpec, TrainedTeacher
+
+RECIPE = Recipe(epochs=2, batch_size=8, image_size=8, lr=0.1)
+
+
+def spec(method="kd", seed=0) -> RunSpec:
+    teacher = RunSpec(method="ce", pair="tiny", student=Architecture(model="resnet18"), dataset="synthetic",
+                      recipe=RECIPE, seed=0)
+    return RunSpec(method=method, pair="tiny", student=Architecture(model="lcnet_035"),
+                   teacher=TrainedTeacher(run=teacher), dataset="synthetic", recipe=RECIPE, seed=seed)
+
+
+def record(run=None, **changes) -> Record:
+    run = run or spec()
+    fields = dict(
+        run_id=run.id, role="student", suite="smoke", spec=run, status="ok", seconds=1.5,
+        metrics={"test_accuracy": 0.75}, curves={"ce": [1.5, 0.25]}, method_digest="d" * 64,
+        environment={"torch": "2.6", "threads": 1}, started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:02Z",
+    )
+    return Record(**{**fields, **changes})
+
+
+def predictions() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {
+        "validation_logits": generator.normal(size=(3, 4)).astype(np.float32), "validation_labels": np.array([0, 1, 3]),
+        "test_logits": generator.normal(size=(2, 4)).astype(np.float32), "test_labels": np.array([2, 1]),
+    }
+
+
+def damage(store: Store, content: bytes, name="0123456789abcdef") -> Problem:
+    """The problem that a record file of such content gives."""
+    atomic_write(store.record_path(name), content)
+    contents = store.read()
+    assert contents.records == []
+    (problem,) = contents.problems
+    assert problem.path == store.record_path(name)
+    return problem
+
+
+# Records.
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    store, written = Store(tmp_path), record(traceback='a "quoted"\nline', peak_memory_bytes=7)
+    store.write(written)
+    assert store.get(written.run_id) == written
+    assert store.read() == Contents([written], [])
+
+
+def test_the_same_record_gives_the_same_bytes_with_one_line_per_field():
+    content = record().to_json()
+    assert content == record().to_json()
+    assert len(content.splitlines()) == len(Record.model_fields) + 2
+    assert json.loads(content) == record().model_dump(mode="json")
+
+
+def test_a_record_of_any_size_is_read_whole(tmp_path):
+    large = record(curves={"loss": [i / 7 for i in range(20_000)]})
+    Store(tmp_path).write(large)
+    assert Store(tmp_path).record_path(large.run_id).stat().st_size > 200_000
+    assert Store(tmp_path).get(large.run_id) == large
+    (summary,) = Store(tmp_path).summaries()
+    assert (summary.run_id, summary.spec) == (large.run_id, large.spec.model_dump(mode="json"))
+
+
+def test_an_empty_or_absent_folder_holds_no_records(tmp_path):
+    assert Store(tmp_path / "absent").read() == Contents([], [])
+    assert Store(tmp_path).get("0123456789abcdef") is None
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("changes", [
+    {"metrics": {"test_accuracy": float("nan")}}, {"curves": {"ce": [float("inf")]}}, {"status": "fine"},
+    {"started": "yesterday"}, {"started": "2026-01-01T00:00:00+02:00"}, {"run_id": "0123456789abcdef"}, {"colour": 1},
+])
+def test_a_record_with_nan_unknown_fields_or_a_foreign_run_id_cannot_be_made(changes):
+    with pytest.raises(ValidationError):
+        record(**changes)
+
+
+def test_a_truncated_record_is_a_problem_and_the_others_are_still_read(tmp_path):
+    store, good, bad = Store(tmp_path), record(spec(seed=0)), record(spec(seed=1))
+    store.write(good)
+    store.write(bad)
+    path = store.record_path(bad.run_id)
+    path.write_bytes(path.read_bytes()[:200])
+    contents = store.read()
+    assert contents.records == [good]
+    assert [p.path for p in contents.problems] == [path]
+    assert "truncated or not JSON" in contents.problems[0].reason
+    assert store.get(bad.run_id) == contents.problems[0]
+
+
+def test_damaged_records_are_problems_that_say_what_is_wrong(tmp_path):
+    store, good = Store(tmp_path), json.loads(record().to_json())
+    run_id = good["run_id"]
+    assert "not JSON" in damage(store, b"").reason
+    assert "not JSON" in damage(store, b"\xff\xfe\x00").reason
+    assert "object" in damage(store, b"[1, 2]").reason
+    assert damage(store, json.dumps({**good, "schema_version": 2, "later": 1}).encode()).reason == \
+        "schema version 2, this kdbench reads 1"
+    assert "seconds" in damage(store, json.dumps({**good, "seconds": "long"}).encode()).reason
+    other = {**good, "spec": {**good["spec"], "seed": 5}}
+    assert "not the hash of its spec" in damage(store, json.dumps(other).encode()).reason
+    assert f"run id, {run_id}" in damage(store, json.dumps(good).encode()).reason
+
+
+def test_a_summary_says_the_same_as_its_record(tmp_path):
+    store, written = Store(tmp_path), record(family="logit", peak_memory_bytes=3)
+    store.write(written)
+    (summary,) = store.summaries()
+    for name in ("run_id", "role", "suite", "status", "reason", "metrics", "seconds", "peak_memory_bytes", "family",
+                 "method_digest"):
+        assert getattr(summary, name) == getattr(written, name)
+    assert summary.spec == written.spec.model_dump(mode="json")
+    assert summary.cell == written.spec.cell
+
+
+def test_a_summary_finds_the_same_damage_as_a_full_reading(tmp_path):
+    store, good = Store(tmp_path), json.loads(record().to_json())
+    spec = good["spec"]
+    for number, bad in enumerate([
+        b"", b"{", {**good, "schema_version": 2}, {**good, "seconds": "long"}, {**good, "spec": {**spec, "seed": 5}},
+        {**good, "spec": {**spec, "colour": 1}}, {**good, "spec": {**spec, "teacher": {}}}, {**good, "spec": [1]},
+        {**good, "metrics": {"test_accuracy": "NaN"}}, good,
+    ]):
+        content = bad if isinstance(bad, bytes) else json.dumps(bad).encode()
+        atomic_write(store.record_path(f"{number:016x}"), content)
+    full, light = list(store.scan()), list(store.summaries())
+    assert [p.path for p in light] == [p.path for p in full]
+    assert all(isinstance(p, Problem) for p in light + full)
+
+
+def test_a_folder_in_the_place_of_a_record_is_a_problem(tmp_path):
+    store = Store(tmp_path)
+    store.record_path("0123456789abcdef").mkdir(parents=True)
+    assert "cannot be read" in store.read().problems[0].reason
+
+
+def test_a_half_written_or_set_aside_file_is_never_taken_for_a_record(tmp_path):
+    store, good = Store(tmp_path), record()
+    store.write(good)
+    path = store.record_path(good.run_id)
+    path.with_name(f".{path.name}.123-abcd.tmp").write_bytes(path.read_bytes()[:50])
+    aside = store.set_aside(path)
+    assert aside.name == f"{path.name}.corrupt-1"
+    assert store.read() == Contents([], [])
+    store.write(good)
+    assert store.set_aside(path).name == f"{path.name}.corrupt-2"
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path, monkeypatch):
+    path = tmp_path / "records" / "a.json"
+    atomic_write(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        atomic_write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_content_is_on_disk_before_its_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(
+        "sync folder" if Path(f"/proc/self/fd/{descriptor}").resolve() == tmp_path else "sync file"))
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("rename"), replace(self, to)))
+    atomic_write(tmp_path / "a", b"content")
+    assert events == ["sync file", "rename", "sync folder"]
+
+
+# The plan.
+
+def test_the_plan_is_the_union_of_all_that_was_asked_for(tmp_path):
+    store = Store(tmp_path)
+    first, second = (Planned(suite="smoke", role="student", spec=spec(seed=seed)) for seed in (0, 1))
+    store.plan([first])
+    store.plan([first, second])
+    planned, problems = store.planned()
+    assert {p.spec.seed for p in planned} == {0, 1} and problems == []
+    assert store.planned(but={first.spec.id})[0] == [second]
+
+
+def test_a_damaged_plan_file_is_a_problem_and_is_written_anew_by_the_next_plan(tmp_path):
+    store, wanted = Store(tmp_path), Planned(suite="smoke", role="student", spec=spec())
+    atomic_write(store.plan_path(wanted.spec.id), b'{"suite": ')
+    assert "not JSON" in store.planned()[1][0].reason
+    store.plan([wanted])
+    assert store.planned() == ([wanted], [])
+
+
+# Predictions.
+
+def test_predictions_come_back_and_the_same_arrays_give_the_same_file(tmp_path):
+    one, two, arrays = Store(tmp_path / "1"), Store(tmp_path / "2"), predictions()
+    digest = one.write_predictions("run", arrays)
+    assert digest == two.write_predictions("run", dict(reversed(arrays.items())))
+    back = one.read_predictions("run", digest)
+    assert all((back[name] == array).all() and back[name].shape == array.shape for name, array in arrays.items())
+    arrays["test_logits"][0, 0] += 1
+    assert two.write_predictions("run", arrays) != digest
+
+
+@pytest.mark.parametrize("ruin", [
+    lambda content: content[:100], lambda content: b"", lambda content: b"not a zip file",
+    lambda content: content.replace(b"NUMPY", b"NUMPX"),
+])
+def test_damaged_predictions_are_a_user_error(tmp_path, ruin):
+    store = Store(tmp_path)
+    store.write_predictions("run", predictions())
+    path = store.predictions_path("run")
+    path.write_bytes(ruin(path.read_bytes()))
+    with pytest.raises(UserError, match="damaged"):
+        store.read_predictions("run")
+
+
+def test_predictions_that_are_missing_or_not_the_recorded_ones_are_a_user_error(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match="no saved predictions of run run"):
+        store.read_predictions("run")
+    store.write_predictions("run", predictions())
+    with pytest.raises(UserError, match="SHA-256"):
+        store.read_predictions("run", "0" * 64)
+
+
+def test_pickled_objects_in_a_predictions_file_are_refused(tmp_path):
+    path = Store(tmp_path).predictions_path("run")
+    path.parent.mkdir()
+    np.savez(path, **{**predictions(), "test_labels": np.array([{}, {}], dtype=object)})
+    with pytest.raises(UserError, match="damaged"):
+        Store(tmp_path).read_predictions("run")
+
+
+@pytest.mark.parametrize(("name", "array"), [
+    ("test_logits", np.zeros((2, 4))), ("test_logits", np.zeros(2, np.float32)), ("test_labels", np.zeros(3, int)),
+    ("test_labels", np.zeros(2)),
+])
+def test_arrays_of_a_wrong_shape_or_type_are_not_written(tmp_path, name, array):
+    with pytest.raises(ValueError, match=name):
+        Store(tmp_path).write_predictions("run", {**predictions(), name: array})
+    with pytest.raises(ValueError, match="expected the arrays"):
+        Store(tmp_path).write_predictions("run", {name: array})
+
+
+# One writer at a time.
+
+HOLD = ("import sys; from kdbench.results.store import Store\n"
+        "with Store(sys.argv[1]).lock(): print('held', flush=True); input()")
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone_even_if_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"in use by another.*process {holder.pid}"), Store(tmp_path).lock():
+            pass
+        holder.kill()
+    with Store(tmp_path).lock():
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_creates_the_folder_and_clears_what_killed_processes_left(tmp_path):
+    left = tmp_path / "out" / "records" / ".a.json.1-2.tmp"
+    with Store(tmp_path / "out").lock():
+        left.parent.mkdir()
+        left.touch()
+    with Store(tmp_path / "out").lock():
+        assert not left.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="not writable"), Store(tmp_path / "file").lock():
+        pass
+    with pytest.raises(UserError, match="not writable"), Store(tmp_path / "file" / "below").lock():
+        pass
+
+
+def test_importing_the_store_imports_no_torch_scipy_or_pandas():
+    code = "import sys, kdbench.results.store; print([m for m in ('torch', 'scipy', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path):
+    store, runs = Store(tmp_path), sorted((spec(seed=seed) for seed in range(20)), key=lambda run: run.id)
+    for run in runs:
+        store.write(record(run))
+    assert store.find(runs[3].id) == record(runs[3])
+    assert store.find(runs[3].id[:8]) == record(runs[3])
+    with pytest.raises(UserError, match=r"no single run '' among 20: 20 begin with it"):
+        store.find("")
+    wrong = runs[3].id[:-1] + ("0" if runs[3].id[-1] != "0" else "1")
+    with pytest.raises(UserError, match=f"no single run '{wrong}' among 20: the nearest is {runs[3].id}"):
+        store.find(wrong)
+    with pytest.raises(UserError, match="none is near"):
+        store.find("zzz")
+
+
+def test_a_damaged_run_or_an_empty_folder_is_told_when_a_run_is_looked_for(tmp_path):
+    with pytest.raises(UserError, match="no records here"):
+        Store(tmp_path).find("a")
+    Store(tmp_path).write(record())
+    Store(tmp_path).record_path(spec().id).write_bytes(b"{")
+    with pytest.raises(UserError, match=f"{spec().id}.json: truncated or not JSON"):
+        Store(tmp_path).find(spec().id)

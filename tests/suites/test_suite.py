@@ -1,0 +1,156 @@
+import pytest
+
+from kdbench.errors import UserError
+from kdbench.plugins.registry import Registry
+from kdbench.spec import HubTeacher, TrainedTeacher
+from kdbench.suites.plan import Selection, expand
+from kdbench.suites.suite import built_in_pairs, built_in_suites, load_suite
+
+SUITE = """
+methods = ["ce", "kd", "dml"]
+pairs = ["mine"]
+datasets = ["synthetic"]
+seeds = 2
+
+[recipe]
+epochs = 2
+batch_size = 16
+image_size = 16
+lr = 0.1
+
+[teacher_recipe]
+epochs = 4
+
+[pair.mine]
+teacher = { model = "test_resnet" }
+student = { model = "lcnet_035" }
+
+[hyperparameters.kd]
+temperature = 2.0
+"""
+
+
+def plan_of(tmp_path, text=SUITE, **selection):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    return expand(load_suite(str(file)), Registry(), Selection(**selection))
+
+
+def test_a_suite_expands_to_every_cell_with_its_teacher_first(tmp_path):
+    plan = plan_of(tmp_path)
+    assert sorted((s.method, s.seed) for s in plan.students) == [
+        (method, seed) for method in ("ce", "dml", "kd") for seed in (0, 1)]
+    (teacher,) = plan.teachers
+    assert (teacher.method, teacher.student.model, teacher.seed) == ("ce", "test_resnet", 1000)
+    assert teacher.recipe.epochs == 4
+    assert {s.teacher.run.id for s in plan.students} == {teacher.id}
+    assert {s.recipe.epochs for s in plan.students} == {2}
+
+
+def test_methods_of_one_cell_differ_in_nothing_but_the_method(tmp_path):
+    plan = plan_of(tmp_path)
+    assert len({s.cell for s in plan.students}) == 1
+    assert len({s.id for s in plan.students}) == len(plan.students)
+
+
+def test_a_method_that_learns_from_its_own_copy_gets_one_trained_on_the_students_recipe(tmp_path):
+    learners = [info.name for info in Registry().values() if info.learns_from == "student"]
+    if not learners:
+        pytest.skip("no method learns from a trained copy of the student")
+    plan = plan_of(tmp_path, methods=learners[:1], seeds=[0])
+    (spec,) = plan.students
+    own = spec.self_teacher.run
+    assert own in plan.teachers
+    assert (own.student, own.recipe, own.seed, own.method) == (spec.student, spec.recipe, 1000, "ce")
+
+
+def test_the_command_line_narrows_and_overrides(tmp_path):
+    plan = plan_of(tmp_path, methods=["kd"], pairs=["resnet56-resnet20"], seeds=[7],
+                   settings=["kd.alpha=0.3", "recipe.epochs=5", "recipe.schedule=step"])
+    (spec,) = plan.students
+    assert (spec.method, spec.pair, spec.seed) == ("kd", "resnet56-resnet20", 7)
+    assert spec.hyperparameters == {"temperature": 2.0, "alpha": 0.3}
+    assert (spec.recipe.epochs, spec.recipe.schedule) == (5, "step")
+
+
+def test_a_count_of_seeds_starts_at_zero(tmp_path):
+    assert {s.seed for s in plan_of(tmp_path, seeds=3).students} == {0, 1, 2}
+
+
+def test_core_takes_the_suites_core_methods():
+    plan = expand(load_suite("quick"), Registry(), Selection(core=True))
+    content = load_suite("quick").content
+    assert {s.method for s in plan.students} == set(content.core)
+    families = {Registry()[name].family for name in content.core}
+    assert families == {info.family for info in Registry().values()}, "one method per family at least"
+
+
+@pytest.mark.parametrize("name", built_in_suites())
+def test_every_built_in_suite_is_valid_and_names_known_methods_and_pairs(name):
+    suite = load_suite(name)
+    assert suite.content.description
+    assert set(suite.content.pairs) <= set(suite.pairs)
+    assert set(suite.content.core) <= set(Registry())
+
+
+def test_published_weights_and_trained_teachers_are_told_apart(tmp_path):
+    plan = plan_of(tmp_path, pairs=["resnet34-resnet18"])
+    assert {type(s.teacher) for s in plan.students} == {HubTeacher}
+    assert plan.teachers == ()
+    assert {type(s.teacher) for s in plan_of(tmp_path).students} == {TrainedTeacher}
+
+
+def test_the_pairs_that_the_field_knows_are_there():
+    assert {"resnet56-resnet20", "resnet32x4-resnet8x4", "resnet34-resnet18"} <= set(built_in_pairs())
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("seeds = 2", "seeds = 0", "seeds: Value error, expected a count of at least 1"),
+    ("seeds = 2", "seeds = ", "mine.toml:5: malformed TOML"),
+    ("seeds = 2", "sedes = 2", "sedes: unknown key; did you mean 'seeds'?"),
+    ("epochs = 2", "epoch = 2", "recipe.epoch: unknown key; did you mean 'epochs'?"),
+    ("epochs = 2", 'epochs = "two"', "recipe.epochs: Input should be a valid integer"),
+    ('"ce", "kd", "dml"', '"ce", "kdd"', "unknown method 'kdd'; did you mean 'kd'?"),
+    ('pairs = ["mine"]', 'pairs = ["mime"]', "unknown pair 'mime'; did you mean 'mine'?"),
+    ('pairs = ["mine"]', "pairs = []", "pairs: Value error, name at least one"),
+    ('"synthetic"', '"synthetik"', "unknown dataset 'synthetik'; did you mean 'synthetic'?"),
+    ("temperature = 2.0", "temperature = -2.0", "kd.temperature: -2.0 is out of range"),
+    ("temperature = 2.0", "temprature = 2.0", "unknown hyperparameter of kd 'temprature'; did you mean 'temperature'?"),
+    ("[hyperparameters.kd]", "[hyperparameters.kdd]", "unknown method 'kdd'"),
+    ('model = "test_resnet" }', 'model = "test_resnet", weights = "web" }', "expected 'train', 'hub:TAG' or 'file:"),
+    ('model = "test_resnet" }', 'model = "test_resnet", weights = "file:/no/such" }', "teacher weights /no/such"),
+    ("epochs = 4", "epohcs = 4", "epohcs: unknown key; did you mean 'epochs'?"),
+])
+def test_a_wrong_suite_is_refused_with_the_place_and_what_is_allowed(tmp_path, old, new, message):
+    assert old in SUITE
+    with pytest.raises(UserError) as error:
+        plan_of(tmp_path, SUITE.replace(old, new, 1))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("kd.temperatur=8", "unknown hyperparameter of kd 'temperatur'; did you mean 'temperature'?"),
+    ("kd.temperature=hot", "kd.temperature: expected float, got 'hot'"),
+    ("kd.temperature=1000", "kd.temperature: 1000.0 is out of range, allowed: 1.0 to 20.0"),
+    ("kdd.temperature=8", "unknown method 'kdd'; did you mean 'kd'?"),
+    ("temperature=8", "expected METHOD.HYPERPARAMETER=VALUE"),
+    ("kd.temperature", "expected METHOD.HYPERPARAMETER=VALUE"),
+    ("recipe.epochs=0", "epochs: Input should be greater than or equal to 1"),
+    ("recipe.epoch=1", "epoch: unknown key; did you mean 'epochs'?"),
+])
+def test_a_wrong_setting_is_refused_with_its_path(tmp_path, setting, message):
+    with pytest.raises(UserError) as error:
+        plan_of(tmp_path, settings=[setting])
+    assert message in str(error.value)
+
+
+def test_an_unknown_suite_or_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'quick'"):
+        load_suite("quik")
+    with pytest.raises(UserError, match="no such file"):
+        load_suite(str(tmp_path / "none.toml"))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_suite(str(binary))

@@ -1,0 +1,42 @@
+"""What the benchmarks train: the CPU-sized pair on random images, without a suite around it."""
+
+import time
+
+import torch
+
+from kdbench.data.base import Dataset, MemoryImages, Split
+from kdbench.networks import build, freeze
+from kdbench.plugins.registry import Registry, load
+from kdbench.spec import Recipe
+from kdbench.suites.suite import built_in_pairs
+from kdbench.train.trainer import Trainer, prepare
+
+PAIR = built_in_pairs()["resnet8x2-resnet8x05"]
+REGISTRY = Registry()
+
+
+def images(count, size):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 1, size, size), generator=generator, dtype=torch.uint8)
+    return pixels, torch.randint(0, 10, (count,), generator=generator)
+
+
+def trainer_of(method, recipe: Recipe, count):
+    """A trainer of `method` on `count` random images, with a frozen, untrained teacher."""
+    pixels, labels = images(count, recipe.image_size)
+    split = Split(MemoryImages(pixels), labels)
+    shape = (1, recipe.image_size, recipe.image_size)
+    half = torch.full((1,), 0.5)
+    dataset = Dataset("random", tuple("0123456789"), split, split, split, shape, half, half / 2, "")
+    info = REGISTRY[method]
+    architecture = {"teacher": PAIR.teacher.architecture, "student": PAIR.student, None: None}[info.learns_from]
+    teacher = freeze(build(architecture, 10, shape)) if architecture else None
+    prepared, stream = prepare(load(info), info.resolve({}), PAIR.student, teacher, dataset, recipe, 0,
+                               torch.device("cpu"))
+    return Trainer(prepared, stream, recipe)
+
+
+def seconds(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

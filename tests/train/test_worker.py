@@ -1,0 +1,185 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from support.matrices import job, plugin, smoke, teacher_job
+
+from kdbench.disk import file_sha256
+from kdbench.finished.reload import dataset_of, reload
+from kdbench.folders import checkpoint_folder
+from kdbench.metrics.robustness import MEASURED
+from kdbench.networks import build
+from kdbench.results.store import Store
+from kdbench.robustness.measure import measure
+from kdbench.spec import FileTeacher
+from kdbench.train import checkpoint
+from kdbench.train.worker import run_job
+
+
+@pytest.fixture(autouse=True)
+def teacher(cache):
+    record = run_job(teacher_job(smoke("ce"), cache))  # trained by the first test, found by the others
+    assert record.status == "ok", record.traceback
+    return record
+
+
+def interrupted_after(epochs, monkeypatch):
+    """Let the next run die once it has saved that many epochs."""
+    save, saved = checkpoint.save, []
+
+    def save_and_die(path, state):
+        save(path, state)
+        saved.append(path)
+        if len(saved) == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    return saved
+
+
+def test_the_record_says_what_was_done_and_what_came_out(tmp_path, cache, teacher):
+    this = job(smoke("kd"), tmp_path, cache, "kd")
+    record = run_job(this)
+    assert Store(tmp_path).get(record.run_id) == record
+    assert (record.status, record.reason, record.spec, record.run_id) == ("ok", None, this.spec, this.spec.id)
+    assert record.method_digest == hashlib.sha256(this.method.file.read_bytes()).hexdigest()
+    assert record.seconds > 0 and record.peak_memory_bytes > 2**20
+    assert {"loss", "loss.ce", "loss.kd", "validation_accuracy"} <= set(record.curves)
+    assert {len(curve) for curve in record.curves.values()} == {this.spec.recipe.epochs}
+    assert record.environment["threads"] == 1 and torch.__version__.startswith(
+        record.environment["versions"]["torch"])
+    assert record.weights_sha256 == file_sha256(Store(tmp_path).student_path(record.run_id))
+    assert record.predictions_sha256 == file_sha256(Store(tmp_path).predictions_path(record.run_id))
+
+
+def test_the_metrics_are_those_of_the_saved_predictions(tmp_path, cache, teacher):
+    record = run_job(job(smoke("kd"), tmp_path, cache, "kd"))
+    mine = Store(tmp_path).read_predictions(record.run_id)
+    theirs = Store(cache / "teachers").read_predictions(teacher.run_id)
+    predicted, taught = mine["test_logits"].argmax(1), theirs["test_logits"].argmax(1)
+    assert record.metrics["test_accuracy"] == pytest.approx((predicted == mine["test_labels"]).mean())
+    assert record.metrics["agreement"] == pytest.approx((predicted == taught).mean())
+    assert record.metrics["teacher_test_accuracy"] == pytest.approx((taught == mine["test_labels"]).mean())
+    assert np.array_equal(mine["test_labels"], theirs["test_labels"])
+
+
+def test_the_deployed_network_and_its_teacher_are_attacked_and_corrupted(tmp_path, cache, teacher):
+    this = job(smoke("simkd"), tmp_path, cache, "simkd")
+    record = run_job(this)
+    dataset = dataset_of(record, cache, torch.device("cpu"))
+    measured = measure(reload(record, Store(tmp_path), this.method, dataset), dataset)
+    assert measured.metrics.items() <= record.metrics.items() and measured.vectors.items() <= record.vectors.items()
+    assert {name: teacher.metrics[name] for name in MEASURED} == {
+        name: record.metrics[f"teacher_{name}"] for name in MEASURED}
+
+
+def test_the_robustness_of_a_teacher_that_has_not_told_it_is_measured_once_and_kept(tmp_path, cache, teacher):
+    teachers = Store(cache / "teachers")
+    teachers.write(teacher.model_copy(update={"metrics": {}}))
+    try:
+        record = run_job(job(smoke("kd"), tmp_path, cache, "kd"))
+        (kept,) = (cache / "teachers" / "robustness").iterdir()
+        assert kept.stem == teacher.run_id
+        kept.write_text(json.dumps({name: .5 for name in MEASURED}))
+        again = run_job(job(smoke("kd"), tmp_path / "again", cache, "kd"))
+        kept.unlink()
+    finally:
+        teachers.write(teacher)
+    for name in MEASURED:
+        assert record.metrics[f"teacher_{name}"] == teacher.metrics[name] and again.metrics[f"teacher_{name}"] == .5
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, cache, monkeypatch):
+    plan = smoke("dml", settings=["recipe.epochs=3"])
+    whole = run_job(job(plan, tmp_path / "whole", cache, "dml"))
+    for epochs in (1, 2):
+        out = tmp_path / str(epochs)
+        with monkeypatch.context() as patch:
+            saved = interrupted_after(epochs, patch)
+            with pytest.raises(KeyboardInterrupt):
+                run_job(job(plan, out, cache, "dml"))
+        assert len(saved) == epochs
+        torch.manual_seed(epochs)
+        resumed = run_job(job(plan, out, cache, "dml"))
+        assert resumed.weights_sha256 == whole.weights_sha256
+        assert resumed.predictions_sha256 == whole.predictions_sha256
+        assert resumed.curves == whole.curves
+    assert not (checkpoint_folder(cache, whole.run_id) / "checkpoint").exists()
+
+
+def test_a_damaged_checkpoint_is_set_aside_told_and_redone(tmp_path, cache, monkeypatch):
+    plan = smoke("ce", seeds=[11])
+    this = job(plan, tmp_path, cache, "ce")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(1, patch)
+        run_job(this)
+    path = checkpoint_folder(cache, this.spec.id) / "checkpoint"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    record = run_job(this)
+    assert record.status == "ok"
+    (note,) = record.notes
+    assert "does not match its digest" in note and "corrupt-1" in note
+    assert path.with_name("checkpoint.corrupt-1").read_bytes() == bytes(content)
+    again = run_job(job(smoke("ce", seeds=[11]), tmp_path / "again", cache, "ce"))
+    assert again.weights_sha256 == record.weights_sha256
+
+
+def test_a_checkpoint_of_another_version_of_the_method_is_not_continued(tmp_path, cache, monkeypatch):
+    first = job(smoke("mine", plugins=[plugin(tmp_path)]), tmp_path, cache, "mine")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(1, patch)
+        run_job(first)
+    changed = job(smoke("mine", plugins=[plugin(tmp_path, "None")]), tmp_path, cache, "mine")
+    assert changed.spec.id == first.spec.id
+    record = run_job(changed)
+    assert record.status == "ok" and "another version of the method" in record.notes[0]
+
+
+@pytest.mark.parametrize(("trouble", "status", "reason"), [
+    ("student = student._replace(logits=student.logits * (float('nan') if self.progress > 0.6 else 1))",
+     "diverged", "diverged at step "),
+    ("raise ValueError('what is\\n this')", "crashed", "crashed: ValueError: what is this"),
+    ("raise torch.cuda.OutOfMemoryError('x')", "crashed", "crashed: out of memory"),
+])
+def test_a_run_that_fails_is_a_record_with_its_reason(tmp_path, cache, trouble, status, reason):
+    plan = smoke("mine", plugins=[plugin(tmp_path, trouble, name="mine")], settings=["recipe.epochs=3"])
+    this = job(plan, tmp_path, cache, "mine")
+    record = run_job(this)
+    assert record.status == status and record.reason.startswith(reason)
+    assert record.metrics == {} and record.weights_sha256 is None
+    assert (record.traceback is not None) == (status == "crashed")
+    assert Store(tmp_path).get(record.run_id) == record
+
+
+def test_the_step_of_a_divergence_is_the_first_with_a_loss_that_is_not_finite(tmp_path, cache):
+    trouble = "student = student._replace(logits=student.logits * (float('nan') if self.progress >= 0.5 else 1))"
+    this = job(smoke("late", plugins=[plugin(tmp_path, trouble, name="late")]), tmp_path, cache, "late")
+    record = run_job(this)
+    steps = record.reason.removeprefix("diverged at step ").split(":")[0]
+    from kdbench.data.load import load_dataset
+    size = len(load_dataset("synthetic", this.spec.recipe, cache / "data", torch.device("cpu")).train)
+    assert int(steps) == size // this.spec.recipe.batch_size  # of two epochs, the first step of the second
+
+
+def test_a_teacher_from_a_file_is_scored_once_and_kept(tmp_path, cache, teacher):
+    plan = smoke("kd")
+    (spec,) = [s for s in plan.students if s.method == "kd"]
+    weights = Store(cache / "teachers").student_path(teacher.run_id)
+    from_file = FileTeacher(architecture=spec.teacher.architecture, path=str(weights), sha256=file_sha256(weights))
+    this = job(plan, tmp_path, cache, "kd")
+    other = type(this)(spec.model_copy(update={"teacher": from_file}), this.method, "student", "s", tmp_path, cache)
+    trained, loaded = run_job(this), run_job(other)
+    assert loaded.run_id != trained.run_id
+    assert loaded.weights_sha256 == trained.weights_sha256
+    assert loaded.metrics == trained.metrics
+
+
+def test_the_student_file_loads_into_timms_own_model(tmp_path, cache):
+    from safetensors.torch import load_file
+    record = run_job(job(smoke("ce"), tmp_path, cache, "ce"))
+    network = build(record.spec.student, 10, (3, 16, 16))
+    network.model.load_state_dict(load_file(Store(tmp_path).student_path(record.run_id)))

@@ -1,5 +1,27 @@
-"""kdbench: a reproducible benchmark of knowledge distillation for image classification."""
+"""kdbench: a reproducible benchmark of knowledge distillation for image classification.
+
+    kdbench.run("quick", methods=["ce", "kd"])      train what is not trained yet
+    kdbench.leaderboard("runs/quick")               a pandas DataFrame
+    kdbench.load_student("runs/quick", RUN)         a trained torch module
+
+A plugin imports what it needs from `kdbench.method` and `kdbench.parts`.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from kdbench.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from kdbench.api import leaderboard, load_student, run
+
+__all__ = ["__version__", "leaderboard", "load_student", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of `kdbench.api`, imported when one is first used: the command line and every worker import this
+    package, and need them rarely."""
+    if name in __all__:
+        from kdbench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'kdbench' has no attribute {name!r}")

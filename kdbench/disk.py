@@ -1,36 +1,39 @@
-"""TODO."""
+"""Reading and writing files: a written file holds all of the old content or all of the new one, at every moment."""
 
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
-TEMPORARY = ".tmp"  # the end of a file name that is still being written
+TEMPORARY = ".tmp"  # suffix of a file that is still being written; its name begins with a dot
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, which at every moment, power cuts included, holds all of the old or all of the new."""
+def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = True) -> None:
+    """Write `content`, whole or in pieces, to a temporary file beside `path` and rename that to `path`.
+
+    With `sync` the new content survives a power cut as soon as this returns. Without, a power cut may leave a damaged
+    file, so that the content must carry a digest of its own. OSError if the file cannot be written; no temporary file
+    remains then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            file.writelines([content] if isinstance(content, bytes) else content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make the renames done in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -38,16 +41,25 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def json_files(folder: Path) -> list[str]:
-    """The finished JSON files of a folder, sorted. A temporary name starts with a dot and ends otherwise."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:  # strings, as making a Path takes as long as parsing a small file
-        return sorted(entry.path for entry in entries if entry.name.endswith(".json") and entry.name[0] != ".")
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to NAME.corrupt-N, so that its work can be redone, and return the new path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    sync_folder(path.parent)
+    return aside
 
 
-def _content(path: str) -> bytes:
-    """All of a file, in half the time that Python's file objects take for a small one."""
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_file(path: str) -> bytes:
+    """The whole content of a small file, in half the time that Python's file objects take. OSError if it cannot be
+    read."""
     file = os.open(path, os.O_RDONLY)
     try:
         parts = []
@@ -56,3 +68,11 @@ def _content(path: str) -> bytes:
         return b"".join(parts)
     finally:
         os.close(file)
+
+
+def json_files(folder: Path) -> list[str]:
+    """The paths of the finished JSON files in `folder`, sorted; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # strings: to make a Path takes as long as to parse a small file
+        return sorted(entry.path for entry in entries if entry.name.endswith(".json") and entry.name[0] != ".")

@@ -1,9 +1,10 @@
-"""What a run ran on, and when: versions, hardware, threads, the commit. Free of torch unless a GPU is asked for."""
+"""What a run ran on, and when: versions, hardware, threads, the commit."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -52,9 +53,22 @@ def cpu_name() -> str:
 
 
 def gpu_name() -> str | None:
-    import torch
+    """The name of the GPU that torch computes on; in a process that has not imported torch, of the first GPU. None
+    without a GPU."""
+    if torch := sys.modules.get("torch"):
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return next(iter(gpu_names()), None)
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+@cache
+def gpu_names() -> list[str]:
+    """The names of the GPUs that NVIDIA's driver knows."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [name.strip() for name in found.splitlines()]
 
 
 @cache
@@ -66,7 +80,7 @@ def git_commit() -> str | None:
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):  # not installed, not a checkout, or too slow
         return None
 
 

@@ -1,26 +1,118 @@
-"""Where things lie that are not results: data, teachers and checkpoints."""
+"""The names of all files that kdbench keeps: results, the cache, and what an unfinished run leaves for its next start.
+
+Nothing here touches the disk; every other module asks these classes where a file lies.
+"""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 
-def cache_folder() -> Path:
-    """`KDBENCH_CACHE`, or the user's cache folder."""
-    given = os.environ.get("KDBENCH_CACHE")
-    return Path(given).expanduser() if given else user_cache_path("kdbench")
+@dataclass(frozen=True)
+class ResultsFolder:
+    """The results of one suite, or in the cache the trained teachers of all suites.
+
+    records/<run id>.json             a `Record`: what one run did and what came out, failed runs included
+    plan/<run id>.json                a `Planned`: a run that was asked for, so that a missing one can be told from one
+                                      that nobody wanted
+    predictions/<run id>.npz          float32 logits and int64 labels of the validation and test splits; training images
+                                      per class; groups of the test images, where the dataset has some
+    students/<run id>.safetensors     the state dict of the trained network, under timm's names where it is a timm model
+    profile/<run id or cell>.json     a `Profile`: what training with a method, or using a pair's networks, costs
+    robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
+    .lock                             held by the one command that writes into the folder; holds its process id
+
+    A run id is the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of everything in a `RunSpec` that
+    can change its result. Each JSON file holds one object with one field per line.
+    """
+
+    root: Path
+
+    @property
+    def records(self) -> Path:
+        return self.root / "records"
+
+    @property
+    def plans(self) -> Path:
+        return self.root / "plan"
+
+    @property
+    def profiles(self) -> Path:
+        return self.root / "profile"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    def record(self, run_id: str) -> Path:
+        return self.records / f"{run_id}.json"
+
+    def plan(self, run_id: str) -> Path:
+        return self.plans / f"{run_id}.json"
+
+    def profile(self, profile_id: str) -> Path:
+        return self.profiles / f"{profile_id}.json"
+
+    def predictions(self, run_id: str) -> Path:
+        return self.root / "predictions" / f"{run_id}.npz"
+
+    def student(self, run_id: str) -> Path:
+        return self.root / "students" / f"{run_id}.safetensors"
+
+    def robustness(self, teacher_id: str) -> Path:
+        return self.root / "robustness" / f"{teacher_id}.json"
 
 
-def data_folder(cache: Path) -> Path:
-    return cache / "data"
+@dataclass(frozen=True)
+class RunFolder:
+    """What an unfinished run keeps until it is done.
+
+    checkpoint        32 bytes of SHA-256, then torch's file of the last finished epoch's state
+    progress.json     epoch, epochs, validation accuracy and training seconds so far, for whoever watches
+    lock              held by the process that works on the run
+    """
+
+    root: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoint"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
 
 
-def teachers_folder(cache: Path) -> Path:
-    """A store of its own: trained once, used by every suite."""
-    return cache / "teachers"
+@dataclass(frozen=True)
+class CacheFolder:
+    """What runs share and what can be made again.
 
+    data/                   published datasets in torchvision's layout; decoded/ and checked/ of image folders
+    teachers/               a `ResultsFolder` of trained teachers
+    checkpoints/<run id>/   a `RunFolder`
+    """
 
-def checkpoint_folder(cache: Path, run_id: str) -> Path:
-    """What an unfinished run keeps: its last checkpoint, its progress and its lock."""
-    return cache / "checkpoints" / run_id
+    root: Path
+
+    @classmethod
+    def of_user(cls) -> "CacheFolder":
+        """The folder that the environment variable KDBENCH_CACHE names, else kdbench's folder in the user's cache."""
+        given = os.environ.get("KDBENCH_CACHE")
+        return cls(Path(given).expanduser() if given else user_cache_path("kdbench"))
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def teachers(self) -> Path:
+        return self.root / "teachers"
+
+    def unfinished(self, run_id: str) -> RunFolder:
+        return RunFolder(self.root / "checkpoints" / run_id)

@@ -1,22 +1,23 @@
-"""What one run does, as frozen, validated data. Its id is the hash of everything that can change the result.
-
-Free of torch: specs are made, hashed and read back by the command line and the leaderboard.
-"""
+"""What one run does, as frozen, validated data. Its id is the hash of everything that can change the result."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Annotated, Any, Literal
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 Value = bool | int | float | str
 PROTOCOL = 1  # raised whenever the engine changes what a spec results in, so that old records are not mixed with new
 
 
+T = TypeVar("T")
+
+
 class Frozen(BaseModel):
+    """Immutable data that refuses unknown fields, NaN and infinities."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -101,61 +102,51 @@ class RunSpec(Frozen):
     seed: int = Field(ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical JSON of what can change the result."""
-        return identify(self.model_dump(mode="json"))[0]
+        return _identify(self._canonical_fields())[0]
 
-    @property
+    @cached_property
     def cell(self) -> str:
-        """What a comparison between methods must share: everything but the method and the seed."""
-        return identify(self.model_dump(mode="json"))[1]
+        """The hash of what a comparison between methods must share: everything but the method and the seed."""
+        return _identify(self._canonical_fields())[1]
 
+    def _canonical_fields(self) -> dict[str, str]:
+        return {name: _canonical_field(name, value) for name, value in self.model_dump(mode="json").items()}
 
-def identify(spec: Mapping[str, Any]) -> tuple[str, str]:
-    """Id and cell of a spec, given as JSON: 100,000 records can be checked without building their specs."""
-    return identify_fields({name: SpecField.of(name, value) for name, value in spec.items()})
-
-
-def identify_fields(fields: Mapping[str, "SpecField"]) -> tuple[str, str]:
-    """`identify` of what `read_field` gave."""
-    return (_hash(tuple([fields[name].canonical for name in _IN_ID])),
-            _hash_again(tuple([fields[name].canonical for name in _IN_CELL])))
-
-
-_IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
-_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher"})
-
-
-def _hash(parts: tuple[str, ...]) -> str:
-    return _sha256(f"{{{','.join(parts)}}}")[:16]
-
-
-_hash_again = lru_cache(maxsize=10_000)(_hash)  # a cell's: as many runs share it as there are methods and seeds
-
-
-@dataclass(frozen=True)
-class SpecField:
-    """The value of a spec's field as JSON has it, and name and value as canonical JSON without what does not enter an
-    id."""
-
-    value: Any
-    canonical: str
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The spec with other values; pydantic's own method would copy the cached id as well."""
+        del deep  # a spec is immutable
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | dict(update or {}))
 
     @classmethod
-    def of(cls, name: str, value: Any) -> "SpecField":
-        counts = _without_labels(value) if name in ("teacher", "self_teacher") else value
-        return cls(value, f'"{name}":{_canonical(counts)}')
+    def from_json(cls, fields: Mapping[str, bytes]) -> "RunSpec":
+        """The spec whose fields a file holds, as JSON by name. ValueError naming the field that is missing, unknown or
+        malformed.
+
+        Thousands of runs share a teacher, a recipe, a dataset: each distinct text of a field is parsed once, so that
+        100,000 records are read in seconds.
+        """
+        if fields.keys() != cls.model_fields.keys():
+            odd = sorted(fields.keys() ^ cls.model_fields.keys())
+            raise ValueError(f"spec: {'unknown' if odd[0] in fields else 'missing'} field {odd[0]!r}")
+        read = {name: _read_field(name, text) for name, text in fields.items()}
+        spec = cls.model_construct(**{name: value for name, (value, _) in read.items()})
+        run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
+        spec.__dict__.update(id=run_id, cell=cell)
+        return spec
 
 
-@lru_cache(maxsize=10_000)
-def read_field(name: str, text: bytes) -> SpecField:
-    """A field as a record's file has it. Of 100,000 runs, thousands share a teacher, a recipe, a dataset."""
-    return SpecField.of(name, json.loads(text))
+def tutor(learns_from: str | None, *, teacher: T, self_teacher: T) -> T | None:
+    """Which of two networks (or their specs, or their shapes) a method learns from, by its `learns_from`: the pair's
+    teacher, a trained copy of the student, or none."""
+    return {"teacher": teacher, "student": self_teacher, None: None}[learns_from]
 
 
 def teacher_id(spec: RunSpec) -> str | None:
-    """The id under which the teacher's predictions are kept: its run's, or a hash of its weights' source."""
+    """The id under which the predictions of the pair's teacher are kept: that of the run that trained it, or a hash of
+    the source of its weights and of what it is shown. None without a teacher."""
     if spec.teacher is None:
         return None
     if isinstance(spec.teacher, TrainedTeacher):
@@ -167,22 +158,66 @@ def teacher_id(spec: RunSpec) -> str | None:
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of the canonical JSON of `content`."""
+    """SHA-256, in hexadecimal, of the canonical JSON of `content`."""
     return _sha256(_canonical(content))
 
 
+# Identity.
+
+_IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
+_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher"})
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _identify(fields: Mapping[str, str]) -> tuple[str, str]:
+    """Id and cell, of the canonical JSON of every field by name."""
+    return (_hash(tuple([fields[name] for name in _IN_ID])),
+            _hash_again(tuple([fields[name] for name in _IN_CELL])))
+
+
+def _hash(parts: tuple[str, ...]) -> str:
+    return _sha256(f"{{{','.join(parts)}}}")[:16]
+
+
+_hash_again = lru_cache(maxsize=10_000)(_hash)  # of a cell: as many runs share it as there are methods and seeds
+
+
+def _canonical_field(name: str, value: Any) -> str:
+    """The field's part of the canonical JSON of a spec, given its value as JSON has it."""
+    counts = _without_labels(value) if name in ("teacher", "self_teacher") else value
+    return f'"{name}":{_canonical(counts)}'
 
 
 def _without_labels(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A teacher without the name of its pair, or the place of its file: what is in it counts, not where it lies."""
+    """A teacher without the name of its pair or the place of its file, neither of which changes a result."""
     if teacher is None or teacher["kind"] == "hub":
         return teacher
     if teacher["kind"] == "file":
         return {key: value for key, value in teacher.items() if key != "path"}
     run = {key: value for key, value in teacher["run"].items() if key != "pair"}
     return {**teacher, "run": run | {role: _without_labels(run[role]) for role in ("teacher", "self_teacher")}}
+
+
+def _adapter(field: Any) -> TypeAdapter[Any]:
+    """Validates one field of a spec by itself."""
+    is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    return TypeAdapter(Annotated[field.annotation, field], config=None if is_model else RunSpec.model_config)
+
+
+_ADAPTERS = {name: _adapter(field) for name, field in RunSpec.model_fields.items()}
+
+
+@lru_cache(maxsize=10_000)
+def _read_field(name: str, text: bytes) -> tuple[Any, str]:
+    """The validated value of a field's JSON, and its part of the canonical JSON of a spec."""
+    adapter = _ADAPTERS[name]
+    try:
+        value = adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, ('spec', name, *first['loc'])))}: {first['msg']}") from error
+    return value, _canonical_field(name, adapter.dump_python(value, mode="json"))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,44 +1,16 @@
-"""TODO."""
+"""What a leaderboard consists of: cells, their rows and teachers."""
 
 from dataclasses import dataclass, field
 from typing import Any
-
-import msgspec
 
 from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Comparison
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.labels import label
 
-REFERENCE = "ce"            # every method is compared with plain training,
-
-
+REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
-
-
-PROFILED_SEED = 0           # costs do not depend on the seed: they are measured for one
-
-
-class Run(msgspec.Struct, frozen=True):
-    """What the table needs of one record, or of a planned run that has none (status "missing")."""
-
-    run_id: str
-    role: str
-    suite: str
-    cell: str
-    pair: str
-    dataset: str
-    method: str
-    family: str | None
-    hyperparameters: dict[str, Any]
-    self_teacher: str                     # as canonical JSON
-    seed: int
-    status: str
-    reason: str
-    metrics: dict[str, float]
-    method_digest: str | None
-    predictions_sha256: str | None
-    file_sha256: str | None
+PROFILED_SEED = 0               # costs do not depend on the seed: they are measured for one
 
 
 @dataclass(frozen=True)

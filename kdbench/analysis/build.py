@@ -1,265 +1,240 @@
-"""Records to a leaderboard: per cell (pair, dataset and recipe) one row per method. Nothing here knows of training."""
+"""Records to a leaderboard: per cell (pair, dataset and recipe) one row per method."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kdbench.analysis.board import (
-    PROFILED_SEED,
-    REFERENCE,
-    REFERENCES,
-    Cell,
-    Failure,
-    Leaderboard,
-    Row,
-    Run,
-    Teacher,
-    Wins,
-)
+from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, Failure, Leaderboard, Row, Teacher, Wins
 from kdbench.analysis.costs import Cost, method_metrics, read_costs, teacher_metrics
 from kdbench.analysis.harm import MIN_SEEDS, Predicted, compare, predicted
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import changed
-from kdbench.analysis.statement import _statement
+from kdbench.analysis.statement import statement
 from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
-from kdbench.results.record import Planned, Problem, Summary
+from kdbench.plugins.source import MethodInfo
+from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
-from kdbench.spec import SpecField, digest, identify
+from kdbench.spec import TrainedTeacher, digest
+
+Methods = Mapping[str, MethodInfo]
+Read = Callable[[Iterable[Record]], dict[int, Predicted]]
 
 
-def build(folder: Path, registry: Mapping[str, Any] | None = None) -> Leaderboard:
+def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     """The leaderboard of a folder of results. UserError if there are none."""
-    store = Store(folder)
-    specs: dict[str, dict[str, Any]] = {}  # by cell, of the run with the lowest id
-    runs: list[Run] = []
-    problems: list[Problem] = []
-    for found in store.summaries():
-        if isinstance(found, Problem):
-            problems.append(found)
-        else:
-            specs.setdefault(found.cell, found.spec)
-            runs.append(_recorded(found))
-    planned, plan_problems = store.planned(but={run.run_id for run in runs})
-    damaged = {problem.path.stem: problem.reason for problem in problems}
-    for wanted in planned:
-        specs.setdefault(wanted.spec.cell, wanted.spec.model_dump(mode="json"))
-        runs.append(_missing(wanted, damaged))
+    store, registry = Store(folder), Registry() if registry is None else registry
+    runs, hashes, problems = _recorded_and_missing(store)
     if not runs and not problems:
         raise store.no_records()
     runs, repeats = _without_repeats(runs, store)
-    registry = Registry() if registry is None else registry
     reader = _Reader(store)
     costs, cost_problems = read_costs(store, registry)
-    cells = _cells(runs, specs, registry, reader, costs)
-    problems += [*plan_problems, *repeats, *reader.problems, *cost_problems]
+    cells = _cells(runs, registry, reader, costs)
+    problems += [*repeats, *reader.problems, *cost_problems]
     return Leaderboard(
-        cells=cells,
-        suites=tuple(sorted({run.suite for run in runs})),
-        statement=tuple(_statement(folder, runs, problems, cells)),
-        hash=_hash(runs, costs, problems),
+        cells=cells, suites=tuple(sorted({run.suite for run in runs})),
+        statement=tuple(statement(folder, runs, problems, cells)), hash=_hash(runs, hashes, costs, problems),
     )
 
 
-def _without_repeats(runs: Iterable[Run], store: Store) -> tuple[list[Run], list[Problem]]:
+def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem]]:
+    """The runs of a folder, those included that were asked for and have no usable record; the SHA-256 of each record's
+    file, by run id; and the files that cannot be used."""
+    runs: list[Record] = []
+    hashes: dict[str, str] = {}
+    problems: list[Problem] = []
+    for found, sha256 in store.scan_with_hashes():
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            runs.append(found)
+            hashes[found.run_id] = sha256
+    planned, plan_problems = store.planned(but=hashes.keys())
+    damaged = {problem.path.stem: problem.reason for problem in problems}
+    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned]
+    return runs, hashes, problems + plan_problems
+
+
+def _missing(wanted: Planned, damage: str | None) -> Record:
+    """A stand-in for the record of a planned run that has no usable one."""
+    return Record(run_id=wanted.run_id, role=wanted.role, suite=wanted.suite, spec=wanted.spec, status="missing",
+                  reason=f"its record is damaged: {damage}" if damage else "planned, no record yet",
+                  seconds=0.0, method_digest="", started="", finished="")
+
+
+def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record], list[Problem]]:
     """Runs that differ only in how a number is written (4 or 4.0, after a method changed its type) would share a row
     and a seed: of those one is used, a finished one if there is one."""
-    kept: dict[tuple, Run] = {}
+    kept: dict[tuple, Record] = {}
     repeats = []
     for run in sorted(runs, key=lambda run: (run.status != "ok", run.run_id)):
-        first = kept.setdefault((run.cell, run.role, *_group(run), run.seed), run)
+        first = kept.setdefault((run.spec.cell, run.role, *_group(run), run.spec.seed), run)
         if first is not run:
-            repeats.append(Problem(store.record_path(run.run_id), f"it repeats run {first.run_id}: the same method, "
-                                                                  "hyperparameters and seed"))
+            repeats.append(Problem(store.files.record(run.run_id), f"it repeats run {first.run_id}: the same method, "
+                                                                   "hyperparameters and seed"))
     return list(kept.values()), repeats
 
 
-def _group(run: Run) -> tuple:
+def _group(run: Record) -> tuple:
     """What the runs of a row share within their cell."""
-    return run.method, run.self_teacher, *sorted(run.hyperparameters.items())
+    own = run.spec.self_teacher
+    return run.spec.method, own.run.id if own else "", *sorted(run.spec.hyperparameters.items())
 
 
-def _hash(runs: Iterable[Run], costs: Iterable[Cost], problems: Iterable[Problem]) -> str:
-    """Of all that a table depends on: the used records, the planned runs without one, and the files left out."""
-    used = [f"{run.run_id} {run.file_sha256 or run.status}" for run in runs]
+def _hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
+          problems: Iterable[Problem]) -> str:
+    """The hash of all that a table depends on: used records, planned runs without one, and the files left out."""
+    used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"profile/{cost.profile.run_id} {cost.file_sha256}" for cost in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))
 
 
 class _Reader:
-    """Reads what runs predict, and keeps note of what cannot be read."""
+    """Reads the predictions of runs, and keeps note of what cannot be read."""
 
     def __init__(self, store: Store):
         self.store, self.problems = store, list[Problem]()
         self.labels: dict[str, np.ndarray] = {}  # by cell
 
-    def __call__(self, runs: Iterable[Run]) -> dict[int, Predicted]:
+    def __call__(self, runs: Iterable[Record]) -> dict[int, Predicted]:
         """By seed, for those of the runs that have usable predictions."""
         found = {}
         for run in runs:
-            path = self.store.predictions_path(run.run_id)
+            path = self.store.files.predictions(run.run_id)
             if run.status == "ok" and path.exists():
                 try:
-                    found[run.seed] = self._read(run)
+                    found[run.spec.seed] = self._read(run)
                 except UserError as error:
                     self.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
         return found
 
-    def _read(self, run: Run) -> Predicted:
+    def _read(self, run: Record) -> Predicted:
         arrays = self.store.read_predictions(run.run_id, run.predictions_sha256)
         labels = arrays["test_labels"]
-        if not np.array_equal(labels, self.labels.setdefault(run.cell, labels)):
+        if not np.array_equal(labels, self.labels.setdefault(run.spec.cell, labels)):
             raise UserError("they are of other test images than those of the runs that it is compared with")
         return predicted(arrays["test_logits"], labels)
 
 
-# Records to runs.
+# Runs to cells.
 
-def _recorded(summary: Summary) -> Run:
-    metrics: dict[str, float] = {}
-    if summary.status == "ok":
-        metrics = summary.metrics
-        metrics["seconds"] = summary.seconds
-        if summary.peak_memory_bytes is not None:
-            metrics["peak_memory_bytes"] = summary.peak_memory_bytes
-    return _run(summary.spec, summary.self_teacher, summary.run_id, summary.cell, summary.role, summary.suite,
-                summary.family, summary.status, summary.reason or "", metrics, summary)
-
-
-def _missing(wanted: Planned, damaged: Mapping[str, str]) -> Run:
-    reason = damaged.get(wanted.run_id)
-    reason = f"its record is damaged: {reason}" if reason else "planned, no record yet"
-    spec = wanted.spec.model_dump(mode="json")
-    own = SpecField.of("self_teacher", spec["self_teacher"]).canonical
-    return _run(spec, own, wanted.run_id, wanted.spec.cell, wanted.role, wanted.suite, None, "missing", reason, {})
-
-
-def _run(spec: dict[str, Any], self_teacher: str, run_id: str, cell: str, role: str, suite: str, family: str | None,
-         status: str, reason: str, metrics: dict[str, float], record: Summary | None = None) -> Run:
-    return Run(
-        run_id=run_id, role=role, suite=suite, cell=cell, pair=spec["pair"], dataset=spec["dataset"],
-        method=spec["method"], family=family, hyperparameters=spec["hyperparameters"],
-        self_teacher=self_teacher, seed=spec["seed"], status=status, reason=reason, metrics=metrics,
-        method_digest=record.method_digest if record else None,
-        predictions_sha256=record.predictions_sha256 if record else None,
-        file_sha256=record.file_sha256 if record else None,
-    )
-
-
-# Runs to cells and rows.
-
-Read = Callable[[Iterable[Run]], dict[int, Predicted]]
-
-
-def _cells(runs: list[Run], specs: Mapping[str, dict[str, Any]], registry: Mapping[str, Any],
-           read: Read, costs: Iterable[Cost]) -> tuple[Cell, ...]:
+def _cells(runs: list[Record], registry: Methods, read: Read, costs: Iterable[Cost]) -> tuple[Cell, ...]:
     teachers = {run.run_id: run for run in runs if run.role == "teacher"}
-    by_cell: dict[str, list[Run]] = defaultdict(list)
+    members: dict[str, list[Record]] = defaultdict(list)
     for run in runs:
         if run.role == "student":
-            by_cell[run.cell].append(run)
+            members[run.spec.cell].append(run)
     costs_of: dict[str, list[Cost]] = defaultdict(list)
     for cost in costs:
         costs_of[cost.profile.spec.cell].append(cost)
-    cells = [
-        _with_costs(Cell(
-            id=cell, pair=min(run.pair for run in members), dataset=members[0].dataset, spec=specs[cell],
-            teacher=_teacher(specs[cell]["teacher"], teachers, members), rows=_rows(members, registry, read),
-            costs=tuple(costs_of[cell]),
-        ))
-        for cell, members in by_cell.items()
-    ]
+    cells = [_cell(own, teachers, registry, read, costs_of[cell]) for cell, own in members.items()]
     return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
 
 
-def _with_costs(cell: Cell) -> Cell:
-    """The cell, with what its profiles say among the metrics of its rows and its teacher."""
-    rows = tuple(replace(row, metrics=row.metrics | {
-        name: {PROFILED_SEED: value} for name, value in method_metrics(cell.costs, row.label).items()
-    }) for row in cell.rows)
-    teacher = cell.teacher
+def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods, read: Read,
+          costs: list[Cost]) -> Cell:
+    """A cell with its rows and its teacher, whose metrics include what its profiles say."""
+    spec = min(runs, key=lambda run: run.run_id).spec
+    rows = [replace(row, metrics=row.metrics | {
+        name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()
+    }) for row in _rows(runs, registry, read)]
+    teacher = _teacher(runs, teachers)
     if teacher is not None and teacher.metrics:
-        teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(cell.costs))
-    return replace(cell, rows=rows, teacher=teacher)
+        teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
+    return Cell(id=spec.cell, pair=min(run.spec.pair for run in runs), dataset=spec.dataset,
+                spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows), costs=tuple(costs))
 
 
-def _teacher(spec: dict[str, Any] | None, teachers: Mapping[str, Run], students: list[Run]) -> Teacher | None:
-    """By its own record where there is one, else by what the students' records say of it."""
-    if spec is None:
+def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher | None:
+    """The cell's teacher, by its own record where there is one, else by what the students' records say of it."""
+    source = students[0].spec.teacher
+    if source is None:
         return None
-    trained = spec["kind"] == "run"
-    own = teachers.get(identify(spec["run"])[0]) if trained else None
-    architecture = (spec["run"]["student"] if trained else spec["architecture"])["model"]
-    if own is not None and own.metrics:
-        return Teacher(architecture, "ok", "", own.metrics)
-    told = next((run.metrics for run in sorted(students, key=lambda run: run.run_id) if run.metrics), {})
+    architecture = source.architecture.model
+    own = teachers.get(source.run.id) if isinstance(source, TrainedTeacher) else None
+    if own is not None and own.status == "ok":
+        return Teacher(architecture, "ok", "", metrics_of(own))
+    told = next((run.metrics for run in sorted(students, key=lambda run: run.run_id) if run.status == "ok"), {})
     metrics = {name.removeprefix("teacher_"): value for name, value in told.items() if name.startswith("teacher_")}
     if metrics or own is None:
         return Teacher(architecture, "ok" if metrics else "missing", "" if metrics else "no record", metrics)
-    return Teacher(architecture, own.status, own.reason, {})
+    return Teacher(architecture, own.status, own.reason or "", {})
 
 
-def _rows(runs: list[Run], registry: Mapping[str, Any], read: Read) -> tuple[Row, ...]:
-    groups: dict[tuple, list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: (run.method, run.seed, run.run_id)):
+# Runs to rows.
+
+def _rows(runs: list[Record], registry: Methods, read: Read) -> list[Row]:
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run.spec.method, run.spec.seed, run.run_id)):
         groups[_group(run)].append(run)
     members = list(groups.values())
     references = {name: group for group in members for name in REFERENCES if _is_default(group[0], name, registry)}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    rows = [_row(group, references, said, registry, read) for group in members]
-    return tuple(sorted(rows, key=_rank))
+    return sorted((_row(group, references, said, registry, read) for group in members), key=_rank)
 
 
-def _row(runs: list[Run], references: Mapping[str, list[Run]], said: Mapping[int, Predicted],
-         registry: Mapping[str, Any], read: Read) -> Row:
-    first, finished, accuracy = runs[0], _finished(runs), _by_seed(runs, "test_accuracy")
-    shared = set.intersection(*(set(run.metrics) for run in finished)) if finished else set()
-    others = {name: _by_seed(group, "test_accuracy") for name, group in references.items() if group is not runs}
+def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
+         registry: Methods, read: Read) -> Row:
+    spec, finished, accuracy = runs[0].spec, _finished(runs), _accuracy(runs)
+    measured = {run.spec.seed: metrics_of(run) for run in finished}
+    shared = set.intersection(*map(set, measured.values())) if measured else set()
+    others = {name: _accuracy(group) for name, group in references.items() if group is not runs}
     differences = {name: paired_difference(accuracy, other) for name, other in others.items()}
-    common = [run for run in finished if run.seed in said] if runs is not references.get(REFERENCE) else []
+    common = [run for run in finished if run.spec.seed in said] if runs is not references.get(REFERENCE) else []
     return Row(
-        method=first.method, family=_family(runs, registry),
-        hyperparameters=changed(first.method, first.hyperparameters, registry),
-        metrics={name: _by_seed(runs, name) for name in METRICS if name in shared},
+        method=spec.method, family=_family(runs, registry),
+        hyperparameters=changed(spec.method, spec.hyperparameters, registry),
+        metrics={name: {seed: own[name] for seed, own in measured.items()} for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
         wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
         comparison=compare(read(common), said) if len(common) >= MIN_SEEDS else None,
-        failures=tuple(Failure(run.seed, run.status, run.reason) for run in runs if run.status != "ok"),
-        runs={run.seed: run.run_id for run in finished},
+        failures=tuple(Failure(run.spec.seed, run.status, run.reason or "") for run in runs if run.status != "ok"),
+        runs={run.spec.seed: run.run_id for run in finished},
     )
 
 
-def _wins(runs: list[Run], accuracy: Mapping[int, float], other: Mapping[int, float]) -> Wins:
-    pairs = [run.seed for run in runs if run.seed in other and run.status != "inapplicable"]
+def metrics_of(run: Record) -> dict[str, float]:
+    """The metrics of a finished run, its training time and memory among them; none of another."""
+    if run.status != "ok":
+        return {}
+    memory = {} if run.peak_memory_bytes is None else {"peak_memory_bytes": run.peak_memory_bytes}
+    return {**run.metrics, "seconds": run.seconds, **memory}
+
+
+def _wins(runs: list[Record], accuracy: Mapping[int, float], other: Mapping[int, float]) -> Wins:
+    pairs = [run.spec.seed for run in runs if run.spec.seed in other and run.status != "inapplicable"]
     both = [(accuracy[seed], other[seed]) for seed in pairs if seed in accuracy]
     return Wins(sum((ours > theirs) + (ours == theirs) / 2 for ours, theirs in both), len(pairs))
 
 
-def _finished(runs: list[Run]) -> list[Run]:
+def _finished(runs: list[Record]) -> list[Record]:
     return [run for run in runs if run.status == "ok"]
 
 
-def _by_seed(runs: Iterable[Run], metric: str) -> dict[int, float]:
-    return {run.seed: run.metrics[metric] for run in runs if metric in run.metrics}
+def _accuracy(runs: Iterable[Record]) -> dict[int, float]:
+    """Test accuracy by seed, of finished runs."""
+    return {run.spec.seed: run.metrics["test_accuracy"] for run in runs
+            if run.status == "ok" and "test_accuracy" in run.metrics}
 
 
-def _is_default(run: Run, method: str, registry: Mapping[str, Any]) -> bool:
-    return run.method == method and not changed(run.method, run.hyperparameters, registry)
+def _is_default(run: Record, method: str, registry: Methods) -> bool:
+    return run.spec.method == method and not changed(run.spec.method, run.spec.hyperparameters, registry)
 
 
-def _family(runs: list[Run], registry: Mapping[str, Any]) -> str:
+def _family(runs: list[Record], registry: Methods) -> str:
     recorded = min((run.family for run in runs if run.family), default=None)
-    return recorded or (registry[runs[0].method].family if runs[0].method in registry else "unknown")
+    method = runs[0].spec.method
+    return recorded or (registry[method].family if method in registry else "unknown")
 
 
 def _rank(row: Row) -> tuple:
-    """Best first; rows without a result last."""
+    """The order of a cell's rows: best first, those without a result last."""
     accuracy = row.estimate("test_accuracy")
     return accuracy is None, -accuracy.mean if accuracy else 0.0, row.method, row.label

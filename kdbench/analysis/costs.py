@@ -1,4 +1,4 @@
-"""Profiles to tables: what training with each method costs, and what using the networks does."""
+"""The profiles of a folder as metrics of a leaderboard's rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,8 @@ from kdbench.results.store import Store
 
 TRAINING = ("step_ms", "step_time_ratio", "training_seconds", "training_memory_bytes", "step_energy_joules",
             "training_energy_joules")
-
-
 USE = ("parameters", "flops", "file_bytes", "latency_ms", "latency_p95_ms", "throughput", "energy_per_1000_images",
        "speedup", "energy_saving")
-
-
 PROFILED = TRAINING + USE  # metrics that a method has once, not by seed
 
 

@@ -1,16 +1,15 @@
-"""TODO."""
+"""What a reader of a leaderboard should know of it: what was used, what was not, what is missing."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdbench.analysis.board import REFERENCE, Cell, Run
+from kdbench.analysis.board import REFERENCE, Cell
 from kdbench.analysis.harm import MIN_SEEDS
-from kdbench.results.record import Problem
+from kdbench.results.record import Problem, Record
 
-# What a reader should know.
 
-def _statement(folder: Path, runs: list[Run], problems: list[Problem], cells: tuple[Cell, ...]) -> Iterable[str]:
+def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: tuple[Cell, ...]) -> Iterable[str]:
     students = [run for run in runs if run.role == "student"]
     counts = {status: sum(run.status == status for run in students) for status in sorted({r.status for r in students})}
     suites = sorted({run.suite for run in runs})
@@ -21,7 +20,7 @@ def _statement(folder: Path, runs: list[Run], problems: list[Problem], cells: tu
     versions: dict[str, set[str]] = defaultdict(set)
     for run in students:
         if run.method_digest:
-            versions[run.method].add(run.method_digest)
+            versions[run.spec.method].add(run.method_digest)
     for profile in (cost.profile for cell in cells for cost in cell.costs if cost.profile.subject == "method"):
         versions[profile.spec.method].add(profile.method_digest)
     for method, digests in sorted(versions.items()):

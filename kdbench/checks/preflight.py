@@ -1,22 +1,21 @@
 """What can be found wrong before anything is written or trained: plugins, networks, datasets, pairs that do not fit."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 
-from kdbench import folders
 from kdbench.data.load import load_dataset
 from kdbench.errors import UserError
+from kdbench.folders import CacheFolder
 from kdbench.method import Shapes
 from kdbench.networks import build
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.spec import Architecture, RunSpec
+from kdbench.spec import Architecture, RunSpec, tutor
 from kdbench.suites.suite import Pair
 
 
-def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: Path) -> dict[str, str]:
+def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder) -> dict[str, str]:
     """Try the parts of every spec. UserError for what cannot work at all; the result says by run id why a method
     cannot train a pair."""
     specs = list(specs)
@@ -35,10 +34,10 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
 
     reasons = {}
     for spec in specs:
-        student, teacher = shapes(spec.student, spec), None
-        if spec.teacher is not None:
-            teacher = shapes(spec.teacher.architecture, spec)
-        reason = classes[spec.method].inapplicable(student, _tutor(methods[spec.method], student, teacher))
+        student = shapes(spec.student, spec)
+        teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
+        learns_from = methods[spec.method].learns_from
+        reason = classes[spec.method].inapplicable(student, tutor(learns_from, teacher=teacher, self_teacher=student))
         if reason is not None:
             reasons[spec.id] = reason
     return reasons
@@ -49,12 +48,8 @@ def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int
     image_shape = (3, pair.image_size, pair.image_size)
     teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
     student = build(pair.student, num_classes, image_shape).shapes
-    return {info.name: registry.load(info).inapplicable(student, _tutor(info, student, teacher)) for info in methods}
-
-
-def _tutor(info: MethodInfo, student: Shapes, teacher: Shapes | None) -> Shapes | None:
-    """The shapes of the network that the method learns from."""
-    return {"teacher": teacher, "student": student, None: None}[info.learns_from]
+    return {info.name: registry.load(info).inapplicable(
+        student, tutor(info.learns_from, teacher=teacher, self_teacher=student)) for info in methods}
 
 
 def _need_device(devices: set[str]) -> None:
@@ -66,6 +61,6 @@ def _data_key(spec: RunSpec) -> tuple[str, str]:
     return spec.dataset, spec.recipe.model_dump_json()
 
 
-def _size(spec: RunSpec, cache: Path) -> tuple[int, tuple[int, int, int]]:
-    dataset = load_dataset(spec.dataset, spec.recipe, folders.data_folder(cache), torch.device("cpu"))
+def _size(spec: RunSpec, cache: CacheFolder) -> tuple[int, tuple[int, int, int]]:
+    dataset = load_dataset(spec.dataset, spec.recipe, cache.data, torch.device("cpu"))
     return len(dataset.classes), dataset.image_shape

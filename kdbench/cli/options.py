@@ -1,9 +1,11 @@
 """Options that several commands share, and how their text is read."""
 
+import tomllib
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,3 +49,18 @@ def read_seeds(text: str | None) -> int | list[int] | None:
         if "," not in text and numbers[0] >= 1:
             return numbers[0]
     raise UserError(f"--seeds {text}: expected how many (3), or which (0,4,7)")
+
+
+def read_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of options such as "kd.temperature=8", by "kd.temperature"; a bare word is a string."""
+    settings: dict[str, Any] = {}
+    for setting in texts:
+        path, equals, text = setting.partition("=")
+        owner, dot, name = path.strip().partition(".")
+        if not (equals and dot and owner and name):
+            raise UserError(f"--set {setting}: expected METHOD.HYPERPARAMETER=VALUE or recipe.NAME=VALUE")
+        try:
+            settings[path.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[path.strip()] = text.strip()
+    return settings

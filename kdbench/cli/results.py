@@ -88,10 +88,10 @@ def export(
 
     from kdbench.finished.export import export
     from kdbench.finished.reload import dataset_of, reload, weights_store
-    from kdbench.folders import cache_folder
+    from kdbench.folders import CacheFolder
 
-    weights = weights_store(record, store, cache_folder())
-    dataset = dataset_of(record, cache_folder(), torch.device("cpu"))
+    weights = weights_store(record, store, CacheFolder.of_user())
+    dataset = dataset_of(record, CacheFolder.of_user(), torch.device("cpu"))
     network = reload(record, weights, registry[record.spec.method], dataset)
     for done in export(record, weights, network, dataset, out, text, onnx):
         print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
@@ -100,8 +100,9 @@ def export(
 def evaluate(folder: Folder) -> None:
     """Compute the metrics of finished runs anew from their saved predictions, without training."""
     from kdbench.finished.evaluate import evaluate
+    from kdbench.folders import CacheFolder
 
-    result = evaluate(folder)
+    result = evaluate(folder, CacheFolder.of_user())
     print(f"{result.changed} records changed, {result.unchanged} as they were")
     _tell("not evaluated", result.problems)
 
@@ -119,9 +120,10 @@ def attack(
     need_package()
     import torch
 
-    from kdbench.folders import cache_folder
+    from kdbench.folders import CacheFolder
 
-    result = attack(folder, runs or (), Registry(plugin or ()), cache_folder(), torch.device(device.value), say=print)
+    result = attack(folder, runs or (), Registry(plugin or ()), CacheFolder.of_user(), torch.device(device.value),
+                    say=print)
     print(f"{result.added} records changed, {result.before} had the figure before")
     _tell("not attacked", result.problems)
 

@@ -1,10 +1,7 @@
 """The commands that train and measure."""
 
-import os
 import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,13 +16,11 @@ from kdbench.cli.options import (
     Settings,
     SuiteName,
     read_seeds,
+    read_settings,
     split_names,
 )
 from kdbench.cli.results import leaderboard
 from kdbench.profile.energy import WATTS_PER_CORE
-
-if TYPE_CHECKING:
-    from kdbench.suites.plan import Plan
 
 
 def run(
@@ -45,31 +40,16 @@ def run(
         "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
-    from kdbench.execution.display import make_display
-    from kdbench.execution.matrix import Matrix
-    from kdbench.execution.pool import LocalPool
-    from kdbench.folders import cache_folder
+    from kdbench import api
 
-    cache = cache_folder()
-    plan = _plan(suite, plugin, cache, methods=split_names(methods), core=core, pairs=split_names(pairs),
-                 datasets=split_names(datasets), seeds=read_seeds(seeds), settings=settings or (), device=device.value)
-    matrix = Matrix(plan, out or Path("runs") / plan.suite, cache, say=print)
-    jobs = matrix.pending(rerun_changed)
-    reasons: dict[str, str] = {}
-    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout)
-    if jobs:
-        pool.start()
-        from kdbench.checks.preflight import preflight
-
-        reasons = preflight([job.spec for job in jobs], plan.methods, cache)
-    outcome = matrix.run(jobs, reasons, pool, make_display(pool.workers))
-    for name, count in matrix.changed_methods().items():
-        print(f"note: {count} finished runs of {name} were made by another version of its source; "
-              f"--rerun-changed redoes them")
-    print(f"{outcome.skipped} runs were finished before, {outcome.trained} now, {outcome.failed} failed, "
-          f"{outcome.inapplicable} not applicable; results in {matrix.out}\n")
-    leaderboard(matrix.out, plugin=plugin)
-    if outcome.failed:
+    summary = api.run(
+        suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
+        seeds=read_seeds(seeds), settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
+        run_timeout=run_timeout, plugins=plugin or (), rerun_changed=rerun_changed)
+    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
+          f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
+    leaderboard(summary.folder, plugin=plugin)
+    if summary.failed:
         raise typer.Exit(1)
 
 
@@ -89,44 +69,32 @@ def profile(
         help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
 ) -> None:
     """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
+    from kdbench.api import PREFLIGHT, default_folder, make_plan
     from kdbench.execution.pool import LocalPool
-    from kdbench.folders import cache_folder
+    from kdbench.folders import CacheFolder
+    from kdbench.plugins.registry import Registry
     from kdbench.profile.job import Settings as ProfileSettings
-    from kdbench.profile.session import measure, profile_jobs
+    from kdbench.profile.session import profile_jobs, run_profiles
     from kdbench.report.costs import tables_of
     from kdbench.report.markdown import tables_to_markdown
+    from kdbench.suites.plan import Selection
 
-    start, cache = time.monotonic(), cache_folder()
-    plan = _plan(suite, plugin, cache, methods=split_names(methods), core=core, pairs=split_names(pairs),
-                 datasets=split_names(datasets), seeds=1, settings=settings or (), device=device.value)
-    folder = out or Path("runs") / plan.suite
+    start, cache = time.monotonic(), CacheFolder.of_user()
+    selection = Selection(split_names(methods), core, split_names(pairs), split_names(datasets), seeds=1,
+                          settings=read_settings(settings or ()), device=device.value)
+    plan = make_plan(suite, selection, Registry(plugin or ()), cache)
+    folder = out or default_folder(plan)
     jobs = profile_jobs(plan, folder, cache, ProfileSettings(steps, repeats, watts))
     pool = LocalPool(1)
     pool.start()
-    from kdbench.checks.preflight import preflight
-
-    reasons = preflight([job.spec for job in jobs if job.subject == "method"], plan.methods, cache)
-    profiles = measure(jobs, reasons, pool, say=print)
+    reasons = pool.call(PREFLIGHT, [job.spec for job in jobs if job.subject == "method"], plan.methods, cache)
+    profiles = run_profiles(jobs, reasons, pool, say=print)
     print("\n" + tables_to_markdown(tables_of(profiles, plan.methods)))
     measured = sum(profile.seconds for profile in profiles)
     print(f"\n{len(profiles)} profiles in {time.monotonic() - start:.0f} s, {measured:.0f} s of them in their own "
           f"processes; results in {folder / 'profile'}")
     if any(profile.status not in ("ok", "inapplicable") for profile in profiles):
         raise typer.Exit(1)
-
-
-def _plan(suite: str, plugins: Iterable[Path] | None, cache: Path, **selection: Any) -> "Plan":
-    """What a command's options select, its data at hand."""
-    from kdbench.data import collect
-    from kdbench.folders import data_folder
-    from kdbench.plugins.registry import Registry
-    from kdbench.suites.plan import Selection, expand
-    from kdbench.suites.suite import load_suite
-
-    plan = expand(load_suite(suite), Registry(plugins or ()), Selection(**selection))
-    for dataset in {spec.dataset for spec in plan.students}:
-        collect.check(dataset, data_folder(cache))
-    return plan
 
 
 COMMANDS = {"run": run, "profile": profile}

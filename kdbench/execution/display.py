@@ -3,14 +3,12 @@
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from kdbench import folders
 from kdbench.execution.job import Job
 from kdbench.execution.pool import Running
 from kdbench.results.record import Record
@@ -107,9 +105,8 @@ def make_display(workers: int) -> Display:
 
 def read_progress(job: Job) -> dict[str, Any] | None:
     """How far a running job is; None before its first epoch ends."""
-    path = Path(folders.checkpoint_folder(job.cache, job.spec.id)) / "progress.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(job.cache.unfinished(job.id).progress.read_text())
     except (OSError, ValueError):
         return None
 

@@ -1,61 +1,64 @@
-"""Runs jobs on this machine: one single-threaded process per job, several at a time or one alone.
+"""Runs tasks on this machine: one single-threaded process per task, several at a time or one alone.
 
-A job tells its result by the file that it writes and its progress by another, so nothing is shared between the
+A task tells its result by the file that it writes and its progress by another, so nothing is shared between the
 processes that a killed one could leave locked. The processes are forked from a server that has imported torch already,
 which makes a start cheap; they end with their parent, however that ends.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from kdbench.results.record import Problem, Status
+from kdbench.errors import UserError
+from kdbench.results.record import Outcome, Problem, Status
 
 POLL_SECONDS = 0.25
+PRELOADED = ["kdbench.train.worker"]  # by name: this process shall not import torch
 
 
-class Result(Protocol):
-    @property
-    def status(self) -> Status: ...
-
-    @property
-    def reason(self) -> str | None: ...
-
-
-class Work(Protocol):
-    """What the pool must know of a job: a run to train, or something to measure."""
+class Queued(Protocol):
+    """What the pool must know of a task: plain data that can be sent to a process."""
 
     @property
     def id(self) -> str: ...
 
     def teachers(self) -> Iterable[str]:
-        """The ids of the jobs that must come first."""
-
-    def execute(self) -> None:
-        """Do it, in a process of its own, and write the result."""
-
-    def result(self) -> Result | Problem | None:
-        """What was written."""
-
-    def fail(self, status: Status, reason: str) -> Result:
-        """Write the result of a job that could not write its own."""
+        """The ids of the tasks that must come first."""
 
 
-Task = TypeVar("Task", bound=Work)
+Task = TypeVar("Task", bound=Queued)
+Result = TypeVar("Result", bound=Outcome)
+Task_contra = TypeVar("Task_contra", bound=Queued, contravariant=True)
+Result_co = TypeVar("Result_co", bound=Outcome, covariant=True)
+
+
+class Work(Protocol[Task_contra, Result_co]):
+    """A kind of work: what a process does with a task, and where the task's result is kept."""
+
+    function: str  # "MODULE:NAME" of the function that a process imports and calls with its task
+
+    def result(self, job: Task_contra, /) -> Result_co | Problem | None:
+        """The result that the task's process wrote; None if there is none, a Problem if it is damaged."""
+
+    def fail(self, job: Task_contra, status: Status, reason: str, /) -> Result_co:
+        """Write and return the result of a task that could not write its own."""
 
 
 @dataclass
 class Running(Generic[Task]):
-    """A job in its process."""
+    """A task in its process."""
 
     job: Task
     process: BaseProcess
@@ -63,7 +66,7 @@ class Running(Generic[Task]):
 
 
 class LocalPool:
-    """Executes jobs in processes of their own. `timeout` is in seconds per run; None for no limit."""
+    """Executes tasks in processes of their own. `timeout` is in seconds per task; None for no limit."""
 
     def __init__(self, workers: int, timeout: float | None = None):
         self.workers, self.timeout = workers, timeout
@@ -75,16 +78,35 @@ class LocalPool:
         # process has them, not from the folder that it happens to run in.
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUBLAS_WORKSPACE_CONFIG=":4096:8",
                           PYTHONSAFEPATH="1")
-        self._context.set_forkserver_preload(["kdbench.train.worker"])
+        self._context.set_forkserver_preload(PRELOADED)
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
 
-    def run(self, jobs: Iterable[Task],
-            watch: Callable[[list[Running[Task]], int], None]) -> Iterator[tuple[Task, Any]]:
-        """Each job with its result, as they end. A job waits for its teachers where these are among the jobs, and
-        fails if one of them does. `watch` is called several times a second with the running jobs and the number that
-        waits."""
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What the function "MODULE:NAME" returns, called in a process of its own, so that this one need not import
+        torch. A UserError is raised here as it was there; any other exception as a RuntimeError with its traceback."""
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_answer, args=(str(Path.cwd()), function, arguments, sender))
+        process.start()
+        sender.close()
+        try:
+            returned, error = receiver.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(f"{function}: its process ended with exit code {process.exitcode}") from None
+        finally:
+            process.kill()
+            process.join()
+        if error is not None:
+            raise error
+        return returned
+
+    def run(self, jobs: Iterable[Task], work: Work[Task, Result],
+            watch: Callable[[list[Running[Task]], int], None]) -> Iterator[tuple[Task, Result]]:
+        """Each task with its result, as they end. A task waits for its teachers where these are among the tasks, and
+        fails if one of them does. `watch` is called several times a second with the running tasks and the number of
+        waiting ones."""
         waiting = list(jobs)
         open_ids = {job.id for job in waiting}
         failed: dict[str, str] = {}
@@ -94,23 +116,24 @@ class LocalPool:
                 for job in [j for j in waiting if not failed.keys().isdisjoint(j.teachers())]:
                     waiting.remove(job)
                     teacher = next(t for t in job.teachers() if t in failed)
-                    yield job, job.fail("crashed", f"its teacher, run {teacher}, failed: {failed[teacher]}")
+                    yield job, work.fail(job, "crashed", f"its teacher, run {teacher}, failed: {failed[teacher]}")
                 ready = [job for job in waiting if open_ids.isdisjoint(job.teachers())]
                 for job in ready[:self.workers - len(running)]:
                     waiting.remove(job)
-                    running.append(self._start(job))
+                    running.append(self._start(job, work))
                 wait([r.process.sentinel for r in running], POLL_SECONDS)
                 for ended in [r for r in running if self._has_ended(r)]:
                     running.remove(ended)
-                    result = _outcome(ended, self.timeout)
+                    result = _outcome(ended, work, self.timeout)
                     open_ids.discard(ended.job.id)
                     if result.status != "ok":
                         failed[ended.job.id] = result.reason or result.status
                     yield ended.job, result
                 watch(running, len(waiting))
 
-    def _start(self, job: Task) -> Running[Task]:
-        process = self._context.Process(target=_work, args=(job,), name=f"kdbench {job.id}")
+    def _start(self, job: Task, work: Work[Task, Any]) -> Running[Task]:
+        process = self._context.Process(target=_work, args=(str(Path.cwd()), work.function, job),
+                                        name=f"kdbench {job.id}")
         process.start()
         return Running(job, process, time.monotonic())
 
@@ -125,7 +148,7 @@ class LocalPool:
 
     @contextmanager
     def _ended_on_exit(self, running: list[Running]) -> Iterator[None]:
-        """No process outlives the loop: a job loses at most the epoch it is in."""
+        """No process outlives the loop: a run loses at most the epoch it is in."""
         try:
             yield
         finally:
@@ -135,29 +158,55 @@ class LocalPool:
                 r.process.join()
 
 
-def _outcome(ended: Running, timeout: float | None) -> Result:
-    """What the process wrote, or a result that says how the process ended."""
-    code = ended.process.exitcode
+def _outcome(ended: Running[Task], work: Work[Task, Result], timeout: float | None) -> Result:
+    """The result that the process wrote, or one that says how the process ended."""
+    job, code = ended.job, ended.process.exitcode
     if code == 0:
-        result = ended.job.result()
+        result = work.result(job)
         if result is not None and not isinstance(result, Problem):
             return result
-        return ended.job.fail("crashed", f"crashed: it left no readable record: {result.reason if result else 'none'}")
+        return work.fail(job, "crashed", f"crashed: it left no readable record: {result.reason if result else 'none'}")
     if timeout is not None and time.monotonic() - ended.started > timeout:
-        return ended.job.fail("timeout", f"stopped after {timeout:g} seconds (--run-timeout)")
+        return work.fail(job, "timeout", f"stopped after {timeout:g} seconds (--run-timeout)")
     if code is not None and code < 0:
-        return ended.job.fail("crashed", f"crashed: killed by {signal.Signals(-code).name}"
-                              + (" (out of memory?)" if code == -signal.SIGKILL else ""))
-    return ended.job.fail("crashed", f"crashed: its process ended with exit code {code}")
+        return work.fail(job, "crashed", f"crashed: killed by {signal.Signals(-code).name}"
+                         + (" (out of memory?)" if code == -signal.SIGKILL else ""))
+    return work.fail(job, "crashed", f"crashed: its process ended with exit code {code}")
 
 
-def _work(job: Work) -> None:
-    """What a process does with its one job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    job.execute()
+# In the process.
+
+def _work(folder: str, function: str, job: Any) -> None:
+    """Do the one task of this process."""
+    _begin(folder)
+    _imported(function)(job)
     sys.stdout.flush()
     os._exit(0)  # everything is on disk; torch's own exit handlers take their time
+
+
+def _answer(folder: str, function: str, arguments: tuple[Any, ...], sender: Connection) -> None:
+    """Send back what the function returns, or the error to raise."""
+    _begin(folder)
+    answer: tuple[Any, Exception | None]
+    try:
+        answer = _imported(function)(*arguments), None
+    except UserError as error:
+        answer = None, error
+    except Exception:
+        answer = None, RuntimeError(traceback.format_exc())
+    sender.send(answer)
+    os._exit(0)
+
+
+def _begin(folder: str) -> None:
+    os.chdir(folder)  # the fork server stays in the folder that it was started in
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _imported(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _end_with_parent() -> None:

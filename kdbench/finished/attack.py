@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from kdbench.data.base import Dataset
 from kdbench.errors import UserError
 from kdbench.finished.reload import dataset_of, reload, weights_store
+from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Record
 from kdbench.results.store import Store
@@ -40,13 +42,13 @@ class Attacked:
     problems: tuple[str, ...]
 
 
-def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: Path, device: torch.device,
-           say: Callable[[str], None]) -> Attacked:
+def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: CacheFolder,
+           device: torch.device, say: Callable[[str], None]) -> Attacked:
     """Add `autoattack_accuracy` to the records of finished runs: all, or those whose ids begin so. A record that has it
     stays."""
     need_package()
     store = Store(folder)
-    if not (folder / "records").is_dir():
+    if not store.files.records.is_dir():
         raise store.no_records()
     added, before = 0, 0
     problems: list[str] = []
@@ -76,19 +78,19 @@ def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
     """The runs that are wanted, or all finished ones. UserError for one that there is not."""
     if runs:
         return [store.find(run) for run in runs]
-    contents = store.read()
-    problems += [f"{problem.path}: {problem.reason}" for problem in contents.problems]
-    return [record for record in contents.records if record.status == "ok"]
+    records, damaged = store.read()
+    problems += [f"{problem.path}: {problem.reason}" for problem in damaged]
+    return [record for record in records if record.status == "ok"]
 
 
-def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: Path,
+def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: CacheFolder,
               device: torch.device) -> Record:
     dataset = dataset_of(record, cache, device)
     network = reload(record, weights_store(record, store, cache), registry[record.spec.method], dataset)
     saved = store.read_predictions(record.run_id, record.predictions_sha256)["test_logits"].argmax(axis=1)
     accuracy, warnings = autoattack(network, dataset, saved)
     notes = [*record.notes, *(f"AutoAttack: {warning}" for warning in warnings)]
-    return record.model_copy(update={"metrics": {**record.metrics, METRIC: accuracy}, "notes": notes})
+    return msgspec.structs.replace(record, metrics={**record.metrics, METRIC: accuracy}, notes=notes)
 
 
 def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray) -> tuple[float, list[str]]:

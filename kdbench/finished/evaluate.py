@@ -1,12 +1,14 @@
-"""Metrics of runs that are done, computed anew from their saved predictions: a new metric needs no new training."""
+"""The metrics of finished runs, computed anew from their saved predictions: a new metric needs no new training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from kdbench import folders
+import msgspec
+
 from kdbench.errors import UserError
+from kdbench.folders import CacheFolder
 from kdbench.metrics.catalog import METRICS, score, vectors
 from kdbench.metrics.groups import group_names
 from kdbench.results.predictions import Predictions
@@ -24,14 +26,14 @@ class Evaluation:
     problems: tuple[str, ...]
 
 
-def evaluate(folder: Path) -> Evaluation:
+def evaluate(folder: Path, cache: CacheFolder) -> Evaluation:
     """Score all finished runs of a folder again and rewrite the records whose metrics change."""
     store = Store(folder)
-    if not (folder / "records").is_dir():
+    if not store.files.records.is_dir():
         raise store.no_records()
     changed, unchanged, problems = 0, 0, []
     with store.lock():
-        teacher = _teachers(store)
+        teacher = _teachers(store, Store(cache.teachers))
         for found in store.scan():
             if isinstance(found, Problem):
                 problems.append(f"{found.path}: {found.reason}")
@@ -54,17 +56,16 @@ def _scored(store: Store, record: Record, teacher: Callable[[str], Predictions])
     kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
     metrics = {**score(predictions, teacher(name) if name else None), **kept}
-    return record.model_copy(update={
-        "metrics": metrics, "vectors": {**record.vectors, **vectors(predictions)}, "groups": group_names(predictions)})
+    return msgspec.structs.replace(record, metrics=metrics, vectors={**record.vectors, **vectors(predictions)},
+                                   groups=group_names(predictions))
 
 
-def _teachers(store: Store) -> Callable[[str], Predictions]:
-    """Reads a teacher's predictions, from the folder or from the cache; most runs of a folder share one."""
-    cached = Store(folders.teachers_folder(folders.cache_folder()))
+def _teachers(store: Store, cached: Store) -> Callable[[str], Predictions]:
+    """A function that reads a teacher's predictions, from the folder or from the cache; most runs share a teacher."""
 
     @lru_cache(maxsize=2)
     def read(name: str) -> Predictions:
-        here = store.predictions_path(name).exists()
-        return (store if here or not cached.predictions_path(name).exists() else cached).read_predictions(name)
+        here = store.files.predictions(name).exists()
+        return (store if here or not cached.files.predictions(name).exists() else cached).read_predictions(name)
 
     return read

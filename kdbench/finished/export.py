@@ -109,7 +109,7 @@ def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> Exported:
 def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, folder: Path,
              logits: np.ndarray) -> Exported:
     config = timm_config(record, dataset, network.model.pretrained_cfg)
-    shutil.copyfile(store.student_path(record.run_id), folder / "model.safetensors")
+    shutil.copyfile(store.files.student(record.run_id), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     assert file_sha256(folder / "model.safetensors") == record.weights_sha256
     try:

@@ -7,31 +7,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from kdbench import folders
 from kdbench.data.base import Dataset
 from kdbench.data.load import load_dataset
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError
+from kdbench.folders import CacheFolder
 from kdbench.networks import Network, build, freeze, saved_part
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.spec import tutor
 from kdbench.train.trainer import prepare
 
 
-def dataset_of(record: Record, cache: Path, device: torch.device) -> Dataset:
+def dataset_of(record: Record, cache: CacheFolder, device: torch.device) -> Dataset:
     """The images that the run saw. UserError if they cannot be had, or are not the same any more."""
-    dataset = load_dataset(record.spec.dataset, record.spec.recipe, folders.data_folder(cache), device)
+    dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, device)
     if record.dataset_digest not in (None, dataset.digest):
         raise UserError(f"run {record.run_id}: dataset {record.spec.dataset} is not what it was when the run was made: "
                         f"SHA-256 {dataset.digest[:16]}, recorded {str(record.dataset_digest)[:16]}")
     return dataset
 
 
-def weights_store(record: Record, store: Store, cache: Path) -> Store:
+def weights_store(record: Record, store: Store, cache: CacheFolder) -> Store:
     """Where the network of a run lies whose record is in `store`: a teacher's stays in the cache."""
-    return Store(folders.teachers_folder(cache)) if record.role == "teacher" else store
+    return Store(cache.teachers) if record.role == "teacher" else store
 
 
 def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> nn.Module:
@@ -41,7 +42,7 @@ def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> 
     deployed network keeps of it, such as SimKD's classifier, is among the saved ones. UserError if there are none, or
     they are not the recorded ones, or do not fit.
     """
-    spec, path = record.spec, store.student_path(record.run_id)
+    spec, path = record.spec, store.files.student(record.run_id)
     _check(record, path)
     device = dataset.train.labels.device
     with torch.random.fork_rng(devices=[]):
@@ -66,12 +67,12 @@ def _check(record: Record, path: Path) -> None:
 
 
 def _tutor(record: Record, info: MethodInfo, dataset: Dataset) -> Network | None:
-    """A network with the shapes of the one that the method learned from."""
+    """An untrained network with the architecture of the one that the method learned from; None if it learned from
+    none."""
     spec = record.spec
-    tutors = {"teacher": spec.teacher, "student": spec.self_teacher}
-    tutor = tutors[info.learns_from] if info.learns_from else None
-    if tutor is None:
+    source = tutor(info.learns_from, teacher=spec.teacher, self_teacher=spec.self_teacher)
+    if source is None:
         return None
-    network = build(tutor.architecture, len(dataset.classes), dataset.image_shape, spec.recipe.precision)
+    network = build(source.architecture, len(dataset.classes), dataset.image_shape, spec.recipe.precision)
     freeze(network)
     return network.to(dataset.train.labels.device)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdbench.networks import Network, saved_part, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
-from kdbench.profile.record import Comparison, Deployment, Quartiles
+from kdbench.profile.record import Deployment, Deployments, Quartiles
 
 BATCH = 64
 WARM_UP_CALLS = 3
@@ -19,7 +19,7 @@ THROUGHPUT_SECONDS = 0.5                  # so that counters of energy, which ar
 
 @torch.inference_mode()
 def compare(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int], bench: Bench,
-            repeats: int) -> Comparison:
+            repeats: int) -> Deployments:
     """What student and teacher cost in use, measured in turns on random images."""
     networks = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
     subjects = {name: _Subject(network, image_shape, bench) for name, network in networks.items()}
@@ -32,9 +32,9 @@ def compare(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[in
         subjects[name].run_batches()
     costs = {name: subject.cost() for name, subject in subjects.items()}
     if teacher is None:
-        return Comparison(student=costs["student"], teacher=None, speedup=None, energy_saving=None)
+        return Deployments(student=costs["student"], teacher=None, speedup=None, energy_saving=None)
     ours, theirs = subjects["student"], subjects["teacher"]
-    return Comparison(
+    return Deployments(
         student=costs["student"], teacher=costs["teacher"],
         speedup=Quartiles.of([float(np.median(t) / np.median(s))
                               for s, t in zip(ours.laps, theirs.laps, strict=True)]),

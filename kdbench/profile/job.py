@@ -1,16 +1,15 @@
-"""One thing to measure, on its way to a process. Free of torch."""
+"""A measurement on its way to a process, as plain data."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.environment import environment, now
 from kdbench.errors import UserError
+from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
 from kdbench.profile.energy import WATTS_PER_CORE
-from kdbench.profile.record import Profile, Subject, profile_id, read_profile, write_profile
-from kdbench.results.record import Problem, Status
+from kdbench.profile.record import Subject, profile_id
 from kdbench.spec import RunSpec
 
 
@@ -37,7 +36,7 @@ class ProfileJob:
     reference: MethodInfo  # what the method's steps are compared with
     suite: str
     out: Path
-    cache: Path
+    cache: CacheFolder
     settings: Settings
 
     @property
@@ -47,24 +46,6 @@ class ProfileJob:
     def teachers(self) -> Iterator[str]:
         """None: time does not depend on what networks have learned."""
         return iter(())
-
-    def execute(self) -> None:
-        from kdbench.profile.worker import run_profile
-
-        run_profile(self)
-
-    def result(self) -> Profile | Problem | None:
-        return read_profile(self.out, self.id)
-
-    def fail(self, status: Status, reason: str) -> Profile:
-        """Write the profile of what could not be measured."""
-        profile = Profile(
-            run_id=self.id, subject=self.subject, suite=self.suite, spec=self.spec, status=status, reason=reason,
-            seconds=0.0, method_digest=self.method.digest, environment=environment("cpu"), started=now(),
-            finished=now(),
-        )
-        write_profile(self.out, profile)
-        return profile
 
     def __str__(self) -> str:
         what = self.spec.method if self.subject == "method" else "student and teacher"

@@ -1,16 +1,15 @@
-"""What a profile says, as it is kept: FOLDER/profile/<id>.json beside the records of runs. Free of torch."""
+"""The results of measurements, as they are kept in a results folder."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import model_validator
+from msgspec import Struct
 
 from kdbench.disk import atomic_write, json_files
 from kdbench.profile.energy import Source
-from kdbench.results.record import Finite, Problem, Status, Strict, Utc, read_json
+from kdbench.results.record import Outcome, Problem, decode, read
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 
@@ -18,12 +17,12 @@ Subject = Literal["method", "pair"]
 BUSY = 1.5  # a load average from which on something else runs beside a measurement
 
 
-class Quartiles(Strict):
+class Quartiles(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The median of repeats, and the quartiles that say how far they spread."""
 
-    low: Finite
-    median: Finite
-    high: Finite
+    low: float
+    median: float
+    high: float
     count: int
 
     @classmethod
@@ -32,7 +31,7 @@ class Quartiles(Strict):
         return cls(low=low, median=median, high=high, count=len(values))
 
 
-class Training(Strict):
+class Training(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Steps of a method, in passes over the parts of a run; in each the reference takes the same steps in turns."""
 
     reference: str                      # the method that it is compared with
@@ -57,14 +56,14 @@ class Training(Strict):
         return found
 
 
-class Deployment(Strict):
+class Deployment(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A network in use."""
 
     parameters: int
     flops: int                          # for one image; a multiply-accumulate is two
     file_bytes: int
     latency_seconds: Quartiles          # of one image, over calls
-    latency_p95_seconds: Finite
+    latency_p95_seconds: float
     throughput: Quartiles               # images per second at batch 64, over repeats
     joules_per_1000_images: Quartiles | None
 
@@ -80,7 +79,7 @@ class Deployment(Strict):
         return found
 
 
-class Comparison(Strict):
+class Deployments(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Two networks in use, measured in turns."""
 
     student: Deployment
@@ -95,33 +94,20 @@ class Comparison(Strict):
         return self.student.metrics | {name: share.median for name, share in shares.items() if share is not None}
 
 
-class Profile(Strict):
-    """What came out of measuring one method in one cell, or the cell's pair: its plain student and its teacher."""
+class Profile(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What came out of measuring one method in one cell, or the cell's pair: its plain student and its teacher. The run
+    id is that of the method's run with the spec's seed; of a pair, the cell."""
 
-    schema_version: Literal[1] = 1
-    run_id: str                         # of the method's run with the spec's seed; of a pair: the cell
     subject: Subject
-    suite: str
-    spec: RunSpec
-    status: Status
-    reason: str | None = None           # why the status is not ok, in one line
-    traceback: str | None = None
-    training: Training | None = None    # of a method
-    deployment: Comparison | None = None  # of a pair; of a method only where it deploys another network
+    training: Training | None = None      # of a method
+    deployment: Deployments | None = None  # of a pair; of a method only where it deploys another network
     energy_source: Source | None = None
-    watts_per_core: Finite | None = None  # of an estimate
-    load_average: Finite | None = None  # of the machine over the last minute, when the measurement began
-    seconds: Finite                     # that the measurement took
-    method_digest: str
-    environment: dict[str, Any] = {}
-    started: Utc
-    finished: Utc
+    watts_per_core: float | None = None   # of an estimate
+    load_average: float | None = None     # of the machine over the last minute, when the measurement began
 
-    @model_validator(mode="after")
-    def _named_by_its_spec(self) -> "Profile":
+    def check(self) -> None:
         if self.run_id != profile_id(self.subject, self.spec):
             raise ValueError(f"id {self.run_id!r} is not the hash of its spec")
-        return self
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -130,25 +116,25 @@ class Profile(Strict):
 
 
 def profile_id(subject: Subject, spec: RunSpec) -> str:
+    """The id of the profile of a method's run, or of a cell's pair."""
     return spec.cell if subject == "pair" else spec.id
 
 
-def profile_path(folder: Path, name: str) -> Path:
-    return folder / "profile" / f"{name}.json"
+def write_profile(store: Store, profile: Profile) -> None:
+    """Put a profile into the folder. ValueError, and nothing written, if it could not be read back."""
+    content = profile.to_json()
+    decode(Profile, content)
+    atomic_write(store.files.profile(profile.run_id), content)
 
 
-def write_profile(folder: Path, profile: Profile) -> None:
-    atomic_write(profile_path(folder, profile.run_id), profile.to_json())
-
-
-def read_profile(folder: Path, name: str) -> Profile | Problem | None:
-    """None if there is none; a Problem if it is damaged."""
-    path = profile_path(folder, name)
-    return read_json(Profile, str(path))[0] if path.exists() else None
+def read_profile(store: Store, name: str) -> Profile | Problem | None:
+    """The profile with that id; None if there is none, a Problem if it is damaged."""
+    path = store.files.profile(name)
+    return read(Profile, str(path))[0] if path.exists() else None
 
 
 def profiles(store: Store) -> Iterator[tuple[Profile | Problem, str]]:
-    """Every profile of a folder, or the problem with it, with the SHA-256 of its file."""
-    for path in json_files(store.folder / "profile"):
-        found, content = read_json(Profile, path)
+    """Every profile of a folder, or what is wrong with it, and the SHA-256 of its file."""
+    for path in json_files(store.files.profiles):
+        found, content = read(Profile, path)
         yield found, hashlib.sha256(content).hexdigest()

@@ -1,19 +1,21 @@
-"""A session of measurements: one after the other, each in a process of its own. Free of torch."""
+"""A session of measurements: one after the other, each in a process of its own."""
 
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kdbench.execution.pool import LocalPool
+from kdbench.folders import CacheFolder
 from kdbench.profile.job import ProfileJob, Settings
-from kdbench.profile.record import BUSY, Profile
+from kdbench.profile.record import BUSY, Profile, read_profile, write_profile
+from kdbench.results.record import Problem, Status
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan
 
 Say = Callable[[str], None]
 
 
-def profile_jobs(plan: Plan, out: Path, cache: Path, settings: Settings) -> list[ProfileJob]:
+def profile_jobs(plan: Plan, out: Path, cache: CacheFolder, settings: Settings) -> list[ProfileJob]:
     """What a plan of one seed gives to measure: cell by cell the pair, then its methods."""
     cells: dict[str, list[ProfileJob]] = {}
     for spec in plan.students:
@@ -22,20 +24,34 @@ def profile_jobs(plan: Plan, out: Path, cache: Path, settings: Settings) -> list
     return [job for jobs in cells.values() for job in jobs]
 
 
-def measure(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: LocalPool, say: Say) -> list[Profile]:
+class Measuring:
+    """The work of measuring, whose results are profiles."""
+
+    function = "kdbench.profile.worker:run_profile"
+
+    def result(self, job: ProfileJob) -> Profile | Problem | None:
+        return read_profile(Store(job.out), job.id)
+
+    def fail(self, job: ProfileJob, status: Status, reason: str) -> Profile:
+        profile = Profile.of(job, status, reason, subject=job.subject)
+        write_profile(Store(job.out), profile)
+        return profile
+
+
+def run_profiles(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: LocalPool, say: Say) -> list[Profile]:
     """Measure; what `reasons` names by id is noted as inapplicable instead. UserError if the folder is in use."""
     assert pool.workers == 1, "what runs beside a measurement disturbs it"
     if not jobs:
         return []
-    profiles = []
+    profiles, work = [], Measuring()
     with Store(jobs[0].out).lock():
         if (load := os.getloadavg()[0]) > BUSY:
             say(f"note: the load average is {load:.1f}: times are noisy while something else runs")
         for job in (job for job in jobs if job.id in reasons):
-            profiles.append(job.fail("inapplicable", reasons[job.id]))
+            profiles.append(work.fail(job, "inapplicable", reasons[job.id]))
             say(f"n/a  {job}: {reasons[job.id]}")
         jobs = [job for job in jobs if job.id not in reasons]
-        for number, (job, profile) in enumerate(pool.run(jobs, lambda running, waiting: None), start=1):
+        for number, (job, profile) in enumerate(pool.run(jobs, work, lambda running, waiting: None), start=1):
             say(f"[{number}/{len(jobs)}] {_line(job, profile)}")
             profiles.append(profile)
     return profiles

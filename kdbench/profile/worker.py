@@ -17,11 +17,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kdbench import folders
 from kdbench.data.base import Dataset
 from kdbench.data.load import load_dataset
 from kdbench.data.stream import BatchStream
-from kdbench.environment import environment, now
+from kdbench.environment import now
 from kdbench.networks import Network, build, freeze
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
@@ -30,9 +29,9 @@ from kdbench.profile.energy import CpuTime, find_meter
 from kdbench.profile.in_use import compare, count_parameters
 from kdbench.profile.job import ProfileJob
 from kdbench.profile.record import Profile, Quartiles, Training, write_profile
-from kdbench.results.record import Status
+from kdbench.results.store import Store
 from kdbench.seeds import derive
-from kdbench.spec import Architecture
+from kdbench.spec import Architecture, tutor
 from kdbench.train.process import crash_reason, make_deterministic, peak_memory
 from kdbench.train.trainer import Trainer, prepare
 
@@ -44,20 +43,15 @@ STATISTICS_BATCHES = 5
 
 def run_profile(job: ProfileJob) -> Profile:
     """Measure and write the profile; a failure is a profile too."""
-    started, begin, load = now(), time.perf_counter(), os.getloadavg()[0]
-    found: dict[str, Any] = {}
-    status: Status = "ok"
-    reason = trace = None
+    begin = time.perf_counter()
+    own: dict[str, Any] = {"subject": job.subject, "load_average": os.getloadavg()[0], "started": now()}
     try:
-        found = _measure(job)
+        measured = _measure(job)
+        profile = Profile.of(job, "ok", **own, **measured, seconds=time.perf_counter() - begin)
     except Exception as error:
-        status, reason, trace = "crashed", crash_reason(error), traceback.format_exc()
-    profile = Profile(
-        run_id=job.id, subject=job.subject, suite=job.suite, spec=job.spec, status=status, reason=reason,
-        traceback=trace, load_average=load, seconds=time.perf_counter() - begin, method_digest=job.method.digest,
-        environment=environment(job.spec.device), started=started, finished=now(), **found,
-    )
-    write_profile(job.out, profile)
+        profile = Profile.of(job, "crashed", crash_reason(error), **own, traceback=traceback.format_exc(),
+                             seconds=time.perf_counter() - begin)
+    write_profile(Store(job.out), profile)
     return profile
 
 
@@ -66,7 +60,7 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
     bench = Bench(find_meter(spec.device, job.settings.watts_per_core), synchronise=_synchroniser(device))
-    dataset = load_dataset(spec.dataset, spec.recipe, folders.data_folder(job.cache), device)
+    dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device)
     networks = Networks(job, dataset, device)
     found: dict[str, Any] = {}
     if job.subject == "pair":
@@ -100,10 +94,11 @@ class Networks:
         return freeze_warm(self._build(self.spec.teacher.architecture), self._stream()) if self.spec.teacher else None
 
     def tutor(self, method: MethodInfo) -> Network | None:
-        """The frozen network that the method learns from."""
-        if method.learns_from == "student":
-            return freeze_warm(self.student(), self._stream())
-        return self.teacher() if method.learns_from == "teacher" else None
+        """The frozen network that the method learns from; None if it learns from none."""
+        spec = self.spec
+        source = tutor(method.learns_from, teacher=spec.teacher and spec.teacher.architecture,
+                       self_teacher=spec.student)
+        return freeze_warm(self._build(source), self._stream()) if source else None
 
     def trainer(self, method: MethodInfo, hyperparameters: dict[str, Any], tutor: Network | None) -> Trainer:
         spec = self.spec

@@ -1,4 +1,4 @@
-"""The arrays that a run leaves for metrics, and what they must be. Free of torch."""
+"""The arrays that a run saves for metrics: names, shapes and types, checked when they are written and read."""
 
 from collections.abc import Mapping
 

@@ -1,202 +1,191 @@
-"""TODO."""
+"""What came out of runs and measurements, as it is kept: the one schema that is written, read and made tables of."""
 
-import hashlib
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from msgspec import UNSET, Meta, Raw, Struct, field
 
-from kdbench.disk import _content
-from kdbench.spec import RunSpec, identify_fields, read_field
+from kdbench.disk import read_file
+from kdbench.environment import environment, now
+from kdbench.plugins.source import MethodInfo
+from kdbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
-
-
 Role = Literal["student", "teacher"]
+Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
+Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
 
-Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable"]
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
-
-
-class Kept(Protocol):
-    """What a file holds that is named by an id."""
+class Task(Protocol):
+    """A run or a measurement on its way to a process, as far as its outcome tells of it."""
 
     @property
-    def run_id(self) -> str: ...
-
-    @classmethod
-    def model_validate_json(cls, json_data: bytes) -> Self: ...
-
-
-Model = TypeVar("Model", bound=Kept)
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def to_json(self) -> bytes:
-        """One line per field: readable, and small in a diff."""
-        lines = (f'"{name}": {self._field(name)}' for name in type(self).model_fields)
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
-
-    def _field(self, name: str) -> str:
-        return self.model_dump_json(include={name})[len(name) + 4:-1]
+    def id(self) -> str: ...
+    @property
+    def spec(self) -> RunSpec: ...
+    @property
+    def method(self) -> MethodInfo: ...
+    @property
+    def suite(self) -> str: ...
 
 
-class Planned(Strict):
-    """A run that somebody asked for."""
+class Entry(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The content of a JSON file that is named by the id of a run."""
 
     suite: str
-    role: Role
     spec: RunSpec
+
+    @property
+    def run_id(self) -> str:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """ValueError if fields contradict each other."""
+
+    def to_json(self) -> bytes:
+        """The file's content, one line per field: readable, and small in a diff."""
+        lines = (f'"{name}": {msgspec.json.encode(getattr(self, name), enc_hook=_encode_spec).decode()}'
+                 for name in self.__struct_fields__)
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+class Planned(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A run that somebody asked for."""
+
+    role: Role
 
     @property
     def run_id(self) -> str:
         return self.spec.id
 
 
-class Record(Strict):
-    """What came out of one run. A metric or curve that is absent was not computed; none is ever NaN."""
+class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What a run and a measurement both say of themselves."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str
-    role: Role
-    suite: str
-    spec: RunSpec
     status: Status
-    reason: str | None = None           # why the status is not ok, in one line
-    traceback: str | None = None
-    notes: list[str] = []               # what the user should know of how it went, such as a damaged checkpoint
-    metrics: dict[str, Finite] = {}
-    curves: dict[str, list[Finite]] = {}  # one value per epoch: loss terms by name, validation_accuracy, lr
-    vectors: dict[str, list[Finite | None]] = {}  # of the test predictions: accuracy per class, reliability bins
-    groups: dict[str, list[str]] = {}   # by attribute: whose accuracies its vector holds
-    seconds: Finite                     # of training
-    peak_memory_bytes: int | None = None
-    weights_sha256: str | None = None
-    predictions_sha256: str | None = None
-    family: str | None = None           # of the method, which the reader may not have installed
-    method_digest: str                  # of the method's source
-    dataset_digest: str | None = None
-    environment: dict[str, Any] = {}    # versions, hardware, threads, git commit
+    reason: str | None = None           # one line that says why the status is not "ok"
+    traceback: str | None = None        # of the exception that ended it
+    seconds: float                      # wall time of training, or of the measurement
+    family: str | None = None           # of the method, which a reader may not have installed
+    method_digest: str                  # SHA-256 of the method's source file
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, threads, git commit
     started: Utc
     finished: Utc
 
-    @model_validator(mode="after")
-    def _named_by_its_spec(self) -> "Record":
+    @classmethod
+    def of(cls, task: Task, status: Status, reason: str | None = None, **measured: Any) -> Self:
+        """The outcome of a task; `measured` are further fields, and may replace the ones that are filled in here."""
+        return cls(**{
+            "run_id": task.id, "suite": task.suite, "spec": task.spec, "status": status, "reason": reason,
+            "seconds": 0.0, "family": task.method.family, "method_digest": task.method.digest,
+            "environment": environment(task.spec.device), "started": now(), "finished": now(), **measured,
+        })
+
+
+class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What came out of one run. A metric that is absent was not computed; no number is ever NaN or infinite."""
+
+    role: Role
+    notes: list[str] = field(default_factory=list)  # what went otherwise than planned, such as a damaged checkpoint
+    metrics: dict[str, float] = field(default_factory=dict)  # by name in `kdbench list metrics`
+    # One value per epoch: "loss" and "loss.TERM", means over the epoch's steps; "validation_accuracy" after the epoch.
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    # Of the test predictions: accuracy by class and by group, reliability bins; of the robustness subset: accuracy by
+    # severity of each corruption, and the attack's radius. None where there are no images.
+    vectors: dict[str, list[float | None]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)  # by attribute: the names of the groups in its vector
+    peak_memory_bytes: int | None = None
+    weights_sha256: str | None = None
+    predictions_sha256: str | None = None
+    dataset_digest: str | None = None   # SHA-256 of the labels and pixels (or files) that the run saw
+
+    def check(self) -> None:
         if self.run_id != self.spec.id:
             raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {self.spec.id!r}")
-        return self
+
+    def without_details(self) -> "Record":
+        """The record as tables need it: a fifth of the memory."""
+        return msgspec.structs.replace(self, curves={}, vectors={}, groups={}, environment={}, notes=[], traceback=None)
 
 
-_SPEC_FIELDS = RunSpec.model_fields.keys()  # looked up once, as pydantic takes longer than the comparison
+SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 
-class Summary(msgspec.Struct, kw_only=True):
-    """The part of a record that tables are made of. Read ten times as fast: its spec's fields are looked up by their
-    text, its curves stay unread."""
-
-    schema_version: Literal[1]
-    run_id: str
-    role: Role
-    suite: str
-    written: dict[str, msgspec.Raw] = msgspec.field(name="spec")
-    status: Status
-    reason: str | None = None
-    metrics: dict[str, float]
-    seconds: float
-    peak_memory_bytes: int | None = None
-    predictions_sha256: str | None = None
-    family: str | None = None
-    method_digest: str
-
-    spec: dict[str, Any] = msgspec.field(name="", default_factory=dict)  # as it is written
-    self_teacher: str = ""  # of the spec, as canonical JSON
-    cell: str = ""          # of the spec
-    file_sha256: str = ""   # of the record's file
-
-    def __post_init__(self) -> None:
-        """ValueError if the run id is not the hash of the spec."""
-        if self.written.keys() != _SPEC_FIELDS:
-            raise ValueError("its spec has not the fields that this kdbench knows")
-        try:
-            fields = {name: read_field(name, bytes(text)) for name, text in self.written.items()}
-            run_id, self.cell = identify_fields(fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError("its spec is malformed") from error
-        if self.run_id != run_id:
-            raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {run_id!r}")
-        self.self_teacher = fields["self_teacher"].canonical
-        self.written, self.spec = {}, {name: field.value for name, field in fields.items()}
-
-
-_SUMMARIES = msgspec.json.Decoder(Summary)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that could not be used, and why."""
+class Problem(Struct, frozen=True):
+    """A file that cannot be used, and why."""
 
     path: Path
     reason: str
 
 
-def _run_id(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".json")
-
-
-def _read(model: type[Model], path: str) -> Model | Problem:
-    return read_json(model, path)[0]
-
-
-def _summary(path: str) -> Summary | Problem:
+def decode(kind: type[SomeEntry], content: bytes) -> SomeEntry:
+    """The entry that a file's content says. ValueError, in one line, if it is damaged, contradictory or of another
+    schema."""
     try:
-        content = _content(path)
-        found = _SUMMARIES.decode(content)
-        if found.run_id == _run_id(path):
-            found.file_sha256 = hashlib.sha256(content).hexdigest()
-            return found
-        why = "the file is named otherwise than its run id"
-    except (OSError, msgspec.MsgspecError) as error:
-        why = _one_line(error)
-    full = _read(Record, path)  # slower, but it tells exactly what is wrong
-    return full if isinstance(full, Problem) else Problem(Path(path), why)
+        written = _decoder(kind).decode(content)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(_reason(error, content)) from error
+    spec = RunSpec.from_json({name: bytes(text) for name, text in written.spec.items()})
+    entry = kind(**{**msgspec.structs.asdict(written), "spec": spec})
+    entry.check()
+    return entry
 
 
-def read_json(model: type[Model], path: str) -> tuple[Model | Problem, bytes]:
-    """What a file says, and its bytes."""
+def read(kind: type[SomeEntry], path: str) -> tuple[SomeEntry | Problem, bytes]:
+    """The entry in a file, or what is wrong with it; and the file's content."""
     try:
-        content = _content(path)
+        content = read_file(path)
     except OSError as error:
         return Problem(Path(path), f"cannot be read: {error.strerror}"), b""
     try:
-        found = model.model_validate_json(content)
-    except ValidationError as error:
-        return Problem(Path(path), _reason(error)), content
-    if found.run_id != _run_id(path):
-        return Problem(Path(path), f"the file is named otherwise than its run id, {found.run_id}"), content
-    return found, content
+        entry = decode(kind, content)
+    except ValueError as error:
+        return Problem(Path(path), str(error)), content
+    if entry.run_id != id_of(path):
+        return Problem(Path(path), f"the file is named otherwise than its run id, {entry.run_id}"), content
+    return entry, content
 
 
-def _reason(error: ValidationError) -> str:
-    """The first complaint of a validation, but above all another schema version, which explains all the others."""
-    complaints = error.errors(include_url=False)
-    first = next((c for c in complaints if c["loc"] == ("schema_version",)), complaints[0])
-    where = ".".join(map(str, first["loc"]))
-    if first["type"] == "json_invalid":
-        return f"truncated or not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
-    if where == "schema_version":
-        return f"schema version {first['input']!r}, this kdbench reads {SCHEMA_VERSION}"
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+def id_of(path: str) -> str:
+    """The run id that a JSON file is named by."""
+    return path.rpartition("/")[2].removesuffix(".json")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+@cache
+def _decoder(kind: type[Entry]) -> msgspec.json.Decoder[Any]:
+    """Reads a kind of entry, but leaves each field of its spec as the text that `RunSpec.from_json` takes."""
+    fields: list[Any] = []
+    for one in msgspec.structs.fields(kind):
+        written = dict[str, Raw] if one.type is RunSpec else one.type
+        default = field(default=one.default) if one.default is not msgspec.NODEFAULT else \
+            field(default_factory=one.default_factory) if one.default_factory is not msgspec.NODEFAULT else UNSET
+        fields.append((one.name, written) if default is UNSET else (one.name, written, default))
+    return msgspec.json.Decoder(msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True))
+
+
+def _encode_spec(value: Any) -> Any:
+    if isinstance(value, RunSpec):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is no part of a record")
+
+
+class _Version(Struct):
+    schema_version: Any = SCHEMA_VERSION
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    """Why a file's content is no entry; another schema version, which explains everything else, before all."""
+    if not isinstance(error, msgspec.ValidationError):
+        return f"truncated or not JSON: {' '.join(str(error).split())}"
+    with suppress(msgspec.MsgspecError, RecursionError):
+        version = msgspec.json.decode(content, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            return f"schema version {version!r}, this kdbench reads {SCHEMA_VERSION}"
+    message, _, place = str(error).partition(" - at `$")
+    place = place.strip(".`")
+    return f"{place}: {message}" if place else message

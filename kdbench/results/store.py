@@ -1,13 +1,4 @@
-"""What runs leave on disk: records, plans, predictions and students of one suite, in one folder.
-
-    FOLDER/records/<run id>.json            what came out of a run, failed ones included
-    FOLDER/plan/<run id>.json               what was asked for, so that a missing run can be told from one never wanted
-    FOLDER/predictions/<run id>.npz         logits and labels of the validation and test splits, and what metrics need
-                                            besides: training images per class, groups of the test images
-    FOLDER/students/<run id>.safetensors    the trained network
-
-A file appears under its name only when it is complete and on disk; a damaged one is reported, never raised over.
-"""
+"""A results folder: its records, plans and predictions, read and written."""
 
 import difflib
 import fcntl
@@ -17,73 +8,55 @@ import os
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kdbench.disk import TEMPORARY, _sync_folder, atomic_write, json_files
+from kdbench.disk import TEMPORARY, atomic_write, json_files
 from kdbench.errors import UserError
+from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions
-from kdbench.results.record import Planned, Problem, Record, Summary, _one_line, _read, _run_id, _summary
-
-
-@dataclass(frozen=True)
-class Contents:
-    records: list[Record]
-    problems: list[Problem]
+from kdbench.results.record import Entry, Planned, Problem, Record, decode, id_of, read
 
 
 class Store:
-    """The folder of one suite's results. Making one touches nothing; `lock` is what creates the folder."""
+    """One results folder. Making a store touches nothing; `lock` is what creates the folder."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-
-    def record_path(self, run_id: str) -> Path:
-        return self.folder / "records" / f"{run_id}.json"
-
-    def plan_path(self, run_id: str) -> Path:
-        return self.folder / "plan" / f"{run_id}.json"
-
-    def predictions_path(self, run_id: str) -> Path:
-        return self.folder / "predictions" / f"{run_id}.npz"
-
-    def student_path(self, run_id: str) -> Path:
-        return self.folder / "students" / f"{run_id}.safetensors"
+        self.files = ResultsFolder(self.folder)
 
     def no_records(self) -> UserError:
-        return UserError(f"{self.folder}: no records here (expected {self.record_path('RUN_ID')})")
+        """The error for a folder that holds no results."""
+        return UserError(f"{self.folder}: no records here (expected {self.files.record('RUN_ID')})")
 
     # Records.
 
     def scan(self) -> Iterator[Record | Problem]:
-        """Every record or problem in the order of file names, one at a time: 100,000 of them need no memory."""
-        for path in json_files(self.folder / "records"):
-            yield _read(Record, path)
+        """Every record, or what is wrong with it, in the order of file names, one at a time."""
+        for path in json_files(self.files.records):
+            yield read(Record, path)[0]
 
-    def summaries(self) -> Iterator[Summary | Problem]:
-        """`scan` for those who make tables."""
-        for path in json_files(self.folder / "records"):
-            yield _summary(path)
+    def scan_with_hashes(self) -> Iterator[tuple[Record | Problem, str]]:
+        """Every record as tables need it, or what is wrong with it, and the SHA-256 of its file."""
+        for path in json_files(self.files.records):
+            found, content = read(Record, path)
+            yield (found.without_details() if isinstance(found, Record) else found,
+                   hashlib.sha256(content).hexdigest())
 
-    def read(self) -> Contents:
-        contents = Contents([], [])
-        for found in self.scan():
-            if isinstance(found, Record):
-                contents.records.append(found)
-            else:
-                contents.problems.append(found)
-        return contents
+    def read(self) -> tuple[list[Record], list[Problem]]:
+        """All records, and what is wrong with the files that are none."""
+        found = list(self.scan())
+        return [f for f in found if isinstance(f, Record)], [f for f in found if isinstance(f, Problem)]
 
     def get(self, run_id: str) -> Record | Problem | None:
         """The record of a run; None if there is none; a Problem if it is damaged."""
-        path = self.record_path(run_id)
-        return _read(Record, str(path)) if path.exists() else None
+        path = self.files.record(run_id)
+        return read(Record, str(path))[0] if path.exists() else None
 
     def find(self, name: str) -> Record:
         """The record of a run, by the beginning of its id. UserError if there is none, several, or a damaged one."""
-        runs = [_run_id(path) for path in json_files(self.folder / "records")]
+        runs = [id_of(path) for path in json_files(self.files.records)]
         if not runs:
             raise self.no_records()
         matching = [run for run in runs if run.startswith(name)]
@@ -95,34 +68,25 @@ class Store:
             raise UserError(f"{self.folder}: no single run {name!r} among {len(runs)}: {hint}")
         found = self.get(matching[0])
         if not isinstance(found, Record):
-            raise UserError(f"{self.record_path(matching[0])}: {found.reason if found else 'gone'}")
+            raise UserError(f"{self.files.record(matching[0])}: {found.reason if found else 'gone'}")
         return found
 
     def write(self, record: Record) -> None:
-        atomic_write(self.record_path(record.run_id), record.to_json())
-
-    def set_aside(self, path: Path) -> Path:
-        """Rename a damaged file so that its work can be redone; the new path."""
-        number = 1
-        while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-            number += 1
-        path.rename(aside)
-        _sync_folder(path.parent)
-        return aside
+        """Put a record into the folder. ValueError, and nothing written, if it could not be read back."""
+        self._write(self.files.record(record.run_id), record)
 
     # The plan.
 
     def plan(self, runs: Iterable[Planned]) -> None:
         """Note what is wanted. Earlier plans of the folder stay: its table is of all that was ever asked for."""
         for planned in runs:
-            path = self.plan_path(planned.spec.id)
-            if isinstance(_read(Planned, str(path)), Problem):
-                atomic_write(path, planned.model_dump_json(indent=1).encode() + b"\n")
+            path = self.files.plan(planned.run_id)
+            if isinstance(read(Planned, str(path))[0], Problem):
+                self._write(path, planned)
 
     def planned(self, but: Collection[str] = ()) -> tuple[list[Planned], list[Problem]]:
         """The planned runs whose ids are not among `but`, and the plan's damaged files."""
-        found = [_read(Planned, path) for path in json_files(self.folder / "plan")
-                 if _run_id(path) not in but]
+        found = [read(Planned, path)[0] for path in json_files(self.files.plans) if id_of(path) not in but]
         return [f for f in found if isinstance(f, Planned)], [f for f in found if isinstance(f, Problem)]
 
     # Predictions.
@@ -135,12 +99,12 @@ class Store:
             for name in checked:  # a fixed order and ZipInfo's fixed date: no clock in the bytes
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, checked[name], version=(1, 0), allow_pickle=False)
-        atomic_write(self.predictions_path(run_id), buffer.getvalue())
+        atomic_write(self.files.predictions(run_id), buffer.getvalue())
         return hashlib.sha256(buffer.getvalue()).hexdigest()
 
     def read_predictions(self, run_id: str, sha256: str | None = None) -> Predictions:
-        """The saved arrays of a run; UserError if they are missing, damaged, or not the ones with that SHA-256."""
-        path = self.predictions_path(run_id)
+        """The saved arrays of a run. UserError if they are missing, damaged, or not the ones with that SHA-256."""
+        path = self.files.predictions(run_id)
         try:
             content = path.read_bytes()
             if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
@@ -150,16 +114,17 @@ class Store:
         except FileNotFoundError as error:
             raise UserError(f"{path}: no saved predictions of run {run_id}") from error
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: the saved predictions are damaged: {_one_line(error)}") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{path}: the saved predictions are damaged: {reason}") from error
 
     # One writer at a time.
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one `kdbench run`; UserError if another one does, or if it is not writable."""
+        """Hold the folder for one command that writes. UserError if another one does, or if it is not writable."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".lock").open("a+")
+            file = self.files.lock.open("a+")
         except OSError as error:
             raise UserError(f"{self.folder}: the output folder is not writable: {error.strerror}") from error
         with file:
@@ -179,3 +144,8 @@ class Store:
         """Remove what killed processes left half written."""
         for path in self.folder.glob(f"*/.*{TEMPORARY}"):
             path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, entry: Entry) -> None:
+        content = entry.to_json()
+        decode(type(entry), content)  # the reader is the check of what is written
+        atomic_write(path, content)

@@ -1,6 +1,5 @@
 """TODO."""
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ class Selection:
     pairs: Sequence[str] | None = None
     datasets: Sequence[str] | None = None
     seeds: int | Sequence[int] | None = None
-    settings: Sequence[str] = ()  # "kd.temperature=8", "recipe.epochs=3"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # {"kd.temperature": 8, "recipe.epochs": 3}
     device: Literal["cpu", "cuda"] = "cpu"
 
 
@@ -44,7 +43,7 @@ class Plan:
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
-    settings, recipe_settings = _parse_settings(selection.settings, registry)
+    settings, recipe_settings = _split_settings(selection.settings, registry)
     recipe = _validate(Recipe, {**content.recipe.model_dump(), **recipe_settings}, f"{suite.source}: recipe")
     teacher_recipe = _validate(
         Recipe, {**recipe.model_dump(), **content.teacher_recipe}, f"{suite.source}: teacher_recipe"
@@ -110,18 +109,16 @@ def _choose_methods(content: SuiteFile, registry: Registry, selection: Selection
     return {name: chosen[name] for name in registry if name in chosen}
 
 
-def _parse_settings(settings: Iterable[str], registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def _split_settings(settings: Mapping[str, Any],
+                    registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Settings as hyperparameters by method, and as fields of the recipe. UserError for a hyperparameter that does not
+    exist or may not have the value."""
     by_method: dict[str, dict[str, Any]] = {}
     recipe: dict[str, Any] = {}
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        owner, dot, name = path.strip().partition(".")
-        if not (equals and dot and name):
-            raise UserError(f"--set {setting}: expected METHOD.HYPERPARAMETER=VALUE or recipe.NAME=VALUE")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()  # a bare word is a string
+    for path, value in settings.items():
+        owner, dot, name = path.partition(".")
+        if not dot:
+            raise UserError(f"setting {path!r}: expected 'METHOD.HYPERPARAMETER' or 'recipe.NAME'")
         if owner == "recipe":
             recipe[name] = value
         else:

@@ -1,12 +1,13 @@
-"""The last epoch of an unfinished run, as one file that is either whole or known to be damaged."""
+"""The state of an unfinished run after its last epoch, as one file that is either whole or known to be damaged."""
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from kdbench.disk import atomic_write
 
 DIGEST = 32  # bytes of SHA-256 before the payload
 
@@ -16,13 +17,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(hashlib.sha256(payload).digest() + payload)
-    temporary.replace(path)  # not synced: after a power cut the digest tells, and an epoch is repeated
+    # Not synced: after a power cut the digest tells, and an epoch is repeated.
+    atomic_write(path, [hashlib.sha256(payload).digest(), payload], sync=False)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The state saved at `path`, None if there is none. ValueError if the file is damaged."""
+    """The state saved at `path`; None if there is none. ValueError if the file is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The process of one run: its numerics, its place among other processes, its memory, and why it crashed."""
 
 import json
 import os
@@ -6,17 +6,17 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
-from pathlib import Path
 
 import torch
 
+from kdbench.disk import atomic_write
 from kdbench.errors import UserError
+from kdbench.folders import RunFolder
 from kdbench.train.trainer import Trainer
 
-# The process.
 
 def make_deterministic(device: torch.device) -> None:
-    """One thread on a CPU; on a GPU deterministic kernels, and a warning for each operation that has none."""
+    """Use one thread on a CPU; on a GPU deterministic kernels, and warn of each operation that has none."""
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -27,24 +27,22 @@ def make_deterministic(device: torch.device) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: RunFolder) -> Iterator[None]:
     """Wait until no other process works on the same run: two suites may need one teacher."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with folder.lock.open("w") as file:
         flock(file, LOCK_EX)
         yield
 
 
-def _report(folder: Path, trainer: Trainer, accuracy: float, seconds: float) -> None:
+def report_progress(folder: RunFolder, trainer: Trainer, accuracy: float, seconds: float) -> None:
     """Tell the parent how far the run is, by a file: a queue's lock could die with a killed worker."""
     progress = {"epoch": trainer.epoch, "epochs": trainer.recipe.epochs, "accuracy": accuracy, "seconds": seconds}
-    temporary = folder / "progress.json.tmp"
-    temporary.write_text(json.dumps(progress))
-    temporary.replace(folder / "progress.json")
+    atomic_write(folder.progress, json.dumps(progress).encode(), sync=False)
 
 
 def crash_reason(error: Exception) -> str:
-    """In one line."""
+    """The exception in one line, as a record's reason."""
     if isinstance(error, UserError):
         return f"crashed: {error}"
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
@@ -53,7 +51,7 @@ def crash_reason(error: Exception) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most that this process held at a time, in bytes: allocated on a GPU, else resident."""
+    """The most bytes that this process held at a time: allocated on a GPU, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""A trained network's logits on the validation and test splits."""
+"""A network's logits on the validation and test splits."""
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from kdbench.results.predictions import Predictions
 from kdbench.spec import Recipe
 from kdbench.train.trainer import DivergedError
 
+BATCH = 250                 # images in a forward pass
 VALIDATE_EACH_EPOCH = 1000  # validation images scored after each epoch; all of them after the last
 
 
-# Scoring.
-
-def _predictions(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
+def predictions_of(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
+    """The arrays that a run saves for metrics. DivergedError if logits are not finite."""
     arrays: Predictions = {}
     for name, split in (("validation", dataset.validation), ("test", dataset.test)):
         logits = predict(network, split, normalise, recipe.image_size)
@@ -25,12 +25,10 @@ def _predictions(network: nn.Module, dataset: Dataset, normalise: Normalise, rec
     return arrays | known_of_images(dataset)
 
 
-def _accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:
+def first_accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:
+    """Accuracy on the split's first images, for the curve of a run."""
     logits = predict(network, split, normalise, recipe.image_size, limit=VALIDATE_EACH_EPOCH)
     return float((logits.argmax(1) == split.labels[:len(logits)].cpu().numpy()).mean())
-
-
-PREDICT_BATCH = 250
 
 
 @torch.no_grad()
@@ -42,7 +40,7 @@ def predict(network: nn.Module, split: Split, normalise: Normalise, image_size: 
     size = len(split) if limit is None else min(limit, len(split))
     logits = [
         network(normalise(center_crop(images, image_size))).logits
-        for images in in_order(split.images, size, PREDICT_BATCH)
+        for images in in_order(split.images, size, BATCH)
     ]
     network.train(was_training)
     return torch.cat(logits).float().cpu().numpy()

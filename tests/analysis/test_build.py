@@ -183,8 +183,8 @@ def test_a_method_that_cannot_train_the_pair_is_not_applicable_rather_than_faile
 def test_damaged_and_foreign_files_are_named_and_not_used(folder):
     store, lost = Store(folder), spec("ce", 2)
     later = json.loads(record(spec("kd", 7), .99).to_json()) | {"schema_version": 2}
-    atomic_write(store.record_path(spec("kd", 7).id), json.dumps(later).encode())
-    store.record_path(lost.id).write_bytes(b'{"schema_version": 1,')
+    atomic_write(store.files.record(spec("kd", 7).id), json.dumps(later).encode())
+    store.files.record(lost.id).write_bytes(b'{"schema_version": 1,')
     board = build(folder, REGISTRY)
     text = "\n".join(board.statement)
     assert f"Not used: records/{spec('kd', 7).id}.json: schema version 2, this kdbench reads 1." in text
@@ -195,7 +195,7 @@ def test_damaged_and_foreign_files_are_named_and_not_used(folder):
 
 def test_a_copy_of_a_record_under_another_name_is_told_and_counts_once(folder):
     store, run = Store(folder), spec("kd", 0)
-    store.record_path("0" * 16).write_bytes(store.record_path(run.id).read_bytes())
+    store.files.record("0" * 16).write_bytes(store.files.record(run.id).read_bytes())
     statement = build(folder, REGISTRY).statement
     assert f"Not used: records/{'0' * 16}.json: the file is named otherwise than its run id, {run.id}." in statement
     assert statement[0].startswith("9 runs of 1 suite (tiny)") and rows(folder)["kd"].seeds == (0, 1, 2)
@@ -226,7 +226,7 @@ def test_records_of_another_protocol_are_kept_apart(folder):
 
 def test_a_folder_of_damaged_records_alone_says_so_and_gives_no_table(tmp_path):
     Store(tmp_path).write(record(spec(), .5))
-    Store(tmp_path).record_path(spec().id).write_bytes(b"")
+    Store(tmp_path).files.record(spec().id).write_bytes(b"")
     board = build(tmp_path, REGISTRY)
     assert board.cells == () and any("Not used: records/" in line for line in board.statement)
     assert "Not used" in render(board, "md")
@@ -255,9 +255,9 @@ def test_the_same_records_in_any_order_give_the_same_bytes(tmp_path, monkeypatch
         random.Random(attempt).shuffle(written)
         for one in written:
             store.write(one)
-        summaries = list(store.summaries())
-        random.Random(attempt).shuffle(summaries)
-        monkeypatch.setattr(Store, "summaries", lambda self, found=summaries: iter(found))
+        found = list(store.scan_with_hashes())
+        random.Random(attempt).shuffle(found)
+        monkeypatch.setattr(Store, "scan_with_hashes", lambda self, found=found: iter(found))
         texts.add(tuple(render(build(store.folder, REGISTRY), kind) for kind in ("md", "csv", "json")))
         monkeypatch.undo()
     assert len(texts) == 1
@@ -306,7 +306,7 @@ def test_every_format_carries_a_hash_that_changes_with_what_it_was_made_from(fol
     hashes.add(build(folder, REGISTRY).hash)
     Store(folder).plan([planned(spec("at", 3))])
     hashes.add(build(folder, REGISTRY).hash)
-    Store(folder).record_path("0" * 16).write_bytes(b"{")
+    Store(folder).files.record("0" * 16).write_bytes(b"{")
     hashes.add(build(folder, REGISTRY).hash)
     assert len(hashes) == 4
 

@@ -92,7 +92,7 @@ def test_the_architectures_count_and_not_the_pair_s_label(tmp_path):
 
 
 def test_other_hyperparameters_have_no_published_figure(tmp_path):
-    specs = [*runs(["ce"]), *runs(["kd"], settings=["kd.temperature=8"])]
+    specs = [*runs(["ce"]), *runs(["kd"], settings={"kd.temperature": 8})]
     rows = {row["method"]: row for row in json.loads(render(board(tmp_path, specs), "json"))["rows"]}
     assert rows["ce"]["reported_test_accuracy"] == pytest.approx(.6906)
     assert rows["kd"]["reported_test_accuracy"] is None

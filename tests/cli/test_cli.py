@@ -139,12 +139,12 @@ def test_what_only_tells_imports_no_torch(arguments, tmp_path):
 def test_profile_prints_the_costs_and_ends_with_1_if_something_failed(kdbench, tmp_path, monkeypatch, status, expected):
     asked = []
 
-    def measure(jobs, reasons, pool, say):
+    def run_profiles(jobs, reasons, pool, say):
         asked.extend(jobs)
         good = profile(training=training(.0123, 1.0, .1))
         return [good, profile(run=spec("kd"), status=status, reason="so it is", training=training(.02, 2.0, .2))]
 
-    monkeypatch.setattr("kdbench.profile.session.measure", measure)
+    monkeypatch.setattr("kdbench.profile.session.run_profiles", run_profiles)
     code, out, _ = kdbench("profile", "smoke", "--methods", "kd", "--steps", "7", "--repeats", "3", "--watts", "4.5",
                            "--out", "here")
     assert code == expected

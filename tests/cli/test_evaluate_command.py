@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def test_evaluate_rewrites_the_metrics_once(kdbench, folder):
     assert kdbench("evaluate", folder) == (0, "1 records changed, 0 as they were\n", "")
-    assert Store(folder).read().records[0].metrics["test_accuracy"] == 1
+    assert next(Store(folder).scan()).metrics["test_accuracy"] == 1
     assert kdbench("evaluate", folder) == (0, "0 records changed, 1 as they were\n", "")
 
 

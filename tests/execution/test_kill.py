@@ -23,7 +23,7 @@ def start(out, cache):
 
 
 def hashes(out):
-    return {r.run_id: r.weights_sha256 for r in Store(out).read().records}
+    return {r.run_id: r.weights_sha256 for r in Store(out).read()[0]}
 
 
 def workers(parent):
@@ -49,7 +49,7 @@ class Watcher(threading.Thread):
 
     def run(self):
         while not self.stop:
-            self.problems += Store(self.out).read().problems
+            self.problems += Store(self.out).read()[1]
             self.reads += 1
             time.sleep(0.01)
 

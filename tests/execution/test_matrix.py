@@ -13,21 +13,22 @@ from support.matrices import plugin, smoke
 from kdbench.execution.display import PlainDisplay
 from kdbench.execution.matrix import Matrix
 from kdbench.execution.pool import LocalPool
+from kdbench.folders import CacheFolder
 from kdbench.results.store import Store
 
 
 def run(plan, out, cache, *, workers=2, timeout=None, reasons=None, rerun_changed=False):
     said = []
-    matrix = Matrix(plan, out, cache, said.append)
+    matrix = Matrix(plan, out, CacheFolder(cache), said.append)
     jobs = matrix.pending(rerun_changed)
     pool = LocalPool(workers, timeout)
     pool.start()
     outcome = matrix.run(jobs, reasons or {}, pool, PlainDisplay(Console(quiet=True), workers))
-    return outcome, {r.spec.method: r for r in Store(out).read().records if r.role == "student"}, said
+    return outcome, {r.spec.method: r for r in Store(out).read()[0] if r.role == "student"}, said
 
 
 def hashes(out):
-    return {r.run_id: r.weights_sha256 for r in Store(out).read().records}
+    return {r.run_id: r.weights_sha256 for r in Store(out).read()[0]}
 
 
 def test_weights_do_not_depend_on_the_number_of_workers_or_the_order(tmp_path, cache):
@@ -43,10 +44,10 @@ def test_a_finished_matrix_has_nothing_to_do_and_another_folder_needs_no_new_tea
     plan = smoke("ce", "kd")
     first, _, _ = run(plan, tmp_path / "a", cache)
     assert (first.skipped, first.trained, first.failed) == (0, 2, 0)
-    assert Matrix(plan, tmp_path / "a", cache, print).pending() == []
+    assert Matrix(plan, tmp_path / "a", CacheFolder(cache), print).pending() == []
     again, _, _ = run(plan, tmp_path / "a", cache)
     assert (again.skipped, again.trained) == (2, 0)
-    elsewhere = Matrix(plan, tmp_path / "b", cache, print).pending()
+    elsewhere = Matrix(plan, tmp_path / "b", CacheFolder(cache), print).pending()
     assert {job.role for job in elsewhere} == {"student"}
 
 
@@ -67,7 +68,7 @@ def test_one_run_that_is_killed_crashes_or_takes_too_long_costs_no_other(tmp_pat
         "wrong": ("crashed", "crashed: ValueError: oh"),
     }
     assert (outcome.trained, outcome.failed) == (2, 4)
-    retried = Matrix(plan, tmp_path / "out", cache, print).pending()
+    retried = Matrix(plan, tmp_path / "out", CacheFolder(cache), print).pending()
     assert {job.spec.method for job in retried} == {"killed", "gone", "slow", "wrong"}
 
 
@@ -89,9 +90,9 @@ def test_damaged_records_and_teachers_are_set_aside_told_and_redone(tmp_path):
     plan, out, cache = smoke("ce", "kd"), tmp_path / "out", tmp_path / "cache"
     run(plan, out, cache)
     before = hashes(out)
-    record = Store(out).record_path(next(s.id for s in plan.students if s.method == "kd"))
+    record = Store(out).files.record(next(s.id for s in plan.students if s.method == "kd"))
     record.write_bytes(record.read_bytes()[:100])
-    weights = Store(cache / "teachers").student_path(plan.teachers[0].id)
+    weights = Store(cache / "teachers").files.student(plan.teachers[0].id)
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     outcome, records, said = run(plan, out, cache)
@@ -109,14 +110,14 @@ def test_a_method_that_cannot_train_a_pair_is_recorded_with_the_reason_and_not_t
     assert (outcome.trained, outcome.inapplicable) == (1, 1)
     assert (records["kd"].status, records["kd"].reason) == ("inapplicable", "too few stages")
     assert any("too few stages" in line for line in said)
-    assert Matrix(plan, tmp_path, cache, print).pending() == []
+    assert Matrix(plan, tmp_path, CacheFolder(cache), print).pending() == []
 
 
 def test_runs_of_a_changed_method_are_told_and_redone_on_request(tmp_path, cache):
     out = tmp_path / "out"
     run(smoke("mine", plugins=[plugin(tmp_path)]), out, cache)
     changed = smoke("mine", plugins=[plugin(tmp_path, "None")])
-    matrix = Matrix(changed, out, cache, print)
+    matrix = Matrix(changed, out, CacheFolder(cache), print)
     assert matrix.changed_methods() == {"mine": 1}
     assert matrix.pending() == []
     outcome, records, _ = run(changed, out, cache, rerun_changed=True)
@@ -141,7 +142,7 @@ def test_stopping_the_matrix_ends_its_processes(tmp_path, cache, interruptible):
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert [r for r in Store(tmp_path / "out").read().records if r.role == "student"] == []
+    assert [r for r in Store(tmp_path / "out").read()[0] if r.role == "student"] == []
 
 
 def _interrupt_once_there(path):

@@ -2,6 +2,7 @@ import importlib.util
 
 import pytest
 import torch
+from msgspec.structs import replace
 from support.data import Linear, own_labels, random_data
 from support.matrices import job, smoke, teacher_job
 
@@ -9,6 +10,7 @@ from kdbench.data.stream import Normalise
 from kdbench.errors import UserError
 from kdbench.finished.attack import Attacked, attack, autoattack
 from kdbench.finished.evaluate import evaluate
+from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.store import Store
 from kdbench.robustness import measure as robustness
@@ -19,7 +21,7 @@ CPU = torch.device("cpu")
 
 def go(folder, cache, *runs):
     said = []
-    return attack(folder, runs, Registry(), cache, CPU, said.append), said
+    return attack(folder, runs, Registry(), CacheFolder(cache), CPU, said.append), said
 
 
 @pytest.fixture
@@ -36,9 +38,9 @@ def test_a_finished_run_gets_the_figure_once_and_keeps_everything_else(tmp_path,
     after = Store(tmp_path).get(record.run_id)
     accuracy = after.metrics["autoattack_accuracy"]
     assert 0 <= accuracy <= record.metrics["pgd_accuracy"] + .02  # the stronger attack
-    assert after.model_copy(update={"metrics": record.metrics, "notes": record.notes}) == record
+    assert replace(after, metrics=record.metrics, notes=record.notes) == record
     assert go(tmp_path, cache, record.run_id[:6])[0] == Attacked(0, 1, ())
-    assert evaluate(tmp_path).problems == ()
+    assert evaluate(tmp_path, CacheFolder(cache)).problems == ()
     assert Store(tmp_path).get(record.run_id).metrics["autoattack_accuracy"] == accuracy
 
 
@@ -58,7 +60,7 @@ def test_a_network_that_is_not_the_saved_one_or_a_run_that_is_none_is_told(tmp_p
     store = Store(tmp_path)
     with pytest.raises(UserError, match="no single run 'nope'"):
         go(tmp_path, cache, "nope")
-    path = store.student_path(record.run_id)
+    path = store.files.student(record.run_id)
     path.write_bytes(b"x" + path.read_bytes())
     result, _ = go(tmp_path, cache)
     assert result.added == 0 and "damaged" in result.problems[0]

@@ -1,14 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from kdbench import folders
 from kdbench.errors import UserError
 from kdbench.finished.evaluate import Evaluation, evaluate
+from kdbench.folders import CacheFolder
 from kdbench.metrics.catalog import score, vectors
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.spec import Architecture, HubTeacher, Recipe, RunSpec, TrainedTeacher, teacher_id
 
+CACHE = CacheFolder(Path("nowhere"))
 RECIPE = Recipe(epochs=1, batch_size=8, image_size=8, lr=0.1)
 TEACHER = RunSpec(method="ce", pair="a", student=Architecture(model="big"), dataset="digits", recipe=RECIPE, seed=1000)
 STUDENT = RunSpec(method="kd", pair="a", student=Architecture(model="small"), teacher=TrainedTeacher(run=TEACHER),
@@ -38,36 +42,37 @@ def store(tmp_path):
 
 def test_metrics_are_computed_anew_and_everything_else_in_the_record_stays(store):
     before = store.get(STUDENT.id)
-    assert evaluate(store.folder) == Evaluation(changed=2, unchanged=0, problems=())
+    assert evaluate(store.folder, CACHE) == Evaluation(changed=2, unchanged=0, problems=())
     after = store.get(STUDENT.id)
     assert after.metrics == {**score(predictions(0), predictions(1)), "pgd_accuracy": .25}
     assert after.vectors == vectors(predictions(0))
-    assert after.model_copy(update={"metrics": before.metrics, "vectors": {}}) == before
+    assert replace(after, metrics=before.metrics, vectors={}) == before
     assert store.get(TEACHER.id).metrics == score(predictions(1))
-    assert evaluate(store.folder) == Evaluation(changed=0, unchanged=2, problems=())
+    assert evaluate(store.folder, CACHE) == Evaluation(changed=0, unchanged=2, problems=())
 
 
 def test_vectors_that_were_measured_stay(store):
     record = store.get(STUDENT.id)
-    store.write(record.model_copy(update={"vectors": {"corruption_accuracy.jpeg": [.5, .4, .3]}}))
-    evaluate(store.folder)
+    store.write(replace(record, vectors={"corruption_accuracy.jpeg": [.5, .4, .3]}))
+    evaluate(store.folder, CACHE)
     assert store.get(STUDENT.id).vectors == {**vectors(predictions(0)), "corruption_accuracy.jpeg": [.5, .4, .3]}
 
 
 def test_predictions_that_are_damaged_or_missing_leave_the_record_as_it_was(store):
-    path = store.predictions_path(STUDENT.id)
+    path = store.files.predictions(STUDENT.id)
     path.write_bytes(path.read_bytes()[:-1])
     before = store.get(STUDENT.id)
-    result = evaluate(store.folder)
+    result = evaluate(store.folder, CACHE)
     assert (result.changed, len(result.problems)) == (1, 1) and "damaged" in result.problems[0]
     assert store.get(STUDENT.id) == before
-    store.predictions_path(TEACHER.id).unlink()
-    assert any(f"no saved predictions of run {TEACHER.id}" in problem for problem in evaluate(store.folder).problems)
+    store.files.predictions(TEACHER.id).unlink()
+    problems = evaluate(store.folder, CACHE).problems
+    assert any(f"no saved predictions of run {TEACHER.id}" in problem for problem in problems)
 
 
 def test_predictions_that_are_not_the_recorded_ones_are_not_scored(store):
     store.write_predictions(STUDENT.id, predictions(5))
-    assert "SHA-256" in evaluate(store.folder).problems[0]
+    assert "SHA-256" in evaluate(store.folder, CACHE).problems[0]
     assert store.get(STUDENT.id).metrics["test_accuracy"] == .123
 
 
@@ -75,8 +80,8 @@ def test_damaged_records_are_told_and_failed_runs_left_alone(store):
     failed = STUDENT.model_copy(update={"seed": 1})
     store.write(Record(run_id=failed.id, role="student", suite="tiny", spec=failed, status="crashed", reason="memory",
                        seconds=0, method_digest="a", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:02Z"))
-    store.record_path("0" * 16).write_bytes(b"{")
-    result = evaluate(store.folder)
+    store.files.record("0" * 16).write_bytes(b"{")
+    result = evaluate(store.folder, CACHE)
     assert result.changed == 2 and "truncated" in result.problems[0] and len(result.problems) == 1
     assert store.get(failed.id).metrics == {}
 
@@ -84,17 +89,17 @@ def test_damaged_records_are_told_and_failed_runs_left_alone(store):
 def test_a_teacher_s_predictions_are_also_found_in_the_cache(tmp_path, cache):
     hub = STUDENT.model_copy(update={"teacher": HubTeacher(architecture=Architecture(model="big"), tag="in1k")})
     save(Store(tmp_path), hub, 0)
-    Store(folders.teachers_folder(cache)).write_predictions(teacher_id(hub), predictions(1))
-    assert evaluate(tmp_path).changed == 1
+    Store(CacheFolder(cache).teachers).write_predictions(teacher_id(hub), predictions(1))
+    assert evaluate(tmp_path, CacheFolder(cache)).changed == 1
     assert Store(tmp_path).get(hub.id).metrics == score(predictions(0), predictions(1))
 
 
 def test_a_folder_without_records_is_a_user_error_and_stays_untouched(tmp_path):
     with pytest.raises(UserError, match="no records"):
-        evaluate(tmp_path / "absent")
+        evaluate(tmp_path / "absent", CACHE)
     assert not (tmp_path / "absent").exists()
 
 
 def test_a_folder_in_use_is_not_evaluated(store):
     with store.lock(), pytest.raises(UserError, match="in use"):
-        evaluate(store.folder)
+        evaluate(store.folder, CACHE)

@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from msgspec.structs import replace
 from support.matrices import job, smoke, teacher_job
 
 from kdbench.data.stream import Normalise
@@ -13,6 +14,7 @@ from kdbench.errors import UserError
 from kdbench.finished import export as module
 from kdbench.finished.export import export, timm_config
 from kdbench.finished.reload import dataset_of, reload
+from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.store import Store
 from kdbench.train.worker import run_job
@@ -29,7 +31,7 @@ def trained(tmp_path_factory):
     found = {}
     for method in ("kd", "simkd"):
         record = run_job(job(smoke(method), folder, cache, method))
-        dataset = dataset_of(record, cache, CPU)
+        dataset = dataset_of(record, CacheFolder(cache), CPU)
         found[method] = record, store, reload(record, store, Registry()[method], dataset), dataset
     return found
 
@@ -71,7 +73,7 @@ def test_the_config_rebuilds_any_architecture_with_its_arguments(trained, tmp_pa
     kwargs = {"img_size": 16, "patch_size": 4} if name == "test_vit" else {}
     student = record.spec.student.model_copy(update={"model": name, "kwargs": kwargs})
     model = timm.create_model(name, num_classes=10, in_chans=3, **kwargs)
-    changed = record.model_copy(update={"spec": record.spec.model_copy(update={"student": student})})
+    changed = replace(record, spec=record.spec.model_copy(update={"student": student}))
     (tmp_path / "config.json").write_text(json.dumps(timm_config(changed, dataset, model.pretrained_cfg)))
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()

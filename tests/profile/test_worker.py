@@ -18,6 +18,7 @@ from kdbench.profile.bench import Bench
 from kdbench.profile.energy import CpuTime
 from kdbench.profile.record import read_profile
 from kdbench.profile.worker import Networks, run_profile, spread, training_cost
+from kdbench.results.store import Store
 from kdbench.train.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -194,7 +195,7 @@ def test_a_method_s_profile_is_written_and_nothing_else_is(tmp_path, cache):
     found = run_profile(this)
     assert 0 < found.seconds <= time.perf_counter() - start
     assert (found.status, found.run_id) == ("ok", this.spec.id), found.traceback
-    assert read_profile(tmp_path, this.id) == found
+    assert read_profile(Store(tmp_path), this.id) == found
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
         f"profile/{this.id}.json"]  # no record of a run,
     assert {path for path in cache.rglob("*") if path.is_file()} == before  # and no trained teacher

@@ -73,7 +73,7 @@ def test_harmed_classes_and_other_limits_are_told(folder):
 
 def test_harm_is_withheld_without_enough_seeds_and_the_reference_is_not_compared_with_itself(folder):
     for seed in (2, 3):
-        Store(folder).record_path(spec("kd", seed, dataset="fashion_mnist").id).unlink()
+        Store(folder).files.record(spec("kd", seed, dataset="fashion_mnist").id).unlink()
     text = " ".join(made(folder).split())
     assert "Which classes it harms against ce is withheld" in text and "Harmed" not in text
     assert "gainst ce" not in made(folder, method="ce")

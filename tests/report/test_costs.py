@@ -6,13 +6,14 @@ import json
 import re
 
 import pytest
+from msgspec.structs import replace
 from support.profiles import comparison, profile, training
 from support.records import RECIPE, REGISTRY, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.analysis.costs import cost
 from kdbench.analysis.details import read_details
-from kdbench.profile.record import profile_path, write_profile
+from kdbench.profile.record import write_profile
 from kdbench.report.costs import cost_tables, figure, tables_of
 from kdbench.report.files import report_files
 from kdbench.report.plots import plots
@@ -31,7 +32,7 @@ def folder(tmp_path):
                  record(spec("at", 0), .7), record(teacher_spec(), .9, role="teacher")):
         store.write(item)
     for item in (PAIR, CE, KD):
-        write_profile(tmp_path, item)
+        write_profile(Store(tmp_path), item)
     return tmp_path
 
 
@@ -60,28 +61,28 @@ def test_a_row_has_the_costs_of_its_method_and_of_the_network_that_it_deploys(fo
 
 
 def test_a_method_that_deploys_another_network_has_the_costs_of_that(folder):
-    write_profile(folder, KD.model_copy(update={"deployment": comparison(student=.003)}))
+    write_profile(Store(folder), replace(KD, deployment=comparison(student=.003)))
     rows = {row.method: row for row in build(folder, REGISTRY).cells[0].rows}
     assert rows["kd"].estimate("latency_ms").mean == pytest.approx(3)
     assert rows["ce"].estimate("latency_ms").mean == pytest.approx(2)
 
 
 def test_profiles_of_other_hyperparameters_and_cells_stay_apart(folder):
-    write_profile(folder, profile(run=spec("kd", temperature=8.0), training=training(.5, 50.0)))
-    write_profile(folder, profile(run=spec("at", dataset="letters"), training=training(.7, 70.0)))
+    write_profile(Store(folder), profile(run=spec("kd", temperature=8.0), training=training(.5, 50.0)))
+    write_profile(Store(folder), profile(run=spec("at", dataset="letters"), training=training(.7, 70.0)))
     rows = {row.label: row for row in build(folder, REGISTRY).cells[0].rows}
     assert rows["kd"].estimate("step_ms").mean == pytest.approx(25)
     assert "step_ms" not in rows["at"].metrics
 
 
 def test_csv_and_json_name_the_source_of_energy(folder):
-    write_profile(folder, KD.model_copy(update={"energy_source": "rapl"}))
+    write_profile(Store(folder), replace(KD, energy_source="rapl"))
     leaderboard = build(folder, REGISTRY)
     rows = {row["method"]: row for row in json.loads(render(leaderboard, "json"))["rows"]}
     assert (rows["kd"]["training_energy_source"], rows["kd"]["use_energy_source"]) == ("rapl", "estimate")
     assert (rows["ce"]["training_energy_source"], rows["ce"]["use_energy_source"]) == ("estimate", "estimate")
     assert rows["at"]["training_energy_source"] is None
-    write_profile(folder, KD.model_copy(update={"energy_source": "rapl", "deployment": comparison()}))
+    write_profile(Store(folder), replace(KD, energy_source="rapl", deployment=comparison()))
     rows = {row["method"]: row for row in json.loads(render(build(folder, REGISTRY), "json"))["rows"]}
     assert rows["kd"]["use_energy_source"] == "rapl"  # it deploys a network of its own
     table = {line["method"]: line for line in csv.DictReader(io.StringIO(render(leaderboard, "csv")))}
@@ -92,7 +93,7 @@ def test_csv_and_json_name_the_source_of_energy(folder):
 
 def test_the_hash_depends_on_profiles_and_damaged_ones_are_told(folder):
     before = build(folder, REGISTRY)
-    path = profile_path(folder, KD.run_id)
+    path = Store(folder).files.profile(KD.run_id)
     path.write_bytes(path.read_bytes()[:50])
     after = build(folder, REGISTRY)
     assert before.hash != after.hash
@@ -128,8 +129,8 @@ def test_the_plot_of_latency_joins_all_pairs_of_a_dataset(folder):
     other = RECIPE.model_copy(update={"image_size": 16})
     run, measured = spec("ce", recipe=other), comparison(student=.004, teacher=.012)
     Store(folder).write(record(run, .95))
-    write_profile(folder, profile("pair", run=run, deployment=measured))
-    write_profile(folder, profile(run=run, training=training(.02, 1.0)))
+    write_profile(Store(folder), profile("pair", run=run, deployment=measured))
+    write_profile(Store(folder), profile(run=run, training=training(.02, 1.0)))
     Store(folder).write(record(spec("ce", dataset="letters"), .99))
     named = {label.split(" (recipe")[0]: label for label in labels_of(folder, "latency-digits-cpu")
              if "big-small" in label}
@@ -138,7 +139,7 @@ def test_the_plot_of_latency_joins_all_pairs_of_a_dataset(folder):
 
 
 def test_the_page_names_the_source_of_each_energy(folder):
-    write_profile(folder, KD.model_copy(update={"energy_source": "rapl"}))
+    write_profile(Store(folder), replace(KD, energy_source="rapl"))
     page = re.sub(r"<[^>]*>", "|", report_files(folder, {})["index.html"].decode())
     assert "|30.0 (rapl)|" in page and "|10.0 (estimate)|" in page
     assert "|1.00 (estimate)|" in page and "|32,000|" in page  # of use: the pair's own
@@ -170,7 +171,7 @@ def test_the_table_of_training_is_that_of_the_profiles():
 
 
 def test_the_table_of_use_has_the_teacher_the_student_and_other_networks():
-    other = KD.model_copy(update={"deployment": comparison(student=.003)})
+    other = replace(KD, deployment=comparison(student=.003))
     table = tables(CE, other, PAIR)["Cost of use"]
     found = lines(table)
     assert list(found) == ["teacher", "student", "kd"]
@@ -181,7 +182,7 @@ def test_the_table_of_use_has_the_teacher_the_student_and_other_networks():
 
 
 def test_two_sources_in_one_table_are_named_at_each_figure():
-    table = tables(CE, KD.model_copy(update={"energy_source": "rapl", "watts_per_core": None}))["Cost of training"]
+    table = tables(CE, replace(KD, energy_source="rapl", watts_per_core=None))["Cost of training"]
     assert table.title == "Cost of training: big-small on digits"
     assert lines(table)["ce"]["train J"] == "10.0 estimate" and lines(table)["kd"]["train J"] == "30.0 rapl"
     notes = " ".join(table.notes)
@@ -205,7 +206,7 @@ def test_failed_and_inapplicable_methods_are_shown_with_the_reason():
 
 
 def test_a_busy_machine_is_told():
-    table = tables(CE.model_copy(update={"load_average": 3.14}))["Cost of training"]
+    table = tables(replace(CE, load_average=3.14))["Cost of training"]
     assert any("load average was up to 3.1 when" in note for note in table.notes)
 
 
@@ -224,6 +225,6 @@ def test_figures_have_three_digits_or_more(value, text):
 
 def test_a_profile_by_another_version_of_a_method_s_source_is_told(folder):
     assert not any("Mixed" in line for line in build(folder, REGISTRY).statement)
-    write_profile(folder, KD.model_copy(update={"method_digest": "b" * 64}))
+    write_profile(Store(folder), replace(KD, method_digest="b" * 64))
     (line,) = [line for line in build(folder, REGISTRY).statement if "Mixed" in line]
     assert "profiles of kd were made by 2 versions of its source (aaaaaaaa, bbbbbbbb)" in line

@@ -78,7 +78,7 @@ def test_the_order_in_which_records_are_read_changes_no_byte(folder, monkeypatch
     for seed in range(2, 5):  # as many runs of each machine: a tie
         Store(folder).write(record(spec("kd", seed), .9, **{**details_of(.9), "environment": {"cores": seed}}))
     before = report_files(folder, REAL)
-    for name in ("summaries", "scan"):
+    for name in ("scan_with_hashes", "scan"):
         turned = list(getattr(Store(folder), name)())[::-1]
         monkeypatch.setattr(Store, name, lambda self, found=turned: iter(found))
     assert report_files(folder, REAL) == before
@@ -199,7 +199,7 @@ def test_markup_in_methods_docstrings_reasons_and_datasets_is_shown_as_text(fold
 
 
 def test_the_page_says_what_each_metric_is_where_the_runs_were_made_and_what_was_left_out(folder, undrawn):
-    Store(folder).record_path("0" * 16).write_bytes(b"{")
+    Store(folder).files.record("0" * 16).write_bytes(b"{")
     text = page(folder).text
     assert "Share of test images for which the student predicts the same class" in text
     assert "python3.11" in text and build(folder, REGISTRY).hash in text

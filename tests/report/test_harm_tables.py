@@ -60,7 +60,7 @@ def test_the_reference_is_not_compared_with_itself(folder):
 
 
 def test_two_seeds_are_not_compared_and_the_statement_says_so(folder):
-    Store(folder).record_path(spec("ce", 1, dataset="mnist5k").id).unlink()
+    Store(folder).files.record(spec("ce", 1, dataset="mnist5k").id).unlink()
     assert kd(folder).comparison is None
     text = render(build(folder, REGISTRY), "md")
     assert "Withheld: harm by class and flipped images, for 1 of 1 rows" in text and "Most affected" not in text
@@ -68,7 +68,7 @@ def test_two_seeds_are_not_compared_and_the_statement_says_so(folder):
 
 def test_damaged_or_replaced_predictions_are_named_and_not_used(folder):
     store = Store(folder)
-    path = store.predictions_path(spec("kd", 1, dataset="mnist5k").id)
+    path = store.files.predictions(spec("kd", 1, dataset="mnist5k").id)
     path.write_bytes(path.read_bytes()[:500])
     board = build(folder, REGISTRY)
     assert kd(folder).comparison is None

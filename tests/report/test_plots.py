@@ -102,9 +102,9 @@ def test_one_method_alone_is_not_drawn_against_anything(draw, tmp_path):
 
 
 def test_latency_is_that_of_the_network_that_a_method_deploys_beside_the_teacher_s(draw, folder):
-    write_profile(folder, profile("pair", deployment=comparison(student=.002, teacher=.006)))
+    write_profile(Store(folder), profile("pair", deployment=comparison(student=.002, teacher=.006)))
     for method in ("ce", "kd"):
-        write_profile(folder, profile(run=spec(method), training=training(.01, 1.0)))
+        write_profile(Store(folder), profile(run=spec(method), training=training(.01, 1.0)))
     axes = draw(folder)["latency-digits-cpu"]
     assert sorted(points(axes)) == [pytest.approx(p) for p in ((2, 81), (2, 85), (6, 90))]
     (front,) = lines(axes, color=GREY)

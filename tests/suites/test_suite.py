@@ -1,5 +1,6 @@
 import pytest
 
+from kdbench.cli.options import read_settings
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
 from kdbench.spec import HubTeacher, TrainedTeacher
@@ -66,7 +67,7 @@ def test_a_method_that_learns_from_its_own_copy_gets_one_trained_on_the_students
 
 def test_the_command_line_narrows_and_overrides(tmp_path):
     plan = plan_of(tmp_path, methods=["kd"], pairs=["resnet56-resnet20"], seeds=[7],
-                   settings=["kd.alpha=0.3", "recipe.epochs=5", "recipe.schedule=step"])
+                   settings={"kd.alpha": 0.3, "recipe.epochs": 5, "recipe.schedule": "step"})
     (spec,) = plan.students
     assert (spec.method, spec.pair, spec.seed) == ("kd", "resnet56-resnet20", 7)
     assert spec.hyperparameters == {"temperature": 2.0, "alpha": 0.3}
@@ -141,7 +142,7 @@ def test_a_wrong_suite_is_refused_with_the_place_and_what_is_allowed(tmp_path, o
 ])
 def test_a_wrong_setting_is_refused_with_its_path(tmp_path, setting, message):
     with pytest.raises(UserError) as error:
-        plan_of(tmp_path, settings=[setting])
+        plan_of(tmp_path, settings=read_settings([setting]))
     assert message in str(error.value)
 
 

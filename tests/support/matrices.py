@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 
 from kdbench.execution.job import Job
+from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
@@ -33,14 +34,14 @@ def plugin(folder: Path, trouble: str = "pass", name: str = "mine") -> Path:
 
 def smoke(*methods: str, plugins=(), **selection) -> Plan:
     return expand(load_suite("smoke"), Registry(plugins), Selection(
-        methods=methods or None, **{"seeds": [0], "settings": ["recipe.epochs=2"], **selection}))
+        methods=methods or None, **{"seeds": [0], "settings": {"recipe.epochs": 2}, **selection}))
 
 
 def job(plan: Plan, out: Path, cache: Path, method: str) -> Job:
     (spec,) = [s for s in plan.students if s.method == method]
-    return Job(spec, plan.methods[method], "student", plan.suite, out, cache)
+    return Job(spec, plan.methods[method], "student", plan.suite, out, CacheFolder(cache))
 
 
 def teacher_job(plan: Plan, cache: Path) -> Job:
     (spec,) = plan.teachers
-    return Job(spec, plan.methods[spec.method], "teacher", plan.suite, cache / "teachers", cache)
+    return Job(spec, plan.methods[spec.method], "teacher", plan.suite, cache / "teachers", CacheFolder(cache))

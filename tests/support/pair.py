@@ -7,7 +7,7 @@ import torch
 from kdbench.data.base import Dataset, MemoryImages, Split
 from kdbench.networks import build, freeze
 from kdbench.plugins.registry import Registry, load
-from kdbench.spec import Recipe
+from kdbench.spec import Recipe, tutor
 from kdbench.suites.suite import built_in_pairs
 from kdbench.train.trainer import Trainer, prepare
 
@@ -29,7 +29,7 @@ def trainer_of(method, recipe: Recipe, count):
     half = torch.full((1,), 0.5)
     dataset = Dataset("random", tuple("0123456789"), split, split, split, shape, half, half / 2, "")
     info = REGISTRY[method]
-    architecture = {"teacher": PAIR.teacher.architecture, "student": PAIR.student, None: None}[info.learns_from]
+    architecture = tutor(info.learns_from, teacher=PAIR.teacher.architecture, self_teacher=PAIR.student)
     teacher = freeze(build(architecture, 10, shape)) if architecture else None
     prepared, stream = prepare(load(info), info.resolve({}), PAIR.student, teacher, dataset, recipe, 0,
                                torch.device("cpu"))

@@ -5,14 +5,15 @@ from pathlib import Path
 from support.matrices import smoke
 from support.records import spec
 
+from kdbench.folders import CacheFolder
 from kdbench.profile.job import ProfileJob, Settings
-from kdbench.profile.record import Comparison, Deployment, Profile, Quartiles, Training, profile_id
+from kdbench.profile.record import Deployment, Deployments, Profile, Quartiles, Training, profile_id
 from kdbench.profile.session import profile_jobs
 
 
-def job(method: str, out: Path, cache: Path, *, subject="method", plugins=(), settings=("recipe.epochs=2",), **more):
-    plan = smoke(method, plugins=plugins, settings=list(settings))
-    (found,) = [job for job in profile_jobs(plan, out, cache, Settings(**more)) if job.subject == subject]
+def job(method: str, out: Path, cache: Path, *, subject="method", plugins=(), settings=None, **more):
+    plan = smoke(method, plugins=plugins, settings=settings or {"recipe.epochs": 2})
+    (found,) = [job for job in profile_jobs(plan, out, CacheFolder(cache), Settings(**more)) if job.subject == subject]
     assert isinstance(found, ProfileJob)
     return found
 
@@ -37,8 +38,8 @@ def deployment(latency: float, joules: float | None = None) -> Deployment:
     )
 
 
-def comparison(student=.002, teacher=.006, joules=(1.0, 4.0)) -> Comparison:
-    return Comparison(
+def comparison(student=.002, teacher=.006, joules=(1.0, 4.0)) -> Deployments:
+    return Deployments(
         student=deployment(student, joules[0]), teacher=deployment(teacher, joules[1]),
         speedup=quartiles(teacher / student), energy_saving=quartiles(1 - joules[0] / joules[1]),
     )

@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from support.matrices import job, plugin, smoke, teacher_job
 
 from kdbench.disk import file_sha256
 from kdbench.finished.reload import dataset_of, reload
-from kdbench.folders import checkpoint_folder
+from kdbench.folders import CacheFolder
 from kdbench.metrics.robustness import MEASURED
 from kdbench.networks import build
 from kdbench.results.store import Store
@@ -50,8 +51,8 @@ def test_the_record_says_what_was_done_and_what_came_out(tmp_path, cache, teache
     assert {len(curve) for curve in record.curves.values()} == {this.spec.recipe.epochs}
     assert record.environment["threads"] == 1 and torch.__version__.startswith(
         record.environment["versions"]["torch"])
-    assert record.weights_sha256 == file_sha256(Store(tmp_path).student_path(record.run_id))
-    assert record.predictions_sha256 == file_sha256(Store(tmp_path).predictions_path(record.run_id))
+    assert record.weights_sha256 == file_sha256(Store(tmp_path).files.student(record.run_id))
+    assert record.predictions_sha256 == file_sha256(Store(tmp_path).files.predictions(record.run_id))
 
 
 def test_the_metrics_are_those_of_the_saved_predictions(tmp_path, cache, teacher):
@@ -68,7 +69,7 @@ def test_the_metrics_are_those_of_the_saved_predictions(tmp_path, cache, teacher
 def test_the_deployed_network_and_its_teacher_are_attacked_and_corrupted(tmp_path, cache, teacher):
     this = job(smoke("simkd"), tmp_path, cache, "simkd")
     record = run_job(this)
-    dataset = dataset_of(record, cache, torch.device("cpu"))
+    dataset = dataset_of(record, CacheFolder(cache), torch.device("cpu"))
     measured = measure(reload(record, Store(tmp_path), this.method, dataset), dataset)
     assert measured.metrics.items() <= record.metrics.items() and measured.vectors.items() <= record.vectors.items()
     assert {name: teacher.metrics[name] for name in MEASURED} == {
@@ -77,7 +78,7 @@ def test_the_deployed_network_and_its_teacher_are_attacked_and_corrupted(tmp_pat
 
 def test_the_robustness_of_a_teacher_that_has_not_told_it_is_measured_once_and_kept(tmp_path, cache, teacher):
     teachers = Store(cache / "teachers")
-    teachers.write(teacher.model_copy(update={"metrics": {}}))
+    teachers.write(replace(teacher, metrics={}))
     try:
         record = run_job(job(smoke("kd"), tmp_path, cache, "kd"))
         (kept,) = (cache / "teachers" / "robustness").iterdir()
@@ -92,7 +93,7 @@ def test_the_robustness_of_a_teacher_that_has_not_told_it_is_measured_once_and_k
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, cache, monkeypatch):
-    plan = smoke("dml", settings=["recipe.epochs=3"])
+    plan = smoke("dml", settings={"recipe.epochs": 3})
     whole = run_job(job(plan, tmp_path / "whole", cache, "dml"))
     for epochs in (1, 2):
         out = tmp_path / str(epochs)
@@ -106,7 +107,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, cache, 
         assert resumed.weights_sha256 == whole.weights_sha256
         assert resumed.predictions_sha256 == whole.predictions_sha256
         assert resumed.curves == whole.curves
-    assert not (checkpoint_folder(cache, whole.run_id) / "checkpoint").exists()
+    assert not CacheFolder(cache).unfinished(whole.run_id).checkpoint.exists()
 
 
 def test_a_damaged_checkpoint_is_set_aside_told_and_redone(tmp_path, cache, monkeypatch):
@@ -115,7 +116,7 @@ def test_a_damaged_checkpoint_is_set_aside_told_and_redone(tmp_path, cache, monk
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted_after(1, patch)
         run_job(this)
-    path = checkpoint_folder(cache, this.spec.id) / "checkpoint"
+    path = CacheFolder(cache).unfinished(this.spec.id).checkpoint
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -146,7 +147,7 @@ def test_a_checkpoint_of_another_version_of_the_method_is_not_continued(tmp_path
     ("raise torch.cuda.OutOfMemoryError('x')", "crashed", "crashed: out of memory"),
 ])
 def test_a_run_that_fails_is_a_record_with_its_reason(tmp_path, cache, trouble, status, reason):
-    plan = smoke("mine", plugins=[plugin(tmp_path, trouble, name="mine")], settings=["recipe.epochs=3"])
+    plan = smoke("mine", plugins=[plugin(tmp_path, trouble, name="mine")], settings={"recipe.epochs": 3})
     this = job(plan, tmp_path, cache, "mine")
     record = run_job(this)
     assert record.status == status and record.reason.startswith(reason)
@@ -168,10 +169,11 @@ def test_the_step_of_a_divergence_is_the_first_with_a_loss_that_is_not_finite(tm
 def test_a_teacher_from_a_file_is_scored_once_and_kept(tmp_path, cache, teacher):
     plan = smoke("kd")
     (spec,) = [s for s in plan.students if s.method == "kd"]
-    weights = Store(cache / "teachers").student_path(teacher.run_id)
+    weights = Store(cache / "teachers").files.student(teacher.run_id)
     from_file = FileTeacher(architecture=spec.teacher.architecture, path=str(weights), sha256=file_sha256(weights))
     this = job(plan, tmp_path, cache, "kd")
-    other = type(this)(spec.model_copy(update={"teacher": from_file}), this.method, "student", "s", tmp_path, cache)
+    spec = spec.model_copy(update={"teacher": from_file})
+    other = type(this)(spec, this.method, "student", "s", tmp_path, CacheFolder(cache))
     trained, loaded = run_job(this), run_job(other)
     assert loaded.run_id != trained.run_id
     assert loaded.weights_sha256 == trained.weights_sha256
@@ -182,4 +184,4 @@ def test_the_student_file_loads_into_timms_own_model(tmp_path, cache):
     from safetensors.torch import load_file
     record = run_job(job(smoke("ce"), tmp_path, cache, "ce"))
     network = build(record.spec.student, 10, (3, 16, 16))
-    network.model.load_state_dict(load_file(Store(tmp_path).student_path(record.run_id)))
+    network.model.load_state_dict(load_file(Store(tmp_path).files.student(record.run_id)))

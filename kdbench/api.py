@@ -1,0 +1,103 @@
+"""kdbench from Python: the functions that the command line calls too. They are reached as `kdbench.run` and so on."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdbench.analysis.build import build
+from kdbench.data import collect
+from kdbench.execution.display import make_display
+from kdbench.execution.matrix import Matrix, Summary
+from kdbench.execution.pool import LocalPool
+from kdbench.folders import CacheFolder
+from kdbench.plugins.registry import Registry
+from kdbench.results.store import Store
+from kdbench.suites.plan import Plan, Selection, expand
+from kdbench.suites.suite import load_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+PREFLIGHT = "kdbench.checks.preflight:preflight"  # by name: it runs in a process that has torch
+Device = Literal["cpu", "cuda"]
+
+
+def run(
+    suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
+    device: Device = "cpu", run_timeout: float | None = None, plugins: Iterable[str | Path] = (),
+    rerun_changed: bool = False,
+) -> Summary:
+    """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
+
+    suite          a built-in suite's name, or the path of a TOML file
+    methods        only these; core: only the suite's core methods
+    pairs          only these; datasets: these instead of the suite's
+    seeds          how many, from 0, or which
+    settings       hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
+    out            the results folder; by default runs/SUITE
+    workers        runs at a time; by default the number of cores
+    run_timeout    seconds after which a run is stopped
+    plugins        files with methods of yours
+    rerun_changed  redo finished runs whose method's source changed since
+
+    Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
+    """
+    cache = CacheFolder.of_user()
+    selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
+    plan = make_plan(suite, selection, Registry(map(Path, plugins)), cache)
+    matrix = Matrix(plan, Path(out) if out else default_folder(plan), cache, say=print)
+    jobs = matrix.pending(rerun_changed)
+    reasons: dict[str, str] = {}
+    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout)
+    if jobs:
+        pool.start()
+        reasons = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
+    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers))
+    for name, count in matrix.changed_methods().items():
+        print(f"note: {count} finished runs of {name} were made by another version of its source; "
+              f"--rerun-changed redoes them")
+    return summary
+
+
+def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":
+    """The leaderboard of a results folder: one row per method and cell, and one per teacher. The columns are those of
+    `leaderboard.csv`; see `kdbench.report.flat.to_frame`. UserError if there are no results."""
+    from kdbench.report.flat import to_frame
+
+    return to_frame(build(Path(folder), Registry(map(Path, plugins))))
+
+
+def load_student(
+    folder: str | Path, run: str, *, plugins: Iterable[str | Path] = (), device: Device = "cpu",
+) -> "nn.Module":
+    """The network that a finished run trained, in eval mode and without gradients.
+
+    It maps normalised images [B, C, H, W] to `kdbench.method.Outputs`. `run` is the beginning of a run id. UserError if
+    there is no such run, or if its weights or images are not the recorded ones.
+    """
+    import torch
+
+    from kdbench.finished.reload import dataset_of, reload, weights_store
+
+    store, cache = Store(folder), CacheFolder.of_user()
+    record = store.find(run)
+    dataset = dataset_of(record, cache, torch.device(device))
+    method = Registry(map(Path, plugins))[record.spec.method]
+    return reload(record, weights_store(record, store, cache), method, dataset)
+
+
+def make_plan(suite: str, selection: Selection, registry: Registry, cache: CacheFolder) -> Plan:
+    """The runs that a selection of a suite asks for, with all their data at hand. UserError if something is not."""
+    plan = expand(load_suite(suite), registry, selection)
+    for dataset in {spec.dataset for spec in plan.students}:
+        collect.check(dataset, cache.data)
+    return plan
+
+
+def default_folder(plan: Plan) -> Path:
+    """Where results go unless another folder is named."""
+    return Path("runs") / plan.suite

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.analysis.costs import Cost
-from kdbench.analysis.harm import Comparison
+from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.labels import label
 
@@ -15,7 +15,7 @@ PROFILED_SEED = 0               # costs do not depend on the seed: they are meas
 
 @dataclass(frozen=True)
 class Failure:
-    """A run without a result."""
+    """A run that failed, does not apply, or is missing, and why."""
 
     seed: int
     status: str
@@ -40,7 +40,7 @@ class Row:
     metrics: dict[str, dict[int, float]]  # by metric and seed: what all its finished runs have, and its one profile
     differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
     wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
-    comparison: Comparison | None         # with the first reference by class and image; None where it is withheld
+    harm: Harm | None                     # against the first reference; None where it is withheld
     failures: tuple[Failure, ...]         # failed, not applicable and missing runs
     runs: dict[int, str]                  # the ids of the finished ones, by seed
 
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The cell's teacher, for reference."""
+    """The teacher of a cell: its architecture, and its own metrics as a yardstick for the students'."""
 
     architecture: str
     status: str
@@ -73,7 +73,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Cell:
-    """What methods can be compared in: one pair, dataset and recipe."""
+    """A pair, dataset and recipe, within which methods are compared, with one row per method."""
 
     id: str
     pair: str

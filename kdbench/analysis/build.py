@@ -9,7 +9,7 @@ import numpy as np
 
 from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, Failure, Leaderboard, Row, Teacher, Wins
 from kdbench.analysis.costs import Cost, method_metrics, read_costs, teacher_metrics
-from kdbench.analysis.harm import MIN_SEEDS, Predicted, compare, predicted
+from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import changed
 from kdbench.analysis.statement import statement
@@ -81,7 +81,7 @@ def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record]
 
 
 def _group(run: Record) -> tuple:
-    """What the runs of a row share within their cell."""
+    """The key that the runs of one row share within their cell: method, self-teacher and hyperparameters."""
     own = run.spec.self_teacher
     return run.spec.method, own.run.id if own else "", *sorted(run.spec.hyperparameters.items())
 
@@ -103,7 +103,7 @@ class _Reader:
         self.labels: dict[str, np.ndarray] = {}  # by cell
 
     def __call__(self, runs: Iterable[Record]) -> dict[int, Predicted]:
-        """By seed, for those of the runs that have usable predictions."""
+        """The predictions of each run that has usable ones, by seed. The others are left out, and noted as problems."""
         found = {}
         for run in runs:
             path = self.store.files.predictions(run.run_id)
@@ -194,7 +194,7 @@ def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mappi
         metrics={name: {seed: own[name] for seed, own in measured.items()} for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
         wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
-        comparison=compare(read(common), said) if len(common) >= MIN_SEEDS else None,
+        harm=harm(read(common), said) if len(common) >= MIN_SEEDS else None,
         failures=tuple(Failure(run.spec.seed, run.status, run.reason or "") for run in runs if run.status != "ok"),
         runs={run.spec.seed: run.run_id for run in finished},
     )
@@ -219,7 +219,7 @@ def _finished(runs: list[Record]) -> list[Record]:
 
 
 def _accuracy(runs: Iterable[Record]) -> dict[int, float]:
-    """Test accuracy by seed, of finished runs."""
+    """Test accuracy of the finished runs, by seed."""
     return {run.spec.seed: run.metrics["test_accuracy"] for run in runs
             if run.status == "ok" and "test_accuracy" in run.metrics}
 
@@ -235,6 +235,6 @@ def _family(runs: list[Record], registry: Methods) -> str:
 
 
 def _rank(row: Row) -> tuple:
-    """The order of a cell's rows: best first, those without a result last."""
+    """The sort key of a cell's rows: by falling test accuracy, rows without a result last."""
     accuracy = row.estimate("test_accuracy")
     return accuracy is None, -accuracy.mean if accuracy else 0.0, row.method, row.label

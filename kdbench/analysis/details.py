@@ -26,7 +26,7 @@ class Details:
         return _mean(self.curves.get(run) for run in row.runs.values())
 
     def mean_vector(self, row: Row, name: str, seeds: Iterable[int] | None = None) -> np.ndarray | None:
-        """The mean over seeds of a vector of the records."""
+        """A vector's mean over the row's seeds, or the given ones; None if they have none or of different lengths."""
         chosen = row.runs if seeds is None else seeds
         return _mean(self.vectors.get(row.runs[seed], {}).get(name) for seed in chosen)
 
@@ -39,7 +39,7 @@ def _mean(values: Iterable[Any]) -> np.ndarray | None:
 
 
 def read_details(store: Store, leaderboard: Leaderboard) -> Details:
-    """Of the finished runs in the leaderboard."""
+    """Read the details of the leaderboard's finished runs from their records."""
     wanted = {run for cell in leaderboard.cells for row in cell.rows for run in row.runs.values()}
     curves, vectors, times = {}, {}, []
     environments: Counter[str] = Counter()

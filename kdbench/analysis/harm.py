@@ -19,7 +19,7 @@ SIGNIFICANCE = 0.05
 
 
 class Predicted(NamedTuple):
-    """What one run says of the test images."""
+    """The predictions of one run on the N test images."""
 
     labels: np.ndarray      # [N]
     classes: np.ndarray     # [N], the predicted ones
@@ -46,7 +46,7 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Harm:
     """A method against the reference, class by class and image by image.
 
     Flipped images (compression-identified exemplars; Hooker et al., 2019, arXiv:1911.05248) are those whose majority
@@ -69,12 +69,13 @@ class Comparison:
 
 
 def predicted(logits: np.ndarray, labels: np.ndarray) -> Predicted:
-    """[N, K] logits to what the comparison needs of them."""
+    """The predictions that logits [N, K] and labels [N] give."""
     return Predicted(labels, logits.argmax(axis=1), np.exp(log_softmax(logits).max(axis=1)))
 
 
-def compare(method: Mapping[int, Predicted], reference: Mapping[int, Predicted]) -> Comparison | None:
-    """By seed, what method and reference predict; None with fewer than three seeds in common."""
+def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted]) -> Harm | None:
+    """A method against the reference, given the predictions of both by seed; None with fewer than three seeds in
+    common."""
     seeds = sorted(method.keys() & reference.keys())
     if len(seeds) < MIN_SEEDS:
         return None
@@ -84,7 +85,7 @@ def compare(method: Mapping[int, Predicted], reference: Mapping[int, Predicted])
     before = np.stack([one.classes == labels for one in theirs])
     flipped = majority(ours) != majority(theirs)
     some = bool(flipped.any())
-    return Comparison(
+    return Harm(
         seeds=tuple(seeds), classes=_class_changes(correct, before, labels), flipped=float(flipped.mean()),
         flipped_accuracy=float(correct[:, flipped].mean()) if some else None,
         flipped_reference=float(before[:, flipped].mean()) if some else None,

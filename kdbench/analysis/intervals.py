@@ -1,4 +1,4 @@
-"""What seeds say of a method, and what they cannot say."""
+"""Means over seeds with confidence intervals, and paired comparisons on equal seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def paired_p_value(values: Mapping[int, float], reference: Mapping[int, float]) 
 
 @lru_cache
 def t_quantile(degrees: int) -> float:
-    """The factor of a two-sided 95 % interval."""
+    """Student's t for a two-sided 95 % interval with that many degrees of freedom."""
     from scipy.special import stdtrit  # here, because scipy takes a second to import
 
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))

@@ -1,4 +1,4 @@
-"""What tables are made of."""
+"""How methods are called in tables."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -22,7 +22,7 @@ MIN_CELLS_FRIEDMAN = 5  # below, its chi-squared distribution is no good approxi
 
 @dataclass(frozen=True)
 class Standing:
-    """One method over all cells."""
+    """How one method does over all cells."""
 
     label: str
     family: str

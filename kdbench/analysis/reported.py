@@ -19,7 +19,8 @@ class Reported:
 
 
 def reported(cell: Cell) -> dict[str, Reported]:
-    """By method, "teacher" included; the first source that has a method counts."""
+    """The published figures for a cell, by method, with "teacher" among them. Where several sources have a method, the
+    first one counts."""
     found: dict[str, Reported] = {}
     for source in _sources():
         if _same_protocol(source, cell):
@@ -36,7 +37,7 @@ def _same_protocol(source: dict[str, Any], cell: Cell) -> bool:
 
 
 def of_row(cell: Cell, row: Row) -> Reported | None:
-    """For a method with its default hyperparameters."""
+    """The published figure for a row; None if there is none, or if its hyperparameters are not the defaults."""
     return None if row.hyperparameters else reported(cell).get(row.method)
 
 

@@ -28,7 +28,7 @@ def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: 
             yield (f"Mixed: the runs and profiles of {method} were made by {len(digests)} versions of its source "
                    f"({', '.join(sorted(d[:8] for d in digests))}).")
     others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
-    if withheld := sum(row.comparison is None for row in others):
+    if withheld := sum(row.harm is None for row in others):
         yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take saved "
                f"predictions of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share.")
     for cell in cells:

@@ -12,7 +12,7 @@ from kdbench.plugins.source import FAMILIES
 
 
 def report() -> Iterator[tuple[str, str]]:
-    """Pairs of what was looked at and what was found."""
+    """Yield what is looked at and what was found there."""
     yield "python", platform.python_version()
     for package in PACKAGES:
         yield package, version(package) or "not installed"

@@ -1,4 +1,4 @@
-"""What can be found wrong before anything is written or trained: plugins, networks, datasets, pairs that do not fit."""
+"""Checks of a plan before anything is written or trained: plugins, networks, datasets, pairs that do not fit."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Rows printed as aligned columns."""
+"""Printing of rows as aligned columns."""
 
 import os
 import sys

@@ -39,7 +39,7 @@ def split_names(text: str | None) -> list[str] | None:
 
 
 def read_seeds(text: str | None) -> int | list[int] | None:
-    """ "3" is how many, "0,4,7" is which."""
+    """The seeds that an option asks for: how many ("3"), or which ("0,4,7"). UserError if it is neither."""
     if text is None:
         return None
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The commands that read a folder of results: parse, call, print."""
+"""The commands that read a folder of results."""
 
 import sys
 from collections.abc import Sequence
@@ -129,7 +129,7 @@ def attack(
 
 
 def _tell(what: str, problems: Sequence[str]) -> None:
-    """What went wrong, and exit code 1, if anything did."""
+    """Print the problems to standard error and exit with 1, if there are any."""
     if problems:
         print("\n".join(f"{what}: {problem}" for problem in problems), file=sys.stderr)
         raise typer.Exit(1)

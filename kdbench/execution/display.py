@@ -34,7 +34,7 @@ class Display:
         self.total, self._waiting = len(jobs), len(jobs)
 
     def watch(self, running: list[Running[Job]], waiting: int) -> None:
-        """Look at the running jobs; called several times a second."""
+        """Show the running jobs; called several times a second."""
         self._waiting = waiting
 
     def ended(self, job: Job, record: Record) -> None:
@@ -51,7 +51,7 @@ class Display:
         return f"{count} {job}: {record.metrics['test_accuracy']:.2%} in {record.seconds:.0f} s"
 
     def seconds_left(self, running: list[Running[Job]]) -> float | None:
-        """From the mean of the finished runs; None before there is one."""
+        """Estimated seconds until all runs are done, from the mean of the finished ones; None before there is one."""
         if not self._seconds:
             return None
         mean = sum(self._seconds) / len(self._seconds)
@@ -104,7 +104,7 @@ def make_display(workers: int) -> Display:
 
 
 def read_progress(job: Job) -> dict[str, Any] | None:
-    """How far a running job is; None before its first epoch ends."""
+    """The progress that a running job reports; None before its first epoch ends."""
     try:
         return json.loads(job.cache.unfinished(job.id).progress.read_text())
     except (OSError, ValueError):

@@ -81,7 +81,7 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
 
 
 def _test_images(dataset: Dataset) -> Tensor:
-    """[B, C, H, W], as the network sees them."""
+    """The first test images [B, C, H, W], normalised as the network expects them."""
     images = dataset.test.images.take(torch.arange(min(IMAGES, len(dataset.test))))
     return Normalise(dataset, images.device)(center_crop(images, dataset.image_shape[-1])).contiguous()
 
@@ -92,7 +92,7 @@ def _logits(network: nn.Module, images: Tensor) -> np.ndarray:
 
 
 def _tensor(found: Tensor | Outputs) -> Tensor:
-    """The logits that timm's networks give as such, and kdbench's among others."""
+    """The logits [B, K] in the output of timm's networks, which is the logits, or of kdbench's, which holds them."""
     return found if isinstance(found, Tensor) else found.logits
 
 

@@ -10,7 +10,7 @@ from kdbench.profile.energy import Meter
 
 @dataclass(frozen=True)
 class Sample:
-    """What a piece of work took."""
+    """The wall time and energy of a piece of work."""
 
     seconds: float
     joules: float | None  # None: no energy counter

@@ -15,7 +15,7 @@ class Meter(Protocol):
     source: Source
 
     def joules(self) -> float:
-        """The energy so far."""
+        """The counter's reading in joules; only differences of readings mean something."""
 
 
 class CpuTime(Meter):

@@ -18,9 +18,9 @@ THROUGHPUT_SECONDS = 0.5                  # so that counters of energy, which ar
 
 
 @torch.inference_mode()
-def compare(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int], bench: Bench,
+def measure_in_use(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int], bench: Bench,
             repeats: int) -> Deployments:
-    """What student and teacher cost in use, measured in turns on random images."""
+    """Size, latency, throughput and energy of student and teacher in use, measured in turns on random images."""
     networks = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
     subjects = {name: _Subject(network, image_shape, bench) for name, network in networks.items()}
     rounds = max(subject.calls for subject in subjects.values())
@@ -43,14 +43,15 @@ def compare(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[in
 
 
 def energy_saving(student: list[float], teacher: list[float]) -> Quartiles | None:
-    """Of energies turn by turn; None without a counter, or if it did not move."""
+    """The share of the teacher's energy that the student saves, given both energies by turn; None without a counter,
+    or if it did not move."""
     if not teacher or min(teacher) <= 0:
         return None
     return Quartiles.of([1 - ours / theirs for ours, theirs in zip(student, teacher, strict=True)])
 
 
 class _Subject:
-    """A network and what its turns took."""
+    """A network that is measured, and the samples of its turns."""
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], bench: Bench):
         self.network, self.bench = network.eval(), bench
@@ -64,7 +65,7 @@ class _Subject:
         self.samples: list[Sample] = []
 
     def _calls_in(self, seconds: float, images: Tensor) -> int:
-        """How many calls take about that long, at least one; they are warm then."""
+        """How many calls take about that many seconds, at least one. The calls that find out warm the network up."""
         laps = self.bench.laps({"warm": lambda: self.run(images)}, WARM_UP_CALLS)
         return max(1, math.ceil(seconds / laps["warm"][-1]))
 

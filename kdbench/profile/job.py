@@ -15,7 +15,7 @@ from kdbench.spec import RunSpec
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured."""
+    """How long measurements are, and the wattage for estimates of energy."""
 
     steps: int = 20     # training steps in a pass
     repeats: int = 5    # passes, and turns of the networks in use
@@ -28,7 +28,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ProfileJob:
-    """A method, or a pair by itself."""
+    """One measurement: of a method's training, or of a pair's networks in use."""
 
     subject: Subject
     spec: RunSpec          # of a pair: that of any of its methods
@@ -44,7 +44,7 @@ class ProfileJob:
         return profile_id(self.subject, self.spec)
 
     def teachers(self) -> Iterator[str]:
-        """None: time does not depend on what networks have learned."""
+        """The ids of jobs that must come first: none, since time does not depend on what networks have learned."""
         return iter(())
 
     def __str__(self) -> str:

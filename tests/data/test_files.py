@@ -117,6 +117,7 @@ def test_without_a_network_the_message_says_which_files_go_where(tmp_path, fashi
         check("fashion_mnist", tmp_path)
     message = str(error.value)
     assert "fashion_mnist cannot be downloaded here" in message and "Name or service not known" in message
+    assert "http://nowhere.invalid/train-images-idx3-ubyte.gz" in message
     assert f"put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, " \
            f"t10k-labels-idx1-ubyte.gz into {tmp_path / 'FashionMNIST/raw'}" in message
     assert "Debian's package dataset-fashion-mnist" in message and "\n" not in message
@@ -142,7 +143,7 @@ def test_a_truncated_archive_is_refused(tmp_path, fashion):
     write(tmp_path / "FashionMNIST/raw", fashion, compressed=True)
     file = tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"cannot unpack .*train-images-idx3-ubyte\.gz"):
+    with pytest.raises(UserError, match=r"cannot unpack .*train-images-idx3-ubyte\.gz .*is damaged, remove it"):
         check("fashion_mnist", tmp_path)
 
 

@@ -25,11 +25,11 @@ from kdbench.data.array_cache import cached
 from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
 
-# torchvision's readers of the same files are not used, as they trust more than this module does. That of Fashion-
-# MNIST checks only the archives, so that a damaged unpacked file gives other images without a word. Those of CIFAR
-# check the MD5 of a file, open the file anew and call `pickle.load`, which runs whatever then stands there. Downloads
-# have no time limit. And torchvision imports torch, which the process that starts the workers does without, although
-# it checks here that each dataset can be read.
+# torchvision's readers of the same files are not used, as they trust more than this module does. That of
+# Fashion-MNIST checks only the archives, so that a damaged unpacked file gives other images without a word. Those of
+# CIFAR check the MD5 of a file, open the file anew and call `pickle.load`, which runs whatever then stands there.
+# Downloads have no time limit. And torchvision imports torch, which the process that starts the workers does without,
+# although it checks here that each dataset can be read.
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N] int64
 TIMEOUT = 30  # seconds that a server may be silent in a download

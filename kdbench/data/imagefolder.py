@@ -240,9 +240,11 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
 
 
 def check_images(images: ImageFolder, folder: Path) -> None:
-    """UserError if an image cannot be read. That all could be read is noted in the data folder `folder`, and they are
-    not checked again until one changes. Of images that are more than DECODE_ALL bytes together only the headers are
-    read; further damage shows in training."""
+    """Check that every image can be read; UserError that names one that cannot.
+
+    The data folder `folder` then notes the image folder's state, and the check is skipped until that changes. In an
+    image folder of more than DECODE_ALL bytes only the headers of the files are read; other damage shows in training.
+    """
     seen = folder / "checked" / images.state
     if seen.exists():
         return
@@ -262,6 +264,7 @@ def check_images(images: ImageFolder, folder: Path) -> None:
 
 
 def _check_image(path: Path, whole: bool) -> None:
+    """UserError if an image file, or its header unless `whole`, cannot be read."""
     if whole:
         decode(path, 8)
     else:

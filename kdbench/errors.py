@@ -1,15 +1,18 @@
-"""Mistakes of the user, told in one line that names the culprit, what was found and what is allowed."""
+"""The error for mistakes of the user. Its message is one line that names what is wrong, what was found and what is
+allowed."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. The command line prints the message without a traceback and exits with 2."""
+    """Something that the user can put right. The command line prints the message without a traceback and exits with
+    status 2."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """"; did you mean 'x'?" for the nearest valid name, and what is allowed."""
+    """The end of a message about an invalid name: "; did you mean 'x'?" if one of the allowed names is near, and then
+    the allowed names in parentheses."""
     names = sorted(allowed)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -17,5 +20,5 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is none of `allowed`, with the nearest valid name where there is one."""
+    """The error for a `kind` of thing, such as "method", whose name is none of `allowed`."""
     return UserError(f"unknown {kind} {name!r}{nearest(name, allowed)}")

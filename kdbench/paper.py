@@ -1,11 +1,11 @@
-"""Where a method or dataset was published. Kept free of torch: the command line prints it."""
+"""The publication of a method or a dataset."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The publication behind a plugin; citations are made from it."""
+    """A publication, as citations and BibTeX entries need it."""
 
     title: str
     authors: tuple[str, ...]  # "Given Family", in the paper's order
@@ -16,13 +16,14 @@ class Paper:
 
     @property
     def url(self) -> str | None:
+        """The address at arXiv, or else by DOI; None if it has neither."""
         if self.arxiv:
             return f"https://arxiv.org/abs/{self.arxiv}"
         return f"https://doi.org/{self.doi}" if self.doi else None
 
     @property
     def short(self) -> str:
-        """As one cites in running text: "Ba and Caruana, 2014"."""
+        """The citation in running text, such as "Ba and Caruana, 2014"; from three authors on "Hinton et al., 2015"."""
         families = [author.split()[-1] for author in self.authors]
         return f"{' and '.join(families) if len(families) < 3 else families[0] + ' et al.'}, {self.year}"
 

@@ -1,4 +1,4 @@
-"""Independent random streams out of one seed."""
+"""Derives independent random streams from one seed."""
 
 import hashlib
 
@@ -6,11 +6,12 @@ import numpy as np
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose; other purposes of the same seed give unrelated streams."""
+    """A seed of 63 bits for one purpose. The same seed gives unrelated streams for other purposes."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def fixed_random(*purpose: str) -> np.random.RandomState:
-    """A random stream that is part of a dataset's definition. RandomState, since NumPy never changes its streams."""
+    """A random stream that depends on the purpose alone, for choices that belong to the definition of a dataset or of a
+    measurement. It is a RandomState because NumPy never changes the streams of that class."""
     return np.random.RandomState(derive(0, *purpose) % 2**32)

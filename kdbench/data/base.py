@@ -1,4 +1,4 @@
-"""A dataset as the engine sees it: three splits of sized 8-bit images, held decoded or decoded on demand."""
+"""A dataset as training and scoring use it: three splits of 8-bit images, all of one size in a split."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +11,16 @@ from torch import Tensor
 
 
 class Images(Protocol):
-    """Any store of images: `take` gives those at positions `index` [B] as uint8 [B, C, H, W]."""
+    """The images of a split, held in memory or decoded on demand."""
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Tensor) -> Tensor: ...
+    def take(self, index: Tensor) -> Tensor:
+        """The images at positions `index` [B], as uint8 [B, C, H, W] on the device."""
+        ...
 
     def prefetch(self, index: Tensor) -> None:
-        """A hint that `take(index)` comes next: a slow store may begin."""
+        """Announce that `take(index)` is called next, so that a store that decodes on demand can start."""
         del index
 
 
@@ -37,7 +39,7 @@ class MemoryImages(Images):
 
 
 def in_order(images: Images, count: int, batch_size: int) -> Iterator[Tensor]:
-    """The first `count` images in batches; a slow store fetches the next batch while one is used."""
+    """The first `count` images in batches [B, C, H, W]. While a batch is used, the next is announced to the store."""
     parts = torch.arange(count).split(batch_size)
     for part, following in zip_longest(parts, parts[1:]):
         batch = images.take(part)
@@ -48,9 +50,11 @@ def in_order(images: Images, count: int, batch_size: int) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Split:
+    """N images, their labels, and the group of each image by attribute, such as its tint."""
+
     images: Images
     labels: Tensor  # [N], int64, on the device
-    groups: Mapping[str, Tensor] = field(default_factory=dict)  # by attribute, such as a tint: codes [N], int64
+    groups: Mapping[str, Tensor] = field(default_factory=dict)  # by attribute: codes [N], int64, on the device
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +62,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train` images may be larger than `image_shape` says, to leave room for `random_resized_crop`."""
+    """The splits of a dataset and what they have in common.
+
+    The images of `train` may be larger than `image_shape`, to leave room for `random_resized_crop`.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -66,16 +73,23 @@ class Dataset:
     validation: Split
     test: Split
     image_shape: tuple[int, int, int]  # (C, H, W) of the network's input
-    mean: Tensor                       # [C], of pixels in 0..1
-    std: Tensor                        # [C]
+    mean: Tensor                       # [C], the mean of training pixels scaled to 0..1
+    std: Tensor                        # [C], their standard deviation
     digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
-    group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: what its codes stand for
+    group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
 
 
 def known_of_images(dataset: Dataset) -> dict[str, np.ndarray]:
-    """What group and long-tail metrics need beside predictions, as arrays: training images by class [K]; and where
-    test images have attributes, their names [A], the groups' names [A, G] (filled up with ""), the test images' codes
-    [A, N], and training images by class and group [A, K, G] (all 0 for an attribute that training images lack)."""
+    """What the metrics of groups and of the long tail need to know of a dataset, as arrays that are saved with the
+    predictions:
+
+    train_class_counts [K]         the number of training images of each class
+    and, if test images have attributes:
+    group_attributes [A]           the names of the attributes
+    group_names [A, G]             the names of each attribute's groups, filled up with ""
+    test_groups [A, N]             the group of each test image by attribute, as an index into `group_names`
+    train_group_counts [A, K, G]   the number of training images by class and group; 0 if they lack the attribute
+    """
     classes, train, test = len(dataset.classes), dataset.train, dataset.test
     labels = train.labels.cpu().numpy()
     arrays = {"train_class_counts": np.bincount(labels, minlength=classes)}

@@ -1,4 +1,4 @@
-"""The datasets by name: what each one is, how it is written, and whether it can be had here. Free of torch."""
+"""Declares the datasets and their variants, and parses the strings that name them."""
 
 import re
 from collections.abc import Mapping
@@ -12,37 +12,38 @@ from kdbench.paper import Paper
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What `kdbench list datasets` says of a dataset. None: it depends on the user's files."""
+    """The declaration of a dataset. A field is None where it depends on the user's files."""
 
     name: str
     description: str
     shape: tuple[int, int, int] | None  # (C, H, W) as published
     classes: tuple[str, ...] | None
-    sizes: tuple[int, int, int] | None  # images in train, validation and test; each class has equally many
+    sizes: tuple[int, int, int] | None  # images in train, validation and test; every class has the same number
     source: str
     licence: str
     paper: Paper | None = None
-    attack_radius: float = 8 / 255  # of L-infinity attacks, for pixels in 0..1; RobustBench's (Croce et al., 2021) for
+    attack_radius: float = 8 / 255  # of L-infinity attacks, for pixels in 0..1; the default is that of RobustBench
+    #                                 (Croce et al., 2021) for CIFAR, after Madry et al. (2018)
 
 
 @dataclass(frozen=True)
 class Modifier:
-    """A variant of any dataset with a known bias, written NAME+modifier(value)."""
+    """The declaration of a modifier: DATASET+NAME(VALUE) is a variant of any dataset with a known bias."""
 
     name: str
     description: str
-    low: float
-    high: float
+    low: float   # the lowest value that is allowed
+    high: float  # the highest
     paper: Paper
 
 
 @dataclass(frozen=True)
 class DatasetName:
-    """A dataset string, taken apart."""
+    """The parts of a string that names a dataset. `str` is the canonical form of the string."""
 
-    base: str                                   # a key of DATASETS
-    path: Path | None                           # of an image folder
-    modifiers: tuple[tuple[str, float], ...] = ()  # in the order written
+    base: str                                      # a key of DATASETS
+    path: Path | None                              # the image folder; None for the other datasets
+    modifiers: tuple[tuple[str, float], ...] = ()  # names and values, in the order of the string
 
     @property
     def info(self) -> DatasetInfo:
@@ -53,13 +54,14 @@ class DatasetName:
         return self.base + path + "".join(f"+{name}({value:.12g})" for name, value in self.modifiers)
 
 
-# What a dataset string says.
+# Parsing.
 
-_MODIFIERS = re.compile(r"(\+\w+\([^()]*\))*$")  # at the end: a path may hold a plus of its own
+_MODIFIERS = re.compile(r"(\+\w+\([^()]*\))*$")  # only at the end, as a path may contain a plus
 
 
 def parse(name: str) -> DatasetName:
-    """Take a string such as "mnist5k", "imagefolder:PATH" or "cifar10+skew(0.95)" apart; UserError if it is none."""
+    """The parts of a string such as "mnist5k", "imagefolder:PATH" or "cifar10+skew(0.95)"; UserError if it names no
+    dataset."""
     tail = _MODIFIERS.search(name)
     assert tail is not None
     base, colon, path = name[:tail.start()].partition(":")
@@ -79,6 +81,7 @@ def parse(name: str) -> DatasetName:
 
 
 def _modifier(text: str, where: str) -> tuple[str, float]:
+    """The name and value in "name(value", a part of the dataset string `where`."""
     name, _, argument = text.partition("(")
     if name not in MODIFIERS:
         raise unknown(f"modifier of dataset {where!r}:", name, MODIFIERS)
@@ -95,7 +98,7 @@ def _modifier(text: str, where: str) -> tuple[str, float]:
 
 
 def rows() -> list[dict[str, Any]]:
-    """What `kdbench list datasets` prints: the datasets, then the variants that each of them has."""
+    """The table that `kdbench list datasets` prints: one row per dataset, then one per modifier."""
     variants = (
         DatasetInfo(f"NAME+{modifier.name}(VALUE)", f"{modifier.description}; {modifier.low:g} to {modifier.high:g}",
                     None, None, None, "any of these", "", modifier.paper)
@@ -114,7 +117,7 @@ def _row(info: DatasetInfo) -> dict[str, Any]:
     }
 
 
-# The declarations.
+# Declarations.
 
 _MNIST = Paper(
     title="Gradient-Based Learning Applied to Document Recognition",
@@ -122,25 +125,17 @@ _MNIST = Paper(
     year=1998, venue="Proceedings of the IEEE", doi="10.1109/5.726791",
 )
 
-
 _FASHION = Paper(
     title="Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
     authors=("Han Xiao", "Kashif Rasul", "Roland Vollgraf"), year=2017, venue="arXiv", arxiv="1708.07747",
 )
 
-
 _CIFAR = Paper(
     title="Learning Multiple Layers of Features from Tiny Images", authors=("Alex Krizhevsky",), year=2009,
     venue="Technical report, University of Toronto",
 )
-
-
 _CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-
-
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 _CIFAR100_TEXT = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
     caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
@@ -149,10 +144,7 @@ _CIFAR100_TEXT = """
     poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm"""
-
-
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
-
 
 DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
     DatasetInfo(
@@ -181,7 +173,6 @@ DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
     DatasetInfo("synthetic", "random coarse patterns under noise, for tests", (3, 16, 16),
                 tuple(f"pattern {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT"),
 )}
-
 
 MODIFIERS: Mapping[str, Modifier] = {modifier.name: modifier for modifier in (
     Modifier(

@@ -1,4 +1,5 @@
-"""A dataset's name to its splits, chosen and biased but not yet sized. Free of torch."""
+"""Makes the splits of a dataset from its name: which images are in each, with labels and groups, before any is resized
+or tinted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.data import files, imagefolder, variants
+from kdbench.data import files, imagefolder, skew
 from kdbench.data.catalog import DatasetName, parse
 from kdbench.data.splits import first_of_each, long_tail, stratified, without_validation
 from kdbench.errors import UserError
@@ -15,22 +16,24 @@ from kdbench.seeds import fixed_random
 
 @dataclass(frozen=True)
 class Part:
-    """One split: the images at `index` [N] of a store, and what is known of each."""
+    """One split: N of the M images of a store, chosen by position, with the label, groups and tint of each."""
 
-    images: np.ndarray | Sequence[Path]  # [M, C, H, W] uint8, or files
-    index: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray | Sequence[Path]  # the store: [M, C, H, W] uint8, or M files
+    index: np.ndarray                    # [N], the positions in the store
+    labels: np.ndarray                   # [N]
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # by attribute: codes [N]
-    tints: np.ndarray | None = None                                 # [N], where the images are to be tinted
+    tints: np.ndarray | None = None                                 # [N], if the images have yet to be tinted
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def channels(self) -> int:
+        """The number of channels of the images once they are tinted; files are decoded to three."""
         return self.images.shape[1] if isinstance(self.images, np.ndarray) and self.tints is None else 3
 
     def pick(self, positions: np.ndarray) -> "Part":
+        """The part of this split at `positions`, in that order."""
         return replace(
             self, index=self.index[positions], labels=self.labels[positions],
             groups={attribute: codes[positions] for attribute, codes in self.groups.items()},
@@ -40,28 +43,35 @@ class Part:
 
 @dataclass(frozen=True)
 class Collected:
+    """The three splits of a dataset, before images are resized or tinted."""
+
     classes: tuple[str, ...]
-    splits: Mapping[str, Part]                  # train, validation, test
-    group_names: Mapping[str, tuple[str, ...]]  # by attribute: what its codes stand for
-    folder: imagefolder.ImageFolder | None = None
+    splits: Mapping[str, Part]                     # by name: "train", "validation" and "test"
+    group_names: Mapping[str, tuple[str, ...]]     # by attribute: the group of each code
+    folder: imagefolder.ImageFolder | None = None  # None for a published dataset
 
 
 def check(name: str, folder: Path, train_size: int | None = None) -> None:
-    """See that a dataset can be had and read, downloading it into the data folder if need be; UserError if not."""
+    """Check that a dataset can be read and that `train_size` images can be chosen of it. Missing files of a published
+    dataset are downloaded into the data folder. UserError if anything fails."""
     found = collect(parse(name), folder, train_size)
     if found.folder is not None:
         imagefolder.check_images(found.folder, folder)
 
 
 def fingerprint(name: str) -> str | None:
-    """SHA-256 of the file names and sizes of an image folder; None for a published dataset."""
+    """The SHA-256 of an image folder's file names, sizes and attributes; None for a published dataset, which its name
+    tells apart."""
     path = parse(name).path
     return None if path is None else imagefolder.scan(path).fingerprint
 
 
 def collect(name: DatasetName, folder: Path, train_size: int | None = None) -> Collected:
-    """The splits of a dataset whose published files lie, or shall lie, in the data folder. The order of what is
-    done: validation is set aside, the long tail is cut, `train_size` images are chosen, tints are given."""
+    """The splits of a dataset. Missing files of a published dataset are downloaded into the data folder.
+
+    In this order, validation images are set aside, the long tail is cut, `train_size` training images are chosen, and
+    tints are assigned.
+    """
     found = _image_folder(name.path) if name.path else _published(name, folder)
     modifiers = dict(name.modifiers)
     splits = dict(found.splits)
@@ -73,14 +83,15 @@ def collect(name: DatasetName, folder: Path, train_size: int | None = None) -> C
         splits["train"] = splits["train"].pick(chosen)
     group_names = dict(found.group_names)
     if "skew" in modifiers:
-        for attribute in variants.GROUPS.keys() & group_names:
+        for attribute in skew.GROUPS.keys() & group_names:
             raise UserError(f"dataset {name}: {imagefolder.GROUPS_FILE} has a column {attribute!r}, which skew adds")
-        group_names |= variants.GROUPS
+        group_names |= skew.GROUPS
         splits = {split: _skew(part, modifiers["skew"], split) for split, part in splits.items()}
     return replace(found, splits=splits, group_names=group_names)
 
 
 def _published(name: DatasetName, folder: Path) -> Collected:
+    """The unmodified splits of a dataset that is no image folder."""
     classes, sizes = name.info.classes, name.info.sizes
     assert classes is not None and sizes is not None
     if name.base == "mnist5k":
@@ -103,37 +114,40 @@ def _part(arrays: files.Arrays) -> Part:
 
 
 def _image_folder(root: Path) -> Collected:
+    """The unmodified splits of the image folder at `root`."""
     found = imagefolder.scan(root)
     splits = {}
     for split, entries in found.splits.items():
         part = Part(found.paths(split), np.arange(len(entries)), np.array([entry.label for entry in entries]),
                     found.groups.get(split, {}))
-        splits[split] = part.pick(fixed_random("order", split).permutation(len(part)))  # files stand class by class
+        splits[split] = part.pick(fixed_random("order", split).permutation(len(part)))  # files come class by class
     if "validation" not in splits:
         splits = _with_validation(splits, without_validation(len(splits["train"])))
     return Collected(found.classes, splits, found.group_names, found)
 
 
 def _with_validation(splits: dict[str, Part], size: int) -> dict[str, Part]:
-    """Keep `size` training images and set the others aside for validation."""
+    """The splits with `size` of the training images left for training and the others set aside for validation."""
     train = splits["train"]
     kept, aside = stratified(train.labels, size, "validation")
     return {"train": train.pick(kept), "validation": train.pick(aside), "test": splits["test"]}
 
 
 def _long_tail(part: Part, factor: float, split: str) -> Part:
+    """The split with the images that `longtail(factor)` keeps."""
     kept, _ = first_of_each(part.labels, long_tail(np.bincount(part.labels), factor), f"longtail {split}")
     return part.pick(kept)
 
 
 def _skew(part: Part, share: float, split: str) -> Part:
-    tints = variants.assign_tints(part.labels, 0.5 if split == "test" else share, f"skew {split}")
+    """The split with the tints of `skew(share)` and the attributes "tint" and "bias". The test split is balanced."""
+    tints = skew.assign_tints(part.labels, 0.5 if split == "test" else share, f"skew {split}")
     bias = (tints != part.labels % 2).astype(np.int64)
     return replace(part, tints=tints, groups={**part.groups, "tint": tints, "bias": bias})
 
 
 def _patterns(size: int, split: str) -> files.Arrays:
-    """Images of ten fixed coarse patterns under noise."""
+    """`size` images, 3 x 16 x 16, each one of ten fixed coarse patterns under noise, which differs between splits."""
     patterns = fixed_random("synthetic").randint(0, 256, (10, 3, 4, 4))
     labels = np.arange(size) % 10
     noise = fixed_random("synthetic", split).randint(0, 256, (size, 3, 16, 16))

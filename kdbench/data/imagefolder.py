@@ -1,8 +1,8 @@
-"""A user's own images: train/ and test/ or val/, each with a folder of images per class. Free of torch.
+"""Reads a user's own images from a folder that holds train/ and test/ or val/, each with a folder of images per class.
 
-With both test/ and val/, val/ is the validation split. With one of them, that is the test split, and a tenth of
-train/ is set aside for validation. A file groups.csv may give attributes: its column `file` names an image
-("test/cat/1.jpg"), each further column is an attribute.
+With both test/ and val/, val/ is the validation split. With one of them, that is the test split, and a tenth of train/
+is set aside for validation. A file groups.csv may give attributes: its column `file` names an image, such as
+"test/cat/1.jpg", and each further column is an attribute.
 """
 
 import csv
@@ -24,26 +24,31 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
 GROUPS_FILE = "groups.csv"
-DECODE_ALL = 1 << 30  # bytes of image files up to which each image is decoded before anything trains
+DECODE_ALL = 1 << 30  # the size of an image folder, in bytes, up to which a check decodes every image
 
 
 @dataclass(frozen=True)
 class File:
+    """An image file."""
+
     path: str  # below the root, with forward slashes
     label: int
-    size: int
-    modified: int  # nanoseconds
+    size: int      # bytes
+    modified: int  # nanoseconds since 1970
 
 
 @dataclass(frozen=True)
 class ImageFolder:
+    """The image files of a folder by split, and their groups where groups.csv names them."""
+
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, list[File]]  # "train", "test" and perhaps "validation", each in the order of paths
     groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # by split and attribute: codes [N]
-    group_names: dict[str, tuple[str, ...]] = field(default_factory=dict)   # by attribute: what its codes stand for
+    group_names: dict[str, tuple[str, ...]] = field(default_factory=dict)   # by attribute: the group of each code
 
     def files(self) -> Iterator[File]:
+        """The files of all splits."""
         for split in self.splits.values():
             yield from split
 
@@ -52,12 +57,13 @@ class ImageFolder:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over file names and sizes, and the attributes."""
+        """The SHA-256 over the names and sizes of the files, and groups.csv."""
         return self._digest(f"{file.path}\0{file.size}" for file in self.files())
 
     @property
     def state(self) -> str:
-        """The fingerprint with place and dates: what was made of the images is good for as long as it is the same."""
+        """The SHA-256 over the folder's path, the names, sizes and dates of the files, and groups.csv. What is computed
+        from the images can be kept under this name, as it changes whenever they do."""
         return self._digest([str(self.root.resolve()), *(f"{f.path}\0{f.size}\0{f.modified}" for f in self.files())])
 
     def _digest(self, lines: Iterable[str]) -> str:
@@ -69,10 +75,10 @@ class ImageFolder:
         return total.hexdigest()
 
 
-# What is there.
+# Finding the files.
 
 def scan(root: Path) -> ImageFolder:
-    """The images of a folder by split and class, without opening them. UserError if they make no dataset."""
+    """The image files of a folder, which are not opened. UserError if they do not make up a dataset."""
     root = root.expanduser()
     if not root.is_dir():
         raise UserError(f"image folder {root}: no such folder")
@@ -94,10 +100,13 @@ def scan(root: Path) -> ImageFolder:
 
 
 def _folders(place: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
     return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _files(root: Path, place: Path, classes: list[str]) -> list[File]:
+    """The image files of the split that lies in the folder `place`, in the order of paths. UserError if its class
+    folders are not those of train/."""
     found = _folders(place)
     if found != classes:
         odd = sorted(set(found) ^ set(classes))[0]
@@ -121,6 +130,7 @@ def _file(path: Path, root: Path, label: int) -> File:
 
 
 def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classes: list[str]) -> None:
+    """UserError if a split has no images, or a class too few to train on and to set one aside for validation."""
     for split, files in splits.items():
         if not files:
             raise UserError(f"image folder {places[split]}: no images ({', '.join(sorted(SUFFIXES))}) in it")
@@ -136,8 +146,8 @@ def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classe
 
 def _read_groups(root: Path, splits: dict[str, list[File]]) \
         -> tuple[dict[str, dict[str, np.ndarray]], dict[str, tuple[str, ...]]]:
-    """The codes of groups.csv by split and attribute, and their names. A split is listed as a whole or not at all, and
-    the test split always."""
+    """The codes [N] by split and attribute, and the groups' names by attribute, as groups.csv gives them; both empty
+    without that file. UserError if it lists only a part of a split, or nothing of the test split."""
     path = root / GROUPS_FILE
     if not path.is_file():
         return {}, {}
@@ -159,7 +169,8 @@ def _read_groups(root: Path, splits: dict[str, list[File]]) \
 
 
 def _read_table(path: Path, known: set[str]) -> dict[str, dict[str, str]]:
-    """The rows of groups.csv by file. UserError with the line of anything that is not right."""
+    """The rows of groups.csv by image file, each as values by attribute. `known` are the paths of all image files.
+    UserError, with the line, for anything that is not as it should be."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -184,11 +195,11 @@ def _read_table(path: Path, known: set[str]) -> dict[str, dict[str, str]]:
     return table
 
 
-# Pixels.
+# Decoding.
 
 def decode(path: Path, size: int) -> np.ndarray:
-    """An image file as [3, size, size] uint8: upright, in RGB on white, its shorter side resized to `size`
-    (antialiased bilinear), the middle cut out. UserError naming a file that cannot be read."""
+    """The central square of an image file as RGB [3, size, size] uint8, resized bilinearly with antialiasing. The image
+    is turned upright as its EXIF data say, and put on white where it is transparent. UserError if it cannot be read."""
     from PIL import Image, ImageOps
 
     with _opened(path) as image:
@@ -202,6 +213,7 @@ def decode(path: Path, size: int) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[Image.Image]":
+    """The opened image. Whatever fails while it is in use becomes a UserError that names the file."""
     from PIL import Image
 
     try:
@@ -214,6 +226,7 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
 
 
 def _to_rgb(image: "Image.Image") -> "Image.Image":
+    """The image in 8-bit RGB, on white. ValueError for one with 32 bits per pixel, whose range is unknown."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip it to 255
@@ -227,8 +240,11 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
 
 
 def check_images(images: ImageFolder, folder: Path) -> None:
-    """Open every image once, and remember in the data folder that all of them could be read. Folders too large to be
-    decoded whole have only the images' heads read; a broken rest is found in training."""
+    """Check that every image can be read; UserError that names one that cannot.
+
+    The data folder `folder` then notes the image folder's state, and the check is skipped until that changes. In an
+    image folder of more than DECODE_ALL bytes only the headers of the files are read; other damage shows in training.
+    """
     seen = folder / "checked" / images.state
     if seen.exists():
         return
@@ -244,10 +260,11 @@ def check_images(images: ImageFolder, folder: Path) -> None:
         seen.parent.mkdir(parents=True, exist_ok=True)
         seen.touch()
     except OSError:
-        pass  # they are looked at again next time
+        pass  # they are checked again next time
 
 
 def _check_image(path: Path, whole: bool) -> None:
+    """UserError if an image file, or its header unless `whole`, cannot be read."""
     if whole:
         decode(path, 8)
     else:

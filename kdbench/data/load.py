@@ -1,4 +1,4 @@
-"""A dataset's name and a recipe to images of the right size, in memory or decoded on demand."""
+"""Loads a dataset as a recipe wants it: its images resized and tinted, in memory or decoded on demand."""
 
 import hashlib
 import os
@@ -12,27 +12,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdbench.data.array_cache import cached
 from kdbench.data.base import Dataset, Images, MemoryImages, Split, in_order
 from kdbench.data.catalog import parse
 from kdbench.data.collect import Collected, Part, collect
-from kdbench.data.files import cached
 from kdbench.data.imagefolder import decode
-from kdbench.data.variants import tint
+from kdbench.data.skew import tint
 from kdbench.errors import UserError
 from kdbench.spec import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LEAST_STD = 0.1  # grey levels: a channel without contrast would be divided by zero
-CROP_MARGIN = 8 / 7  # how much larger than the network's input images are kept for `random_resized_crop`
-THREADS = min(4, os.cpu_count() or 1)
-CHUNK = 1024  # images handled at a time
+LEAST_STD = 0.1  # of the 256 levels: nothing is divided by the zero of a channel without contrast
+CROP_MARGIN = 8 / 7  # side of the images kept for `random_resized_crop`, by that of the network's input
+THREADS = min(4, os.cpu_count() or 1)  # that decode image files
+CHUNK = 1024  # images that are decoded or counted at a time
 
 
 def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) -> Dataset:
-    """The dataset as the recipe wants it; published ones lie, or shall lie, in the data folder `folder`.
+    """The dataset of that name with images of the size that the recipe needs. Labels, groups and images in memory are
+    on the device.
 
-    An image folder whose images would take more than KDBENCH_MEMORY_GB (4) is decoded on demand: the same images,
-    bit for bit."""
+    Missing files of a published dataset are downloaded into the data folder `folder`, where decoded images are kept
+    too. An image folder whose images would take more memory than KDBENCH_MEMORY_GB (default 4) is decoded on demand,
+    which gives the same images bit for bit. UserError if the dataset cannot be read.
+    """
     found = collect(parse(name), folder, recipe.train_size)
     channels = 3 if recipe.normalise == "imagenet" else found.splits["train"].channels
     size = recipe.image_size
@@ -49,16 +52,18 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) 
     )
 
 
-Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; counts of levels in train; digest
+Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; level counts of train; digest
 
 
 def _in_memory(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
+    """All images, decoded and on the device. Their digest is over labels, attributes and pixels."""
     pixels = {split: _pixels(found, split, sides[split], channels, folder) for split in found.splits}
     images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
     return images, lambda: _level_counts(_chunks(pixels["train"])), _digest(pixels, found)
 
 
 def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
+    """The images of a folder, decoded whenever they are taken. Their digest is the folder's fingerprint."""
     assert found.folder is not None and channels == 3
     images = {split: FileImages(part, sides[split], device) for split, part in found.splits.items()}
     train = found.splits["train"]
@@ -69,7 +74,7 @@ def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder
 
 
 class FileImages(Images):
-    """Images that are decoded from their files when they are taken."""
+    """Images that are decoded from files when they are taken, with the announced ones decoded by another thread."""
 
     def __init__(self, part: Part, size: int, device: torch.device):
         self.part, self.size, self.device = part, size, device
@@ -99,8 +104,8 @@ class FileImages(Images):
 # Pixels.
 
 def _pixels(found: Collected, split: str, size: int, channels: int, folder: Path) -> np.ndarray:
-    """All images of a split, [N, channels, size, size] uint8. What was decoded from files is kept for other
-    processes."""
+    """All images of a split, [N, channels, size, size] uint8. Those decoded from files are kept in the data folder, for
+    other processes."""
     part = found.splits[split]
     if found.folder is None:
         images = _sized(part, size)
@@ -111,7 +116,8 @@ def _pixels(found: Collected, split: str, size: int, channels: int, folder: Path
 
 
 def _file(folder: Path, found: Collected, part: Part, size: int, what: str, more: bytes = b"") -> Path:
-    """Where something made of an image folder's images, and of `more`, is kept."""
+    """The file that keeps an array computed from the images of a split and from the bytes `more`; its name changes with
+    the image folder's state."""
     assert found.folder is not None
     made_of = hashlib.sha256(found.folder.state.encode())
     for i in part.index:
@@ -121,24 +127,26 @@ def _file(folder: Path, found: Collected, part: Part, size: int, what: str, more
 
 
 def _sized(part: Part, size: int) -> np.ndarray:
-    """The images of a part, [N, C, size, size] uint8, untinted."""
+    """The images of a split before they are tinted, [N, C, size, size] uint8."""
     if isinstance(part.images, np.ndarray):
         return resize(part.images[part.index], size)
     return _decoded([part.images[i] for i in part.index], size)
 
 
 def _tinted(part: Part, images: np.ndarray) -> np.ndarray:
+    """The images [N, C, H, W] of a split in their tints, if it has some."""
     return images if part.tints is None else tint(images, part.tints)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Square images [N, C, H, H] uint8 to [N, C, size, size], antialiased bilinear."""
+    """Resize square images [N, C, H, H] uint8 to [N, C, size, size], bilinear with antialiasing."""
     if images.shape[-1] == size:
         return images
     return F.interpolate(torch.from_numpy(images), size=(size, size), mode="bilinear", antialias=True).numpy()
 
 
 def _decoded(paths: Sequence[Path], size: int) -> np.ndarray:
+    """The images in files as [N, 3, size, size] uint8, decoded by several threads."""
     images = np.empty((len(paths), 3, size, size), np.uint8)
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(paths), CHUNK):
@@ -148,10 +156,12 @@ def _decoded(paths: Sequence[Path], size: int) -> np.ndarray:
 
 
 def _bytes(found: Collected, sides: Mapping[str, int]) -> int:
+    """The memory that all splits of an image folder take once they are decoded."""
     return sum(3 * len(part) * sides[split] ** 2 for split, part in found.splits.items())
 
 
 def _memory_budget() -> float:
+    """KDBENCH_MEMORY_GB in bytes; UserError if it is no number."""
     given = os.environ.get("KDBENCH_MEMORY_GB", "4")
     try:
         return float(given) * 1e9
@@ -159,17 +169,18 @@ def _memory_budget() -> float:
         raise UserError(f"KDBENCH_MEMORY_GB: expected a number, got {given!r}") from None
 
 
-# What is known of them.
+# Statistics.
 
 def _level_counts(chunks: Iterable[np.ndarray]) -> np.ndarray:
-    """How often each channel has each of the 256 levels, [C, 256], in images [B, C, H, W]."""
+    """How many pixels of each channel have each of the 256 levels, [C, 256], over all images [B, C, H, W]."""
     counts = (np.stack([np.bincount(channel.ravel(), minlength=256) for channel in chunk.swapaxes(0, 1)])
               for chunk in chunks)
     return np.add.reduce(list(counts))
 
 
 def mean_and_std(counts: np.ndarray) -> tuple[list[float], list[float]]:
-    """Of each channel's pixels in 0..1, from their levels' counts [C, 256]. Sums of integers do not depend on order."""
+    """The mean and the standard deviation of each channel [C], for pixels scaled to 0..1, from the counts of their
+    levels [C, 256]. These are sums of integers, which do not depend on the order of the images."""
     levels = np.arange(256)
     total = counts.sum(1)
     mean = (counts * levels).sum(1) / total
@@ -178,7 +189,7 @@ def mean_and_std(counts: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _digest(pixels: Mapping[str, np.ndarray], found: Collected) -> str:
-    """SHA-256 over the labels, attributes and pixels of all splits."""
+    """The SHA-256 over the labels, attributes and pixels of all splits."""
     total = hashlib.sha256()
     for split, part in found.splits.items():
         total.update(f"{split} {pixels[split].shape} {sorted(part.groups)}".encode() + part.labels.tobytes())
@@ -193,6 +204,7 @@ def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _split(images: Images, part: Part, device: torch.device) -> Split:
+    """The split with its labels and groups on the device."""
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).long().to(device)
 

@@ -1,6 +1,7 @@
-"""Which images go where: stratified parts of a split, by fixed seeds. Free of torch.
+"""Chooses images by class, with fixed seeds: stratified subsets and long tails.
 
-Chosen positions come in a random order, so that the first n of them are a fair sample too.
+Chosen positions come in a random order, so that the first n of them are a random sample too. The argument `purpose`
+names the random stream: the same labels and purpose always give the same choice.
 """
 
 import numpy as np
@@ -8,21 +9,21 @@ import numpy as np
 from kdbench.errors import UserError
 from kdbench.seeds import fixed_random
 
-TENTH = 10  # validation is this fraction of train where a dataset brings no validation split
-
 
 def without_validation(size: int) -> int:
-    """How many of `size` training images remain when a tenth is set aside."""
-    return size - max(1, round(size / TENTH))
+    """How many of `size` training images remain if a tenth, but at least one, is set aside for validation, as is done
+    where a dataset has no validation split."""
+    return size - max(1, round(size / 10))
 
 
 def stratified(labels: np.ndarray, size: int, purpose: str) -> tuple[np.ndarray, np.ndarray]:
-    """`size` positions with every class in proportion and at least once, and the remaining positions."""
+    """Split the positions in `labels` [N] in two: `size` positions that hold every class in proportion and at least
+    once, and the others. UserError if `size` is too large or too small for that."""
     return first_of_each(labels, allocate(np.bincount(labels), size), purpose)
 
 
 def first_of_each(labels: np.ndarray, quotas: np.ndarray, purpose: str) -> tuple[np.ndarray, np.ndarray]:
-    """Random `quotas[c]` positions of each class c, and the remaining positions."""
+    """Split the positions in `labels` [N] in two: `quotas[c]` random ones of each class c, and the others."""
     order = fixed_random(purpose).permutation(len(labels))
     by_class = np.argsort(labels[order], kind="stable")
     counts = np.bincount(labels, minlength=len(quotas))
@@ -33,9 +34,9 @@ def first_of_each(labels: np.ndarray, quotas: np.ndarray, purpose: str) -> tuple
 
 
 def allocate(counts: np.ndarray, size: int) -> np.ndarray:
-    """Share `size` out over classes in proportion to `counts`, by largest remainders, at least one for each that is
-    not empty. UserError if that cannot be."""
-    check_size(counts, size)
+    """How many images to take of each class [K] so that they are `size` together and in proportion to `counts` [K], by
+    largest remainders, with at least one of each class that has any. UserError if `size` is too large or too small."""
+    _check_size(counts, size)
     total = int(counts.sum())
     quotas, remainders = np.divmod(counts * size, total)
     raised = (quotas == 0) & (counts > 0)
@@ -43,12 +44,13 @@ def allocate(counts: np.ndarray, size: int) -> np.ndarray:
     missing = size - int(quotas.sum())
     if missing > 0:
         quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
-    for _ in range(-missing):  # what the rarest classes got beyond their share, the most frequent ones give
+    for _ in range(-missing):  # the most frequent classes give up what the rarest got beyond their share
         quotas[quotas.argmax()] -= 1
     return quotas
 
 
-def check_size(counts: np.ndarray, size: int) -> None:
+def _check_size(counts: np.ndarray, size: int) -> None:
+    """UserError unless `size` images, at least one of each class, can be taken of `counts` [K]."""
     total, classes = int(counts.sum()), int((counts > 0).sum())
     if size > total:
         raise UserError(f"train_size: {size} is more than the {total} images of the training split")
@@ -57,8 +59,9 @@ def check_size(counts: np.ndarray, size: int) -> None:
 
 
 def long_tail(counts: np.ndarray, factor: float) -> np.ndarray:
-    """How many images of each class to keep, so that their numbers fall exponentially and the first class has `factor`
-    times as many as the last (Cui et al., 2019): n_c = max(counts) factor^(-c / (K - 1)), at least one, at most all."""
+    """How many images of each class [K] to keep of `counts` [K], so that the numbers fall exponentially and the first
+    class has `factor` times as many as the last (Cui et al., 2019): n_c = max(counts) factor^(-c / (K - 1)), but at
+    least one and at most all."""
     if len(counts) < 2:
         return counts
     wanted = counts.max() * factor ** (-np.arange(len(counts)) / (len(counts) - 1))

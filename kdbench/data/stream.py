@@ -1,7 +1,7 @@
-"""The batch stream: which images, in which order, with which augmentation. It depends on the seed alone.
+"""The batch stream: which training images come in which order with which augmentation, as a function of the seed.
 
-Epoch e has a random stream of its own, so a resumed run continues with the same batches, and every method of a seed
-sees the same ones. Random numbers are drawn on the CPU: the stream is the same on every device.
+Each epoch has a random stream of its own, so that a resumed run continues with the same batches and every method sees
+the same batches for the same seed. Random numbers are drawn on the CPU, so that the stream is the same on every device.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from kdbench.method import Batch
 from kdbench.seeds import derive
 from kdbench.spec import Recipe
 
-CROP_PADDING = 1 / 8  # of the image's side: 4 pixels at 32, as He et al. (2016) do on CIFAR
+CROP_PADDING = 1 / 8  # of the image's side; 4 pixels of 32, as in He et al. (2016) on CIFAR
 
 
 class BatchStream:
-    """Augmented training batches of a dataset, epoch by epoch. An incomplete last batch is left out."""
+    """The augmented training batches of a dataset by epoch. An incomplete last batch is left out."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device):
         self.dataset, self.recipe, self.seed, self.device = dataset, recipe, seed, device
@@ -28,6 +28,7 @@ class BatchStream:
         self.normalise = Normalise(dataset, device)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The `steps_per_epoch` batches of an epoch, whose number counts from 0."""
         generator = torch.Generator().manual_seed(derive(self.seed, "data", epoch))
         order = torch.randperm(len(self.dataset.train), generator=generator)
         for step in range(self.steps_per_epoch):
@@ -38,13 +39,14 @@ class BatchStream:
             yield batch
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
-        """The training images at `index` [B], augmented with numbers from `generator`."""
+        """The training images at positions `index` [B], augmented with random numbers from `generator`."""
         index_there = index.to(self.device)
         images = self.augment(self.dataset.train.images.take(index_there), generator)
         return Batch(self.normalise(images), self.dataset.train.labels[index_there], index_there)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """[B, C, H, W] uint8 to the network's size, each sample with its own crop and flip."""
+        """Crop and flip images [B, C, H, W] uint8 as the recipe says, each in its own way: [B, C, size, size] uint8,
+        where `size` is the recipe's image size."""
         size = self.recipe.image_size
         for kind in self.recipe.augment:
             if kind == "crop":
@@ -57,7 +59,8 @@ class BatchStream:
 
 
 class Normalise:
-    """8-bit images to float32 with the dataset's mean and deviation, in the memory format that convolutions like."""
+    """Maps images [B, C, H, W] uint8 to float32, less the dataset's mean and divided by its standard deviation, in
+    channels-last memory format, in which convolutions are faster."""
 
     def __init__(self, dataset: Dataset, device: torch.device):
         self.mean = (dataset.mean * 255).view(1, -1, 1, 1).to(device)
@@ -68,19 +71,20 @@ class Normalise:
         return images.sub_(self.mean).mul_(self.scale)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """What black and white pixels become, each [1, C, 1, 1]."""
+        """The normalised values of black and of white pixels, each [1, C, 1, 1]."""
         black = torch.zeros_like(self.mean, dtype=torch.uint8)
         return self(black), self(torch.full_like(black, 255))
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
-    """The middle [B, C, size, size] of larger images."""
+    """The central squares [B, C, size, size] of larger images [B, C, H, W]."""
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
     return images[..., top:top + size, left:left + size]
 
 
 def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to an eighth of its side, with black where it leaves the frame: [B, C, size, size]."""
+    """Pad images [B, C, H, W] with black by an eighth of `size` and cut a random window out of each:
+    [B, C, size, size]."""
     padding = max(1, round(size * CROP_PADDING))
     padded = F.pad(images, (padding,) * 4)
     span = padded.shape[-1] - size + 1
@@ -90,14 +94,17 @@ def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability one half."""
+    """Mirror each of the images [B, C, H, W] left to right with probability one half."""
     flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def random_resized_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A window of 8 to 100 % of each image's area and aspect ratio 3/4 to 4/3, resized bilinearly to `size`
-    (Szegedy et al., 2015); windows that would leave the image are clipped to it."""
+    """Cut a random window out of each image [B, C, H, W] uint8 and resize it bilinearly: [B, C, size, size] uint8.
+
+    A window has 8 to 100 % of the image's area and an aspect ratio of 3/4 to 4/3 (Szegedy et al., 2015); one that would
+    be wider or higher than the image is clipped to it.
+    """
     area, ratio, x, y = torch.rand(4, len(images), generator=generator).to(images.device)
     area = 0.08 + 0.92 * area
     aspect = ((3 / 4) ** (1 - ratio)) * ((4 / 3) ** ratio)

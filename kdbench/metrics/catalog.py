@@ -1,21 +1,19 @@
-"""Every metric, declared once: `METRICS` feeds the leaderboard's headers, the documentation and `kdbench list metrics`.
+"""All metrics: tables, documentation and `kdbench list metrics` take their names and definitions from `METRICS`.
 
-`score` computes those that saved predictions give; the others are measured while a run trains or by `kdbench profile`.
+`score` computes the metrics of saved predictions; the others are measured while a run trains or by `kdbench profile`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
 from kdbench.errors import UserError
 from kdbench.metrics import predictions as p
 from kdbench.metrics.cost import COST
-from kdbench.metrics.groups import GROUP_METRICS, group_names, group_vectors
+from kdbench.metrics.groups import GROUP_METRICS, group_vectors
 from kdbench.metrics.longtail import LONG_TAIL_METRICS
 from kdbench.metrics.metric import Compute, Metric, Predictions
 from kdbench.metrics.robustness import ROBUSTNESS
-
-__all__ = ["METRICS", "Metric", "group_names", "rows", "score", "vectors"]
 
 
 def _of_test(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
@@ -31,28 +29,22 @@ def _of_both(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
 
 
 def _change(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
-    """From teacher to student."""
+    """`function` of the student's test predictions less that of the teacher's."""
     return lambda student, teacher: (function(student["test_logits"], student["test_labels"])
                                      - function(teacher["test_logits"], teacher["test_labels"]))
 
 
 def _top_5(student: Predictions, teacher: Predictions) -> float | None:
+    """Top-5 accuracy on the test split; None for five classes or fewer, where it is always 1."""
     if student["test_logits"].shape[1] <= 5:
-        return None  # it would be 1 whatever the student says
+        return None
     return p.top_k_accuracy(student["test_logits"], student["test_labels"], 5)
 
 
-def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    return {metric.name: metric for metric in metrics}
-
-
 _GUO = "Guo et al. (2017). On Calibration of Modern Neural Networks. ICML. arXiv:1706.04599"
-
-
 _STANTON = "Stanton et al. (2021). Does Knowledge Distillation Really Work? NeurIPS. arXiv:2106.05945"
 
-
-METRICS: dict[str, Metric] = _table([
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("test_accuracy", "test accuracy", "share", "higher",
            "Share of test images whose highest logit is the label's, at the last epoch.",
            compute=_of_test(p.accuracy), short="test acc."),
@@ -115,17 +107,19 @@ METRICS: dict[str, Metric] = _table([
     Metric("peak_memory_bytes", "peak memory", "bytes", "lower",
            "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
     *COST,
-])
+)}
 
 
 def rows() -> list[dict[str, str]]:
-    """The declarations as `kdbench list metrics` prints them."""
+    """The table that `kdbench list metrics` prints: one row per metric."""
     return [{"name": m.name, "title": m.title, "unit": m.unit, "better": m.better or "", "definition": m.definition,
              "reference": m.reference} for m in METRICS.values()]
 
 
 def score(student: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
-    """The metrics of a student's predictions; those that compare it with its teacher only if there is one."""
+    """The metrics by name that a student's predictions give, and with the teacher's predictions also those that compare
+    the two or describe the teacher. Those that are not applicable are left out. UserError if the predictions are empty,
+    not finite, or not of the same images."""
     _check(student, "student")
     if teacher is not None:
         _check(teacher, "teacher")
@@ -141,7 +135,8 @@ def score(student: Predictions, teacher: Predictions | None = None) -> dict[str,
 
 
 def vectors(student: Predictions) -> dict[str, list[float | None]]:
-    """What plots need of test predictions, small enough for the record; None for a class without images."""
+    """The lists that plots need of the test predictions, by name, as a record keeps them: accuracies by class and by
+    group, with None where there are no images, and the bins of the reliability diagram."""
     logits, labels = student["test_logits"], student["test_labels"]
     images, correct, confidence = p.reliability(logits, labels)
     return {
@@ -153,6 +148,7 @@ def vectors(student: Predictions) -> dict[str, list[float | None]]:
 
 
 def _check(predictions: Predictions, whose: str) -> None:
+    """UserError if a split is empty, a logit is not finite, or a label is no class."""
     for split in ("validation", "test"):
         logits, labels = predictions[f"{split}_logits"], predictions[f"{split}_labels"]
         if not len(logits):
@@ -166,6 +162,7 @@ def _check(predictions: Predictions, whose: str) -> None:
 
 
 def _check_same_images(student: Predictions, teacher: Predictions) -> None:
+    """UserError if the student's and the teacher's predictions differ in images, classes or labels."""
     for split in ("validation", "test"):
         ours, theirs = student[f"{split}_logits"].shape, teacher[f"{split}_logits"].shape
         if ours != theirs:

@@ -1,4 +1,5 @@
-"""What training and using a student costs, as `kdbench profile` measures it: alone, one at a time, on one thread."""
+"""Metrics of the costs of training and using a student. `kdbench profile` measures them, one process at a time and on
+one thread."""
 
 from kdbench.metrics.metric import Metric
 

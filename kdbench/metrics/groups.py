@@ -1,7 +1,7 @@
-"""How a student treats groups of images, such as those of a tint: counts by fairlearn, what they say in NumPy.
+"""Metrics that compare groups of test images, such as the tints of a skewed dataset: accuracy, fairness and bias.
 
-A group without test images is left out. Where fewer than two have some there is nothing to compare, and a metric is
-not applicable; so is a rate that only one group has. With several attributes a metric is the worst over them.
+Groups without test images are left out. A metric is not applicable if fewer than two groups remain, and a rate is left
+out if fewer than two groups have it. If images have several attributes, the metric is that of the worst attribute.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,17 @@ from kdbench.metrics.metric import Compute, Metric, Predictions
 
 @dataclass(frozen=True)
 class Groups:
-    """One attribute of the test images, with what was predicted of them."""
+    """The G groups of one attribute: what was predicted of their test images, and their numbers of training images."""
 
     attribute: str
-    names: tuple[str, ...]
-    counts: np.ndarray  # [G, K, K]: test images by group, label and predicted class
-    train: np.ndarray   # [K, G]: training images by class and group; all 0 if they lack the attribute
+    names: tuple[str, ...]  # [G]
+    counts: np.ndarray      # [G, K, K]: test images by group, label and predicted class
+    train: np.ndarray       # [K, G]: training images by class and group; all 0 if they lack the attribute
 
 
 def read_groups(known: Predictions, logits: np.ndarray) -> list[Groups]:
-    """By attribute, what `logits` [N, K] say of the test images that `known` describes; none without attributes."""
+    """The groups of each attribute of the test images, as the saved arrays `known` give them, with the predictions of
+    `logits` [N, K]. The list is empty if the images have no attributes."""
     if "test_groups" not in known:
         return []
     found = []
@@ -35,48 +36,44 @@ def read_groups(known: Predictions, logits: np.ndarray) -> list[Groups]:
 
 
 def count(labels: np.ndarray, logits: np.ndarray, codes: np.ndarray, groups: int) -> np.ndarray:
-    """[G, K, K]: images by group, label and predicted class."""
-    from fairlearn.metrics import MetricFrame  # takes seconds
-
+    """The numbers of images by group, label and predicted class, [G, K, K], from labels [N], logits [N, K] and the
+    codes [N] of their groups, 0 to `groups` - 1."""
     classes = logits.shape[1]
-
-    def confusion(y_true, y_pred):
-        pairs = np.asarray(y_true) * classes + np.asarray(y_pred)
-        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-    frame = MetricFrame(metrics=confusion, y_true=labels, y_pred=logits.argmax(axis=1), sensitive_features=codes)
-    counts = np.zeros((groups, classes, classes), np.int64)
-    for code, confused in frame.by_group.items():
-        counts[code] = confused
-    return counts
+    cells = (codes * classes + labels) * classes + logits.argmax(axis=1)
+    return np.bincount(cells, minlength=groups * classes**2).reshape(groups, classes, classes)
 
 
-# What the counts [G, K, K] of one attribute say; None is "not applicable".
+# Functions of one attribute's counts [G, K, K]. They return None where the metric is not applicable.
 
 def group_accuracy(counts: np.ndarray) -> np.ndarray:
-    """[G]: share of each group's images that are predicted right; NaN for a group without images."""
+    """The accuracy on each group's images, [G]; NaN for a group without images."""
     return _share(np.trace(counts, axis1=1, axis2=2), counts.sum(axis=(1, 2)))
 
 
 def worst_group_accuracy(groups: Groups) -> float | None:
+    """The lowest accuracy of a group."""
     accuracies = _present(group_accuracy(groups.counts))
     return float(accuracies.min()) if len(accuracies) > 1 else None
 
 
 def group_gap(groups: Groups) -> float | None:
+    """The highest less the lowest accuracy of a group."""
     accuracies = _present(group_accuracy(groups.counts))
     return float(np.ptp(accuracies)) if len(accuracies) > 1 else None
 
 
 def demographic_parity_difference(groups: Groups) -> float | None:
-    """Over classes, the largest difference between groups in the share of images that are predicted as the class."""
+    """The largest difference between two groups in the share of images that are predicted as a class, over classes."""
     images = groups.counts.sum(axis=(1, 2))
     return _largest_difference(_share(groups.counts.sum(axis=1), images[:, None]))
 
 
 def equalised_odds_difference(groups: Groups) -> float | None:
-    """Over classes, the largest difference between groups in true or false positive rate, each between the groups that
-    have it: fairlearn gives a rate of 0 to a group without images of the class, which would look like a harm."""
+    """The largest difference between two groups in the true or the false positive rate of a class, over classes.
+
+    A rate is compared between the groups that have it. fairlearn gives a rate of 0 to a group without images of the
+    class, which would look like a harm.
+    """
     counts = groups.counts
     right = np.diagonal(counts, axis1=1, axis2=2)             # [G, K]
     positive, predicted = counts.sum(axis=2), counts.sum(axis=1)
@@ -86,10 +83,11 @@ def equalised_odds_difference(groups: Groups) -> float | None:
 
 
 def bias_amplification(groups: Groups) -> float | None:
-    """Mean over pairs (group, class) that go together in training of P(predicted as the class | group) - P(of the class
-    | group) on test images; with the sign turned for pairs that avoid each other.
+    """How far the predictions on test images exaggerate the correlation of groups and classes in training images.
 
-    A pair counts if its training images differ by one or more from what independence would give: less is rounding.
+    This is the mean over pairs of a group and a class of sign * (P(predicted as the class | group) - P(of the class |
+    group)), where sign is +1 if training images join the two more often than independence would, and -1 if less often.
+    Pairs whose number of training images differs by less than one from independence are left out, as that is rounding.
     """
     train, counts = groups.train, groups.counts
     if not train.sum():
@@ -106,7 +104,7 @@ def bias_amplification(groups: Groups) -> float | None:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part` / `whole`; NaN where there is none."""
+    """`part` / `whole`; NaN where `whole` is 0."""
     part, whole = np.broadcast_arrays(part, whole)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
@@ -116,22 +114,24 @@ def _present(values: np.ndarray) -> np.ndarray:
 
 
 def _largest_difference(rates: np.ndarray) -> float | None:
-    """Of [G, R], over the rates R that two groups or more have."""
+    """The largest difference between two groups in one of the rates [G, R], where NaN marks a rate that a group does
+    not have; None if no rate is had by two groups."""
     shared = rates[:, (~np.isnan(rates)).sum(axis=0) > 1]
     return float((np.nanmax(shared, axis=0) - np.nanmin(shared, axis=0)).max()) if shared.size else None
 
 
-# The declarations.
+# Declarations.
 
 def group_vectors(student: Predictions) -> dict[str, list[float | None]]:
-    """The accuracy of each group, as `group_accuracy.ATTRIBUTE`; None for a group without test images."""
+    """For each attribute the list `group_accuracy.ATTRIBUTE` of its groups' accuracies; None for a group without test
+    images."""
     return {f"group_accuracy.{groups.attribute}": [None if np.isnan(v) else float(v)
                                                    for v in group_accuracy(groups.counts)]
             for groups in read_groups(student, student["test_logits"])}
 
 
 def group_names(student: Predictions) -> dict[str, list[str]]:
-    """By attribute, the groups in the order of `group_vectors`."""
+    """The names of each attribute's groups, in the order of `group_vectors`."""
     if "test_groups" not in student:
         return {}
     return {str(attribute): [str(name) for name in names if name]
@@ -139,7 +139,10 @@ def group_names(student: Predictions) -> dict[str, list[str]]:
 
 
 def _compute(function: Callable[[Groups], float | None], worst: Callable, *, of_teacher: bool) -> Compute:
-    """The images' groups are those that the student's file tells; teachers of older runs have none in theirs."""
+    """The metric `function` over all attributes, of which `worst` (min or max) counts.
+
+    Groups are read from the student's predictions, as those of teachers of older runs do not have them.
+    """
     def compute(student: Predictions, teacher: Predictions) -> float | None:
         logits = (teacher if of_teacher else student)["test_logits"]
         values = [value for groups in read_groups(student, logits) if (value := function(groups)) is not None]
@@ -149,7 +152,7 @@ def _compute(function: Callable[[Groups], float | None], worst: Callable, *, of_
 
 
 def _metrics(metric: Metric, function: Callable[[Groups], float | None]) -> tuple[Metric, Metric]:
-    """Of the student, and the same of its teacher, which it may have learned a bias from."""
+    """The declaration of a metric for the student, and for its teacher, from which a bias may have been learned."""
     worst = min if metric.better == "higher" else max
     return (replace(metric, compute=_compute(function, worst, of_teacher=False)),
             metric.of_teacher(of="teacher", compute=_compute(function, worst, of_teacher=True)))

@@ -1,4 +1,4 @@
-"""How a student does on classes with many, some and few training images."""
+"""Metrics of the accuracy on classes with many, a medium number of and few training images."""
 
 import numpy as np
 
@@ -10,12 +10,15 @@ _LIU = "Liu et al. (2019). Large-Scale Long-Tailed Recognition in an Open World.
 
 
 def shot_bins(counts: np.ndarray) -> np.ndarray:
-    """[K]: 0 for classes with more than 100 training images, 2 for those with fewer than 20, 1 for the others."""
+    """The bin of each class [K] by its number of training images [K]: 0 for more than 100, 2 for fewer than 20, else
+    1."""
     return np.where(counts > MANY, 0, np.where(counts < FEW, 2, 1))
 
 
 def shot_accuracy(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, which: int) -> float | None:
-    """Mean accuracy of the classes in a bin that have test images; None if none have, or if one bin holds all."""
+    """The mean accuracy of the classes in the bin `which` that have test images, from logits [N, K], labels [N] and the
+    classes' numbers of training images [K]. None if no class in the bin has test images, or if all classes are in one
+    bin."""
     bins = shot_bins(counts)
     accuracies = p.per_class_accuracy(logits, labels)[bins == which]
     accuracies = accuracies[~np.isnan(accuracies)]
@@ -25,6 +28,7 @@ def shot_accuracy(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, wh
 
 
 def _metric(which: int, name: str, classes: str) -> Metric:
+    """The declaration of the accuracy on the bin `which`; `classes` says how many training images its classes have."""
     def compute(student: Predictions, teacher: Predictions) -> float | None:
         if "train_class_counts" not in student:  # predictions of an older kdbench
             return None

@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The declaration of a metric."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,30 +6,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-Predictions = Mapping[str, np.ndarray]  # {validation,test}_{logits,labels} and what else `kdbench.store` keeps
+Predictions = Mapping[str, np.ndarray]  # by name: the arrays that `kdbench.results.predictions` describes
 Compute = Callable[[Predictions, Predictions], float | None]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run."""
+    """A number that describes a run, and how it is computed and shown."""
 
-    name: str
-    title: str                     # the column's header
+    name: str                      # its key in a record's metrics
+    title: str                     # its header in tables
     unit: str                      # "share" (0 to 1), "nats", "seconds", ... or "" for a pure number
     better: Literal["higher", "lower"] | None
-    definition: str
-    reference: str = ""
-    of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it takes; "run": measured
-    compute: Compute | None = None  # of the student's and the teacher's predictions; None is "not applicable"
-    short: str = ""                 # a narrow table's header, if not the title
+    definition: str                # in sentences, for the documentation
+    reference: str = ""            # the publication that introduced it
+    of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it is computed from; "run": none
+    compute: Compute | None = None  # from the student's and the teacher's predictions; returns None if not applicable
+    short: str = ""                # its header in narrow tables, if that is not the title
 
     @property
     def header(self) -> str:
+        """The header in narrow tables."""
         return self.short or self.title
 
     def of_teacher(self, **changes: Any) -> "Metric":
-        """The same of the pair's teacher."""
+        """The declaration of the same metric for the pair's teacher, with further `changes` to its fields."""
         return replace(
             self, name=f"teacher_{self.name}", title=f"teacher's {self.title}",
             short=f"teacher's {self.short}" if self.short else "",

@@ -1,11 +1,11 @@
-"""What saved predictions alone tell of a student: pure functions of logits [N, K] and labels [N], in float64 NumPy.
+"""Accuracy, calibration and fidelity as functions of logits [N, K] and labels [N], computed in float64.
 
-Where classes tie, the one with the lowest index is the prediction, as `argmax` has it.
+Of classes with equal logits, the one with the lowest index is the prediction, as with `argmax`.
 """
 
 import numpy as np
 
-CALIBRATION_BINS = 15  # as in Guo et al. (2017)
+CALIBRATION_BINS = 15  # the number in Guo et al. (2017)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -17,12 +17,12 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share of images whose label is among the k highest logits."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
     before = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)  # classes ahead of the label
+    rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)  # [N], how many classes are before the label
     return float((rank < k).mean())
 
 
 def per_class_accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[K]: accuracy on the images of each class; NaN for a class without images."""
+    """The accuracy on the images of each class, [K]; NaN for a class without images."""
     classes = logits.shape[1]
     images = np.bincount(labels, minlength=classes)
     correct = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=classes)
@@ -40,27 +40,29 @@ def class_accuracy_spread(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -ln p(label)."""
+    """Mean of -ln p(label) over images, in nats."""
     return float(-np.take_along_axis(log_softmax(logits), labels[:, None], axis=1).mean())
 
 
 def brier_score(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean squared distance between the probabilities and the one-hot label, summed over classes: 0 to 2."""
+    """Mean over images of the squared distance between probabilities and one-hot label, summed over classes: 0 to 2."""
     errors = np.exp(log_softmax(logits))
     errors[np.arange(len(labels)), labels] -= 1
     return float((errors**2).sum(axis=1).mean())
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Mean of |accuracy - confidence| over equally wide bins (low, high] of confidence, weighted by their images."""
+    """Mean of |accuracy - mean confidence| over equally wide bins (low, high] of confidence, weighted by their numbers
+    of images. An image's confidence is the probability of its predicted class."""
     images, correct, confidence = reliability(logits, labels, bins)
     return float(np.abs(correct - confidence).sum() / images.sum())
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """[3, bins]: number of images, of correct ones, and summed confidence, by bin of the predicted class's probability.
+    """The bins of the reliability diagram, [3, bins]: by bin of confidence the number of images, the number of images
+    predicted right, and the sum of confidences.
 
-    Sums rather than means, so that an empty bin is zero and runs can be added.
+    They are sums rather than means, so that an empty bin is zero and the bins of several runs can be added.
     """
     confidence = np.exp(log_softmax(logits)).max(axis=1)
     correct = logits.argmax(axis=1) == labels
@@ -74,12 +76,13 @@ def agreement(logits: np.ndarray, teacher_logits: np.ndarray) -> float:
 
 
 def kl_from_teacher(logits: np.ndarray, teacher_logits: np.ndarray) -> float:
-    """Mean of KL(teacher || student) = sum over classes of teacher * ln(teacher / student), at temperature 1."""
+    """Mean over images of KL(teacher || student), the sum over classes of teacher * ln(teacher / student), in nats, at
+    temperature 1."""
     student, teacher = log_softmax(logits), log_softmax(teacher_logits)
     return float((np.exp(teacher) * (teacher - student)).sum(axis=1).mean())
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """[N, K], in float64."""
+    """The logarithms of the probabilities, [N, K] float64, of logits [N, K]."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

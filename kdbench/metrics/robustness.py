@@ -1,9 +1,9 @@
-"""How a deployed network stands attacked and corrupted images: the declarations. `kdbench.robustness` measures them."""
+"""Metrics of the accuracy on attacked and on corrupted images. `kdbench.robustness` measures them."""
 
 from kdbench.metrics.metric import Metric
 
-SUBSET = 500  # test images, or one of each class where there are more classes
-STEPS = 10    # of projected gradient ascent, each a quarter of the radius
+SUBSET = 500  # test images that are attacked and corrupted, or one of each class if there are more classes
+STEPS = 10    # of projected gradient ascent
 
 _MADRY = ("Madry et al. (2018). Towards Deep Learning Models Resistant to Adversarial Attacks. ICLR. arXiv:1706.06083")
 _HENDRYCKS = ("Hendrycks and Dietterich (2019). Benchmarking Neural Network Robustness to Common Corruptions and "
@@ -34,4 +34,4 @@ ROBUSTNESS = (
            f"ensemble, within {_RADIUS}; added by `kdbench attack`.", _CROCE, of="run", short="AutoAttack"),
     *(metric.of_teacher() for metric in _MEASURED),
 )
-MEASURED = tuple(metric.name for metric in _MEASURED)
+MEASURED = tuple(metric.name for metric in _MEASURED)  # what a run measures of its own student

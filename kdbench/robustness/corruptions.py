@@ -1,7 +1,8 @@
-"""Common corruptions of 8-bit images after Hendrycks and Dietterich (2019), each image by itself. Free of torch.
+"""Common corruptions of images after Hendrycks and Dietterich (2019).
 
-A corruption maps images [B, C, H, W] uint8, their positions in the test split [B], and a strength to the same kind of
-images. Strengths are the reference's for CIFAR-C or ImageNet-C at severities 1, 3 and 5.
+A corruption maps images [B, C, H, W] uint8, their positions in the test split [B] and a strength to corrupted images
+[B, C, H, W] uint8, each of which depends on its own image and position only. The strengths are those of CIFAR-C, or for
+larger images of ImageNet-C, at severities 1, 3 and 5.
 """
 
 import io
@@ -14,54 +15,59 @@ from scipy.ndimage import gaussian_filter
 
 from kdbench.seeds import fixed_random
 
-SMALL = 64  # pixels: up to here CIFAR-C's strengths, ImageNet-C's above
+SMALL = 64  # pixels a side, up to which images get CIFAR-C's strengths; larger ones get ImageNet-C's
 
 
 @dataclass(frozen=True)
 class Corruption:
+    """A corruption and its strengths at severities 1, 3 and 5 for small and for large images."""
+
     apply: Callable[[np.ndarray, np.ndarray, float], np.ndarray]
     small: tuple[float, float, float]
     large: tuple[float, float, float]
 
     def strengths(self, size: int) -> tuple[float, float, float]:
-        """At severities 1, 3 and 5, for images of `size` pixels a side."""
+        """The strengths at severities 1, 3 and 5 for images of `size` pixels a side."""
         return self.small if size <= SMALL else self.large
 
 
 def gaussian_noise(images: np.ndarray, positions: np.ndarray, deviation: float) -> np.ndarray:
-    """Independent noise on every pixel, of `deviation` for pixels in 0..1; an image's depends on its position alone."""
+    """Add independent Gaussian noise to every pixel, with standard deviation `deviation` for pixels scaled to 0..1. The
+    noise of an image depends on its position only."""
     noise = np.stack([fixed_random("noise", str(position)).normal(scale=deviation, size=images.shape[1:])
                       for position in positions])
     return _to_8_bit(images / 255 + noise)
 
 
 def gaussian_blur(images: np.ndarray, positions: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian window of `sigma` pixels; beyond the edge the nearest pixel goes on."""
+    """Blur with a Gaussian of standard deviation `sigma` pixels; beyond the edge the nearest pixel is repeated."""
     return _to_8_bit(gaussian_filter(images / 255, (0, 0, sigma, sigma), mode="nearest"))
 
 
 def contrast(images: np.ndarray, positions: np.ndarray, factor: float) -> np.ndarray:
-    """Distances to the mean of each channel of an image, times `factor`."""
+    """Multiply the distances of an image's pixels to the mean of their channel by `factor`."""
     pixels = images / 255
     mean = pixels.mean(axis=(2, 3), keepdims=True)
     return _to_8_bit((pixels - mean) * factor + mean)
 
 
 def brightness(images: np.ndarray, positions: np.ndarray, shift: float) -> np.ndarray:
-    """`shift` more of value in HSV, at the same hue and saturation: all channels are scaled alike."""
+    """Add `shift` to the value in HSV, for pixels scaled to 0..1, at the same hue and saturation, which scales the
+    channels of a pixel alike."""
     pixels = images / 255
     value = pixels.max(axis=1, keepdims=True)
     raised = np.minimum(value + shift, 1)
-    hue = np.divide(pixels, value, out=np.ones_like(pixels), where=value > 0)  # black has none: it turns grey
+    hue = np.divide(pixels, value, out=np.ones_like(pixels), where=value > 0)  # black has none and turns grey
     return _to_8_bit(hue * raised)
 
 
 def jpeg(images: np.ndarray, positions: np.ndarray, quality: float) -> np.ndarray:
-    """To JPEG and back."""
+    """Compress to JPEG of quality `quality` and decode again."""
     return np.stack([_through_jpeg(image, int(quality)) for image in images])
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """One image [C, H, W] uint8, with one or three channels, compressed and decoded."""
     buffer = io.BytesIO()
     Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "JPEG", quality=quality)
     pixels = np.asarray(Image.open(buffer))
@@ -69,6 +75,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in 0..1 as uint8; what is beyond is clipped."""
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 

@@ -1,5 +1,8 @@
-"""Measures what `kdbench.metrics.robustness` declares, with the network at hand. No random stream is touched: what is
-random depends on an image's position in the test split."""
+"""Measures the metrics that `kdbench.metrics.robustness` declares.
+
+Random numbers depend on an image's position in the test split only; the global random states are neither read nor
+changed.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,28 +22,30 @@ from kdbench.parts.attack import projected_gradient
 from kdbench.robustness.corruptions import CORRUPTIONS
 from kdbench.seeds import fixed_random
 
-BATCH = 100
+BATCH = 100  # images that are attacked or classified at a time
 
 
 class Robustness(NamedTuple):
-    metrics: dict[str, float]
-    vectors: dict[str, list[float | None]]  # corruption_accuracy.NAME: by severity; pgd_radius: what was measured with
+    """The robustness of a network as a record keeps it."""
+
+    metrics: dict[str, float]               # by the names in MEASURED
+    vectors: dict[str, list[float | None]]  # corruption_accuracy.NAME: by severity; pgd_radius: the attack's radius
 
 
 class Subset(NamedTuple):
-    """The test images that robustness is measured on."""
+    """The M test images that robustness is measured on."""
 
-    positions: np.ndarray  # [M], in the test split, rising
+    positions: np.ndarray  # [M], in the test split, ascending
     images: Tensor         # [M, C, H, W], uint8
     labels: Tensor         # [M]
 
 
 def measure(network: nn.Module, dataset: Dataset) -> Robustness:
-    """Clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in eval
-    mode and given back as it was."""
+    """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
+    eval mode; its modes, parameters and their `requires_grad` are the same afterwards."""
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
     radius = radius_of(dataset)
-    with frozen(network):
+    with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
         robust = withstands(network, normalise, subset, clean, radius)
         corrupted = {name: _corrupted(network, normalise, subset, name) for name in CORRUPTIONS}
@@ -52,12 +57,13 @@ def measure(network: nn.Module, dataset: Dataset) -> Robustness:
 
 
 def radius_of(dataset: Dataset) -> float:
-    """Of the attack, for pixels in 0..1."""
+    """The L-infinity radius of attacks on a dataset's images, for pixels scaled to 0..1."""
     return parse(dataset.name).info.attack_radius
 
 
 def take_subset(dataset: Dataset) -> Subset:
-    """The same images for every run on the dataset: stratified by class, at least one of each."""
+    """The SUBSET test images that robustness is measured on, the same for every run on the dataset. They are stratified
+    by class, with at least one of each."""
     test, (_, size, _) = dataset.test, dataset.image_shape
     labels = test.labels.cpu().numpy()
     wanted = min(len(labels), max(SUBSET, len(np.unique(labels))))
@@ -68,8 +74,8 @@ def take_subset(dataset: Dataset) -> Subset:
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients of parameters, for as long as it takes."""
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode and take no gradients of its parameters while the context lasts."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -86,8 +92,8 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 def withstands(network: nn.Module, normalise: Normalise, subset: Subset, clean: np.ndarray, radius: float,
                batch: int = BATCH) -> np.ndarray:
-    """[M] bool: which of the images that are classified right, `clean` [M], stay so under attack. The others have
-    nothing to lose and are not attacked."""
+    """Which images the network classifies right even when attacked within the L-infinity radius `radius`, for pixels
+    scaled to 0..1: [M] bool. Only those that it classifies right without attack, `clean` [M] bool, are attacked."""
     shape, (low, high) = subset.images.shape[1:], normalise.bounds()
     robust = clean.copy()
     right = np.flatnonzero(clean)
@@ -102,18 +108,19 @@ def withstands(network: nn.Module, normalise: Normalise, subset: Subset, clean: 
 
 
 def _cross_entropy(network: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """What the attack raises; a sum, so that an image's gradient does not depend on its batch."""
+    """The function of images that the attack raises: the cross-entropy, summed over images, so that an image's gradient
+    does not depend on its batch."""
     return lambda images: F.cross_entropy(network(images).logits, labels, reduction="sum")
 
 
 def _start(positions: np.ndarray, shape: torch.Size) -> Tensor:
-    """[B, C, H, W] in -1..1; an image's depends on its position alone."""
+    """Uniform noise in -1..1, [B, C, H, W], where the noise of an image depends on its position [B] only."""
     noise = [fixed_random("pgd", str(position)).uniform(-1, 1, tuple(shape)) for position in positions]
     return torch.from_numpy(np.stack(noise).astype(np.float32))
 
 
 def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: str) -> list[float]:
-    """Accuracy under a corruption at each severity."""
+    """The accuracy on images with the corruption `name`, at each severity."""
     corruption, images = CORRUPTIONS[name], subset.images.cpu().numpy()
     found = []
     for strength in corruption.strengths(images.shape[-1]):
@@ -123,13 +130,14 @@ def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: s
 
 
 def _right(network: nn.Module, normalise: Normalise, images: Tensor, labels: Tensor) -> np.ndarray:
-    """[M] bool, of 8-bit images."""
+    """Which of the images [M, C, H, W] uint8 the network classifies right, [M] bool."""
     return np.concatenate([_hits(network, normalise(some), own)
                            for some, own in zip(images.split(BATCH), labels.split(BATCH), strict=True)])
 
 
 @torch.no_grad()
 def _hits(network: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """[B] bool, of normalised images; logits that are not finite are not right."""
+    """Which of the normalised images [B, C, H, W] the network classifies right, [B] bool. An image with a logit that is
+    not finite is not."""
     logits = network(images).logits
     return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).cpu().numpy()

@@ -1,6 +1,5 @@
 """Names and recipes to datasets: sizes, exactness, statistics, and images decoded on demand."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from kdbench.data import files, load
 from kdbench.data.base import Dataset, MemoryImages, Split, in_order
+from kdbench.data.catalog import DATASETS
 from kdbench.data.load import FileImages, load_dataset, mean_and_std, resize
 from kdbench.data.stream import BatchStream
 from kdbench.errors import UserError
@@ -69,8 +69,6 @@ def test_mnist5k_has_stratified_disjoint_splits_of_the_stated_sizes(data):
 
 @pytest.mark.parametrize("name", ["synthetic", "mnist5k"])
 def test_splits_have_the_sizes_of_the_catalog(data, name):
-    from kdbench.data.catalog import DATASETS
-
     dataset = load_dataset(name, recipe(), data, CPU)
     assert tuple(map(len, splits(dataset))) == DATASETS[name].sizes
     assert all(split.labels.dtype == torch.int64 for split in splits(dataset))
@@ -346,5 +344,3 @@ def test_attributes_of_a_folder_reach_its_splits(photos, tmp_path):
     assert set(dataset.train.groups) == set(SKEW) and set(dataset.test.groups) == {"kind", *SKEW}
     flat = pixels(dataset.test).flatten(2).float().std(2).max(1).values < 5
     assert torch.equal(flat.long(), dataset.test.groups["kind"])
-
-

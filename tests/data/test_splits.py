@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdbench.data import variants
+from kdbench.data import skew
 from kdbench.data.splits import allocate, first_of_each, long_tail, stratified, without_validation
 from kdbench.errors import UserError
 from kdbench.seeds import fixed_random
@@ -92,7 +92,7 @@ def test_the_first_chosen_are_a_fair_sample():
 def test_choices_never_change():
     # golden: records of different machines and versions are compared image by image
     assert stratified(np.arange(20) % 2, 6, "golden")[0].tolist() == GOLDEN
-    assert variants.assign_tints(np.arange(10) % 2, 0.6, "golden").tolist() == GOLDEN_TINTS
+    assert skew.assign_tints(np.arange(10) % 2, 0.6, "golden").tolist() == GOLDEN_TINTS
 
 
 def test_a_tenth_is_set_aside():
@@ -113,24 +113,24 @@ def test_a_long_tail_takes_no_more_than_there_is_and_leaves_one():
 
 def test_tints_go_with_every_second_class_in_exact_shares():
     of = labels([200, 100, 40])
-    tints = variants.assign_tints(of, 0.95, "a purpose")
+    tints = skew.assign_tints(of, 0.95, "a purpose")
     assert [(tints[of == label] == label % 2).sum() for label in range(3)] == [190, 95, 38]
 
 
 def test_tints_of_a_half_say_nothing_of_the_class():
     of = labels([200, 100, 40])
-    tints = variants.assign_tints(of, 0.5, "a purpose")
+    tints = skew.assign_tints(of, 0.5, "a purpose")
     assert [tints[of == label].sum() for label in range(3)] == [100, 50, 20]
 
 
 def test_tints_of_one_are_without_exception():
     of = labels([20, 10])
-    assert (variants.assign_tints(of, 1.0, "a purpose") == of % 2).all()
+    assert (skew.assign_tints(of, 1.0, "a purpose") == of % 2).all()
 
 
 def test_tinting_scales_the_colours():
     images = np.array([[[[200]]], [[[200]]]], np.uint8)
-    warm, cool = variants.tint(images, np.array([0, 1]))
+    warm, cool = skew.tint(images, np.array([0, 1]))
     assert warm.ravel().tolist() == [200, 125, 75]  # 200 x (256, 160, 96) / 256, to the nearest
     assert cool.ravel().tolist() == [75, 125, 200]
 
@@ -138,6 +138,6 @@ def test_tinting_scales_the_colours():
 def test_tinting_colour_images_is_the_same_per_channel():
     images = np.random.RandomState(0).randint(0, 256, (5, 3, 4, 4)).astype(np.uint8)
     tints = np.array([0, 1, 1, 0, 1])
-    exact = np.floor(images * variants.FACTORS[tints][:, :, None, None] / 256 + 0.5)
-    assert (variants.tint(images, tints) == exact).all()
-    assert (variants.tint(np.full((1, 3, 1, 1), 255, np.uint8), np.array([0]))[0, 0] == 255).all()
+    exact = np.floor(images * skew.FACTORS[tints][:, :, None, None] / 256 + 0.5)
+    assert (skew.tint(images, tints) == exact).all()
+    assert (skew.tint(np.full((1, 3, 1, 1), 255, np.uint8), np.array([0]))[0, 0] == 255).all()

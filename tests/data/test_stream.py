@@ -211,5 +211,3 @@ def test_augmented_images_stay_8_bit_and_of_the_networks_size():
             stream = BatchStream(dataset(), recipe(augment=augment), 0, CPU)
         images = stream.augment(stream.dataset.train.images.take(torch.arange(6)), rng())
         assert images.dtype == torch.uint8 and images.shape == (6, 3, 8, 8)
-
-

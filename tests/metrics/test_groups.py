@@ -8,7 +8,8 @@ group a, and nine of ten of class 1 in group b.
 
 import numpy as np
 import pytest
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+from fairlearn.metrics import MetricFrame, demographic_parity_difference, equalized_odds_difference
+from sklearn.metrics import confusion_matrix
 
 from kdbench.metrics.catalog import METRICS, score, vectors
 from kdbench.metrics.groups import GROUP_METRICS, count, group_names
@@ -87,6 +88,17 @@ def test_of_several_attributes_the_worst_counts_and_the_vectors_keep_each():
 
 
 # Against fairlearn and a loop.
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_equal_scikit_learn_s_confusion_matrices_in_fairlearn_s_groups(seed):
+    predicted, labels, codes, _ = random_table(seed)
+    codes[codes == 1] = 3  # groups 1 and 4 have no images
+    frame = MetricFrame(metrics=lambda true, said: confusion_matrix(true, said, labels=range(4)), y_true=labels,
+                        y_pred=predicted, sensitive_features=codes)
+    counts = count(labels, np.eye(4)[predicted], codes, groups=5)
+    assert counts.shape == (5, 4, 4) and counts.dtype == np.int64 and not counts[[1, 4]].any()
+    assert all(np.array_equal(counts[group], expected) for group, expected in frame.by_group.items())
+
 
 @pytest.mark.parametrize("seed", range(3))
 def test_differences_equal_the_maximum_over_classes_of_fairlearn_s_own(seed):

@@ -8,16 +8,10 @@ from torch import nn
 from kdbench.data.catalog import DATASETS
 from kdbench.data.stream import Normalise
 from kdbench.method import Outputs
-from kdbench.metrics.robustness import SUBSET
+from kdbench.metrics.robustness import MEASURED, SUBSET
 from kdbench.robustness.measure import Subset, measure, radius_of, take_subset, withstands
 
 CPU = torch.device("cpu")
-
-
-
-
-
-
 
 
 class Normed(nn.Module):
@@ -32,8 +26,6 @@ class Normed(nn.Module):
     def forward(self, images):
         logits = self.body(images)
         return Outputs(logits, logits, ())
-
-
 
 
 def pgd(network, dataset, radius, batch=100):
@@ -123,6 +115,10 @@ def test_the_network_comes_back_as_it_was():
     assert [module.training for module in network.body[:4]] == [True, True, True, False]
     assert [p.requires_grad for p in network.parameters()] == [False] + [True] * 5
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_what_is_measured_is_what_is_declared():
+    assert tuple(measure(Linear(), random_data()).metrics) == MEASURED
 
 
 def test_the_record_gets_each_corruption_at_each_severity_and_their_mean():

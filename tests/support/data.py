@@ -24,6 +24,8 @@ def random_data(count=60, classes=3, low=60, high=190):
 
 
 class Linear(nn.Module):
+    """A linear network: images [B, C, H, W] of `size` values each to logits [B, classes]."""
+
     def __init__(self, classes=3, size=108, seed=0, scale=1.0):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,51 @@
+"""Keeps arrays that are slow to make in files, where every process finds them.
+
+A file holds the SHA-256 of an array (32 bytes) and then the array in NumPy's format.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from kdbench.disk import atomic_write
+
+PIECE = 1 << 20  # elements written at a time, so that a large array is not copied whole
+
+
+def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in `file`, or the one that `build` returns, which is then written there.
+
+    A missing or damaged file is built anew. If the file cannot be written, the array is returned all the same.
+    """
+    try:
+        with file.open("rb") as stream:
+            digest, array = stream.read(32), np.lib.format.read_array(stream, allow_pickle=False)
+        if _sha256(array) == digest:
+            return array
+    except (OSError, ValueError, EOFError):
+        pass
+    array = np.ascontiguousarray(build())
+    with suppress(OSError):
+        atomic_write(file, _content(array), sync=False)  # the digest tells whether a power cut has damaged it
+    return array
+
+
+def _content(array: np.ndarray) -> Iterator[bytes]:
+    """The content of the file that keeps a C-contiguous array, in pieces."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    yield _sha256(array)
+    yield header.getvalue()
+    flat = array.reshape(-1)
+    yield from (flat[start:start + PIECE].tobytes() for start in range(0, len(flat), PIECE))
+
+
+def _sha256(array: np.ndarray) -> bytes:
+    """The digest of a C-contiguous array's type, shape and elements."""
+    total = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    total.update(array.data)
+    return total.digest()

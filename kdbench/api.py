@@ -9,7 +9,7 @@ from kdbench.analysis.build import build
 from kdbench.data import collect
 from kdbench.execution.display import make_display
 from kdbench.execution.matrix import Matrix, Summary
-from kdbench.execution.pool import LocalPool
+from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.store import Store
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-PREFLIGHT = "kdbench.checks.preflight:preflight"  # by name: it runs in a process that has torch
 Device = Literal["cpu", "cuda"]
 
 
@@ -79,13 +78,11 @@ def load_student(
     It maps normalised images [B, C, H, W] to `kdbench.method.Outputs`. `run` is the beginning of a run id. UserError if
     there is no such run, or if its weights or images are not the recorded ones.
     """
-    import torch
-
     from kdbench.finished.reload import dataset_of, reload, weights_store
 
     store, cache = Store(folder), CacheFolder.of_user()
     record = store.find(run)
-    dataset = dataset_of(record, cache, torch.device(device))
+    dataset = dataset_of(record, cache, device)
     method = Registry(map(Path, plugins))[record.spec.method]
     return reload(record, weights_store(record, store, cache), method, dataset)
 

@@ -90,10 +90,28 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
+class DataFolder:
+    """Datasets, and what was made of image folders.
+
+    FashionMNIST/raw/, cifar-10-batches-py/, ...   published files, in torchvision's layout
+    decoded/<name>        an array made of the files of an image folder; its name is a hash of what it was made of
+    checked/<state>       an empty file: all images of the folder with that state could be read
+    """
+
+    root: Path
+
+    def decoded(self, name: str) -> Path:
+        return self.root / "decoded" / name
+
+    def checked(self, state: str) -> Path:
+        return self.root / "checked" / state
+
+
+@dataclass(frozen=True)
 class CacheFolder:
     """What runs share and what can be made again.
 
-    data/                   published datasets in torchvision's layout; decoded/ and checked/ of image folders
+    data/                   a `DataFolder`
     teachers/               a `ResultsFolder` of trained teachers
     checkpoints/<run id>/   a `RunFolder`
     """

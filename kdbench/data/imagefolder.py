@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdbench.errors import UserError
+from kdbench.folders import DataFolder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -245,7 +246,7 @@ def check_images(images: ImageFolder, folder: Path) -> None:
     The data folder `folder` then notes the image folder's state, and the check is skipped until that changes. In an
     image folder of more than DECODE_ALL bytes only the headers of the files are read; other damage shows in training.
     """
-    seen = folder / "checked" / images.state
+    seen = DataFolder(folder).checked(images.state)
     if seen.exists():
         return
     small = sum(file.size for file in images.files()) <= DECODE_ALL

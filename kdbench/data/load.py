@@ -19,6 +19,7 @@ from kdbench.data.collect import Collected, Part, collect
 from kdbench.data.imagefolder import decode
 from kdbench.data.skew import tint
 from kdbench.errors import UserError
+from kdbench.folders import DataFolder
 from kdbench.spec import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -123,7 +124,7 @@ def _file(folder: Path, found: Collected, part: Part, size: int, what: str, more
     for i in part.index:
         made_of.update(f"{part.images[i]}\0".encode("utf-8", "surrogateescape"))
     made_of.update(more)
-    return folder / "decoded" / f"{made_of.hexdigest()[:16]}-{size}-{what}"
+    return DataFolder(folder).decoded(f"{made_of.hexdigest()[:16]}-{size}-{what}")
 
 
 def _sized(part: Part, size: int) -> np.ndarray:

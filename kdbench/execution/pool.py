@@ -25,7 +25,9 @@ from kdbench.errors import UserError
 from kdbench.results.record import Outcome, Problem, Status
 
 POLL_SECONDS = 0.25
-PRELOADED = ["kdbench.train.worker"]  # by name: this process shall not import torch
+# By name, since the process that holds the pool imports no torch.
+PRELOADED = ["kdbench.train.worker"]
+PREFLIGHT = "kdbench.checks.preflight:preflight"
 
 
 class Queued(Protocol):

@@ -43,7 +43,7 @@ class Attacked:
 
 
 def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: CacheFolder,
-           device: torch.device, say: Callable[[str], None]) -> Attacked:
+           device: str, say: Callable[[str], None]) -> Attacked:
     """Add `autoattack_accuracy` to the records of finished runs: all, or those whose ids begin so. A record that has it
     stays."""
     need_package()
@@ -84,7 +84,7 @@ def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
 
 
 def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: CacheFolder,
-              device: torch.device) -> Record:
+              device: str) -> Record:
     dataset = dataset_of(record, cache, device)
     network = reload(record, weights_store(record, store, cache), registry[record.spec.method], dataset)
     saved = store.read_predictions(record.run_id, record.predictions_sha256)["test_logits"].argmax(axis=1)

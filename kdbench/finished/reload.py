@@ -21,9 +21,9 @@ from kdbench.spec import tutor
 from kdbench.train.trainer import prepare
 
 
-def dataset_of(record: Record, cache: CacheFolder, device: torch.device) -> Dataset:
+def dataset_of(record: Record, cache: CacheFolder, device: str) -> Dataset:
     """The images that the run saw. UserError if they cannot be had, or are not the same any more."""
-    dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, device)
+    dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, torch.device(device))
     if record.dataset_digest not in (None, dataset.digest):
         raise UserError(f"run {record.run_id}: dataset {record.spec.dataset} is not what it was when the run was made: "
                         f"SHA-256 {dataset.digest[:16]}, recorded {str(record.dataset_digest)[:16]}")

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def go(folder, cache, *runs):
     said = []
-    return attack(folder, runs, Registry(), CacheFolder(cache), CPU, said.append), said
+    return attack(folder, runs, Registry(), CacheFolder(cache), "cpu", said.append), said
 
 
 @pytest.fixture

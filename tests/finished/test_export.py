@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
     found = {}
     for method in ("kd", "simkd"):
         record = run_job(job(smoke(method), folder, cache, method))
-        dataset = dataset_of(record, CacheFolder(cache), CPU)
+        dataset = dataset_of(record, CacheFolder(cache), "cpu")
         found[method] = record, store, reload(record, store, Registry()[method], dataset), dataset
     return found
 

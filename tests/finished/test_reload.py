@@ -36,7 +36,7 @@ def test_a_reloaded_network_predicts_what_was_saved_even_if_its_teacher_is_gone(
     try:
         torch.manual_seed(99)  # other than what the run left
         state = torch.get_rng_state()
-        dataset = dataset_of(record, CacheFolder(cache), CPU)
+        dataset = dataset_of(record, CacheFolder(cache), "cpu")
         network = reload(record, store, Registry()[method], dataset)
     finally:
         aside.rename(gone)
@@ -48,7 +48,7 @@ def test_a_reloaded_network_predicts_what_was_saved_even_if_its_teacher_is_gone(
 
 def test_a_teacher_is_reloaded_from_the_store_of_teachers(cache, teacher):
     store = Store(cache / "teachers")
-    dataset = dataset_of(teacher, CacheFolder(cache), CPU)
+    dataset = dataset_of(teacher, CacheFolder(cache), "cpu")
     network = reload(teacher, store, Registry()["ce"], dataset)
     logits = predicted(network, dataset, teacher.spec.recipe)
     assert np.array_equal(logits, store.read_predictions(teacher.run_id)["test_logits"])
@@ -57,11 +57,11 @@ def test_a_teacher_is_reloaded_from_the_store_of_teachers(cache, teacher):
 def test_what_cannot_be_reloaded_is_told_in_a_line(tmp_path, cache):
     store, method = Store(tmp_path), Registry()["ce"]
     record = run_job(job(smoke("ce"), tmp_path, cache, "ce"))
-    dataset = dataset_of(record, CacheFolder(cache), CPU)
+    dataset = dataset_of(record, CacheFolder(cache), "cpu")
     with pytest.raises(UserError, match="has no network: its status is 'diverged'"):
         reload(replace(record, status="diverged"), store, method, dataset)
     with pytest.raises(UserError, match=re.escape("is not what it was when the run was made")):
-        dataset_of(replace(record, dataset_digest="0" * 64), CacheFolder(cache), CPU)
+        dataset_of(replace(record, dataset_digest="0" * 64), CacheFolder(cache), "cpu")
     with pytest.raises(UserError, match="not the weights of what simkd deploys; the method's source changed since"):
         reload(replace(record, spec=record.spec.model_copy(update={"method": "simkd"})), store,
                Registry()["simkd"], dataset)

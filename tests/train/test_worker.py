@@ -69,7 +69,7 @@ def test_the_metrics_are_those_of_the_saved_predictions(tmp_path, cache, teacher
 def test_the_deployed_network_and_its_teacher_are_attacked_and_corrupted(tmp_path, cache, teacher):
     this = job(smoke("simkd"), tmp_path, cache, "simkd")
     record = run_job(this)
-    dataset = dataset_of(record, CacheFolder(cache), torch.device("cpu"))
+    dataset = dataset_of(record, CacheFolder(cache), "cpu")
     measured = measure(reload(record, Store(tmp_path), this.method, dataset), dataset)
     assert measured.metrics.items() <= record.metrics.items() and measured.vectors.items() <= record.vectors.items()
     assert {name: teacher.metrics[name] for name in MEASURED} == {

@@ -27,7 +27,7 @@ def run(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
-    device: Device = "cpu", run_timeout: float | None = None, plugins: Iterable[str | Path] = (),
+    device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     rerun_changed: bool = False,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
@@ -40,6 +40,7 @@ def run(
     out            the results folder; by default runs/SUITE
     workers        runs at a time; by default the number of cores
     run_timeout    seconds after which a run is stopped
+    retries        how often a run whose process was killed by a signal is tried again
     plugins        files with methods of yours
     rerun_changed  redo finished runs whose method's source changed since
 
@@ -51,7 +52,7 @@ def run(
     matrix = Matrix(plan, Path(out) if out else default_folder(plan), cache, say=print)
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
-    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout)
+    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)
     if jobs:
         pool.start()
         reasons = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)

@@ -1,11 +1,23 @@
 """Reading and writing files: a written file holds all of the old content or all of the new one, at every moment."""
 
+import errno
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+REMEDIES = {
+    errno.ENOSPC: "free some space and start the command again: what is finished is kept",
+    errno.EDQUOT: "free some of your quota and start the command again: what is finished is kept",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f) and start the command again: what is finished is kept",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EROFS: "choose a folder that can be written, with --out for results or KDBENCH_CACHE for the cache",
+    errno.EACCES: "choose a folder that can be written, with --out for results or KDBENCH_CACHE for the cache",
+    errno.EPERM: "choose a folder that can be written, with --out for results or KDBENCH_CACHE for the cache",
+}
 TEMPORARY = ".tmp"  # suffix of a file that is still being written; its name begins with a dot
 
 
@@ -25,11 +37,31 @@ def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = T
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename = str(path)  # a full disk names no file
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if sync:
         sync_folder(path.parent)
+
+
+def sweep(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left half written below `folder`, if older than so many seconds. A live process renames
+    its temporary file soon."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
+
+
+def explain(error: OSError) -> str:
+    """An error of the operating system in one line: the file, what happened, and what to do where that is known."""
+    what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    advice = REMEDIES.get(error.errno or 0)
+    return f"{what}; {advice}" if advice else what
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+GIT_SECONDS = 10  # after which a record does without the commit
 PACKAGES = ("kdbench", "torch", "torchvision", "timm", "numpy", "scipy", "pandas")
 
 
@@ -65,7 +66,7 @@ def gpu_names() -> list[str]:
     """The names of the GPUs that NVIDIA's driver knows."""
     try:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return [name.strip() for name in found.splitlines()]
@@ -86,4 +87,4 @@ def git_commit() -> str | None:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from kdbench.errors import UserError
+
 
 @dataclass(frozen=True)
 class ResultsFolder:
@@ -122,7 +124,10 @@ class CacheFolder:
     def of_user(cls) -> "CacheFolder":
         """The folder that the environment variable KDBENCH_CACHE names, else kdbench's folder in the user's cache."""
         given = os.environ.get("KDBENCH_CACHE")
-        return cls(Path(given).expanduser() if given else user_cache_path("kdbench"))
+        try:
+            return cls(Path(given).expanduser() if given else user_cache_path("kdbench"))
+        except (RuntimeError, KeyError) as error:  # an unknown user without HOME
+            raise UserError("no home folder can be found for the cache: set KDBENCH_CACHE to a folder") from error
 
     @property
     def data(self) -> Path:

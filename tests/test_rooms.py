@@ -30,8 +30,8 @@ PACKAGES = {"kdbench": "kdbench", "methods": "kdbench_methods"}  # by folder
 
 # From bottom to top: a room imports rooms of lower layers, none of its own layer and none of a higher one.
 LAYERS = (
-    "disk environment errors folders paper seeds spec version",
-    "method metrics",
+    "disk environment errors paper seeds spec version",
+    "folders method metrics",
     "data networks plugins",
     "parts results suites",
     "execution robustness",

@@ -35,6 +35,7 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="runs at a time; by default the number of cores")] = None,
     device: Annotated[Device, typer.Option(help="what to train on")] = Device.cpu,
     run_timeout: Annotated[float | None, typer.Option(min=1e-3, help="seconds after which a run is stopped")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="further tries of a run whose process was killed")] = 1,
     plugin: Plugins = None,
     rerun_changed: Annotated[bool, typer.Option(
         "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
@@ -45,7 +46,7 @@ def run(
     summary = api.run(
         suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
         seeds=read_seeds(seeds), settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
-        run_timeout=run_timeout, plugins=plugin or (), rerun_changed=rerun_changed)
+        run_timeout=run_timeout, retries=retries, plugins=plugin or (), rerun_changed=rerun_changed)
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard(summary.folder, plugin=plugin)

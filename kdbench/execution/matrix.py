@@ -1,13 +1,13 @@
 """Runs a plan: what is not done yet, teachers first, each result on disk as it comes."""
 
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from kdbench.disk import file_sha256, set_aside
+from kdbench.disk import atomic_write, explain, set_aside, sweep
+from kdbench.errors import UserError
 from kdbench.execution.display import Display
 from kdbench.execution.job import Job
 from kdbench.execution.pool import LocalPool
@@ -18,6 +18,7 @@ from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
 FINAL = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
+LEFT_OVER = 3600.0  # seconds after which a temporary file in the cache is nobody's any more
 Say = Callable[[str], None]
 
 
@@ -31,7 +32,10 @@ class Training:
 
     def fail(self, job: Job, status: Status, reason: str) -> Record:
         record = Record.of(job, status, reason, role=job.role)
-        Store(job.out).write(record)
+        try:
+            Store(job.out).write(record)
+        except OSError as error:
+            raise UserError(f"{job}: {reason}; its record cannot be written: {explain(error)}") from error
         return record
 
 
@@ -65,6 +69,7 @@ class Matrix:
         """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. UserError if another
         command writes into the folder."""
         with self.store.lock():
+            self._prepare_cache()
             self._set_damaged_aside()
             self.store.plan(self._planned())
             for job in (j for j in jobs if j.id in reasons):
@@ -97,8 +102,15 @@ class Matrix:
 
     def _is_done(self, spec: RunSpec, rerun_changed: bool) -> bool:
         record = self.store.get(spec.id)
-        return (isinstance(record, Record) and record.role == "student" and record.status in FINAL
-                and not (rerun_changed and self._has_changed(record)))
+        if isinstance(record, Problem) and record.newer:
+            self.say(f"{record.path}: {record.reason}; the run is left as it is")
+            return True
+        if (not isinstance(record, Record) or record.role != "student" or record.status not in FINAL
+                or (rerun_changed and self._has_changed(record))):
+            return False
+        if damage := self.store.damage(record):
+            self.say(f"{damage}; run {record.run_id} is redone")
+        return damage is None
 
     def _has_changed(self, record: Record) -> bool:
         return record.method_digest != self.plan.methods[record.spec.method].digest
@@ -109,18 +121,28 @@ class Matrix:
         if record is None:
             return False
         if isinstance(record, Problem):
+            if record.newer:
+                raise UserError(f"{record.path}: {record.reason}; update kdbench, or choose another cache")
             self._set_aside(record)
             return False
         if record.status != "ok":
             return False
-        for path, expected in ((files.student(spec.id), record.weights_sha256),
-                               (files.predictions(spec.id), record.predictions_sha256)):
-            if not path.exists() or file_sha256(path) != expected:
-                self._set_aside(Problem(files.record(spec.id), f"{path} is missing or damaged"))
-                return False
+        expected = (files.student(spec.id), files.predictions(spec.id))
+        missing = next((f"{path} is missing" for path in expected if not path.exists()), None)
+        if damage := missing or self.teachers.damage(record):
+            self._set_aside(Problem(files.record(spec.id), damage))
+            return False
         return True
 
     # Files beside the records of the runs.
+
+    def _prepare_cache(self) -> None:
+        """Make sure that the cache can be written, before anything trains, and clear what killed processes left."""
+        try:
+            atomic_write(self.cache.root / ".writable", b"")
+        except OSError as error:
+            raise UserError(f"the cache cannot be written: {explain(error)}") from error
+        sweep(self.cache.root, older_than=LEFT_OVER)
 
     def _planned(self) -> Iterable[Planned]:
         for spec in self.plan.teachers:
@@ -133,14 +155,13 @@ class Matrix:
         for spec in self.plan.teachers:
             record = self.teachers.get(spec.id)
             if isinstance(record, Record) and self.store.get(spec.id) is None and record.status == "ok":
-                target = self.store.files.predictions(spec.id)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(self.teachers.files.predictions(spec.id), target)
+                content = self.teachers.files.predictions(spec.id).read_bytes()
+                atomic_write(self.store.files.predictions(spec.id), content)
                 self.store.write(msgspec.structs.replace(record, suite=self.plan.suite))
 
     def _set_damaged_aside(self) -> None:
         for found in self.store.scan():
-            if isinstance(found, Problem):
+            if isinstance(found, Problem) and not found.newer:
                 self._set_aside(found)
 
     def _set_aside(self, problem: Problem) -> None:

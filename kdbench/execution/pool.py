@@ -13,14 +13,16 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from kdbench.disk import explain
 from kdbench.errors import UserError
 from kdbench.results.record import Outcome, Problem, Status
 
@@ -64,14 +66,19 @@ class Running(Generic[Task]):
 
     job: Task
     process: BaseProcess
+    last_words: Connection  # why the process failed, if it could tell
     started: float
 
 
 class LocalPool:
-    """Executes tasks in processes of their own. `timeout` is in seconds per task; None for no limit."""
+    """Executes tasks in processes of their own.
 
-    def __init__(self, workers: int, timeout: float | None = None):
-        self.workers, self.timeout = workers, timeout
+    `timeout` is in seconds per task; None for no limit. A task whose process a signal ended is tried again up to
+    `retries` times.
+    """
+
+    def __init__(self, workers: int, timeout: float | None = None, retries: int = 0):
+        self.workers, self.timeout, self.retries = workers, timeout, retries
         self._context = multiprocessing.get_context("forkserver")
 
     def start(self) -> None:
@@ -112,6 +119,7 @@ class LocalPool:
         waiting = list(jobs)
         open_ids = {job.id for job in waiting}
         failed: dict[str, str] = {}
+        tries: Counter[str] = Counter()
         running: list[Running[Task]] = []
         with self._ended_on_exit(running):
             while waiting or running:
@@ -126,6 +134,10 @@ class LocalPool:
                 wait([r.process.sentinel for r in running], POLL_SECONDS)
                 for ended in [r for r in running if self._has_ended(r)]:
                     running.remove(ended)
+                    tries[ended.job.id] += 1
+                    if self._was_killed(ended) and tries[ended.job.id] <= self.retries:
+                        waiting.insert(0, ended.job)  # it continues from its last checkpoint
+                        continue
                     result = _outcome(ended, work, self.timeout)
                     open_ids.discard(ended.job.id)
                     if result.status != "ok":
@@ -134,10 +146,12 @@ class LocalPool:
                 watch(running, len(waiting))
 
     def _start(self, job: Task, work: Work[Task, Any]) -> Running[Task]:
-        process = self._context.Process(target=_work, args=(str(Path.cwd()), work.function, job),
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_work, args=(str(Path.cwd()), work.function, job, sender),
                                         name=f"kdbench {job.id}")
         process.start()
-        return Running(job, process, time.monotonic())
+        sender.close()
+        return Running(job, process, receiver, time.monotonic())
 
     def _has_ended(self, running: Running) -> bool:
         if running.process.is_alive() and self._over_time(running):
@@ -147,6 +161,10 @@ class LocalPool:
 
     def _over_time(self, running: Running) -> bool:
         return self.timeout is not None and time.monotonic() - running.started > self.timeout
+
+    def _was_killed(self, ended: Running) -> bool:
+        """Whether a signal ended the process that was not this pool's own after too long a time."""
+        return (ended.process.exitcode or 0) < 0 and not self._over_time(ended)
 
     @contextmanager
     def _ended_on_exit(self, running: list[Running]) -> Iterator[None]:
@@ -173,17 +191,32 @@ def _outcome(ended: Running[Task], work: Work[Task, Result], timeout: float | No
     if code is not None and code < 0:
         return work.fail(job, "crashed", f"crashed: killed by {signal.Signals(-code).name}"
                          + (" (out of memory?)" if code == -signal.SIGKILL else ""))
+    with suppress(EOFError, OSError):
+        if ended.last_words.poll():
+            return work.fail(job, "crashed", f"crashed: {ended.last_words.recv()}")
     return work.fail(job, "crashed", f"crashed: its process ended with exit code {code}")
 
 
 # In the process.
 
-def _work(folder: str, function: str, job: Any) -> None:
-    """Do the one task of this process."""
-    _begin(folder)
-    _imported(function)(job)
-    sys.stdout.flush()
+def _work(folder: str, function: str, job: Any, last_words: Connection) -> None:
+    """Do the one task of this process. If even its failure cannot be written, the parent is told why."""
+    try:
+        _begin(folder)
+        _imported(function)(job)
+        sys.stdout.flush()
+    except BaseException as error:
+        last_words.send(_in_a_line(error))
+        os._exit(1)
     os._exit(0)  # everything is on disk; torch's own exit handlers take their time
+
+
+def _in_a_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, OSError):
+        return explain(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _answer(folder: str, function: str, arguments: tuple[Any, ...], sender: Connection) -> None:

@@ -1,5 +1,6 @@
 """What came out of runs and measurements, as it is kept: the one schema that is written, read and made tables of."""
 
+import hashlib
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from kdbench.spec import RunSpec
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher"]
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
+DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
 
@@ -46,10 +48,12 @@ class Entry(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """ValueError if fields contradict each other."""
 
     def to_json(self) -> bytes:
-        """The file's content, one line per field: readable, and small in a diff."""
+        """The file's content, one line per field: readable, and small in a diff. The last line holds the SHA-256 of all
+        before it."""
         lines = (f'"{name}": {msgspec.json.encode(getattr(self, name), enc_hook=_encode_spec).decode()}'
                  for name in self.__struct_fields__)
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+        fields = ("{\n" + ",\n".join(lines)).encode()
+        return fields + DIGEST + hashlib.sha256(fields).hexdigest().encode() + b'"\n}\n'
 
 
 class Planned(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -117,19 +121,25 @@ SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 
 class Problem(Struct, frozen=True):
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, and why. A newer kdbench can use it if `newer`."""
 
     path: Path
     reason: str
+    newer: bool = False
+
+
+class NewerError(ValueError):
+    """A file was written by a newer kdbench."""
 
 
 def decode(kind: type[SomeEntry], content: bytes) -> SomeEntry:
     """The entry that a file's content says. ValueError, in one line, if it is damaged, contradictory or of another
-    schema."""
+    schema; NewerError if that is a later one."""
+    content = _without_digest(content)
     try:
         written = _decoder(kind).decode(content)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(_reason(error, content)) from error
+        raise _refusal(error, content) from error
     spec = RunSpec.from_json({name: bytes(text) for name, text in written.spec.items()})
     entry = kind(**{**msgspec.structs.asdict(written), "spec": spec})
     entry.check()
@@ -145,7 +155,7 @@ def read(kind: type[SomeEntry], path: str) -> tuple[SomeEntry | Problem, bytes]:
     try:
         entry = decode(kind, content)
     except ValueError as error:
-        return Problem(Path(path), str(error)), content
+        return Problem(Path(path), str(error), newer=isinstance(error, NewerError)), content
     if entry.run_id != id_of(path):
         return Problem(Path(path), f"the file is named otherwise than its run id, {entry.run_id}"), content
     return entry, content
@@ -154,6 +164,17 @@ def read(kind: type[SomeEntry], path: str) -> tuple[SomeEntry | Problem, bytes]:
 def id_of(path: str) -> str:
     """The run id that a JSON file is named by."""
     return path.rpartition("/")[2].removesuffix(".json")
+
+
+def _without_digest(content: bytes) -> bytes:
+    """The content without the digest at its end. ValueError if that is not the digest of what stands before it. Files
+    of kdbench 0.1 have none."""
+    fields, found, digest = content.rpartition(DIGEST)
+    if not found or not digest.endswith(b'"\n}\n'):
+        return content
+    if hashlib.sha256(fields).hexdigest().encode() != digest[:-4]:
+        raise ValueError("its content was changed after it was written: it does not have its SHA-256")
+    return fields + b"\n}\n"
 
 
 @cache
@@ -178,14 +199,16 @@ class _Version(Struct):
     schema_version: Any = SCHEMA_VERSION
 
 
-def _reason(error: Exception, content: bytes) -> str:
+def _refusal(error: Exception, content: bytes) -> ValueError:
     """Why a file's content is no entry; another schema version, which explains everything else, before all."""
     if not isinstance(error, msgspec.ValidationError):
-        return f"truncated or not JSON: {' '.join(str(error).split())}"
+        return ValueError(f"truncated or not JSON: {' '.join(str(error).split())}")
     with suppress(msgspec.MsgspecError, RecursionError):
         version = msgspec.json.decode(content, type=_Version).schema_version
         if version != SCHEMA_VERSION:
-            return f"schema version {version!r}, this kdbench reads {SCHEMA_VERSION}"
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            text = f"schema version {str(version)[:20]!r}" if not newer else f"schema version {version}"
+            return (NewerError if newer else ValueError)(f"{text}, this kdbench reads {SCHEMA_VERSION}")
     message, _, place = str(error).partition(" - at `$")
     place = place.strip(".`")
-    return f"{place}: {message}" if place else message
+    return ValueError(f"{place}: {message}" if place else message)

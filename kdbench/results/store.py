@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.disk import TEMPORARY, atomic_write, json_files
+from kdbench.disk import atomic_write, file_sha256, json_files, sweep
 from kdbench.errors import UserError
 from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions
@@ -117,6 +117,24 @@ class Store:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{path}: the saved predictions are damaged: {reason}") from error
 
+    def damage(self, record: Record) -> str | None:
+        """What is wrong with the files that a finished run left beside its record; None if nothing is.
+
+        A folder without any students, or any predictions, is a copy of records alone, in which none are expected.
+        """
+        for path, sha256 in ((self.files.student(record.run_id), record.weights_sha256),
+                             (self.files.predictions(record.run_id), record.predictions_sha256)):
+            if record.status != "ok" or sha256 is None or not path.parent.is_dir():
+                continue
+            try:
+                if file_sha256(path) != sha256:
+                    return f"{path} is damaged: its SHA-256 is not the one in the record"
+            except FileNotFoundError:
+                return f"{path} is missing"
+            except OSError as error:
+                return f"{path} cannot be read: {error.strerror}"
+        return None
+
     # One writer at a time.
 
     @contextmanager
@@ -137,13 +155,8 @@ class Store:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            self._sweep()
+            sweep(self.folder)
             yield
-
-    def _sweep(self) -> None:
-        """Remove what killed processes left half written."""
-        for path in self.folder.glob(f"*/.*{TEMPORARY}"):
-            path.unlink(missing_ok=True)
 
     def _write(self, path: Path, entry: Entry) -> None:
         content = entry.to_json()

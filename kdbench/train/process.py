@@ -9,7 +9,7 @@ from fcntl import LOCK_EX, flock
 
 import torch
 
-from kdbench.disk import atomic_write
+from kdbench.disk import atomic_write, explain
 from kdbench.errors import UserError
 from kdbench.folders import RunFolder
 from kdbench.train.trainer import Trainer
@@ -47,6 +47,8 @@ def crash_reason(error: Exception) -> str:
         return f"crashed: {error}"
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return "crashed: out of memory"
+    if isinstance(error, OSError):
+        return f"crashed: {explain(error)}"
     return f"crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

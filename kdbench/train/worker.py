@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from kdbench.data.base import Dataset
 from kdbench.data.load import load_dataset
 from kdbench.data.stream import Normalise
 from kdbench.disk import atomic_write, set_aside
@@ -63,7 +64,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, teachers.tutor(), dataset,
                              spec.recipe, spec.seed, device)
     trainer = Trainer(method, stream, spec.recipe)
-    seconds = _resume(trainer, folder, job, notes)
+    seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     while trainer.epoch < spec.recipe.epochs:
         start = time.perf_counter()
         trainer.train_epoch()
@@ -71,7 +72,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
         accuracy = first_accuracy(method.deployed(), dataset.validation, normalise, spec.recipe)
         trainer.curves.setdefault("validation_accuracy", []).append(accuracy)
         checkpoint.save(folder.checkpoint, {
-            "trainer": trainer.state_dict(), "seconds": seconds, "made_by": _made_by(job)})
+            "trainer": trainer.state_dict(), "seconds": seconds, "made_by": _made_by(job, dataset)})
         report_progress(folder, trainer, accuracy, seconds)
 
     network = method.deployed()
@@ -93,14 +94,15 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     }
 
 
-def _resume(trainer: Trainer, folder: RunFolder, job: Job, notes: list[str]) -> float:
+def _resume(trainer: Trainer, folder: RunFolder, made_by: dict[str, str], device: torch.device,
+            notes: list[str]) -> float:
     """Continue from the last checkpoint, if there is a usable one; the training seconds that it took."""
     try:
-        saved = checkpoint.load(folder.checkpoint, torch.device(job.spec.device))
+        saved = checkpoint.load(folder.checkpoint, device)
         if saved is None:
             return 0.0
-        if saved["made_by"] != _made_by(job):
-            raise ValueError("it was made by another version of the method or of torch")
+        if differs := [what for what in made_by if saved["made_by"].get(what) != made_by[what]]:
+            raise ValueError(f"it was made by another {' and another '.join(differs)}")
     except (ValueError, OSError) as error:
         aside = set_aside(folder.checkpoint)
         notes.append(f"the checkpoint could not be used: {error}; it was set aside as {aside} and the run started over")
@@ -109,5 +111,7 @@ def _resume(trainer: Trainer, folder: RunFolder, job: Job, notes: list[str]) -> 
     return float(saved["seconds"])
 
 
-def _made_by(job: Job) -> dict[str, str]:
-    return {"method": job.method.digest, "torch": str(torch.__version__)}
+def _made_by(job: Job, dataset: Dataset) -> dict[str, str]:
+    """What a checkpoint must share with the run that continues from it."""
+    return {"run": job.id, "version of the method": job.method.digest, "dataset": dataset.digest,
+            "version of torch": str(torch.__version__)}

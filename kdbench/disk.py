@@ -49,8 +49,10 @@ def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = T
 
 
 def sweep(folder: Path, older_than: float = 0.0) -> None:
-    """Remove what killed processes left half written below `folder`, if older than so many seconds. A live process renames
-    its temporary file soon."""
+    """Remove what killed processes left half written below `folder`, if it is older than so many seconds.
+
+    A live process renames its temporary file soon.
+    """
     for path in folder.rglob(f".*{TEMPORARY}"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than:

@@ -22,10 +22,9 @@ __all__ = ["Batch", "Context", "MakeOptimizer", "Method", "Outputs", "Paper", "S
 class Batch(NamedTuple):
     """One step's training images, augmented. Every method of a seed sees the same ones."""
 
-    images: Tensor  # [B, C, H, W], normalised float32
-    labels: Tensor  # [B], int64
-    # [B], int64, the sample's position in the training split: the key for any memory of it
-    index: Tensor   # type: ignore[assignment]  # a tuple's method of that name is not missed
+    images: Tensor     # [B, C, H, W], normalised float32
+    labels: Tensor     # [B], int64
+    positions: Tensor  # [B], int64, each image's place in the training split: the key for any memory of it
 
 
 class Outputs(NamedTuple):
@@ -64,14 +63,14 @@ class Context:
     teacher_shapes: Shapes | None
     image_shape: tuple[int, int, int]     # (C, H, W)
     num_classes: int
-    num_train: int                        # images in the training split; `Batch.index` lies below it
+    num_train: int                        # images in the training split; `Batch.positions` lie below it
     pixel_low: Tensor                     # [1, C, 1, 1], what a black pixel is after normalisation
     pixel_high: Tensor                    # [1, C, 1, 1], what a white pixel is after normalisation
     epochs: int
     steps_per_epoch: int
     batch_size: int                       # of the recipe; what a data-free method draws per step
     train_labels: Tensor | None           # [num_train]; None for data-free methods
-    sample: Callable[[Tensor], Batch]     # further augmented training images by index [M]; data-free methods may not
+    sample: Callable[[Tensor], Batch]     # positions [M] to those images, augmented anew; raises if data-free
 
 
 class Method(nn.Module):

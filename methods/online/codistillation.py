@@ -51,7 +51,7 @@ class Codistillation(Method):
         done = round(self.progress * self.ctx.epochs * self.ctx.steps_per_epoch)
         if done % self.exchange_steps == 0:
             self.exchange()
-        elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.index.shape))
+        elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.positions.shape))
         terms = {
             **self.learn(self.student, self.checkpoints["peer"], batch, ""),
             **self.learn(self.peer, self.checkpoints["student"], elsewhere, "peer_"),

@@ -37,7 +37,7 @@ class KDCL(Method):
         self.peers = nn.ModuleList(ctx.new_student() for _ in range(peers))
 
     def step(self, batch, optimizers):
-        views = [self.ctx.sample(batch.index).images for _ in self.peers]
+        views = [self.ctx.sample(batch.positions).images for _ in self.peers]
         own = self.student(batch.images).logits
         others = [peer(view).logits for peer, view in zip(self.peers, views, strict=True)]
         teacher = self.ensemble(torch.stack([own, *others]).detach(), batch.labels)

@@ -46,30 +46,30 @@ class CRD(Method):
         student, teacher = self.student(batch.images), self.teach(batch)
         ours = F.normalize(self.embed_student(student.embedding), dim=1)
         theirs = F.normalize(self.embed_teacher(teacher.embedding), dim=1)
-        drawn = torch.randperm(self.ctx.num_train, device=batch.index.device)[:self.negatives]
+        drawn = torch.randperm(self.ctx.num_train, device=batch.positions.device)[:self.negatives]
         terms = {
             "ce": F.cross_entropy(student.logits, batch.labels),
             "student": self.alpha * self.contrast(ours, self.teacher_memory, batch, drawn, self.student_scale),
             "teacher": self.alpha * self.contrast(theirs, self.student_memory, batch, drawn, self.teacher_scale),
         }
         descend(optimizers["main"], sum(terms.values()))
-        self.remember(self.student_memory, batch.index, ours)
-        self.remember(self.teacher_memory, batch.index, theirs)
+        self.remember(self.student_memory, batch.positions, ours)
+        self.remember(self.teacher_memory, batch.positions, theirs)
         return terms
 
     def contrast(self, embedding, memory, batch, drawn, scale):  # [B, D], [N, D], Batch, [K], []
         """How badly each image's own entry in `memory` is told from the drawn ones of other classes."""
-        own = (embedding * memory[batch.index]).sum(1) / self.temperature
+        own = (embedding * memory[batch.positions]).sum(1) / self.temperature
         others = embedding @ memory[drawn].T / self.temperature
         if self.progress == 0:  # the first batch of the run sets the scale for all
             scale.copy_(others.detach().exp().mean().log() + math.log(len(memory)))
         usable = (self.ctx.train_labels[drawn] != batch.labels[:, None]).to(others)
         return contrastive_loss(own - scale, others - scale, usable, len(memory))
 
-    def remember(self, memory, index, embedding):
+    def remember(self, memory, positions, embedding):
         """Move the entries of these images towards their new embeddings."""
-        moved = self.momentum * memory[index] + (1 - self.momentum) * embedding.detach()
-        memory[index] = F.normalize(moved, dim=1)
+        moved = self.momentum * memory[positions] + (1 - self.momentum) * embedding.detach()
+        memory[positions] = F.normalize(moved, dim=1)
 
 
 def contrastive_loss(own, others, usable, num_train):  # log P: [B], [B, K]; 1 for others that count, else 0: [B, K]

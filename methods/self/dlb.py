@@ -28,19 +28,19 @@ class DLB(Method):
     def __init__(self, ctx, *, alpha: float = 1.0, temperature: float = 3.0):
         super().__init__(ctx)
         self.alpha, self.temperature = alpha, temperature
-        self.register_buffer("last_index", torch.zeros(ctx.batch_size, dtype=torch.int64))
+        self.register_buffer("last_positions", torch.zeros(ctx.batch_size, dtype=torch.int64))
         self.register_buffer("last_logits", torch.zeros(ctx.batch_size, ctx.num_classes))
 
     def losses(self, batch, student, teacher):
         if self.progress == 0:  # the run's first step: there is no last batch
             terms = {"ce": F.cross_entropy(student.logits, batch.labels)}
         else:
-            again = self.ctx.sample(self.last_index)
+            again = self.ctx.sample(self.last_positions)
             logits = self.student(again.images).logits
             terms = {
                 "ce": F.cross_entropy(torch.cat([logits, student.logits]), torch.cat([again.labels, batch.labels])),
                 "kd": self.alpha * soft_cross_entropy(logits, self.last_logits, self.temperature),
             }
-        self.last_index = batch.index
+        self.last_positions = batch.positions
         self.last_logits = student.logits.detach()
         return terms

@@ -34,8 +34,8 @@ class PSKD(Method):
         return self.alpha * (epoch + 1) / self.ctx.epochs
 
     def losses(self, batch, student, teacher):
-        weight, past = self.weight(), self.memory[batch.index]
-        self.memory[batch.index] = F.softmax(student.logits.detach(), dim=1)
+        weight, past = self.weight(), self.memory[batch.positions]
+        self.memory[batch.positions] = F.softmax(student.logits.detach(), dim=1)
         return {
             "ce": (1 - weight) * F.cross_entropy(student.logits, batch.labels),
             "past": weight * F.cross_entropy(student.logits, past),

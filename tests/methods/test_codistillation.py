@@ -44,9 +44,9 @@ def test_afterwards_each_learns_from_the_others_checkpoint_on_a_batch_of_its_own
     method = at_step(training, 2)
     assert not same(method.student, method.checkpoints["student"])
     random = torch.get_rng_state()
-    other = method.ctx.sample(torch.randint(method.ctx.num_train, batch.index.shape))
+    other = method.ctx.sample(torch.randint(method.ctx.num_train, batch.positions.shape))
     torch.set_rng_state(random)
-    assert sorted(other.index.tolist()) != sorted(batch.index.tolist())
+    assert sorted(other.positions.tolist()) != sorted(batch.positions.tolist())
     expected = {}
     for prefix, network, stale, own in (("", method.student, method.checkpoints["peer"].eval(), batch),
                                         ("peer_", method.peer, method.checkpoints["student"].eval(), other)):

@@ -22,7 +22,7 @@ def test_a_step_remembers_its_batch_and_logits_for_the_next():
         student = t.method.student(batch.images)
         t.method.losses(batch, student, None)
         state = t.method.state_dict()
-        assert torch.equal(state["last_index"], batch.index)
+        assert torch.equal(state["last_positions"], batch.positions)
         assert torch.equal(state["last_logits"], student.logits) and not state["last_logits"].requires_grad
 
 
@@ -38,7 +38,7 @@ def test_a_later_step_trains_on_both_batches_and_matches_the_last_logits():
     terms = method.losses(second, student, None)
 
     torch.set_rng_state(state)  # draw the same augmentation again
-    again = method.ctx.sample(first.index)
+    again = method.ctx.sample(first.positions)
     assert torch.equal(again.labels, first.labels) and not torch.equal(again.images, first.images)
     logits = method.student(again.images).logits
     both = F.cross_entropy(logits, first.labels) / 2 + F.cross_entropy(student.logits, second.labels) / 2

@@ -22,8 +22,8 @@ def test_the_memory_takes_the_predictions_of_the_batchs_images_alone():
     before = method.memory.clone()
     student = method.student(batch.images)
     method.losses(batch, student, None)
-    torch.testing.assert_close(method.memory[batch.index], F.softmax(student.logits, dim=1).detach())
-    others = torch.ones(method.ctx.num_train, dtype=torch.bool).index_fill_(0, batch.index, False)
+    torch.testing.assert_close(method.memory[batch.positions], F.softmax(student.logits, dim=1).detach())
+    others = torch.ones(method.ctx.num_train, dtype=torch.bool).index_fill_(0, batch.positions, False)
     assert torch.equal(method.memory[others], before[others])
     assert not method.memory.requires_grad
 
@@ -38,7 +38,7 @@ def test_targets_mix_the_labels_with_what_was_remembered_before_this_step():
     log_p = F.log_softmax(student.logits, dim=1).detach()
     terms = method.losses(batch, student, None)
     assert terms["ce"].item() == pytest.approx(-0.55 * log_p.gather(1, batch.labels[:, None]).mean().item())
-    assert terms["past"].item() == pytest.approx(-0.45 * (past[batch.index] * log_p).sum(dim=1).mean().item())
+    assert terms["past"].item() == pytest.approx(-0.45 * (past[batch.positions] * log_p).sum(dim=1).mean().item())
 
 
 def test_the_weight_of_the_memory_grows_by_equal_steps_once_an_epoch_to_alpha():

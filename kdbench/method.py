@@ -72,6 +72,11 @@ class Context:
     train_labels: Tensor | None           # [num_train]; None for data-free methods
     sample: Callable[[Tensor], Batch]     # positions [M] to those images, augmented anew; raises if data-free
 
+    @property
+    def steps(self) -> int:
+        """Training steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
 
 class Method(nn.Module):
     """A distillation method. Adapters, critics and buffers are ordinary submodules: they move, train and save with it.
@@ -90,7 +95,12 @@ class Method(nn.Module):
     def __init__(self, ctx: Context):
         super().__init__()
         self.ctx, self.student = ctx, ctx.student
-        self.progress = 0.0  # share of the run's steps already taken, for warm-ups and stages
+        self.step_index = 0  # of ctx.steps; the trainer sets it before each step
+
+    @property
+    def progress(self) -> float:
+        """The share of the run's steps already taken, in [0, 1): for warm-ups and stages."""
+        return self.step_index / self.ctx.steps
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes | None) -> str | None:

@@ -81,7 +81,7 @@ class Trainer:
 
     def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
         """What the run does in its step number `step`, from 0; the loss terms."""
-        self.method.progress = step / self.steps
+        self.method.step_index = step
         self._set_rates((step + 0.5) / self.steps)
         return self.method.step(batch, self.optimizers)
 

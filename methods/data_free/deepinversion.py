@@ -46,8 +46,7 @@ class DeepInversion(Method):
         super().__init__(ctx)
         self.feature, self.variation, self.l2 = feature, variation, l2
         self.image_lr, self.updates, self.jitter, self.temperature = image_lr, updates, jitter, temperature
-        self.steps = ctx.epochs * ctx.steps_per_epoch
-        longest = max(1, round(synthesis * self.steps))
+        longest = max(1, round(synthesis * ctx.steps))
         self.batches = max(1, min(longest * updates // iterations, bank_size // ctx.batch_size))
         self.synthesis_steps = min(longest, math.ceil(self.batches * iterations / updates))
         self.images = nn.Parameter(self.noise())
@@ -63,10 +62,9 @@ class DeepInversion(Method):
         }
 
     def step(self, batch, optimizers):
-        step = round(self.progress * self.steps)
-        if step >= self.synthesis_steps:
+        if self.step_index >= self.synthesis_steps:
             return self.distil(optimizers["main"])
-        for update in range(step * self.updates, (step + 1) * self.updates):
+        for update in range(self.step_index * self.updates, (self.step_index + 1) * self.updates):
             terms = self.synthesise(update, optimizers["images"])
         return terms
 

@@ -48,8 +48,7 @@ class Codistillation(Method):
         return {"main": make([*self.student.parameters(), *self.peer.parameters()])}
 
     def step(self, batch, optimizers):
-        done = round(self.progress * self.ctx.epochs * self.ctx.steps_per_epoch)
-        if done % self.exchange_steps == 0:
+        if self.step_index % self.exchange_steps == 0:
             self.exchange()
         elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.positions.shape))
         terms = {

@@ -61,7 +61,7 @@ class CRD(Method):
         """How badly each image's own entry in `memory` is told from the drawn ones of other classes."""
         own = (embedding * memory[batch.positions]).sum(1) / self.temperature
         others = embedding @ memory[drawn].T / self.temperature
-        if self.progress == 0:  # the first batch of the run sets the scale for all
+        if self.step_index == 0:  # the first batch of the run sets the scale for all
             scale.copy_(others.detach().exp().mean().log() + math.log(len(memory)))
         usable = (self.ctx.train_labels[drawn] != batch.labels[:, None]).to(others)
         return contrastive_loss(own - scale, others - scale, usable, len(memory))

@@ -32,7 +32,7 @@ class DLB(Method):
         self.register_buffer("last_logits", torch.zeros(ctx.batch_size, ctx.num_classes))
 
     def losses(self, batch, student, teacher):
-        if self.progress == 0:  # the run's first step: there is no last batch
+        if self.step_index == 0:  # there is no last batch
             terms = {"ce": F.cross_entropy(student.logits, batch.labels)}
         else:
             again = self.ctx.sample(self.last_positions)

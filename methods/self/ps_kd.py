@@ -29,8 +29,7 @@ class PSKD(Method):
 
     def weight(self):
         """The memory's weight in the epoch under way."""
-        steps = self.ctx.steps_per_epoch
-        epoch = round(self.progress * self.ctx.epochs * steps) // steps  # progress x epochs could fall short of it
+        epoch = self.step_index // self.ctx.steps_per_epoch
         return self.alpha * (epoch + 1) / self.ctx.epochs
 
     def losses(self, batch, student, teacher):

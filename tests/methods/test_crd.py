@@ -70,8 +70,7 @@ def test_a_step_contrasts_each_side_with_the_others_memory(training):
 
 def test_the_scale_is_set_by_the_runs_first_batch_alone(training):
     method, partitions = training.method, []
-    for step, batch in enumerate(training.stream.epoch(0)):
-        method.progress = step / 100
+    for method.step_index, batch in enumerate(training.stream.epoch(0)):
         method.step(batch, training.optimizers)
         partitions.append((method.student_scale.item(), method.teacher_scale.item()))
     assert len(set(partitions)) == 1

@@ -1,0 +1,43 @@
+"""The base class of methods: what it does for those that override no more than `losses`."""
+
+import pytest
+import torch.nn.functional as F
+from support.methods import trainer
+
+from kdbench.method import Method
+
+
+class Plain(Method):
+    """Trains on the labels and notes where in the run each step lies."""
+
+    name, family = "plain", "baseline"
+    learns_from = None
+
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        self.seen = []
+
+    def losses(self, batch, student, teacher):
+        self.seen.append((self.step_index, self.progress))
+        return {"ce": F.cross_entropy(student.logits, batch.labels)}
+
+
+def test_steps_count_from_zero_over_all_epochs_and_progress_is_their_share_of_the_run():
+    training = trainer(Plain)
+    for _ in range(4):
+        training.train_epoch()
+    assert training.method.ctx.steps == training.steps == 12
+    assert training.method.seen == [(step, step / 12) for step in range(12)]
+
+
+def test_a_resumed_run_counts_on():
+    before, after = trainer(Plain), trainer(Plain)
+    before.train_epoch()
+    after.load_state_dict(before.state_dict())
+    after.train_epoch()
+    assert [step for step, _ in after.method.seen] == [3, 4, 5]
+
+
+def test_progress_cannot_be_set_apart_from_the_step():
+    with pytest.raises(AttributeError):
+        trainer(Plain).method.progress = 0.5

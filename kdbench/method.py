@@ -117,12 +117,16 @@ class Method(nn.Module):
 
     def step(self, batch: Batch, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
         """Train on one batch; the terms returned are logged and must be finite."""
-        terms = self.losses(batch, self.student(batch.images), self.teach(batch))
+        terms = self.losses(batch, self.study(batch), self.teach(batch))
         descend(optimizers["main"], sum(terms.values()))
         return terms
 
+    def study(self, batch: Batch) -> Outputs:
+        """The student's outputs on the batch, as `losses` gets them."""
+        return self.student(batch.images)
+
     def teach(self, batch: Batch) -> Outputs | None:
-        """What the teacher says of the batch, without gradients; None without a teacher."""
+        """The teacher's outputs on the batch, as `losses` gets them: without gradients; None without a teacher."""
         if self.ctx.teacher is None:
             return None
         with torch.no_grad():

@@ -1,8 +1,9 @@
 """The base class of methods: what it does for those that override no more than `losses`."""
 
 import pytest
+import torch
 import torch.nn.functional as F
-from support.methods import trainer
+from support.methods import first_batch, trainer
 
 from kdbench.method import Method
 
@@ -36,6 +37,34 @@ def test_a_resumed_run_counts_on():
     after.load_state_dict(before.state_dict())
     after.train_epoch()
     assert [step for step, _ in after.method.seen] == [3, 4, 5]
+
+
+class SeesOtherStages(Method):
+    """Both networks' stages are other ones than the networks give."""
+
+    name, family = "sees_other_stages", "feature"
+
+    def study(self, batch):
+        return super().study(batch)._replace(stages=("the student's",))
+
+    def teach(self, batch):
+        return super().teach(batch)._replace(stages=("the teacher's",))
+
+    def losses(self, batch, student, teacher):
+        assert (student.stages, teacher.stages) == (("the student's",), ("the teacher's",))
+        return {"kd": F.mse_loss(student.logits, teacher.logits)}
+
+
+def test_losses_get_what_study_and_teach_give():
+    training = trainer(SeesOtherStages)
+    before = training.method.student.model.conv1.weight.clone()
+    assert list(training.method.step(first_batch(training), training.optimizers)) == ["kd"]
+    assert not torch.equal(training.method.student.model.conv1.weight, before)
+
+
+def test_a_method_without_a_teacher_is_taught_nothing():
+    training = trainer(Plain)
+    assert training.method.teach(first_batch(training)) is None
 
 
 def test_progress_cannot_be_set_apart_from_the_step():

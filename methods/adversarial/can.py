@@ -43,7 +43,7 @@ class CAN(Method):
         }
 
     def step(self, batch, optimizers):
-        student, teacher = self.student(batch.images).logits, self.teach(batch).logits
+        student, teacher = self.study(batch).logits, self.teach(batch).logits
         read = self.discriminator_terms(student.detach(), teacher, batch.labels)
         descend(optimizers["discriminator"], sum(read.values()))
         terms = self.student_terms(student, teacher, batch.labels)

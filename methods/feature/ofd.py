@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.parts.stages import BeforeActivation, match_resolution, pair_stages, projection
 
 
@@ -44,16 +44,14 @@ class OFD(Method):
         self.student_before = BeforeActivation(ctx.student, ctx.image_shape)
         self.teacher_before = BeforeActivation(ctx.teacher, ctx.image_shape)
 
+    def study(self, batch):
+        return self.student_before(batch.images)
+
     def teach(self, batch):
         with torch.no_grad():
             return self.teacher_before(batch.images)
 
-    def step(self, batch, optimizers):
-        terms = self.losses(batch, self.student_before(batch.images), self.teach(batch))
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
-
-    def losses(self, batch, student, teacher):  # stages before their activation
+    def losses(self, batch, student, teacher):  # both networks' stages are those before their activation
         pairs = [match_resolution(s, t) for s, t in pair_stages(student.stages, teacher.stages)]
         parts = zip(pairs, self.connectors, self.margins, strict=True)
         distances = [partial_distance(connector(s), t, margin(t)) for (s, t), connector, margin in parts]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.networks import freeze
 from kdbench.parts.losses import soft_cross_entropy
 
@@ -50,22 +50,23 @@ class Codistillation(Method):
     def step(self, batch, optimizers):
         if self.step_index % self.exchange_steps == 0:
             self.exchange()
+        return super().step(batch, optimizers)
+
+    def losses(self, batch, student, teacher):
         elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.positions.shape))
-        terms = {
-            **self.learn(self.student, self.checkpoints["peer"], batch, ""),
-            **self.learn(self.peer, self.checkpoints["student"], elsewhere, "peer_"),
+        return {
+            **self.student_terms("", batch, student, self.checkpoints["peer"]),
+            **self.student_terms("peer_", elsewhere, self.peer(elsewhere.images), self.checkpoints["student"]),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
 
     def exchange(self):
         self.checkpoints["student"].load_state_dict(self.student.state_dict())
         self.checkpoints["peer"].load_state_dict(self.peer.state_dict())
 
-    def learn(self, network, other, batch, prefix):
-        """The terms of one student on its batch."""
-        logits = network(batch.images).logits
-        terms = {f"{prefix}ce": F.cross_entropy(logits, batch.labels)}
+    def student_terms(self, prefix, batch, own, other):
+        """The loss terms of one student: its outputs on its batch, and the checkpoint of the other student."""
+        terms = {f"{prefix}ce": F.cross_entropy(own.logits, batch.labels)}
         if self.progress >= self.burn_in:
-            terms[f"{prefix}kd"] = self.alpha * soft_cross_entropy(logits, other(batch.images).logits, temperature=1.0)
+            stale = other(batch.images).logits
+            terms[f"{prefix}kd"] = self.alpha * soft_cross_entropy(own.logits, stale, temperature=1.0)
         return terms

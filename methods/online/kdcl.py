@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.parts.losses import soft_cross_entropy
 
 
@@ -36,19 +36,16 @@ class KDCL(Method):
         self.ensemble = {"min_logit": min_logit, "naive": naive}[ensemble]
         self.peers = nn.ModuleList(ctx.new_student() for _ in range(peers))
 
-    def step(self, batch, optimizers):
+    def losses(self, batch, student, teacher):
         views = [self.ctx.sample(batch.positions).images for _ in self.peers]
-        own = self.student(batch.images).logits
         others = [peer(view).logits for peer, view in zip(self.peers, views, strict=True)]
-        teacher = self.ensemble(torch.stack([own, *others]).detach(), batch.labels)
-        terms = {
-            "ce": F.cross_entropy(own, batch.labels),
-            "kd": self.alpha * soft_cross_entropy(own, teacher, self.temperature),
+        target = self.ensemble(torch.stack([student.logits, *others]).detach(), batch.labels)
+        return {
+            "ce": F.cross_entropy(student.logits, batch.labels),
+            "kd": self.alpha * soft_cross_entropy(student.logits, target, self.temperature),
             "peer_ce": sum(F.cross_entropy(logits, batch.labels) for logits in others),
-            "peer_kd": self.alpha * sum(soft_cross_entropy(logits, teacher, self.temperature) for logits in others),
+            "peer_kd": self.alpha * sum(soft_cross_entropy(logits, target, self.temperature) for logits in others),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
 
 
 def min_logit(logits, labels):  # [M, B, K], [B] -> [B, K]

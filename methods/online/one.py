@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.parts.branches import LastStage, tapped
 from kdbench.parts.losses import soft_cross_entropy
 
@@ -45,20 +45,21 @@ class ONE(Method):
             return "the student has a single stage, so that branches would have nothing to share"
         return None
 
-    def step(self, batch, optimizers):
-        student, shared = tapped(self.student, batch.images)
-        logits = torch.stack([student.logits, *(branch(shared) for branch in self.branches)])
-        weights = self.gate(student.stages[-2].mean((2, 3)))
+    def study(self, batch):
+        return tapped(self.student, batch.images)
+
+    def losses(self, batch, student, teacher):
+        outputs, shared = student
+        logits = torch.stack([outputs.logits, *(branch(shared) for branch in self.branches)])
+        weights = self.gate(outputs.stages[-2].mean((2, 3)))
         ensemble = blend(logits, weights)
         alpha = self.alpha * ramp(self.progress / self.rampup)
         ce = [F.cross_entropy(branch, batch.labels) for branch in logits]
         kd = [alpha * soft_cross_entropy(branch, ensemble.detach(), self.temperature) for branch in logits]
-        terms = {
+        return {
             "ce": ce[0], "kd": kd[0], "branch_ce": sum(ce[1:]), "branch_kd": sum(kd[1:]),
             "ensemble_ce": F.cross_entropy(ensemble, batch.labels),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
 
 
 def blend(logits, weights):  # [M, B, K], [B, M] -> [B, K]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 
 
 class CRD(Method):
@@ -42,8 +42,7 @@ class CRD(Method):
             self.register_buffer(f"{side}_memory", torch.empty(ctx.num_train, width).uniform_(-bound, bound))
             self.register_buffer(f"{side}_scale", torch.zeros(()))  # log Z
 
-    def step(self, batch, optimizers):
-        student, teacher = self.student(batch.images), self.teach(batch)
+    def losses(self, batch, student, teacher):
         ours = F.normalize(self.embed_student(student.embedding), dim=1)
         theirs = F.normalize(self.embed_teacher(teacher.embedding), dim=1)
         drawn = torch.randperm(self.ctx.num_train, device=batch.positions.device)[:self.negatives]
@@ -52,7 +51,6 @@ class CRD(Method):
             "student": self.alpha * self.contrast(ours, self.teacher_memory, batch, drawn, self.student_scale),
             "teacher": self.alpha * self.contrast(theirs, self.student_memory, batch, drawn, self.teacher_scale),
         }
-        descend(optimizers["main"], sum(terms.values()))
         self.remember(self.student_memory, batch.positions, ours)
         self.remember(self.teacher_memory, batch.positions, theirs)
         return terms

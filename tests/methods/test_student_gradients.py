@@ -27,6 +27,6 @@ def test_the_gradient_of_the_transfer_term_reaches_the_students_first_layer_and_
     method.step_index = step_index
     teacher = method.teach(batch)
     assert not any(stage.requires_grad for stage in teacher.stages)
-    loss = method.losses(batch, method.student(batch.images), teacher)[term]
+    loss = method.losses(batch, method.study(batch), teacher)[term]
     gradient, = torch.autograd.grad(loss, [method.student.model.conv1.weight])
     assert gradient.abs().sum() > 0

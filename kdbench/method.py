@@ -6,7 +6,7 @@ overrides `optimizers` and `step`. Its keyword-only `__init__` arguments are its
 from the source without importing torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -137,8 +137,17 @@ class Method(nn.Module):
         return self.student
 
 
-def descend(optimizer: Optimizer, loss) -> None:
-    """One step of `optimizer` down the gradient of `loss`."""
-    optimizer.zero_grad(set_to_none=True)
+def descend(optimizers: Optimizer | Iterable[Optimizer], loss, clip: float | None = None) -> None:
+    """One step of one or several optimizers down the gradient of `loss`, a scalar.
+
+    With `clip`, the gradient of all their parameters together is scaled down to that L2 norm if it is longer.
+    """
+    together = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+    for optimizer in together:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    optimizer.step()
+    if clip is not None:
+        groups = [group for optimizer in together for group in optimizer.param_groups]
+        nn.utils.clip_grad_norm_([parameter for group in groups for parameter in group["params"]], clip)
+    for optimizer in together:
+        optimizer.step()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from support.methods import first_batch, trainer
 
-from kdbench.method import Method
+from kdbench.method import Method, descend
 
 
 class Plain(Method):
@@ -70,3 +70,41 @@ def test_a_method_without_a_teacher_is_taught_nothing():
 def test_progress_cannot_be_set_apart_from_the_step():
     with pytest.raises(AttributeError):
         trainer(Plain).method.progress = 0.5
+
+
+@pytest.fixture
+def parameters():
+    return [torch.zeros(3, requires_grad=True), torch.zeros(4, requires_grad=True)]
+
+
+def steep(parameters):
+    """A loss whose gradient has the elements 30 and 40."""
+    return 30 * parameters[0].sum() + 40 * parameters[1].sum()
+
+
+def test_descending_moves_every_optimizers_parameters_down_this_gradient_alone(parameters):
+    optimizers = [torch.optim.SGD([parameter], lr=0.1) for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 1000.0)  # of an earlier loss
+    descend(optimizers, steep(parameters))
+    torch.testing.assert_close(parameters, [torch.full((3,), -3.0), torch.full((4,), -4.0)], check_stride=False)
+
+
+def test_descending_leaves_the_parameters_of_other_optimizers(parameters):
+    descend(torch.optim.SGD(parameters[:1], lr=0.1), steep(parameters))
+    assert parameters[0].tolist() == [-3.0] * 3 and parameters[1].tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_gradient_is_clipped_over_all_parameters_together_and_keeps_its_direction(parameters, several):
+    groups = [{"params": [parameter]} for parameter in parameters]
+    one, two = torch.optim.SGD(groups, lr=1.0), (torch.optim.SGD([group], lr=1.0) for group in groups)
+    descend(two if several else one, steep(parameters), clip=5.0)
+    moved = torch.cat([parameter.detach() for parameter in parameters])
+    assert moved.norm().item() == pytest.approx(5.0, rel=1e-4)
+    assert (moved[3] / moved[0]).item() == pytest.approx(4 / 3)
+
+
+def test_a_gradient_shorter_than_the_clip_is_taken_as_it_is(parameters):
+    descend(torch.optim.SGD(parameters, lr=1.0), parameters[0].sum(), clip=5.0)
+    assert parameters[0].tolist() == [-1.0] * 3

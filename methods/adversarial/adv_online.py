@@ -55,11 +55,7 @@ class AdversarialOnline(Method):
             **self.student_terms("", student, peer, mine, batch.labels),
             **self.student_terms("peer_", peer, student, other, batch.labels),
         }
-        for optimizer in (optimizers["main"], optimizers["peer"]):
-            optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
-        for optimizer in (optimizers["main"], optimizers["peer"]):
-            optimizer.step()
+        descend([optimizers["main"], optimizers["peer"]], sum(terms.values()))
         return {**terms, "discriminators": told}
 
     def student_terms(self, prefix, student, peer, critic, labels):

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from kdbench.method import Method, Paper
+from kdbench.method import Method, Paper, descend
 from kdbench.parts.generator import ImageGenerator
 from kdbench.parts.losses import soft_cross_entropy
 
@@ -52,11 +52,7 @@ class DAFL(Method):
             "activation": -self.activation * teacher.embedding.abs().mean(),
             "balance": -self.balance * class_entropy(teacher.logits),
         }
-        for optimizer in optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()  # kd reaches the student alone, the others the generator alone
-        for optimizer in optimizers.values():
-            optimizer.step()
+        descend(optimizers.values(), sum(terms.values()))  # kd reaches the student alone, the others the generator
         return terms
 
 

@@ -7,8 +7,9 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class DAFL(Method):
-    """A generator invents images that the teacher takes for training images: sure of their class, strongly activated,
-    all classes equally often. The student learns the teacher's answers on them; no training image is seen.
+    """A generator makes images to which the teacher responds as to training images: with confidence in one class, with
+    strong activations, and with all classes equally often. The student learns the teacher's predictions for them; no
+    training image is seen.
 
     student:   temperature^2 KL(teacher || student)
     generator: one_hot CE(teacher, its own top class) - activation |embedding|_1 - balance H(mean probabilities)
@@ -57,6 +58,7 @@ class DAFL(Method):
 
 
 def class_entropy(logits):
-    """How evenly a batch's logits [B, K] fill the classes: the entropy, in base 10, of their mean probabilities."""
+    """The entropy, in base 10, of the mean class probabilities of logits [B, K]: largest if all classes are equally
+    frequent."""
     mean = F.softmax(logits, dim=1).mean(dim=0)
     return torch.special.entr(mean.clamp_min(1e-12)).sum() / torch.log(mean.new_tensor(10.0))

@@ -5,12 +5,12 @@ from kdbench.parts.generator import ImageGenerator, anneal
 from kdbench.parts.losses import attention_loss, soft_cross_entropy
 from kdbench.parts.stages import pair_stages
 
-MAX_NORM = 5.0  # of a gradient
+MAX_NORM = 5.0  # L2 norm that gradients are clipped to
 
 
 class ZSKT(Method):
-    """Zero-shot knowledge transfer: a generator looks for images on which the student's beliefs differ from the
-    teacher's, and the student learns the teacher's beliefs and attention on them. No training image is seen.
+    """A generator looks for images on which the student's predictions differ from the teacher's, and the student learns
+    the teacher's predictions and attention maps on them ("zero-shot knowledge transfer"). No training image is seen.
 
     generator: -KL(teacher || student)
     student:   KL(teacher || student) + beta sum over stages of mean((Q_S - Q_T)^2), Q the attention maps of `at`

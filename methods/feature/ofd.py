@@ -7,16 +7,17 @@ from kdbench.parts.stages import BeforeActivation, match_resolution, pair_stages
 
 
 def partial_distance(student, teacher, margin):  # [B, C, H, W] twice, [C]
-    """Squared distance to max(teacher, margin), summed over an image; nothing where that target is negative and the
-    student is below it already."""
+    """The squared distance to the target max(teacher, margin), summed over an image and averaged over the batch.
+    Elements where the target is not positive and the student is not above it count as 0."""
     target = torch.maximum(teacher, margin.view(1, -1, 1, 1))
     matters = (student > target) | (target > 0)
     return ((student - target).pow(2) * matters).sum() / len(student)
 
 
 class OFD(Method):
-    """The student regresses the teacher's stages as they are before their last rectifier. Positive responses must be
-    met; of negative ones only that they be as low as the channel's mean negative response, the margin.
+    """The student regresses the teacher's stages as they are before their last rectifier. Positive responses are
+    matched; where one is negative, the student's only has to be no higher than it or than the channel's mean negative
+    response (the margin), whichever is higher.
 
     loss = CE(student, labels) + alpha sum_i 2^(i - n) ||connector(s_i) - max(t_i, m)||^2 over what matters, i = 1..n
     m_c = E[t_c | t_c < 0]
@@ -62,7 +63,7 @@ class OFD(Method):
 
 
 class NegativeMean(nn.Module):
-    """The mean of all negative values that each channel has had; 0 for a channel without any."""
+    """The mean [C] of all negative values that each channel had so far, in any batch; 0 for a channel without any."""
 
     def __init__(self, channels):
         super().__init__()

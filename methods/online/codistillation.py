@@ -10,16 +10,16 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class Codistillation(Method):
-    """Two students train apart, each on batches of its own, and exchange checkpoints now and then. After a burn-in each
-    also learns from the predictions of the other's latest checkpoint, which may be stale.
+    """Two students train separately, each on batches of its own, and exchange checkpoints at intervals. After a burn-in
+    each also learns from the predictions of the other's latest checkpoint, which may be stale.
 
     loss_i = CE(student_i, labels) + alpha CE(stale student_j, student_i), the second term after the burn-in
 
-    Unlike mutual learning the students never see each other's weights of the moment, and not the same batches. The
-    term is logged as the divergence KL(stale student_j || student_i), which has the same gradient. Weight 1 and no
-    temperature are the paper's; its burn-in and exchange interval are steps on clusters, here the burn-in is a share of
-    the run. The paper prefers disjoint data for its groups; these splits are too small to be halved, so each student
-    draws from all of it. The first student trains on the shared batches and is scored.
+    Unlike in mutual learning, no student sees the other's current weights, nor the other's batches. The term is logged
+    as the divergence KL(stale student_j || student_i), which has the same gradient. Weight 1 and no temperature are the
+    paper's; its burn-in and exchange interval are steps on clusters, here the burn-in is a share of the run. The paper
+    prefers disjoint data for its groups; these splits are too small to be halved, so each student draws from all of it.
+    The first student trains on the shared batches and is scored.
     """
 
     name, family = "codistillation", "online"
@@ -60,6 +60,7 @@ class Codistillation(Method):
         }
 
     def exchange(self):
+        """Copy both students, as they are now, to their checkpoints."""
         self.checkpoints["student"].load_state_dict(self.student.state_dict())
         self.checkpoints["peer"].load_state_dict(self.peer.state_dict())
 

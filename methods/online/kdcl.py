@@ -7,8 +7,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class KDCL(Method):
-    """Students train together, each on its own distortion of the same images. From all their logits a teacher is made
-    that is better than each of them, and all learn from it.
+    """Students train together, each on its own augmentation of the same images. Their logits are combined into those of
+    a teacher that is better than each of them, and all learn from it.
 
     loss = sum_i CE(student_i, labels) + alpha temperature^2 KL(teacher || student_i)
     min_logit: teacher logit of class k = min_i (z_ik - z_i,label), which is 0 at the label
@@ -49,12 +49,12 @@ class KDCL(Method):
 
 
 def min_logit(logits, labels):  # [M, B, K], [B] -> [B, K]
-    """Every wrong class at the lowest that one of the M students gives it, relative to the label."""
+    """Each class's logit minus the label's, at its lowest over the M students."""
     target = logits.gather(2, labels[None, :, None].expand(len(logits), -1, 1))
     return (logits - target).amin(0)
 
 
 def naive(logits, labels):  # [M, B, K], [B] -> [B, K]
-    """For each image the logits of the student that is best at it."""
+    """For each image the logits of the student with the lowest cross-entropy on it."""
     errors = torch.stack([F.cross_entropy(student, labels, reduction="none") for student in logits])
     return logits[errors.argmin(0), torch.arange(len(labels), device=labels.device)]

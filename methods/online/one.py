@@ -10,8 +10,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class ONE(Method):
-    """The student grows further copies of its last stage on its shared lower stages. A gate blends the branches' logits
-    into a teacher that is made on the fly, and every branch learns from it.
+    """Further copies of the student's last stage branch off its lower stages. A gate blends the logits of all branches
+    into those of a teacher, at each step anew ("on the fly"), and every branch learns from it.
 
     loss = sum_i CE(branch_i, labels) + CE(ensemble, labels)
          + alpha ramp(progress) temperature^2 sum_i KL(ensemble || branch_i)
@@ -46,6 +46,7 @@ class ONE(Method):
         return None
 
     def study(self, batch):
+        """The student's outputs, and the features at which its last stage and the other branches begin."""
         return tapped(self.student, batch.images)
 
     def losses(self, batch, student, teacher):
@@ -63,10 +64,11 @@ class ONE(Method):
 
 
 def blend(logits, weights):  # [M, B, K], [B, M] -> [B, K]
-    """The branches' logits, weighted for each image."""
+    """The weighted sum of the M branches' logits, with weights of its own for each image."""
     return torch.einsum("mbk,bm->bk", logits, weights)
 
 
 def ramp(progress):
-    """From nearly 0 to 1 along a Gaussian while progress goes from 0 to 1, then 1 (Laine & Aila, 2017)."""
+    """exp(-5 (1 - progress)^2), which rises from 0.007 to 1 while `progress` goes from 0 to 1; 1 from there on (Laine &
+    Aila, 2017)."""
     return math.exp(-5 * (1 - min(progress, 1)) ** 2)

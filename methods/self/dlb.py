@@ -6,8 +6,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class DLB(Method):
-    """Each batch is seen once more in the next step, where the student matches what it has just said of it.
-    The soft targets are one step old and of another augmentation, which makes predictions consistent.
+    """Each batch is used again in the next step, where the student matches its own predictions of the step before.
+    These soft targets are one step old and of another augmentation, which makes predictions consistent.
 
     loss = CE(student, labels), over this and the last batch, + alpha temperature^2 KL(last || student), over the last
 

@@ -1,12 +1,13 @@
-"""The plugin contract: what a method is given, and what it gives back.
+"""The plugin contract: the base class of every distillation method, and the types that pass between it and the engine.
 
-A method is one class in one file. Most override `losses` alone; a method with networks or optimizers of its own
-overrides `optimizers` and `step`. Its keyword-only `__init__` arguments are its hyperparameters: each has a type
-(int, float, bool or str) and a default, written in the class's own signature, because the command line reads them
-from the source without importing torch.
+A method is one class in one file. Most override `losses` alone. A method that computes its losses from other features
+of the networks overrides `study` or `teach`; one with several optimizers or with inner loops overrides `optimizers` and
+`step`. Its keyword-only `__init__` arguments are its hyperparameters: each has a type (int, float, bool or str) and a
+default, written in the class's own signature, because the command line reads them from the source without importing
+torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -20,24 +21,23 @@ __all__ = ["Batch", "Context", "MakeOptimizer", "Method", "Outputs", "Paper", "S
 
 
 class Batch(NamedTuple):
-    """One step's training images, augmented. Every method of a seed sees the same ones."""
+    """The augmented training images of one step. With one seed, every method is given the same batches."""
 
-    images: Tensor  # [B, C, H, W], normalised float32
-    labels: Tensor  # [B], int64
-    # [B], int64, the sample's position in the training split: the key for any memory of it
-    index: Tensor   # type: ignore[assignment]  # a tuple's method of that name is not missed
+    images: Tensor     # [B, C, H, W], normalised float32
+    labels: Tensor     # [B], int64
+    positions: Tensor  # [B], int64, each image's place in the training split: the key for any memory of it
 
 
 class Outputs(NamedTuple):
-    """What a network says of a batch."""
+    """What a network computes from a batch of images."""
 
     logits: Tensor               # [B, K], before softmax
-    embedding: Tensor            # [B, D], what the classifier reads
-    stages: tuple[Tensor, ...]   # stage i: [B, C_i, H_i, W_i], shallow to deep
+    embedding: Tensor            # [B, D], the classifier's input
+    stages: tuple[Tensor, ...]   # feature maps, shallow to deep; stage i is [B, C_i, H_i, W_i]
 
 
 class Shapes(NamedTuple):
-    """The sizes of a network's `Outputs`, without the batch: adapters are built from them."""
+    """The sizes of a network's `Outputs` without the batch dimension: adapters are built from them."""
 
     embedding: int                             # D
     stages: tuple[tuple[int, int, int], ...]   # (C_i, H_i, W_i)
@@ -45,33 +45,38 @@ class Shapes(NamedTuple):
 
 
 class MakeOptimizer(Protocol):
-    """Builds the recipe's optimizer; its learning rate follows the recipe's schedule, times `scale`."""
+    """Builds the recipe's optimizer; its learning rate is `scale` times the recipe's and follows its schedule."""
 
     def __call__(self, parameters, *, scale: float = 1.0) -> Optimizer: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What one run lends a method. The engine owns all of it.
+    """The networks, sizes and data of one run. The engine builds it and gives it to the method.
 
     A network maps images [B, C, H, W] to `Outputs`; `network.classifier` maps an embedding [B, D] to logits [B, K].
     """
 
     student: nn.Module
     teacher: nn.Module | None             # frozen, in eval mode; None where `learns_from` is None
-    new_student: Callable[[], nn.Module]  # a further student, freshly initialised, for peers
+    new_student: Callable[[], nn.Module]  # builds a further student, freshly initialised, for peers
     student_shapes: Shapes
     teacher_shapes: Shapes | None
     image_shape: tuple[int, int, int]     # (C, H, W)
-    num_classes: int
-    num_train: int                        # images in the training split; `Batch.index` lies below it
-    pixel_low: Tensor                     # [1, C, 1, 1], what a black pixel is after normalisation
-    pixel_high: Tensor                    # [1, C, 1, 1], what a white pixel is after normalisation
+    num_classes: int                      # K
+    num_train: int                        # images in the training split; `Batch.positions` are below it
+    pixel_low: Tensor                     # [1, C, 1, 1], the normalised value of a black pixel
+    pixel_high: Tensor                    # [1, C, 1, 1], the normalised value of a white pixel
     epochs: int
     steps_per_epoch: int
-    batch_size: int                       # of the recipe; what a data-free method draws per step
-    train_labels: Tensor | None           # [num_train]; None for data-free methods
-    sample: Callable[[Tensor], Batch]     # further augmented training images by index [M]; data-free methods may not
+    batch_size: int                       # images per step; also what a data-free method draws per step
+    train_labels: Tensor | None           # [num_train], int64; None for data-free methods
+    sample: Callable[[Tensor], Batch]     # positions [M] to those images, augmented anew; raises if data-free
+
+    @property
+    def steps(self) -> int:
+        """Training steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
 
 
 class Method(nn.Module):
@@ -91,7 +96,12 @@ class Method(nn.Module):
     def __init__(self, ctx: Context):
         super().__init__()
         self.ctx, self.student = ctx, ctx.student
-        self.progress = 0.0  # share of the run's steps already taken, for warm-ups and stages
+        self.step_index = 0  # from 0 to ctx.steps - 1; the trainer sets it before each step
+
+    @property
+    def progress(self) -> float:
+        """The share of the run's steps already taken, at least 0 and below 1: for warm-ups and stages."""
+        return self.step_index / self.ctx.steps
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes | None) -> str | None:
@@ -99,33 +109,49 @@ class Method(nn.Module):
         return None
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> dict[str, Tensor]:
-        """The weighted, named terms whose sum is descended, each a scalar."""
+        """The weighted terms of the loss by name, each a scalar; a step descends their sum.
+
+        `student` and `teacher` are what `study` and `teach` returned for the batch.
+        """
         raise NotImplementedError(f"{type(self).__name__} overrides neither losses() nor step()")
+
+    def study(self, batch: Batch) -> Outputs:
+        """The student's outputs on the batch. An override may return more than these, if its `losses` reads that."""
+        return self.student(batch.images)
+
+    def teach(self, batch: Batch) -> Outputs | None:
+        """The teacher's outputs on the batch, without gradients; None without a teacher."""
+        if self.ctx.teacher is None:
+            return None
+        with torch.no_grad():
+            return self.ctx.teacher(batch.images)
 
     def optimizers(self, make: MakeOptimizer) -> dict[str, Optimizer]:
         """The optimizers by name; together they hold every trainable parameter exactly once."""
         return {"main": make(self.parameters())}
 
     def step(self, batch: Batch, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-        """Train on one batch; the terms returned are logged and must be finite."""
-        terms = self.losses(batch, self.student(batch.images), self.teach(batch))
+        """Train on one batch. Returns scalar terms by name, which are logged and must be finite."""
+        terms = self.losses(batch, self.study(batch), self.teach(batch))
         descend(optimizers["main"], sum(terms.values()))
         return terms
 
-    def teach(self, batch: Batch) -> Outputs | None:
-        """What the teacher says of the batch, without gradients; None without a teacher."""
-        if self.ctx.teacher is None:
-            return None
-        with torch.no_grad():
-            return self.ctx.teacher(batch.images)
-
     def deployed(self) -> nn.Module:
-        """The network that is scored and kept: the student, with any part that inference needs."""
+        """The network that is scored and saved: the student, with any part that inference needs."""
         return self.student
 
 
-def descend(optimizer: Optimizer, loss) -> None:
-    """One step of `optimizer` down the gradient of `loss`."""
-    optimizer.zero_grad(set_to_none=True)
+def descend(optimizers: Optimizer | Iterable[Optimizer], loss, clip: float | None = None) -> None:
+    """Take one step of one or several optimizers down the gradient of `loss`, a scalar.
+
+    With `clip`, the gradient of all their parameters together is scaled down to that L2 norm if it is longer.
+    """
+    together = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+    for optimizer in together:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    optimizer.step()
+    if clip is not None:
+        groups = [group for optimizer in together for group in optimizer.param_groups]
+        nn.utils.clip_grad_norm_([parameter for group in groups for parameter in group["params"]], clip)
+    for optimizer in together:
+        optimizer.step()

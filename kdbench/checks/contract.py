@@ -1,13 +1,14 @@
-"""The contract tests: what every method must hold, built-in or not, on tiny networks and random images.
+"""Tests of the plugin contract (`kdbench.method`) that any method must pass, on tiny networks and random images.
 
-`kdbench check NAME` runs them; so does our own test suite over every registered method.
+`kdbench check NAME` runs them on one method, the test suite on every registered one.
 """
 
 import copy
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,18 +18,12 @@ from torch import Tensor
 from kdbench.data.base import Dataset, Images, MemoryImages, Split
 from kdbench.method import Method, Outputs
 from kdbench.networks import Network, build, freeze, weights_sha256
-from kdbench.spec import Architecture, Recipe
+from kdbench.spec import Architecture, Recipe, tutor
 from kdbench.train.trainer import Trainer, prepare
 
 CLASSES = 6
-
-
-SHAPE = (3, 32, 32)
-
-
-TRAIN_SIZE = 24
-
-
+SHAPE = (3, 32, 32)  # of an image: C, H, W
+TRAIN_SIZE = 24      # images in the training split
 RECIPE = Recipe(epochs=4, batch_size=8, image_size=32, lr=0.01, warmup=0.1, augment=("crop", "flip"))
 
 
@@ -51,51 +46,50 @@ PAIRS: dict[str, tuple[Architecture, Architecture]] = {
 
 
 class ContractError(AssertionError):
-    """A method breaks the contract; the message says how."""
+    """A method breaks the contract; the message says what it did or failed to do."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one contract test of a method on one pair came to."""
+    """The outcome of one contract test of one method on one pair: passed, failed or not applicable."""
 
     method: str
-    pair: str
-    test: str
-    error: str | None = None         # None: the method holds it
-    inapplicable: str | None = None  # why the method cannot train this pair
+    pair: str                        # a key of PAIRS
+    test: str                        # a key of TESTS, or "applies" where the method cannot train the pair
+    error: str | None = None         # why the test failed; None if it passed
+    inapplicable: str | None = None  # why the method cannot train this pair; None if it can
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A method class on a pair, ready to be built as often as the tests need."""
+    """A method class, its hyperparameters and a pair: what a contract test builds trainers from."""
 
     cls: type[Method]
     hyperparameters: dict[str, Any]
     pair: str
 
-    @property
-    def _teacher_architecture(self) -> Architecture:
-        teacher, student = PAIRS[self.pair]
-        return student if self.cls.learns_from == "student" else teacher
-
     def teacher(self) -> Network | None:
-        if self.cls.learns_from is None:
-            return None
-        return _warm_teacher(self._teacher_architecture.model_dump_json())
+        """The network that the method learns from, the same object at each call; None if it learns from none."""
+        teacher, student = PAIRS[self.pair]
+        architecture = tutor(self.cls.learns_from, teacher=teacher, self_teacher=student)
+        return None if architecture is None else _warm_teacher(architecture.model_dump_json())
 
     def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None) -> Trainer:
+        """A new trainer of the method, by default on `random_images()`."""
         method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(),
                                  dataset or random_images(), recipe, seed, torch.device("cpu"))
         return Trainer(method, stream, recipe)
 
     def inapplicable(self) -> str | None:
+        """Why the method cannot train the pair; None if it can."""
         teacher = self.teacher()
         student = build(PAIRS[self.pair][1], CLASSES, SHAPE)
         return self.cls.inapplicable(student.shapes, teacher.shapes if teacher else None)
 
 
 def check_method(cls: type[Method], hyperparameters: dict[str, Any]) -> Iterator[Result]:
-    """Every contract test on every pair."""
+    """Run every contract test of the method on every pair, one result at a time; where the method cannot train a pair,
+    the pair has one result that says so."""
     for pair in PAIRS:
         subject = Subject(cls, hyperparameters, pair)
         reason = subject.inapplicable()
@@ -107,6 +101,7 @@ def check_method(cls: type[Method], hyperparameters: dict[str, Any]) -> Iterator
 
 
 def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
+    """Why the test fails, run on one thread; None if it passes. Any exception of the method's code is a failure."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -120,15 +115,14 @@ def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
     return None
 
 
-# The tests.
+# The tests. Each takes a subject and raises ContractError; its name, with spaces, is what `kdbench check` prints.
 
 def trains_with_finite_terms_and_leaves_the_teacher_alone(subject: Subject) -> None:
     trainer, teacher = subject.trainer(), subject.teacher()
     student_before = weights_sha256(trainer.method.student.state_dict())
     teacher_before = weights_sha256(teacher.state_dict()) if teacher else None
     _train(trainer, epochs=RECIPE.epochs)
-    _require(all(name.startswith(("loss", "loss.")) for name in trainer.curves), "step() returned no named terms")
-    _require(len(trainer.curves) > 1, "step() returned no terms")
+    _require(len(trainer.curves) > 1, "step() returned no terms")  # beside their sum, the curve `loss`
     _require(weights_sha256(trainer.method.student.state_dict()) != student_before, "the student did not change")
     if teacher:
         _require(weights_sha256(teacher.state_dict()) == teacher_before, "the teacher's weights or statistics changed")
@@ -161,34 +155,26 @@ def a_checkpoint_in_the_middle_changes_nothing(subject: Subject) -> None:
 
 def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> None:
     trainer = subject.trainer()
-    owned = [p for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]]
-    names = {id(p): name for name, p in trainer.method.named_parameters()}
-    twice = {id(p) for p in owned if sum(p is q for q in owned) > 1}
-    _require(not twice, f"in more than one optimizer: {', '.join(names.get(i, 'a tensor') for i in twice)}")
-    missing = [name for i, name in names.items() if i not in set(map(id, owned))]
-    for parameter in trainer.method.parameters():
-        if not parameter.requires_grad and names[id(parameter)] in missing:
-            missing.remove(names[id(parameter)])
+    owned = Counter(id(p) for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"])
+    parameters = dict(trainer.method.named_parameters())
+    names = {id(p): name for name, p in parameters.items()}
+    twice = [names.get(i, "a tensor") for i, count in owned.items() if count > 1]
+    _require(not twice, f"in more than one optimizer: {', '.join(twice)}")
+    missing = [name for name, p in parameters.items() if p.requires_grad and id(p) not in owned]
     _require(not missing, f"in no optimizer: {', '.join(missing)}")
-    with _recorded_leaves() as steps:
+    with _recorded_leaves() as calls:
         _train(trainer, epochs=RECIPE.epochs)
-    seen: dict[int, int] = {}
-    for leaves in steps:
-        for leaf in leaves:
-            seen[id(leaf)] = seen.get(id(leaf), 0) + 1
-    kept = {id(leaf): leaf for leaves in steps for leaf in leaves if seen[id(leaf)] > 1}
-    lost = [tuple(leaf.shape) for i, leaf in kept.items() if i not in set(map(id, owned))]
+    reached = {id(leaf): leaf for leaves in calls for leaf in leaves}
+    times = Counter(id(leaf) for leaves in calls for leaf in leaves)  # 1 for a leaf made in the step, such as an input
+    lost = [tuple(leaf.shape) for i, leaf in reached.items() if times[i] > 1 and i not in owned]
     _require(not lost, f"the loss trains tensors that are in no optimizer, of shapes {lost}")
 
 
 def a_data_free_method_sees_no_image(subject: Subject) -> None:
     if subject.cls.needs_data:
         return
-    images, labels = _Forbidden(TRAIN_SIZE), torch.zeros(TRAIN_SIZE, dtype=torch.int64)
-    split = Split(images, labels)
-    dataset = random_images()
-    hidden = Dataset(**{**vars(dataset), "train": split, "validation": split, "test": split})
-    trainer = subject.trainer(dataset=hidden)
+    split = Split(_Forbidden(TRAIN_SIZE), torch.zeros(TRAIN_SIZE, dtype=torch.int64))
+    trainer = subject.trainer(dataset=replace(random_images(), train=split, validation=split, test=split))
     _require(trainer.method.ctx.train_labels is None, "a data-free method was given labels")
     _train(trainer, epochs=1)
 
@@ -215,11 +201,11 @@ TESTS: dict[str, Callable[[Subject], None]] = {
 }
 
 
-# What they share.
+# What the tests share.
 
 @cache
 def random_images() -> Dataset:
-    """Three splits of random images, every class in each."""
+    """A dataset of random images: TRAIN_SIZE for training, 12 for validation and 12 for test, every class in each."""
     generator = torch.Generator().manual_seed(0)
 
     def split(size: int) -> Split:
@@ -252,7 +238,7 @@ def _train(trainer: Trainer, epochs: int) -> Trainer:
 
 
 def _through_file(state: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint file gives back."""
+    """The state after a checkpoint file was written and read: later training does not change it."""
     file = io.BytesIO()
     torch.save(copy.deepcopy(state), file)
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
@@ -276,6 +262,7 @@ def _recorded_leaves() -> Iterator[list[list[Tensor]]]:
 
 
 def _leaves(loss: Tensor) -> list[Tensor]:
+    """The tensors at the ends of the loss's graph, which backward() gives a gradient."""
     found: list[Tensor] = []
     stack: list[Any] = [loss.grad_fn]
     visited: set[Any] = set()
@@ -291,7 +278,7 @@ def _leaves(loss: Tensor) -> list[Tensor]:
 
 
 class _Forbidden(Images):
-    """Images that may not be looked at."""
+    """Images that raise ContractError when they are read."""
 
     def __init__(self, size: int):
         self.size = size

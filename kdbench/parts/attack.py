@@ -1,4 +1,4 @@
-"""TODO."""
+"""Adversarial examples, found by projected gradient ascent."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,19 @@ from torch import Tensor
 def projected_gradient(
     images: Tensor,        # [B, C, H, W], normalised
     objective: Callable[[Tensor], Tensor],  # images to the scalar that the attack raises
-    pixel_low: Tensor,     # [1, C, 1, 1], what a black pixel is after normalisation
-    pixel_high: Tensor,    # [1, C, 1, 1], a white one
+    pixel_low: Tensor,     # [1, C, 1, 1], the normalised value of a black pixel
+    pixel_high: Tensor,    # [1, C, 1, 1], the normalised value of a white pixel
     *,
     epsilon: float,        # radius of the L-infinity ball, for pixels in 0..1
-    step_size: float,      # in the same unit
+    step_size: float,      # for pixels in 0..1
     steps: int,
-    start: Tensor,         # [B, C, H, W], the first perturbation, in the same unit
+    start: Tensor,         # [B, C, H, W], the first perturbation, for pixels in 0..1
 ) -> Tensor:
-    """Images near `images` that raise `objective`: projected gradient ascent on the sign of the gradient, kept within
-    `epsilon` of the images and between black and white (Madry et al., ICLR 2018)."""
+    """Normalised images [B, C, H, W] near `images` that raise `objective`, without gradients.
+
+    Each step follows the sign of the objective's gradient; the result stays within `epsilon` of the images and between
+    black and white (Madry et al., ICLR 2018).
+    """
     images, scale = images.detach(), pixel_high - pixel_low
     lowest = torch.maximum(images - epsilon * scale, pixel_low)
     highest = torch.minimum(images + epsilon * scale, pixel_high)

@@ -1,7 +1,7 @@
-"""Networks that share their lower layers: the last stage of any timm model as a module of its own.
+"""The last stage of any timm model as a module of its own, so that several can branch off shared lower layers.
 
-torch.fx records what a model does after the second to last stage; no architecture is named, and nothing before that
-point is traced, so that it may branch on shapes as it likes.
+torch.fx records what a model computes after its second to last stage. No architecture is named, and nothing before that
+point is traced, so code there may branch on shapes.
 """
 
 import math
@@ -18,9 +18,9 @@ from kdbench.networks import Network
 
 
 class LastStage(nn.Module):
-    """The last stage and classifier of a network, from what enters that stage (see `tapped`) to logits [B, K].
+    """The last stage and classifier of a network: maps the input of that stage (see `tapped`) to logits [B, K].
 
-    It holds these layers alone, so the rest of `network` may be dropped.
+    It holds these layers alone, so the rest of `network` may be dropped. UserError where they cannot be split off.
     """
 
     def __init__(self, network: Network, image_shape: tuple[int, int, int]):
@@ -41,7 +41,8 @@ class LastStage(nn.Module):
 
     @torch.no_grad()
     def _check(self, network: Network, images: Tensor) -> None:
-        """The parts must give what the whole gives, also with another number of images than was traced."""
+        """AssertionError unless lower layers and last stage together give the network's logits, for another number of
+        images than was traced."""
         was_training = network.training
         network.eval()
         outputs, features = tapped(network, images)
@@ -52,7 +53,7 @@ class LastStage(nn.Module):
 
 
 def tapped(network: Network, images: Tensor) -> tuple[Outputs, Any]:
-    """What the network says of the images, and what entered its last stage on the way."""
+    """The network's outputs on images [B, C, H, W], and the input of its last stage, in most networks a tensor."""
     taken: list[Any] = []
     before = network.model.get_submodule(network.before_last_stage)
     handle = before.register_forward_hook(lambda module, arguments, output: taken.append(output))
@@ -64,13 +65,13 @@ def tapped(network: Network, images: Tensor) -> tuple[Outputs, Any]:
 
 
 def _record_after(model: nn.Module, cut: str, images: Tensor) -> GraphModule:
-    """What `model` does with the output of its module `cut`, as a module that holds no more than it needs."""
+    """What `model` computes from the output of its submodule `cut`, as a module of the layers that this takes."""
     root = _OnFixedImages(model, images)
     return GraphModule(root, _TraceAfter(f"model.{cut}").trace(root))
 
 
 class _OnFixedImages(nn.Module):
-    """A model that needs no input, so that none of its values is symbolic before the cut."""
+    """A model called without arguments on fixed images, so that none of its values is symbolic before the cut."""
 
     def __init__(self, model: nn.Module, images: Tensor):
         super().__init__()
@@ -82,7 +83,7 @@ class _OnFixedImages(nn.Module):
 
 
 class _TraceAfter(Tracer):
-    """Runs the modules up to `cut` on real values and records those after it."""
+    """A tracer that runs the modules up to `cut` on real values and records those after it."""
 
     def __init__(self, cut: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What adversarial and data-free methods share: an image generator, a bounded attack, a real-or-fake loss."""
+"""The image generator of data-free methods, and the schedule of its learning rate."""
 
 import math
 from itertools import pairwise
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 
 class ImageGenerator(nn.Module):
-    """Latent vectors [B, D] to images [B, C, H, W], in the style of DCGAN with upsampling in place of transposed
-    convolutions (Odena et al., 2016), as ZSKT and DFAD use it.
+    """Maps latent vectors [B, latent_dim] to images [B, C, H, W]: a DCGAN with upsampling in place of transposed
+    convolutions (Odena et al., 2016), as ZSKT and DFAD use it. `width` is the channels of the last hidden layer.
 
-    The last BatchNorm gives every channel mean 0 and deviation 1, which is what normalised images have; a generator
-    knows no more of the data than that. Images up to 32 pixels start at a quarter of their size, larger ones at 8.
+    The last BatchNorm gives each channel of a batch mean 0 and deviation 1, as normalised images have; no more is known
+    of the data. The first feature map has a quarter of the image's height and width; for images of more than 32 pixels
+    that is halved until the shorter side has at most 8.
     """
 
     def __init__(self, latent_dim: int, image_shape: tuple[int, int, int], width: int = 64):
         super().__init__()
-        channels, height, widthwise = image_shape
-        doublings = max(2, math.ceil(math.log2(min(height, widthwise) / 8)))
+        channels, size = image_shape[0], image_shape[1:]
+        doublings = max(2, math.ceil(math.log2(min(size) / 8)))
         self.latent_dim = latent_dim
-        self.sizes = [_shrink((height, widthwise), 2**k) for k in range(doublings, -1, -1)]  # small to large
+        self.sizes = [_shrink(size, 2**k) for k in range(doublings, -1, -1)]  # of feature maps, small to large
         self.project = nn.Linear(latent_dim, 2 * width * self.sizes[0][0] * self.sizes[0][1])
         self.start = nn.BatchNorm2d(2 * width)
         widths = [2 * width] * doublings + [width]
@@ -39,19 +40,21 @@ class ImageGenerator(nn.Module):
         return self.end(maps)
 
     def latent(self, count: int) -> Tensor:
-        """`count` random latent vectors."""
+        """Standard normal latent vectors [count, latent_dim]."""
         return torch.randn(count, self.latent_dim, device=self.project.weight.device)
 
     def sample(self, count: int) -> Tensor:
-        """`count` images of random latent vectors."""
+        """Images [count, C, H, W] of random latent vectors."""
         return self(self.latent(count))
 
 
 def _shrink(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Height and width divided by `factor`, rounded up."""
     return math.ceil(size[0] / factor), math.ceil(size[1] / factor)
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Module:
+    """A 3x3 convolution that keeps the resolution, BatchNorm and LeakyReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels),
         nn.LeakyReLU(0.2, inplace=True),
@@ -59,6 +62,7 @@ def _block(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def anneal(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
-    """Set the optimizer's rate to what is left of `rate` on half a cosine, after a share `progress` of the run."""
+    """Set the optimizer's learning rate to that of a cosine schedule, which falls from `rate` at the run's start
+    (`progress` 0) to 0 at its end (`progress` 1)."""
     for group in optimizer.param_groups:
         group["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2

@@ -1,4 +1,5 @@
-"""Pure functions that several methods share. A loss is a scalar, averaged over the batch unless it says otherwise."""
+"""Loss functions that several methods share. A loss is a scalar, averaged over the batch unless its docstring says
+otherwise."""
 
 import torch
 import torch.nn.functional as F
@@ -6,22 +7,12 @@ from torch import Tensor
 
 from kdbench.parts.stages import match_resolution
 
-
-def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """-log P(real | real) - log P(fake | fake), of the discriminator's scores before the sigmoid (any shape)."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
-
-
-def fooling_loss(fake: Tensor) -> Tensor:
-    """-log P(real | fake): what a generator descends (the non-saturating form of Goodfellow et al., 2014)."""
-    return F.softplus(-fake).mean()
-
+# Of logits.
 
 def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """temperature^2 x KL(teacher || student) of the softened classes, averaged over the batch.
+    """temperature^2 x KL(teacher || student) of the class probabilities at `temperature`. Both logits are [B, K].
 
-    Both logits are [B, K]. The squared temperature keeps the gradient's size as the temperature changes
-    (Hinton et al., 2015, section 2).
+    The squared temperature keeps the gradient's size as the temperature changes (Hinton et al., 2015, section 2).
     """
     student_log = F.log_softmax(student_logits / temperature, dim=1)
     teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)
@@ -29,19 +20,35 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
 
 
 def non_target(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits of all classes but each sample's own: [B, K] and [B] to [B, K - 1]."""
+    """The logits [B, K - 1] of all classes but each sample's own, from logits [B, K] and labels [B]."""
     classes = logits.shape[1]
     others = (labels[:, None] + torch.arange(1, classes, device=labels.device)) % classes
     return logits.gather(1, others)
 
 
+# Of stages.
+
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two stages' attention maps (Zagoruyko & Komodakis, 2017); each stage is [B, C, H, W],
-    of any C, and the larger is pooled to the smaller."""
+    """Mean squared difference of the attention maps of two stages (Zagoruyko & Komodakis, 2017).
+
+    The stages are [B, C_s, H_s, W_s] and [B, C_t, H_t, W_t]; the larger is average-pooled to the smaller.
+    """
     student, teacher = match_resolution(student, teacher)
     return (attention_map(student) - attention_map(teacher)).pow(2).mean()
 
 
 def attention_map(stage: Tensor) -> Tensor:
-    """Where a stage [B, C, H, W] is active: the channels' mean square, of L2 norm 1 over the positions, [B, HW]."""
+    """The mean square over the channels of a stage [B, C, H, W] at each position, scaled to L2 norm 1: [B, HW]."""
     return F.normalize(stage.pow(2).mean(1).flatten(1))
+
+
+# Of a discriminator's scores: logits of "real", of any shape.
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-log P(real | real) - log P(fake | fake), each averaged over its scores: what a discriminator descends."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def fooling_loss(fake: Tensor) -> Tensor:
+    """-log P(real | fake), averaged: what a generator descends (the non-saturating form of Goodfellow et al., 2014)."""
+    return F.softplus(-fake).mean()

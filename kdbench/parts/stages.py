@@ -1,4 +1,5 @@
-"""Parts that several methods build on: the pairing of stages, and adapters between networks of different sizes."""
+"""Stages of two networks made comparable: which are paired, at which resolution, with which channels, and taken before
+their last activation."""
 
 import math
 from collections import defaultdict
@@ -15,20 +16,23 @@ T = TypeVar("T")
 
 
 def pair_stages(student: Sequence[T], teacher: Sequence[T]) -> list[tuple[T, T]]:
-    """Stages (or their shapes) of student and teacher, shallow to deep. Where one network has more, its shallowest are
-    left out: the deep ends say the same thing, whatever lies before them."""
+    """Pairs of the student's and the teacher's stages (or of their shapes), shallow to deep.
+
+    Where one network has more stages, its shallowest are left out: the last stages of two networks play the same part,
+    whatever lies before them.
+    """
     count = min(len(student), len(teacher))
     return list(zip(student[-count:], teacher[-count:], strict=True))
 
 
 def match_resolution(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps [B, C, H, W], the larger one average-pooled to the smaller in each direction."""
+    """Two feature maps [B, C, H, W], in each direction the larger average-pooled to the smaller."""
     size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
     return pool(a, size), pool(b, size)
 
 
 def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map [B, C, H, W] averaged to `size`, adaptively where it does not divide H and W."""
+    """A feature map [B, C, H, W] average-pooled to `size` (height, width), adaptively if it does not divide H and W."""
     height, width = x.shape[2:]
     if (height, width) == size:
         return x
@@ -38,15 +42,16 @@ def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def projection(channels_in: int, channels_out: int) -> nn.Sequential:
-    """A 1x1 convolution and BatchNorm: from one network's channels to the other's, at any resolution."""
+    """A 1x1 convolution and BatchNorm that map [B, channels_in, H, W] to [B, channels_out, H, W]."""
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
 
 
 class BeforeActivation:
-    """A network whose stages are taken before the activation that ends them, as ResNet's `relu(x + shortcut)` does.
+    """Maps images [B, C, H, W] to a network's `Outputs`, with each stage as it is before the activation that ends it
+    (in a ResNet, before the `relu` of `relu(x + shortcut)`).
 
-    A stage that no activation module ends (a linear bottleneck, a transformer's block) is taken as it is. It holds the
-    network without being a module, so that a method may keep one of its teacher.
+    A stage that no activation module ends (a linear bottleneck, a transformer's block) is left as it is. This is not an
+    nn.Module, so a method that keeps one of its teacher does not own the teacher's parameters.
     """
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]):
@@ -74,7 +79,8 @@ class BeforeActivation:
 
 @torch.no_grad()
 def _ends(network: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[nn.Module, int] | None]:
-    """For each stage the activation whose output it is and which of that module's calls gave it; None for none."""
+    """For each stage the activation module whose output it is, and which of that module's calls in one forward, from 0;
+    None for a stage that is no activation's output."""
     calls: list[tuple[nn.Module, int, Tensor]] = []
 
     def note(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
@@ -92,6 +98,7 @@ def _ends(network: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[n
 
 
 def _is_activation(module: nn.Module) -> bool:
+    """Whether the module is an activation function of torch or timm."""
     where = type(module).__module__
     named_so = where == "torch.nn.modules.activation" or where.startswith("timm.layers.activations")
     return named_so and not isinstance(module, nn.MultiheadAttention)

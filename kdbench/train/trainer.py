@@ -81,7 +81,7 @@ class Trainer:
 
     def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
         """Take the step number `step` of the run, from 0, on a batch; the named loss terms."""
-        self.method.progress = step / self.steps
+        self.method.step_index = step
         self._set_rates((step + 0.5) / self.steps)
         return self.method.step(batch, self.optimizers)
 

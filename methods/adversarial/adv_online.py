@@ -7,15 +7,16 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class AdversarialOnline(Method):
-    """Two students teach each other: their softened classes, as in mutual learning, and the distribution of their last
-    feature maps, by a discriminator each that calls the peer's maps real and its own student's fake.
+    """Two students teach each other their softened class probabilities, as in mutual learning, and the distribution of
+    their last feature maps. For the latter each has a discriminator that learns to score the peer's maps as real and
+    its own student's as fake, and the student learns to fool it.
 
     student 1:       CE(student_1, labels) + alpha temperature^2 KL(student_2 || student_1)
                      + adversarial (1 - D_1(F_1))^2
     discriminator 1: (1 - D_1(F_2))^2 + D_1(F_1)^2,  and the same with 1 and 2 exchanged
 
     As in the paper the discriminators are three convolutions with BatchNorm and LeakyReLU and a sigmoid, here one
-    score a position, trained by Adam at 2e-5. The paper makes two updates of each student, the adversarial one at a
+    score per position, trained by Adam at 2e-5. The paper makes two updates of each student, the adversarial one at a
     lower rate; here it is one update, and `adversarial` is the lower rate. The authors gave no code. Both students are
     of one architecture, so no layer is needed between their maps; the student is scored, never its peer.
     """
@@ -49,20 +50,17 @@ class AdversarialOnline(Method):
         student, peer = self.student(batch.images), self.peer(batch.images)
         maps = student.stages[-1], peer.stages[-1]
         mine, other = self.discriminators
-        told = telling_loss(mine, *maps) + telling_loss(other, *maps[::-1])
-        descend(optimizers["discriminators"], told)
+        discriminators = discriminator_loss(mine, *maps) + discriminator_loss(other, *maps[::-1])
+        descend(optimizers["discriminators"], discriminators)
         terms = {
             **self.student_terms("", student, peer, mine, batch.labels),
             **self.student_terms("peer_", peer, student, other, batch.labels),
         }
-        for optimizer in (optimizers["main"], optimizers["peer"]):
-            optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
-        for optimizer in (optimizers["main"], optimizers["peer"]):
-            optimizer.step()
-        return {**terms, "discriminators": told}
+        descend([optimizers["main"], optimizers["peer"]], sum(terms.values()))
+        return {**terms, "discriminators": discriminators}
 
     def student_terms(self, prefix, student, peer, critic, labels):
+        """The loss terms of one student: its outputs, its peer's, and the student's own discriminator."""
         mutual = soft_cross_entropy(student.logits, peer.logits.detach(), self.temperature)
         return {
             f"{prefix}ce": F.cross_entropy(student.logits, labels),
@@ -71,25 +69,25 @@ class AdversarialOnline(Method):
         }
 
 
-def telling_loss(critic, own, peers):  # maps [B, C, H, W]
-    """What a discriminator descends: the peer's maps are real, its own student's are fake."""
-    of_own, of_peers = read(critic, own.detach(), peers)
+def discriminator_loss(critic, own, peers):  # maps [B, C, H, W]
+    """The least-squares loss of a discriminator, for which the peer's maps are real and its own student's are fake."""
+    of_own, of_peers = scores(critic, own.detach(), peers)
     return (1 - of_peers).pow(2).mean() + of_own.pow(2).mean()
 
 
-def fooling_loss(critic, own, peers):
-    """What a student descends: its discriminator should take its maps for the peer's."""
-    of_own, _ = read(critic, own, peers)
+def fooling_loss(critic, own, peers):  # maps [B, C, H, W]
+    """The least-squares loss of a student, whose maps its discriminator should take for the peer's."""
+    of_own, _ = scores(critic, own, peers)
     return (1 - of_own).pow(2).mean()
 
 
-def read(critic, own, peers):
-    """The discriminator's scores of both, shown as one batch: BatchNorm would hide how two batches differ."""
+def scores(critic, own, peers):  # maps [B, C, H, W] -> [B, 1, H, W] twice
+    """The discriminator's scores of both, given as one batch: BatchNorm would hide how two batches differ."""
     return critic(torch.cat([own, peers.detach()])).chunk(2)
 
 
 def discriminator(channels, hidden):
-    """Maps [B, C, H, W] to the chance [B, 1, H, W] that they are the peer's, at each position."""
+    """A network from maps [B, C, H, W] to the probability [B, 1, H, W] that they are the peer's, at each position."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(hidden, hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.LeakyReLU(0.2, inplace=True),

@@ -7,8 +7,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class ARD(Method):
-    """The student is attacked on every image, and answers the attacked image as the teacher answers the clean one:
-    it learns the teacher's classes and robustness to small perturbations at once.
+    """The student is attacked on every image, and its prediction for the attacked image is matched to the teacher's for
+    the clean one: it learns the teacher's class probabilities and robustness to small perturbations at once.
 
     loss = (1 - alpha) CE(student(x), labels) + alpha temperature^2 KL(teacher(x) || student(x + d)),
     where d raises CE(student(x + d), labels) within |d|_inf <= epsilon, for pixels in 0..1
@@ -34,6 +34,7 @@ class ARD(Method):
         self.epsilon, self.step_size, self.attack_steps = epsilon, step_size, attack_steps
 
     def attack(self, batch):
+        """The batch's images [B, C, H, W], perturbed to raise the student's cross-entropy."""
         return projected_gradient(
             batch.images, lambda images: F.cross_entropy(self.student(images).logits, batch.labels),
             self.ctx.pixel_low, self.ctx.pixel_high, epsilon=self.epsilon, step_size=self.step_size,

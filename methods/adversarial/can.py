@@ -7,8 +7,8 @@ from kdbench.parts.losses import discriminator_loss, fooling_loss
 
 
 class CAN(Method):
-    """A discriminator learns to tell the teacher's logits from the student's and to read the class from either; the
-    student learns to fool it, so that the loss of the transfer is itself learned.
+    """A discriminator learns to tell the teacher's logits from the student's and to predict the class from either. The
+    student learns to fool it, so the loss that transfers the teacher's knowledge is itself learned.
 
     discriminator: -log P(real | teacher) - log P(fake | student) + CE(class | teacher) + CE(class | student)
     student:       CE(student, labels) + alpha (|student - teacher|_1 - log P(real | student) + CE(class | student))
@@ -33,7 +33,7 @@ class CAN(Method):
         self.alpha, self.discriminator_lr = alpha, discriminator_lr
         self.discriminator = nn.Sequential(
             nn.Linear(ctx.num_classes, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, 1 + ctx.num_classes),  # is it the teacher's? which class is it?
+            nn.Linear(hidden, 1 + ctx.num_classes),  # the logit of "real", then those of the classes
         )
 
     def optimizers(self, make):
@@ -43,21 +43,21 @@ class CAN(Method):
         }
 
     def step(self, batch, optimizers):
-        student, teacher = self.student(batch.images).logits, self.teach(batch).logits
-        read = self.discriminator_terms(student.detach(), teacher, batch.labels)
-        descend(optimizers["discriminator"], sum(read.values()))
+        student, teacher = self.study(batch).logits, self.teach(batch).logits
+        discriminator_terms = self.discriminator_terms(student.detach(), teacher, batch.labels)
+        descend(optimizers["discriminator"], sum(discriminator_terms.values()))
         terms = self.student_terms(student, teacher, batch.labels)
         descend(optimizers["main"], sum(terms.values()))
-        return {**terms, **read}
+        return {**terms, **discriminator_terms}
 
-    def discriminator_terms(self, student, teacher, labels):
+    def discriminator_terms(self, student, teacher, labels):  # logits [B, K] twice, [B]
         of_teacher, of_student = self.discriminator(teacher), self.discriminator(student)
         return {
             "discriminate": discriminator_loss(of_teacher[:, 0], of_student[:, 0]),
             "classify": F.cross_entropy(of_teacher[:, 1:], labels) + F.cross_entropy(of_student[:, 1:], labels),
         }
 
-    def student_terms(self, student, teacher, labels):
+    def student_terms(self, student, teacher, labels):  # logits [B, K] twice, [B]
         of_student = self.discriminator(student)
         return {
             "ce": F.cross_entropy(student, labels),

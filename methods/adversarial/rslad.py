@@ -6,8 +6,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class RSLAD(Method):
-    """Robust soft labels: the teacher's probabilities replace the labels everywhere, in the attack as in both terms of
-    the loss. No label is used.
+    """The student learns the teacher's probabilities for clean images, on these and on attacked ones. They replace the
+    labels everywhere, in the attack as in both terms of the loss ("robust soft labels"): no label is used.
 
     loss = alpha KL(teacher(x) || student(x + d)) + (1 - alpha) KL(teacher(x) || student(x)),
     where d raises KL(teacher(x) || student(x + d)) within |d|_inf <= epsilon, for pixels in 0..1
@@ -31,6 +31,7 @@ class RSLAD(Method):
         self.alpha, self.epsilon, self.step_size, self.attack_steps = alpha, epsilon, step_size, attack_steps
 
     def attack(self, images, teacher_logits):
+        """The images [B, C, H, W], perturbed to raise the student's divergence from the teacher's logits [B, K]."""
         self.student.eval()
         attacked = projected_gradient(
             images, lambda images: soft_cross_entropy(self.student(images).logits, teacher_logits, 1.0),

@@ -10,18 +10,19 @@ from kdbench.parts.stages import pool
 
 
 def spatial_map(stage, size):  # [B, C, H, W] -> [B, positions of size]
-    """Where a stage is active: the channels' mean square, of L2 norm 1 over the positions."""
+    """The channels' mean square at each position, pooled to `size` and scaled to L2 norm 1 over the positions."""
     return F.normalize(pool(stage.pow(2).mean(1, keepdim=True), size).flatten(1))
 
 
 def attended_distance(weights, students, teacher):  # [B, S], [B, S, P], [B, P]
-    """Squared difference of the maps, each student's stage weighted, averaged over positions and images."""
+    """Mean squared difference of each of the student's maps to one of the teacher's, summed over the student's stages
+    with their weights and averaged over images."""
     return ((students - teacher[:, None]).pow(2).mean(2) * weights).sum(1).mean()
 
 
 class AFD(Method):
-    """Each stage of the teacher chooses by attention which of the student's stages learn from it.
-    Queries and keys come from the stages' channel means; what is matched is where the stages are active.
+    """Attention weights decide how much each stage of the student learns from each stage of the teacher. Queries and
+    keys come from the stages' channel means; what is matched are maps of where the stages are active.
 
     loss = CE(student, labels) + kd temperature^2 KL(teacher || student)
          + alpha sum_t mean over images of sum_s a_ts mean((m_s - m_t)^2)
@@ -65,7 +66,7 @@ class AFD(Method):
 
 
 class Attention(nn.Module):
-    """Of the teacher's stages over the student's: [B, T, S], summing to 1 over S."""
+    """Attention weights [B, T, S] of the teacher's T stages over the student's S stages; they sum to 1 over S."""
 
     def __init__(self, students, teachers, width):
         super().__init__()
@@ -84,4 +85,5 @@ class Attention(nn.Module):
 
 
 def linear(features_in, features_out):
+    """A linear layer and BatchNorm, [B, features_in] to [B, features_out]."""
     return nn.Sequential(nn.Linear(features_in, features_out), nn.BatchNorm1d(features_out))

@@ -6,8 +6,8 @@ from kdbench.parts.stages import pair_stages
 
 
 class AttentionTransfer(Method):
-    """The student looks where the teacher looks: at every stage, the energy over positions should be the same.
-    The maps have no channels, so networks of any width compare without adapters.
+    """The student matches the teacher's attention maps: how the energy of each stage is distributed over the positions.
+    The maps have no channels, so networks of any width are compared without adapters.
 
     loss = CE(student, labels) + alpha sum over stages of mean((Q_S - Q_T)^2),  Q = sum_c A_c^2 / ||sum_c A_c^2||_2
 

@@ -6,7 +6,7 @@ from kdbench.parts.stages import pool
 
 
 def class_maps(stage, weight):  # [B, C, H, W], [K, C] -> [B, K, H, W]
-    """How strongly each position speaks for each class: the classifier applied before the average over positions."""
+    """Class activation maps: the classifier, without its bias, applied before the average over positions."""
     return F.conv2d(stage, weight.flatten(1)[:, :, None, None])
 
 
@@ -16,8 +16,8 @@ def map_loss(student, teacher):  # both [B, K, H, W]
 
 
 class CATKD(Method):
-    """For every class the student attends to the regions that the teacher attends to. Class activation maps say where
-    those are: the classifier, applied at each position of the last stage.
+    """For every class the student attends to the regions that the teacher attends to. Those are given by class
+    activation maps: the classifier, applied at each position of the last stage.
 
     loss = CE(student, labels) + alpha mean((A_S / ||A_S|| - A_T / ||A_T||)^2),  A = W pool(stage, resolution)
 

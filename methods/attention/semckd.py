@@ -8,13 +8,13 @@ from kdbench.parts.stages import match_resolution
 
 
 def similarities(stage):  # [B, C, H, W] -> [B, B]
-    """How each image's stage resembles those of the batch: inner products."""
+    """Inner products of each image's stage with those of all images of the batch."""
     flat = stage.flatten(1)
     return flat @ flat.T
 
 
 def associations(queries, keys):  # [B, S, D], [B, T, D] -> [B, S, T]
-    """For each image and student's stage, how much it learns from each of the teacher's."""
+    """The weights of the teacher's T stages for each image and each of the student's S stages; they sum to 1 over T."""
     return F.softmax(queries @ keys.mT, dim=2)
 
 
@@ -24,8 +24,8 @@ def calibrated_distance(weights, distances):  # both [B, S, T]
 
 
 class SemCKD(Method):
-    """Every stage of the student learns from all stages of the teacher, each as much as it means the same.
-    Attention decides, per image, from the stages' similarities within the batch.
+    """Every stage of the student learns from all stages of the teacher, weighted by their semantic similarity. For each
+    image, attention gives the weights, from how similar the images of the batch are at each stage.
 
     loss = CE(student, labels) + kd temperature^2 KL(teacher || student)
          + alpha mean over images and s of sum_t softmax_t(Q_s . K_t) mean((projection_st(s) - t)^2)
@@ -65,23 +65,25 @@ class SemCKD(Method):
 
 
 def distance(student, teacher, project):
-    """[B], of one student's stage to one of the teacher's."""
+    """Mean squared distance [B] of one student's stage, projected, to one of the teacher's, for each image."""
     student, teacher = match_resolution(student, teacher)
     return (project(student) - teacher).pow(2).mean((1, 2, 3))
 
 
 def embed(stages, networks):
-    """[B, stages, D], unit vectors."""
+    """Unit vectors [B, S, D] of the S stages, from their similarities."""
     return torch.stack([F.normalize(network(similarities(stage))) for stage, network in
                         zip(stages, networks, strict=True)], dim=1)
 
 
 def embedding(batch_size):
+    """A perceptron from the similarities [B, B] of a stage to vectors [B, D]."""
     width = max(1, batch_size // 4)
     return nn.Sequential(nn.Linear(batch_size, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
 
 
 def bottleneck(channels_in, channels_out):
+    """Convolutions from [B, channels_in, H, W] to [B, channels_out, H, W]."""
     middle = 2 * channels_out
     return nn.Sequential(
         nn.Conv2d(channels_in, middle, 1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(),

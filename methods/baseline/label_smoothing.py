@@ -5,7 +5,7 @@ from kdbench.method import Method, Paper
 
 class LabelSmoothing(Method):
     """Plain training on labels that give a little probability to every class, without a teacher.
-    The control for soft targets: what a teacher's softness alone is worth, without what the teacher knows.
+    The control for soft targets: it shows what their softness alone is worth, without a teacher's knowledge.
 
     loss = -sum_k q_k log p_k,  q_k = (1 - smoothing) [k = label] + smoothing / K
 

@@ -1,14 +1,15 @@
 import torch
 import torch.nn.functional as F
 
-from kdbench.method import Method, Paper
+from kdbench.method import Method, Paper, descend
 from kdbench.parts.generator import ImageGenerator
 from kdbench.parts.losses import soft_cross_entropy
 
 
 class DAFL(Method):
-    """A generator invents images that the teacher takes for training images: sure of their class, strongly activated,
-    all classes equally often. The student learns the teacher's answers on them; no training image is seen.
+    """A generator makes images to which the teacher responds as to training images: with confidence in one class, with
+    strong activations, and with all classes equally often. The student learns the teacher's predictions for them; no
+    training image is seen.
 
     student:   temperature^2 KL(teacher || student)
     generator: one_hot CE(teacher, its own top class) - activation |embedding|_1 - balance H(mean probabilities)
@@ -52,15 +53,12 @@ class DAFL(Method):
             "activation": -self.activation * teacher.embedding.abs().mean(),
             "balance": -self.balance * class_entropy(teacher.logits),
         }
-        for optimizer in optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()  # kd reaches the student alone, the others the generator alone
-        for optimizer in optimizers.values():
-            optimizer.step()
+        descend(optimizers.values(), sum(terms.values()))  # kd reaches the student alone, the others the generator
         return terms
 
 
 def class_entropy(logits):
-    """How evenly a batch's logits [B, K] fill the classes: the entropy, in base 10, of their mean probabilities."""
+    """The entropy, in base 10, of the mean class probabilities of logits [B, K]: largest if all classes are equally
+    frequent."""
     mean = F.softmax(logits, dim=1).mean(dim=0)
     return torch.special.entr(mean.clamp_min(1e-12)).sum() / torch.log(mean.new_tensor(10.0))

@@ -9,8 +9,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class DeepInversion(Method):
-    """Noise is turned into images of each class that excite the teacher's BatchNorm layers as training images did; the
-    student is then distilled on those. No training image is seen.
+    """Noise is optimised into images of each class whose statistics in the teacher's BatchNorm layers are those of the
+    training images. The student is then distilled on these images. No training image is seen.
 
     images:  CE(teacher, class) + feature R + variation TV + l2 |x|_2,
              R = sum over BatchNorm layers of |mean - running mean|_2 + |variance - running variance|_2,
@@ -23,9 +23,9 @@ class DeepInversion(Method):
     the images are clipped to what pixels can be, as in the authors' code for ImageNet.
 
     The paper gives a batch for CIFAR-10 2000 iterations, at a rate of 0.05 and with feature 10. Ours are fewer, for
-    short runs, in which that weight drowns the class: hence 0.3 and a rate of 0.2. This is DeepInversion without the
-    adaptive competition with the student, which does not exist while images are made. A teacher without BatchNorm is
-    inverted by the other terms alone.
+    short runs, in which that weight outweighs the class term: hence 0.3 and a rate of 0.2. This is DeepInversion
+    without the adaptive competition with the student, which does not exist while images are made. A teacher without
+    BatchNorm is inverted by the other terms alone.
     """
 
     name, family = "deepinversion", "data_free"
@@ -46,8 +46,7 @@ class DeepInversion(Method):
         super().__init__(ctx)
         self.feature, self.variation, self.l2 = feature, variation, l2
         self.image_lr, self.updates, self.jitter, self.temperature = image_lr, updates, jitter, temperature
-        self.steps = ctx.epochs * ctx.steps_per_epoch
-        longest = max(1, round(synthesis * self.steps))
+        longest = max(1, round(synthesis * ctx.steps))
         self.batches = max(1, min(longest * updates // iterations, bank_size // ctx.batch_size))
         self.synthesis_steps = min(longest, math.ceil(self.batches * iterations / updates))
         self.images = nn.Parameter(self.noise())
@@ -63,15 +62,14 @@ class DeepInversion(Method):
         }
 
     def step(self, batch, optimizers):
-        step = round(self.progress * self.steps)
-        if step >= self.synthesis_steps:
+        if self.step_index >= self.synthesis_steps:
             return self.distil(optimizers["main"])
-        for update in range(step * self.updates, (step + 1) * self.updates):
+        for update in range(self.step_index * self.updates, (self.step_index + 1) * self.updates):
             terms = self.synthesise(update, optimizers["images"])
         return terms
 
     def synthesise(self, update, optimizer):
-        """One update of the images; those that are done go to the bank."""
+        """One update of the images, number `update` of all from 0; after its last one a batch is copied to the bank."""
         batch = self.batch_of(update)
         if batch != self.batch_of(update - 1):
             self.images.data.copy_(self.noise())
@@ -91,7 +89,7 @@ class DeepInversion(Method):
         return terms
 
     def batch_of(self, update):
-        """Which batch the update works on: all get as many, as far as that goes."""
+        """The batch that an update works on: all updates, divided among the batches as evenly as possible."""
         return update * self.batches // (self.synthesis_steps * self.updates)
 
     def distil(self, optimizer):
@@ -106,13 +104,14 @@ class DeepInversion(Method):
         return terms
 
     def shifted(self, images):
+        """The images [B, C, H, W], all rolled by one random shift of at most `jitter` pixels each way."""
         shifts = torch.randint(-self.jitter, self.jitter + 1, (2,)).tolist()
         return images.roll(shifts, (2, 3))
 
 
 def feature_difference(network, images):
-    """What the network says of the images [B, C, H, W], and how far the input of each of its BatchNorm layers is from
-    the layer's running statistics, summed."""
+    """The network's outputs on images [B, C, H, W], and the L2 distances of the mean and variance of each BatchNorm
+    layer's input to the layer's running ones, summed over the layers."""
     differences = [images.new_zeros(())]
 
     def compare(layer, inputs, _):
@@ -129,7 +128,7 @@ def feature_difference(network, images):
 
 
 def total_variation(images):  # [B, C, H, W]
-    """The L2 norms of the differences to the neighbours right, below and on both diagonals, summed."""
+    """The L2 norms of the differences to the neighbouring pixels right, below and on both diagonals, summed."""
     return (
         (images[:, :, :, 1:] - images[:, :, :, :-1]).norm() + (images[:, :, 1:] - images[:, :, :-1]).norm()
         + (images[:, :, 1:, 1:] - images[:, :, :-1, :-1]).norm()

@@ -6,8 +6,8 @@ from kdbench.parts.generator import ImageGenerator, anneal
 
 
 class DFAD(Method):
-    """A generator invents images on which student and teacher disagree, and the student learns to agree on them.
-    No training image is seen.
+    """A generator makes images on which student and teacher disagree, and the student learns to agree on them. No
+    training image is seen.
 
     student:   |student - teacher|_1, of the logits, averaged over images and classes
     generator: minus the same
@@ -53,4 +53,5 @@ class DFAD(Method):
         return {"student": disagreement, "generator": challenge}
 
     def disagreement(self, images):
+        """The mean absolute difference of the student's and the teacher's logits on images [B, C, H, W]."""
         return F.l1_loss(self.student(images).logits, self.ctx.teacher(images).logits)

@@ -1,15 +1,16 @@
 import torch
-from torch import nn
 
-from kdbench.method import Method, Paper
+from kdbench.method import Method, Paper, descend
 from kdbench.parts.generator import ImageGenerator, anneal
 from kdbench.parts.losses import attention_loss, soft_cross_entropy
 from kdbench.parts.stages import pair_stages
 
+MAX_NORM = 5.0  # L2 norm that gradients are clipped to
+
 
 class ZSKT(Method):
-    """Zero-shot knowledge transfer: a generator looks for images on which the student's beliefs differ from the
-    teacher's, and the student learns the teacher's beliefs and attention on them. No training image is seen.
+    """A generator looks for images on which the student's predictions differ from the teacher's, and the student learns
+    the teacher's predictions and attention maps on them ("zero-shot knowledge transfer"). No training image is seen.
 
     generator: -KL(teacher || student)
     student:   KL(teacher || student) + beta sum over stages of mean((Q_S - Q_T)^2), Q the attention maps of `at`
@@ -49,13 +50,13 @@ class ZSKT(Method):
         for _ in range(self.generator_steps):
             images = self.generator(latent)
             challenge = -soft_cross_entropy(self.student(images).logits, self.ctx.teacher(images).logits, 1.0)
-            clipped_descent(optimizers["generator"], challenge)
+            descend(optimizers["generator"], challenge, clip=MAX_NORM)
         with torch.no_grad():
             images = self.generator(latent)
             teacher = self.ctx.teacher(images)
         for _ in range(self.student_steps):
             terms = self.student_terms(self.student(images), teacher)
-            clipped_descent(optimizers["main"], sum(terms.values()))
+            descend(optimizers["main"], sum(terms.values()), clip=MAX_NORM)
         return {**terms, "generator": challenge}
 
     def student_terms(self, student, teacher):
@@ -64,11 +65,3 @@ class ZSKT(Method):
             "kl": soft_cross_entropy(student.logits, teacher.logits, 1.0),
             "attention": self.beta * sum(attention_loss(s, t) for s, t in pairs),
         }
-
-
-def clipped_descent(optimizer, loss):
-    """One step down the gradient of `loss`, shortened to norm 5 over all of the optimizer's parameters."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 5.0)
-    optimizer.step()

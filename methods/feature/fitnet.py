@@ -51,4 +51,5 @@ class FitNet(Method):
 
 
 def middle(stages):
+    """The middle one of a list; of an even number, the shallower of the two."""
     return stages[(len(stages) - 1) // 2]

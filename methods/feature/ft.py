@@ -15,8 +15,8 @@ def factor_loss(student, teacher):  # both [B, F, H, W]
 
 
 class FactorTransfer(Method):
-    """The teacher's last stage is paraphrased into fewer channels by an autoencoder trained without labels.
-    The student, through a translator, learns those factors rather than the stage itself.
+    """An autoencoder (the paraphraser), trained without labels, compresses the teacher's last stage into factors of
+    fewer channels. The student, through a translator, learns these factors rather than the stage itself.
 
     first paraphraser_share of the steps: loss = mean |decoder(encoder(t)) - t|, and the student is not touched
     the rest: loss = CE(student, labels) + alpha mean | f_S / ||f_S|| - f_T / ||f_T|| |,

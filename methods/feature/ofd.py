@@ -2,21 +2,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.parts.stages import BeforeActivation, match_resolution, pair_stages, projection
 
 
 def partial_distance(student, teacher, margin):  # [B, C, H, W] twice, [C]
-    """Squared distance to max(teacher, margin), summed over an image; nothing where that target is negative and the
-    student is below it already."""
+    """The squared distance to the target max(teacher, margin), summed over an image and averaged over the batch.
+    Elements where the target is not positive and the student is not above it count as 0."""
     target = torch.maximum(teacher, margin.view(1, -1, 1, 1))
     matters = (student > target) | (target > 0)
     return ((student - target).pow(2) * matters).sum() / len(student)
 
 
 class OFD(Method):
-    """The student regresses the teacher's stages as they are before their last rectifier. Positive responses must be
-    met; of negative ones only that they be as low as the channel's mean negative response, the margin.
+    """The student regresses the teacher's stages as they are before their last rectifier. Positive responses are
+    matched; where one is negative, the student's only has to be no higher than it or than the channel's mean negative
+    response (the margin), whichever is higher.
 
     loss = CE(student, labels) + alpha sum_i 2^(i - n) ||connector(s_i) - max(t_i, m)||^2 over what matters, i = 1..n
     m_c = E[t_c | t_c < 0]
@@ -44,16 +45,14 @@ class OFD(Method):
         self.student_before = BeforeActivation(ctx.student, ctx.image_shape)
         self.teacher_before = BeforeActivation(ctx.teacher, ctx.image_shape)
 
+    def study(self, batch):
+        return self.student_before(batch.images)
+
     def teach(self, batch):
         with torch.no_grad():
             return self.teacher_before(batch.images)
 
-    def step(self, batch, optimizers):
-        terms = self.losses(batch, self.student_before(batch.images), self.teach(batch))
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
-
-    def losses(self, batch, student, teacher):  # stages before their activation
+    def losses(self, batch, student, teacher):  # both networks' stages are those before their activation
         pairs = [match_resolution(s, t) for s, t in pair_stages(student.stages, teacher.stages)]
         parts = zip(pairs, self.connectors, self.margins, strict=True)
         distances = [partial_distance(connector(s), t, margin(t)) for (s, t), connector, margin in parts]
@@ -64,7 +63,7 @@ class OFD(Method):
 
 
 class NegativeMean(nn.Module):
-    """The mean of all negative values that each channel has had; 0 for a channel without any."""
+    """The mean [C] of all negative values that each channel had so far, in any batch; 0 for a channel without any."""
 
     def __init__(self, channels):
         super().__init__()

@@ -21,7 +21,7 @@ def hierarchical_context_loss(student, teacher):  # both [B, C, H, W]
 
 
 class Fusion(nn.Module):
-    """Fuses a student's stage with what came from the deeper ones, and turns that into the teacher's stage."""
+    """Fuses a student's stage with the fused maps of the deeper ones, and regresses the teacher's stage from that."""
 
     def __init__(self, channels_in, channels, channels_out, size, deepest):
         super().__init__()
@@ -34,6 +34,7 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 
     def forward(self, stage, deeper):  # [B, C, H, W], the fused maps of the next deeper level or None
+        """The regressed stage of the teacher, and the fused maps for the next shallower level."""
         fused = self.enter(stage)
         if self.attention is not None:
             deeper = F.interpolate(deeper, fused.shape[2:])
@@ -45,7 +46,7 @@ class Fusion(nn.Module):
 
 
 class ReviewKD(Method):
-    """A stage of the teacher teaches that stage of the student and all deeper ones, as a lesson that is reviewed.
+    """Each stage of the teacher teaches the student's stage at that depth and all deeper ones ("knowledge review").
     From the deep end on, the student's stages are fused by attention, and each fusion regresses the teacher's stage.
 
     loss = CE(student, labels) + alpha min(1, progress / warmup) sum over levels of HCL(fusion_i(s_i, s_i+1, ...), t_i)

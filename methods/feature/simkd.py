@@ -8,8 +8,8 @@ from kdbench.parts.stages import pool
 
 
 class SimKD(Method):
-    """The student takes over the teacher's classifier. Its last stage, through a small projector, only learns to be
-    the teacher's last stage, which the classifier already knows how to read.
+    """The student takes over the teacher's classifier. Its last stage, through a small projector, only learns to equal
+    the teacher's last stage, which that classifier was trained on.
 
     loss = alpha mean((projector(s) - t)^2)
 
@@ -49,6 +49,7 @@ class SimKD(Method):
 
 
 def projector(channels_in, channels_out, factor):
+    """Convolutions from [B, channels_in, H, W] to [B, channels_out, H, W], through channels_out / factor channels."""
     narrow = max(1, channels_out // factor)
     return nn.Sequential(
         nn.Conv2d(channels_in, narrow, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(),
@@ -58,7 +59,7 @@ def projector(channels_in, channels_out, factor):
 
 
 class Reused(nn.Module):
-    """A student that answers through the projector and the teacher's classifier."""
+    """A student whose logits come from its last stage through the projector and the teacher's classifier."""
 
     def __init__(self, student, projector, classifier, size):
         super().__init__()

@@ -12,15 +12,15 @@ INITIAL_VARIANCE = 5.0
 
 
 def negative_log_likelihood(mean, target, scale):  # [B, C, H, W] twice, [C]
-    """Of the target under a Gaussian whose variance, one per channel, is softplus(scale) + EPSILON; without the
-    constant, averaged over elements."""
+    """The negative log-likelihood of the target under a Gaussian whose variance, one per channel, is softplus(scale) +
+    EPSILON: without the constant, averaged over elements."""
     variance = (F.softplus(scale) + EPSILON).view(1, -1, 1, 1)
     return 0.5 * ((mean - target).pow(2) / variance + variance.log()).mean()
 
 
 class VID(Method):
-    """The student's stages should carry as much information on the teacher's as they can. A lower bound of that mutual
-    information is the likelihood of the teacher's stage under a Gaussian whose mean is regressed from the student's.
+    """The student maximises a lower bound of the mutual information between its stages and the teacher's: the
+    likelihood of the teacher's stage under a Gaussian whose mean is regressed from the student's.
 
     loss = CE(student, labels) + alpha sum over stages of mean((t - mu(s))^2 / (2 sigma_c^2) + log sigma_c)
 
@@ -55,6 +55,7 @@ class VID(Method):
 
 
 def regressor(channels_in, channels_out):
+    """1x1 convolutions from [B, channels_in, H, W] to [B, channels_out, H, W]."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.ReLU(),
         nn.Conv2d(channels_out, channels_out, 1, bias=False), nn.ReLU(),

@@ -4,7 +4,8 @@ from kdbench.method import Method, Paper
 
 
 def dist_loss(student_logits, teacher_logits, inter, intra, temperature):
-    """The weighted distances of rows (a sample's classes) and of columns (a class's samples), times temperature^2."""
+    """temperature^2 x the weighted Pearson distances between the two networks' probabilities [B, K]: of rows (a
+    sample's classes), with weight `inter`, and of columns (a class's samples), with weight `intra`."""
     student = F.softmax(student_logits / temperature, dim=1)
     teacher = F.softmax(teacher_logits / temperature, dim=1)
     rows, columns = pearson_distance(student, teacher), pearson_distance(student.T, teacher.T)
@@ -12,14 +13,15 @@ def dist_loss(student_logits, teacher_logits, inter, intra, temperature):
 
 
 def pearson_distance(a, b):
-    """1 - the correlation of corresponding rows of [N, M], averaged over the rows."""
+    """1 - Pearson's correlation of corresponding rows of two matrices [N, M], averaged over the rows."""
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     return 1 - F.cosine_similarity(a, b, dim=1).mean()
 
 
 class DIST(Method):
-    """The student's probabilities correlate with the teacher's, instead of being equal to them.
-    How a sample ranks the classes and how a class ranks the samples is what a much stronger teacher can still teach.
+    """The student's probabilities are made to correlate with the teacher's instead of being equal to them: over the
+    classes of each sample and over the samples of each class. A student can follow these relations even where the
+    teacher is much stronger.
 
     loss = CE(student, labels) + temperature^2 [inter d(rows) + intra d(columns)],  d = 1 - Pearson correlation
 

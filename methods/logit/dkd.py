@@ -14,13 +14,14 @@ def dkd_loss(student_logits, teacher_logits, labels, alpha, beta, temperature):
 
 
 def target_or_not(logits, labels):
-    """[B, K] to [B, 2]: logits of the two outcomes `the label's class` and `any other`."""
+    """Logits [B, 2] of the label's class and of any other class, from logits [B, K] and labels [B]."""
     return torch.cat([logits.gather(1, labels[:, None]), non_target(logits, labels).logsumexp(1, keepdim=True)], dim=1)
 
 
 class DKD(Method):
-    """KD's divergence, split into what the teacher says of the target class and how it ranks the others.
-    In KD the second part is weighted by the teacher's doubt about the target; here both get weights of their own.
+    """KD's divergence, split into a term on the probability of the target class and one on the distribution over the
+    others. In KD the second is weighted by 1 - the teacher's probability of the target; here both have weights of their
+    own.
 
     loss = CE(student, labels) + warm-up temperature^2 [alpha KL(b^T || b^S) + beta KL(r^T || r^S)]
 

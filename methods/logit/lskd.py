@@ -5,13 +5,13 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 def standardise(logits):
-    """[B, K] to zero mean and unit standard deviation over each sample's classes."""
+    """Logits [B, K], each row shifted and scaled to mean 0 and standard deviation 1."""
     return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + 1e-7)
 
 
 class LSKD(Method):
-    """KD on standardised logits: the student learns how the teacher's logits relate, not how large they are.
-    A temperature shared by teacher and student would ask a small network for the range and variance of a large one.
+    """KD on standardised logits: the student learns the relations between the teacher's logits, not their size. Without
+    that, a temperature shared by both would ask a small network for the range and variance of a large one's logits.
 
     loss = ce_weight CE(student, labels) + alpha temperature^2 KL(teacher || student) of z = (logits - mean) / deviation
 

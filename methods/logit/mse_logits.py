@@ -4,8 +4,8 @@ from kdbench.method import Method, Paper
 
 
 class MSELogits(Method):
-    """The student regresses the teacher's logits.
-    Ba and Caruana (2014, arXiv 1312.6184) trained shallow networks so; KD tends to it as the temperature grows.
+    """The student regresses the teacher's logits. Ba and Caruana (2014, arXiv 1312.6184) trained shallow networks this
+    way; KD tends to it as the temperature grows.
 
     loss = (1 - alpha) CE(student, labels) + alpha mean_k (student_k - teacher_k)^2
 

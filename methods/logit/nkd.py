@@ -5,7 +5,7 @@ from kdbench.parts.losses import non_target
 
 
 def nkd_loss(student_logits, teacher_logits, labels, gamma, temperature):
-    """Target term + gamma temperature^2 x normalised non-target term. Logits [B, K], labels [B]."""
+    """The target term + gamma temperature^2 x the normalised non-target term. Logits [B, K], labels [B]."""
     log_target = F.log_softmax(student_logits, dim=1).gather(1, labels[:, None])
     weight = F.softmax(teacher_logits, dim=1).gather(1, labels[:, None])
     others = F.cross_entropy(
@@ -16,8 +16,9 @@ def nkd_loss(student_logits, teacher_logits, labels, gamma, temperature):
 
 
 class NKD(Method):
-    """The label's class is learnt with the teacher's confidence in it, the others as a distribution of their own.
-    Without normalisation the two networks' non-target probabilities sum to different values and cannot become equal.
+    """The target class is learned with the teacher's confidence in it as the weight, the other classes as a normalised
+    distribution. Without normalisation the two networks' non-target probabilities sum to different values and cannot
+    become equal.
 
     loss = CE(student, labels) - p^T_target log p^S_target - gamma temperature^2 sum_{k != target} r^T_k log r^S_k
 

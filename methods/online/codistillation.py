@@ -4,22 +4,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.networks import freeze
 from kdbench.parts.losses import soft_cross_entropy
 
 
 class Codistillation(Method):
-    """Two students train apart, each on batches of its own, and exchange checkpoints now and then. After a burn-in each
-    also learns from the predictions of the other's latest checkpoint, which may be stale.
+    """Two students train separately, each on batches of its own, and exchange checkpoints at intervals. After a burn-in
+    each also learns from the predictions of the other's latest checkpoint, which may be stale.
 
     loss_i = CE(student_i, labels) + alpha CE(stale student_j, student_i), the second term after the burn-in
 
-    Unlike mutual learning the students never see each other's weights of the moment, and not the same batches. The
-    term is logged as the divergence KL(stale student_j || student_i), which has the same gradient. Weight 1 and no
-    temperature are the paper's; its burn-in and exchange interval are steps on clusters, here the burn-in is a share of
-    the run. The paper prefers disjoint data for its groups; these splits are too small to be halved, so each student
-    draws from all of it. The first student trains on the shared batches and is scored.
+    Unlike in mutual learning, no student sees the other's current weights, nor the other's batches. The term is logged
+    as the divergence KL(stale student_j || student_i), which has the same gradient. Weight 1 and no temperature are the
+    paper's; its burn-in and exchange interval are steps on clusters, here the burn-in is a share of the run. The paper
+    prefers disjoint data for its groups; these splits are too small to be halved, so each student draws from all of it.
+    The first student trains on the shared batches and is scored.
     """
 
     name, family = "codistillation", "online"
@@ -48,25 +48,26 @@ class Codistillation(Method):
         return {"main": make([*self.student.parameters(), *self.peer.parameters()])}
 
     def step(self, batch, optimizers):
-        done = round(self.progress * self.ctx.epochs * self.ctx.steps_per_epoch)
-        if done % self.exchange_steps == 0:
+        if self.step_index % self.exchange_steps == 0:
             self.exchange()
-        elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.index.shape))
-        terms = {
-            **self.learn(self.student, self.checkpoints["peer"], batch, ""),
-            **self.learn(self.peer, self.checkpoints["student"], elsewhere, "peer_"),
+        return super().step(batch, optimizers)
+
+    def losses(self, batch, student, teacher):
+        elsewhere = self.ctx.sample(torch.randint(self.ctx.num_train, batch.positions.shape))
+        return {
+            **self.student_terms("", batch, student, self.checkpoints["peer"]),
+            **self.student_terms("peer_", elsewhere, self.peer(elsewhere.images), self.checkpoints["student"]),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
 
     def exchange(self):
+        """Copy both students, as they are now, to their checkpoints."""
         self.checkpoints["student"].load_state_dict(self.student.state_dict())
         self.checkpoints["peer"].load_state_dict(self.peer.state_dict())
 
-    def learn(self, network, other, batch, prefix):
-        """The terms of one student on its batch."""
-        logits = network(batch.images).logits
-        terms = {f"{prefix}ce": F.cross_entropy(logits, batch.labels)}
+    def student_terms(self, prefix, batch, own, other):
+        """The loss terms of one student: its outputs on its batch, and the checkpoint of the other student."""
+        terms = {f"{prefix}ce": F.cross_entropy(own.logits, batch.labels)}
         if self.progress >= self.burn_in:
-            terms[f"{prefix}kd"] = self.alpha * soft_cross_entropy(logits, other(batch.images).logits, temperature=1.0)
+            stale = other(batch.images).logits
+            terms[f"{prefix}kd"] = self.alpha * soft_cross_entropy(own.logits, stale, temperature=1.0)
         return terms

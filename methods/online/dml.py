@@ -12,7 +12,7 @@ class DML(Method):
 
     loss_i = CE(student_i, labels) + 1 / (K - 1) sum_{j != i} KL(student_j || student_i), for each of K students
 
-    The students take turns, as in the paper's Algorithm 1: who steps sees the others' predictions after their latest
+    The students take turns, as in the paper's Algorithm 1: each learns from what the others predict after their latest
     step. (The authors' released code also gives each turn a batch of its own; here a step is one batch, as for all
     methods.) The scored student is the first; the paper reports each, or their mean.
     """
@@ -54,5 +54,5 @@ class DML(Method):
 
 
 def mutual_loss(logits, others):  # [B, K], each [B, K]
-    """The mean over the others of KL(other || this one)."""
+    """KL(other || this student), averaged over the batch and over the other students' logits."""
     return sum(soft_cross_entropy(logits, other, temperature=1.0) for other in others) / len(others)

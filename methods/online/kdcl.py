@@ -2,13 +2,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.parts.losses import soft_cross_entropy
 
 
 class KDCL(Method):
-    """Students train together, each on its own distortion of the same images. From all their logits a teacher is made
-    that is better than each of them, and all learn from it.
+    """Students train together, each on its own augmentation of the same images. Their logits are combined into those of
+    a teacher that is better than each of them, and all learn from it.
 
     loss = sum_i CE(student_i, labels) + alpha temperature^2 KL(teacher || student_i)
     min_logit: teacher logit of class k = min_i (z_ik - z_i,label), which is 0 at the label
@@ -36,28 +36,25 @@ class KDCL(Method):
         self.ensemble = {"min_logit": min_logit, "naive": naive}[ensemble]
         self.peers = nn.ModuleList(ctx.new_student() for _ in range(peers))
 
-    def step(self, batch, optimizers):
-        views = [self.ctx.sample(batch.index).images for _ in self.peers]
-        own = self.student(batch.images).logits
+    def losses(self, batch, student, teacher):
+        views = [self.ctx.sample(batch.positions).images for _ in self.peers]
         others = [peer(view).logits for peer, view in zip(self.peers, views, strict=True)]
-        teacher = self.ensemble(torch.stack([own, *others]).detach(), batch.labels)
-        terms = {
-            "ce": F.cross_entropy(own, batch.labels),
-            "kd": self.alpha * soft_cross_entropy(own, teacher, self.temperature),
+        target = self.ensemble(torch.stack([student.logits, *others]).detach(), batch.labels)
+        return {
+            "ce": F.cross_entropy(student.logits, batch.labels),
+            "kd": self.alpha * soft_cross_entropy(student.logits, target, self.temperature),
             "peer_ce": sum(F.cross_entropy(logits, batch.labels) for logits in others),
-            "peer_kd": self.alpha * sum(soft_cross_entropy(logits, teacher, self.temperature) for logits in others),
+            "peer_kd": self.alpha * sum(soft_cross_entropy(logits, target, self.temperature) for logits in others),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
 
 
 def min_logit(logits, labels):  # [M, B, K], [B] -> [B, K]
-    """Every wrong class at the lowest that one of the M students gives it, relative to the label."""
+    """Each class's logit minus the label's, at its lowest over the M students."""
     target = logits.gather(2, labels[None, :, None].expand(len(logits), -1, 1))
     return (logits - target).amin(0)
 
 
 def naive(logits, labels):  # [M, B, K], [B] -> [B, K]
-    """For each image the logits of the student that is best at it."""
+    """For each image the logits of the student with the lowest cross-entropy on it."""
     errors = torch.stack([F.cross_entropy(student, labels, reduction="none") for student in logits])
     return logits[errors.argmin(0), torch.arange(len(labels), device=labels.device)]

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 from kdbench.parts.branches import LastStage, tapped
 from kdbench.parts.losses import soft_cross_entropy
 
 
 class ONE(Method):
-    """The student grows further copies of its last stage on its shared lower stages. A gate blends the branches' logits
-    into a teacher that is made on the fly, and every branch learns from it.
+    """Further copies of the student's last stage branch off its lower stages. A gate blends the logits of all branches
+    into those of a teacher, at each step anew ("on the fly"), and every branch learns from it.
 
     loss = sum_i CE(branch_i, labels) + CE(ensemble, labels)
          + alpha ramp(progress) temperature^2 sum_i KL(ensemble || branch_i)
@@ -45,27 +45,30 @@ class ONE(Method):
             return "the student has a single stage, so that branches would have nothing to share"
         return None
 
-    def step(self, batch, optimizers):
-        student, shared = tapped(self.student, batch.images)
-        logits = torch.stack([student.logits, *(branch(shared) for branch in self.branches)])
-        weights = self.gate(student.stages[-2].mean((2, 3)))
+    def study(self, batch):
+        """The student's outputs, and the features at which its last stage and the other branches begin."""
+        return tapped(self.student, batch.images)
+
+    def losses(self, batch, student, teacher):
+        outputs, shared = student
+        logits = torch.stack([outputs.logits, *(branch(shared) for branch in self.branches)])
+        weights = self.gate(outputs.stages[-2].mean((2, 3)))
         ensemble = blend(logits, weights)
         alpha = self.alpha * ramp(self.progress / self.rampup)
         ce = [F.cross_entropy(branch, batch.labels) for branch in logits]
         kd = [alpha * soft_cross_entropy(branch, ensemble.detach(), self.temperature) for branch in logits]
-        terms = {
+        return {
             "ce": ce[0], "kd": kd[0], "branch_ce": sum(ce[1:]), "branch_kd": sum(kd[1:]),
             "ensemble_ce": F.cross_entropy(ensemble, batch.labels),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        return terms
 
 
 def blend(logits, weights):  # [M, B, K], [B, M] -> [B, K]
-    """The branches' logits, weighted for each image."""
+    """The weighted sum of the M branches' logits, with weights of its own for each image."""
     return torch.einsum("mbk,bm->bk", logits, weights)
 
 
 def ramp(progress):
-    """From nearly 0 to 1 along a Gaussian while progress goes from 0 to 1, then 1 (Laine & Aila, 2017)."""
+    """exp(-5 (1 - progress)^2), which rises from 0.007 to 1 while `progress` goes from 0 to 1; 1 from there on (Laine &
+    Aila, 2017)."""
     return math.exp(-5 * (1 - min(progress, 1)) ** 2)

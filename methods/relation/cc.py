@@ -7,8 +7,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class CorrelationCongruence(Method):
-    """Beside the teacher's class probabilities, the student matches how strongly each two images of a batch correlate
-    in the teacher's embedding, measured by a Gaussian kernel.
+    """The student matches the teacher's class probabilities and how strongly each two images of a batch correlate in
+    the teacher's embedding, measured by a Gaussian kernel.
 
     loss = (1 - alpha) CE(student, labels) + alpha temperature^2 KL(teacher || student) + beta / B^2 ||K_s - K_t||_F^2
     with K_ij = exp(-2 gamma) sum_{p=0}^{order} (2 gamma)^p / p! (e_i . e_j)^p, the Taylor series of the kernel
@@ -16,7 +16,7 @@ class CorrelationCongruence(Method):
 
     alpha 1, gamma 0.4 and order 2 are the paper's, the temperature is that of `kd`. The paper's beta of 0.003 belongs
     to features that are not normalised; at unit length, where the series holds and its scale is the same for every pair
-    of networks, the term needs the larger default to be felt. Not taken over: the linear layers that bring both
+    of networks, the term needs the larger default to have an effect. Not taken over: the linear layers that bring both
     embeddings to one width (kernel matrices need none, and one trained on the teacher's side could make both constant),
     the sampling of batches by class (all methods see the same batches), and the code that the authors shared later (a
     product of neighbouring samples' differences), which is another function than the paper's.
@@ -47,7 +47,7 @@ class CorrelationCongruence(Method):
 
 
 def correlations(embedding, gamma, order):  # [B, D] -> [B, B]
-    """The Gaussian kernel of the samples' directions, as its Taylor series of the given order."""
+    """The Gaussian kernel between the samples' embeddings at unit length, as its Taylor series of the given order."""
     directions = F.normalize(embedding, dim=1)
     cosine = directions @ directions.T
     series = sum((2 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1))

@@ -4,12 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
 
 
 class CRD(Method):
-    """Student and teacher embed the same image alike, and images of other classes differently: from one network's
-    embedding it shall be possible to tell the other network's embedding of the same image among thousands of others.
+    """Contrastive learning between the networks: an image's embedding by the student and its embedding by the teacher
+    are pulled together, and both are pushed away from the other network's embeddings of thousands of images of other
+    classes.
 
     loss = CE(student, labels) + alpha (contrast(student, teacher's memory) + contrast(teacher, student's memory))
     contrast = -log h(own image) - sum_{K images of other classes} log(1 - h(other)), averaged over the batch, with
@@ -42,38 +43,38 @@ class CRD(Method):
             self.register_buffer(f"{side}_memory", torch.empty(ctx.num_train, width).uniform_(-bound, bound))
             self.register_buffer(f"{side}_scale", torch.zeros(()))  # log Z
 
-    def step(self, batch, optimizers):
-        student, teacher = self.student(batch.images), self.teach(batch)
+    def losses(self, batch, student, teacher):
         ours = F.normalize(self.embed_student(student.embedding), dim=1)
         theirs = F.normalize(self.embed_teacher(teacher.embedding), dim=1)
-        drawn = torch.randperm(self.ctx.num_train, device=batch.index.device)[:self.negatives]
+        drawn = torch.randperm(self.ctx.num_train, device=batch.positions.device)[:self.negatives]
         terms = {
             "ce": F.cross_entropy(student.logits, batch.labels),
             "student": self.alpha * self.contrast(ours, self.teacher_memory, batch, drawn, self.student_scale),
             "teacher": self.alpha * self.contrast(theirs, self.student_memory, batch, drawn, self.teacher_scale),
         }
-        descend(optimizers["main"], sum(terms.values()))
-        self.remember(self.student_memory, batch.index, ours)
-        self.remember(self.teacher_memory, batch.index, theirs)
+        self.remember(self.student_memory, batch.positions, ours)
+        self.remember(self.teacher_memory, batch.positions, theirs)
         return terms
 
     def contrast(self, embedding, memory, batch, drawn, scale):  # [B, D], [N, D], Batch, [K], []
-        """How badly each image's own entry in `memory` is told from the drawn ones of other classes."""
-        own = (embedding * memory[batch.index]).sum(1) / self.temperature
+        """The contrastive loss of one network's embeddings, at unit length, against the other's memory: each image's
+        own entry is the positive, the entries at `drawn` of other classes are the negatives; `scale` is log Z."""
+        own = (embedding * memory[batch.positions]).sum(1) / self.temperature
         others = embedding @ memory[drawn].T / self.temperature
-        if self.progress == 0:  # the first batch of the run sets the scale for all
+        if self.step_index == 0:  # the first batch of the run sets the scale for all
             scale.copy_(others.detach().exp().mean().log() + math.log(len(memory)))
         usable = (self.ctx.train_labels[drawn] != batch.labels[:, None]).to(others)
         return contrastive_loss(own - scale, others - scale, usable, len(memory))
 
-    def remember(self, memory, index, embedding):
-        """Move the entries of these images towards their new embeddings."""
-        moved = self.momentum * memory[index] + (1 - self.momentum) * embedding.detach()
-        memory[index] = F.normalize(moved, dim=1)
+    def remember(self, memory, positions, embedding):  # [N, D], [B], [B, D]
+        """Move the memory's entries at `positions` towards the new embeddings, and scale them to unit length."""
+        moved = self.momentum * memory[positions] + (1 - self.momentum) * embedding.detach()
+        memory[positions] = F.normalize(moved, dim=1)
 
 
 def contrastive_loss(own, others, usable, num_train):  # log P: [B], [B, K]; 1 for others that count, else 0: [B, K]
-    """Noise-contrastive estimation of which image is the own one, against a uniform choice among all images."""
+    """The noise-contrastive loss -log h(own) - sum log(1 - h(other)), averaged over the batch; the noise is a uniform
+    choice among all `num_train` images."""
     log_noise = (usable.sum(1).clamp(min=1) / num_train).log()  # of K / N, for each image of the batch
     hits = F.logsigmoid(own - log_noise)  # log h
     rejections = F.logsigmoid(log_noise[:, None] - others) * usable  # log(1 - h)

@@ -8,8 +8,8 @@ from kdbench.parts.stages import match_resolution, pair_stages, projection
 
 
 class FSP(Method):
-    """The flow of solution procedure: how the features of one stage go together with those of the next. The student
-    first learns the teacher's flow, then trains on the labels alone from the weights thus found.
+    """The student first learns the teacher's "flow of solution procedure": the inner products of each stage's channels
+    with those of the next. It then trains on the labels alone from the weights thus found.
 
     first flow_share of the steps: loss = alpha sum_{stages i} mean (G_i^student - G_i^teacher)^2
     with G_i = 1 / (H W) sum_{positions} F_i F_{i+1}^T, a matrix [C_i, C_{i+1}] for each image
@@ -53,12 +53,13 @@ class FSP(Method):
 
 
 def flow_loss(student, teacher):  # lists of stages, pairwise of the same widths
-    """The mean squared difference of the flows, summed over the steps from stage to stage."""
+    """The mean squared difference of the networks' flows, summed over the pairs of consecutive stages."""
     flows = zip(pairwise(student), pairwise(teacher), strict=True)
     return sum(F.mse_loss(flow(*ours), flow(*theirs)) for ours, theirs in flows)
 
 
 def flow(first, second):  # [B, C, H, W], [B, D, H', W'] -> [B, C, D]
-    """Inner products of two stages' channels over the positions, the larger stage pooled to the smaller."""
+    """The mean over the positions of the products of two stages' channels; the larger stage is pooled to the
+    smaller."""
     first, second = (stage.flatten(2) for stage in match_resolution(first, second))
     return first @ second.transpose(1, 2) / first.shape[2]

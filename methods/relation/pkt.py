@@ -6,8 +6,8 @@ EPS = 1e-7
 
 
 class PKT(Method):
-    """Around each image, its neighbours in the batch form a probability distribution by how close their embeddings are.
-    The student matches the teacher's distributions, whatever the width of the embeddings.
+    """For each image, the similarities of its embedding to those of the batch form a probability distribution over the
+    batch. The student matches the teacher's distributions, whatever the width of the embeddings.
 
     loss = CE(student, labels) + alpha / B^2 sum_{i,j} p_ij log(p_ij / q_ij)
     with p_ij = (1 + cos(e_i, e_j)) / sum_k (1 + cos(e_i, e_k)) of the teacher and q_ij of the student.
@@ -36,13 +36,13 @@ class PKT(Method):
 
 
 def neighbour_divergence(student, teacher):  # [B, D_s], [B, D_t]
-    """The mean over all pairs of samples of what they add to KL(teacher || student)."""
+    """The sum of KL(teacher || student) over the samples' distributions, divided by B^2."""
     ours, theirs = neighbours(student), neighbours(teacher)
     return (theirs * ((theirs + EPS) / (ours + EPS)).log()).mean()
 
 
 def neighbours(embedding):  # [B, D] -> [B, B], rows sum to 1
-    """The cosine similarities of the samples, moved above 0, as one distribution for each sample."""
+    """Cosine similarities of the samples plus 1, divided by their sum over each row: one distribution per sample."""
     directions = embedding / (embedding.norm(dim=1, keepdim=True) + EPS)
     similarity = directions @ directions.T + 1
     return similarity / similarity.sum(dim=1, keepdim=True)

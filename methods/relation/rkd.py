@@ -5,8 +5,8 @@ from kdbench.method import Method, Paper
 
 
 class RKD(Method):
-    """The student's embeddings keep the shape of the teacher's point cloud: the distances between the images of a
-    batch, and the angles that triplets of them span.
+    """The student matches the relations between the teacher's embeddings of a batch: the distances of all pairs of
+    images and the angles of all triplets.
 
     loss = CE(student, labels) + distance_weight huber(d_s, d_t) + angle_weight huber(cos_s, cos_t)
     with d_ij = ||e_i - e_j|| over its mean in the batch, and cos_jik = cosine of the angle at e_j to e_i and e_k.

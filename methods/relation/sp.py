@@ -5,8 +5,8 @@ from kdbench.parts.stages import pair_stages
 
 
 class SimilarityPreserving(Method):
-    """Images that look alike to the teacher shall look alike to the student: the similarities between the images of a
-    batch are matched, not the features themselves, so that stages of any size can be compared.
+    """The student matches the similarities between the images of a batch in the teacher's stages, not the features
+    themselves, so stages of any size can be compared.
 
     loss = CE(student, labels) + alpha / B^2 sum_{stages} ||G_student - G_teacher||_F^2
     with G = Q Q^T, each of its rows divided by its L2 norm, and Q the stage as a matrix [B, C H W].
@@ -36,11 +36,11 @@ class SimilarityPreserving(Method):
 
 
 def similarity_loss(student, teacher):  # each [B, C, H, W]
-    """The mean squared difference of the similarities between samples."""
+    """The mean squared difference of the two stages' similarities between samples."""
     return F.mse_loss(similarities(student), similarities(teacher))
 
 
 def similarities(stage):  # [B, C, H, W] -> [B, B]
-    """Inner products of the samples' features, each row at unit length."""
+    """Inner products of the samples' features, each row scaled to L2 norm 1."""
     features = stage.flatten(1)
     return F.normalize(features @ features.T, dim=1)

@@ -5,8 +5,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class BAN(Method):
-    """A born-again network: the student learns from a trained copy of itself, and from the labels.
-    The copy has the same architecture, another initialisation and plain training behind it; its softness is what helps.
+    """A born-again network: the student learns from the labels and from a trained copy of itself, which has the same
+    architecture, another initialisation and plain training. What the copy adds are soft targets.
 
     loss = CE(student, labels) + alpha KL(copy || student)
 

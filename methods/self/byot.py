@@ -21,7 +21,7 @@ class Branch(nn.Module):
         self.classifier = nn.Linear(embedding, num_classes)
 
     def forward(self, stage):
-        """[B, C, H, W] to the logits [B, K] and the feature [B, D] that they are read from."""
+        """The logits [B, K] of a stage [B, C, H, W], and the feature [B, D] that the linear layer maps to them."""
         feature = self.bottleneck(stage)
         return self.classifier(feature), feature
 
@@ -33,7 +33,7 @@ def hint_loss(shallow, deep):
 
 class BYOT(Method):
     """A network's deepest classifier teaches auxiliary classifiers on its own shallower stages, while all train.
-    The branches pull the shallow stages towards what the deep ones know; at inference they are dropped.
+    Through these branches the shallow stages learn from the deep ones; at inference the branches are dropped.
 
     loss = CE(p_C, labels) + sum_i<C [(1 - alpha) CE(p_i, labels) + alpha KL(p_C || p_i) + hint |f_i - f_C|^2]
 

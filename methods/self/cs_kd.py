@@ -7,7 +7,7 @@ from kdbench.parts.losses import soft_cross_entropy
 
 class CSKD(Method):
     """The student's softened prediction for an image follows its own prediction for another image of the same class.
-    This pulls the predictions within a class together and keeps single images from being predicted too surely.
+    This makes the predictions within a class consistent and keeps the student from overconfidence on single images.
 
     loss = CE(student(x), labels) + alpha temperature^2 KL(student(x') || student(x))
 
@@ -34,7 +34,7 @@ class CSKD(Method):
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
 
     def partners(self, labels):
-        """For each label [B] the index of a random training image of that class."""
+        """For each label [B] the position of a random training image of that class."""
         draw = torch.rand(len(labels), dtype=torch.float64).to(labels.device)  # float32 could round up to 1 x size
         return self.by_class[self.starts[labels] + (draw * self.sizes[labels]).long()]
 

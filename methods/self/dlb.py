@@ -6,8 +6,8 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 class DLB(Method):
-    """Each batch is seen once more in the next step, where the student matches what it has just said of it.
-    The soft targets are one step old and of another augmentation, which makes predictions consistent.
+    """Each batch is used again in the next step, where the student matches its own predictions of the step before.
+    These soft targets are one step old and of another augmentation, which makes predictions consistent.
 
     loss = CE(student, labels), over this and the last batch, + alpha temperature^2 KL(last || student), over the last
 
@@ -28,19 +28,19 @@ class DLB(Method):
     def __init__(self, ctx, *, alpha: float = 1.0, temperature: float = 3.0):
         super().__init__(ctx)
         self.alpha, self.temperature = alpha, temperature
-        self.register_buffer("last_index", torch.zeros(ctx.batch_size, dtype=torch.int64))
+        self.register_buffer("last_positions", torch.zeros(ctx.batch_size, dtype=torch.int64))
         self.register_buffer("last_logits", torch.zeros(ctx.batch_size, ctx.num_classes))
 
     def losses(self, batch, student, teacher):
-        if self.progress == 0:  # the run's first step: there is no last batch
+        if self.step_index == 0:  # there is no last batch
             terms = {"ce": F.cross_entropy(student.logits, batch.labels)}
         else:
-            again = self.ctx.sample(self.last_index)
+            again = self.ctx.sample(self.last_positions)
             logits = self.student(again.images).logits
             terms = {
                 "ce": F.cross_entropy(torch.cat([logits, student.logits]), torch.cat([again.labels, batch.labels])),
                 "kd": self.alpha * soft_cross_entropy(logits, self.last_logits, self.temperature),
             }
-        self.last_index = batch.index
+        self.last_positions = batch.positions
         self.last_logits = student.logits.detach()
         return terms

@@ -4,8 +4,8 @@ from kdbench.method import Method, Paper
 
 
 class PSKD(Method):
-    """The labels are softened by what the student itself said of the same image one epoch ago.
-    The weight of that memory grows with training, as the student gets worth listening to.
+    """The labels are softened by the student's own prediction for the same image one epoch ago. The weight of that
+    prediction grows over the run, as the student gets better.
 
     loss = (1 - w) CE(student, labels) + w CE(student, student of the last epoch),  w = alpha epoch / epochs
 
@@ -28,14 +28,13 @@ class PSKD(Method):
         self.register_buffer("memory", F.one_hot(ctx.train_labels, ctx.num_classes).float())  # [num_train, K]
 
     def weight(self):
-        """The memory's weight in the epoch under way."""
-        steps = self.ctx.steps_per_epoch
-        epoch = round(self.progress * self.ctx.epochs * steps) // steps  # progress x epochs could fall short of it
+        """The weight of the remembered predictions in the current epoch, above 0 and at most alpha."""
+        epoch = self.step_index // self.ctx.steps_per_epoch
         return self.alpha * (epoch + 1) / self.ctx.epochs
 
     def losses(self, batch, student, teacher):
-        weight, past = self.weight(), self.memory[batch.index]
-        self.memory[batch.index] = F.softmax(student.logits.detach(), dim=1)
+        weight, past = self.weight(), self.memory[batch.positions]
+        self.memory[batch.positions] = F.softmax(student.logits.detach(), dim=1)
         return {
             "ce": (1 - weight) * F.cross_entropy(student.logits, batch.labels),
             "past": weight * F.cross_entropy(student.logits, past),

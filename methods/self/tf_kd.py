@@ -5,15 +5,16 @@ from kdbench.method import Method, Paper
 
 
 def virtual_teacher(labels, num_classes, correct, temperature):
-    """[B] to probabilities [B, K]: `correct` on the label's class, the rest spread evenly, then softened."""
+    """Probabilities [B, K] from labels [B]: the softmax, at `temperature`, of logits that are `correct` for the label's
+    class and (1 - correct) / (K - 1) for the others."""
     hard = torch.full((len(labels), num_classes), (1 - correct) / (num_classes - 1), device=labels.device)
     hard.scatter_(1, labels[:, None], correct)
     return F.softmax(hard / temperature, dim=1)
 
 
 class TfKD(Method):
-    """Distillation from a hand-made teacher that is always right and, softened, nearly uniform.
-    Tf-KD_reg, the variant that gave the paper its words "teacher-free": what a teacher regularises, without a teacher.
+    """Distillation from a virtual teacher: a fixed distribution that always prefers the label's class and, softened, is
+    nearly uniform. This is the paper's Tf-KD_reg, "teacher-free" regularisation without a trained network.
 
     loss = (1 - alpha) CE(student, labels) + alpha KL(virtual teacher || student)
 

@@ -219,7 +219,7 @@ def test_an_epoch_announces_each_batch_before_it_takes_it(photos, tmp_path, monk
     prefetch, decode_now = images.prefetch, images._read
     monkeypatch.setattr(images, "prefetch", lambda index: (announced.append(index.tolist()), prefetch(index)))
     monkeypatch.setattr(images, "_read", lambda positions: (read.append(positions.tolist()), decode_now(positions))[1])
-    indices = [batch.index.tolist() for batch in BatchStream(dataset, recipe(), 0, CPU).epoch(0)]
+    indices = [batch.positions.tolist() for batch in BatchStream(dataset, recipe(), 0, CPU).epoch(0)]
     assert len(indices) == 3 and announced == indices[1:]
     assert read == indices  # nothing is decoded twice
 

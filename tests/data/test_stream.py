@@ -71,29 +71,29 @@ def test_the_global_random_state_is_neither_read_nor_changed():
 def test_an_epoch_shows_each_image_at_most_once_and_drops_an_incomplete_batch():
     batches = epoch(data=dataset(30))
     assert [len(batch.images) for batch in batches] == [8, 8, 8]
-    index = torch.cat([batch.index for batch in batches])
-    assert len(set(index.tolist())) == 24 and index.max() < 30
-    assert index.tolist() != sorted(index.tolist())
+    positions = torch.cat([batch.positions for batch in batches])
+    assert len(set(positions.tolist())) == 24 and positions.max() < 30
+    assert positions.tolist() != sorted(positions.tolist())
 
 
 def test_fewer_images_than_a_batch_make_one_batch():
     stream = BatchStream(dataset(5), recipe(), 0, CPU)
     assert stream.steps_per_epoch == 1 and stream.batch_size == 5
-    assert sorted(next(stream.epoch(0)).index.tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(next(stream.epoch(0)).positions.tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_images_and_labels_are_those_of_the_index():
     data = dataset()
     normalise = Normalise(data, CPU)
     for batch in epoch(of=recipe(), data=data):
-        assert torch.equal(batch.labels, data.train.labels[batch.index])
-        assert torch.equal(batch.images, normalise(data.train.images.take(batch.index)))
+        assert torch.equal(batch.labels, data.train.labels[batch.positions])
+        assert torch.equal(batch.images, normalise(data.train.images.take(batch.positions)))
 
 
 def test_images_are_normalised_per_channel():
     data = dataset()
     batch = epoch(of=recipe(), data=data)[0]
-    exact = data.train.images.take(batch.index).double() / 255
+    exact = data.train.images.take(batch.positions).double() / 255
     for channel in range(3):
         exact[:, channel] = (exact[:, channel] - data.mean[channel]) / data.std[channel]
     assert batch.images.dtype == torch.float32

@@ -3,7 +3,7 @@ import pytest
 import torch
 from support.methods import first_batch, kl, moved_by_each, named, recorded, softmax, trainer
 
-from kdbench_methods.adversarial.adv_online import AdversarialOnline, discriminator, telling_loss
+from kdbench_methods.adversarial.adv_online import AdversarialOnline, discriminator, discriminator_loss
 
 
 def test_adv_online_is_the_papers_sum_for_both_students():
@@ -67,7 +67,7 @@ def test_a_discriminator_learns_to_tell_two_distributions_of_maps(shape):
     for _ in range(60):
         own, peers = torch.randn(32, *shape), torch.randn(32, *shape) + 2
         optimizer.zero_grad()
-        telling_loss(critic, own, peers).backward()
+        discriminator_loss(critic, own, peers).backward()
         optimizer.step()
     critic.eval()
     real, fake = critic(torch.randn(200, *shape) + 2), critic(torch.randn(200, *shape))

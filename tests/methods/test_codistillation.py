@@ -21,20 +21,17 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def at_step(training, step):
+def at_step(training, step_index):
     """The method with so many of the run's steps behind it."""
-    ctx = training.method.ctx
-    training.method.progress = step / (ctx.epochs * ctx.steps_per_epoch)
+    training.method.step_index = step_index
     return training.method
 
 
 def test_during_the_burn_in_the_students_learn_from_labels_alone():
     training = trainer(Codistillation, burn_in=0.5)
-    method, batch = training.method, first_batch(training)
-    method.progress = 0.49
-    assert list(method.step(batch, training.optimizers)) == ["ce", "peer_ce"]
-    method.progress = 0.5
-    assert list(method.step(batch, training.optimizers)) == ["ce", "kd", "peer_ce", "peer_kd"]
+    batch = first_batch(training)
+    assert list(at_step(training, 5).step(batch, training.optimizers)) == ["ce", "peer_ce"]
+    assert list(at_step(training, 6).step(batch, training.optimizers)) == ["ce", "kd", "peer_ce", "peer_kd"]
 
 
 def test_afterwards_each_learns_from_the_others_checkpoint_on_a_batch_of_its_own():
@@ -44,9 +41,9 @@ def test_afterwards_each_learns_from_the_others_checkpoint_on_a_batch_of_its_own
     method = at_step(training, 2)
     assert not same(method.student, method.checkpoints["student"])
     random = torch.get_rng_state()
-    other = method.ctx.sample(torch.randint(method.ctx.num_train, batch.index.shape))
+    other = method.ctx.sample(torch.randint(method.ctx.num_train, batch.positions.shape))
     torch.set_rng_state(random)
-    assert sorted(other.index.tolist()) != sorted(batch.index.tolist())
+    assert sorted(other.positions.tolist()) != sorted(batch.positions.tolist())
     expected = {}
     for prefix, network, stale, own in (("", method.student, method.checkpoints["peer"].eval(), batch),
                                         ("peer_", method.peer, method.checkpoints["student"].eval(), other)):

@@ -63,15 +63,14 @@ def test_a_step_contrasts_each_side_with_the_others_memory(training):
         partition = scores[:, drawn].mean() * len(labels)
         probabilities = scores / partition
         losses = [loss_by_hand(row[index], row[drawn[labels[drawn] != labels[index]]], len(labels))
-                  for row, index in zip(probabilities, batch.index.tolist(), strict=True)]
+                  for row, index in zip(probabilities, batch.positions.tolist(), strict=True)]
         assert terms[side].item() == pytest.approx(2 * np.mean(losses), rel=1e-4)
         assert getattr(method, f"{side}_scale").item() == pytest.approx(np.log(partition), rel=1e-4)
 
 
 def test_the_scale_is_set_by_the_runs_first_batch_alone(training):
     method, partitions = training.method, []
-    for step, batch in enumerate(training.stream.epoch(0)):
-        method.progress = step / 100
+    for method.step_index, batch in enumerate(training.stream.epoch(0)):
         method.step(batch, training.optimizers)
         partitions.append((method.student_scale.item(), method.teacher_scale.item()))
     assert len(set(partitions)) == 1
@@ -83,7 +82,7 @@ def test_each_memory_keeps_its_own_sides_embeddings_under_the_samples_index(trai
     embedded = embeddings(method, batch)
     before = {side: numbers(getattr(method, f"{side}_memory")).copy() for side in embedded}
     method.step(batch, training.optimizers)
-    seen = batch.index.tolist()
+    seen = batch.positions.tolist()
     for side, old in before.items():
         memory = numbers(getattr(method, f"{side}_memory"))
         np.testing.assert_allclose(memory[seen], unit(0.3 * old[seen] + 0.7 * embedded[side]), atol=1e-5)

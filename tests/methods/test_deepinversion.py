@@ -74,15 +74,14 @@ def test_an_update_descends_the_papers_sum():
 
 def run(t, steps):
     """Call the step as the trainer does, for the first `steps` of all."""
-    for step in range(steps):
-        t.method.progress = step / t.method.steps
+    for t.method.step_index in range(steps):
         yield t.method.step(None, t.optimizers)
 
 
 def test_images_are_made_first_and_the_student_is_trained_on_them_afterwards():
     t = trainer(DeepInversion, synthesis=0.5, updates=3, iterations=9, temperature=2.0)
     method = t.method
-    assert (method.steps, method.synthesis_steps, method.batches) == (12, 6, 2)
+    assert (method.ctx.steps, method.synthesis_steps, method.batches) == (12, 6, 2)
     before = snapshot(method)
     for step, terms in enumerate(run(t, 12)):
         assert ("kd" in terms) == (step >= 6)
@@ -112,8 +111,7 @@ def test_the_next_batch_is_of_the_next_classes():
     t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, jitter=0)
     method = t.method
     for batch in range(3):
-        for step in (2 * batch, 2 * batch + 1):
-            method.progress = step / method.steps
+        for method.step_index in (2 * batch, 2 * batch + 1):
             with recorded(method.ctx.teacher) as by_teacher:
                 terms = method.step(None, t.optimizers)
             logits = by_teacher[0][1].logits.detach().double().numpy()
@@ -142,7 +140,7 @@ def test_images_are_shifted_both_ways():
 def test_once_there_are_enough_images_the_student_has_the_other_steps():
     method = trainer(DeepInversion, synthesis=0.5, updates=10, iterations=15, bank_size=16).method
     assert method.batches == 2 and len(method.bank) * method.bank.shape[1] == 16
-    assert method.steps == 12 and method.synthesis_steps == 3
+    assert method.ctx.steps == 12 and method.synthesis_steps == 3
     few = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=1000).method
     assert few.batches == 1 and few.synthesis_steps == 6
 
@@ -151,7 +149,7 @@ def test_the_student_learns_the_teachers_answers_to_the_bank():
     t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, temperature=2.0, jitter=1)
     method = t.method
     list(run(t, 6))
-    method.progress = 0.5
+    method.step_index = 6
     with recorded(method.student) as by_student, recorded(method.ctx.teacher) as by_teacher:
         terms = method.step(None, t.optimizers)
     (images, student), (asked, teacher) = by_student[0], by_teacher[0]

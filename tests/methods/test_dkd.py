@@ -51,14 +51,14 @@ def test_dkd_stays_finite_where_the_student_is_sure():
 
 
 def test_dkd_warms_its_term_up_linearly_and_leaves_ce_alone():
-    def at(progress, warmup=0.1):
-        return loss_terms(DKD, STUDENT, LABELS, TEACHER, progress=progress, warmup=warmup)
+    def at(step_index, warmup=0.1):  # of 40 steps: the first four warm up
+        return loss_terms(DKD, STUDENT, LABELS, TEACHER, step_index=step_index, warmup=warmup)
 
     whole = dkd_loss(STUDENT, TEACHER, LABELS, 1.0, 8.0, 4.0).item()
-    assert at(0.0)["dkd"] == 0
-    assert at(0.025)["dkd"] == pytest.approx(whole / 4)
-    assert at(0.1)["dkd"] == at(0.9)["dkd"] == at(0.0, warmup=0.0)["dkd"] == pytest.approx(whole)
-    assert at(0.0)["ce"] == pytest.approx(F.cross_entropy(STUDENT, LABELS).item())
+    assert at(0)["dkd"] == 0
+    assert at(1)["dkd"] == pytest.approx(whole / 4)
+    assert at(4)["dkd"] == at(36)["dkd"] == at(0, warmup=0.0)["dkd"] == pytest.approx(whole)
+    assert at(0)["ce"] == pytest.approx(F.cross_entropy(STUDENT, LABELS).item())
 
 
 def test_dkd_passes_its_hyperparameters_on():

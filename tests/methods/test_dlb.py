@@ -17,12 +17,12 @@ def test_the_first_step_is_ce():
 
 def test_a_step_remembers_its_batch_and_logits_for_the_next():
     t = trainer(DLB)
-    for step, batch in enumerate(t.stream.epoch(0)):
-        t.method.progress = step / 12
-        student = t.method.student(batch.images)
-        t.method.losses(batch, student, None)
-        state = t.method.state_dict()
-        assert torch.equal(state["last_index"], batch.index)
+    method = t.method
+    for method.step_index, batch in enumerate(t.stream.epoch(0)):
+        student = method.student(batch.images)
+        method.losses(batch, student, None)
+        state = method.state_dict()
+        assert torch.equal(state["last_positions"], batch.positions)
         assert torch.equal(state["last_logits"], student.logits) and not state["last_logits"].requires_grad
 
 
@@ -32,13 +32,13 @@ def test_a_later_step_trains_on_both_batches_and_matches_the_last_logits():
     first, second, _ = t.stream.epoch(0)
     method.losses(first, method.student(first.images), None)
     remembered = method.last_logits
-    method.progress = 0.1
+    method.step_index = 1
     student = method.student(second.images)
     state = torch.get_rng_state()
     terms = method.losses(second, student, None)
 
     torch.set_rng_state(state)  # draw the same augmentation again
-    again = method.ctx.sample(first.index)
+    again = method.ctx.sample(first.positions)
     assert torch.equal(again.labels, first.labels) and not torch.equal(again.images, first.images)
     logits = method.student(again.images).logits
     both = F.cross_entropy(logits, first.labels) / 2 + F.cross_entropy(student.logits, second.labels) / 2
@@ -53,7 +53,7 @@ def test_gradients_reach_the_student_through_both_views_but_not_through_the_memo
     first, second, _ = t.stream.epoch(0)
     student = method.student(first.images)
     method.losses(first, student, None)
-    method.progress = 0.1
+    method.step_index = 1
     now = method.student(second.images)
     now = now._replace(logits=now.logits.detach().requires_grad_())
     terms = method.losses(second, now, None)

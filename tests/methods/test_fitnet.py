@@ -36,9 +36,10 @@ def test_the_hint_is_regressed_from_the_student_at_the_smaller_resolution():
 
 
 def test_the_first_stage_moves_the_regressor_and_the_student_up_to_the_hint_alone():
-    training = trainer(FitNet)
+    training = trainer(FitNet, hint_share=0.25)
     method, batch = training.method, first_batch(training)
     before = snapshot(method)
+    method.step_index = 2
     assert set(method.step(batch, training.optimizers)) == {"hint"}
     changed = moved(method, before)
     upper = {name for name in before if ".layer3." in name or ".fc." in name}
@@ -47,19 +48,19 @@ def test_the_first_stage_moves_the_regressor_and_the_student_up_to_the_hint_alon
 
 
 def test_the_second_stage_moves_the_student_alone():
-    training = trainer(FitNet)
+    training = trainer(FitNet, hint_share=0.25)
     method, batch = training.method, first_batch(training)
     before = snapshot(method)
-    method.progress = 0.3
+    method.step_index = 3
     assert set(method.step(batch, training.optimizers)) == {"ce", "kd"}
     assert moved(method, before) == {name for name in before if name.startswith("student.")}
 
 
-@pytest.mark.parametrize("progress, alpha", [(0.2, 6.0), (0.6, 4.0), (1.0, 2.0)])
-def test_the_second_stage_is_the_papers_loss_with_a_falling_weight(progress, alpha):
-    training = trainer(FitNet, hint_share=0.2, temperature=3.0, alpha=6.0, alpha_end=2.0)
+@pytest.mark.parametrize("step_index, alpha", [(6, 6.0), (9, 4.0), (12, 2.0)])
+def test_the_second_stage_is_the_papers_loss_with_a_falling_weight(step_index, alpha):
+    training = trainer(FitNet, hint_share=0.5, temperature=3.0, alpha=6.0, alpha_end=2.0)
     method, batch = training.method, first_batch(training)
-    method.progress = progress
+    method.step_index = step_index
     student, teacher = method.student(batch.images), method.teach(batch)
     terms = method.losses(batch, student, teacher)
     p, q = (softmax(outputs.logits.detach().double().numpy() / 3) for outputs in (teacher, student))

@@ -46,7 +46,7 @@ def test_the_terms_equal_the_equation_on_differently_distorted_images(ensemble):
     training = trainer(KDCL, peers=2, temperature=3.0, alpha=0.5, ensemble=ensemble)
     method, batch = training.method, first_batch(training)
     random = torch.get_rng_state()
-    views = [batch.images, method.ctx.sample(batch.index).images, method.ctx.sample(batch.index).images]
+    views = [batch.images, method.ctx.sample(batch.positions).images, method.ctx.sample(batch.positions).images]
     assert not torch.equal(views[0], views[1])
     assert not torch.equal(views[1], views[2])
     networks = [method.student, *method.peers]
@@ -87,7 +87,7 @@ def test_the_students_term_has_no_gradient_for_the_peers():
     random = torch.get_rng_state()
     method.step(batch, {"main": Recorder(method.parameters(), lr=1.0)})
     torch.set_rng_state(random)
-    view = method.ctx.sample(batch.index).images
+    view = method.ctx.sample(batch.positions).images
     own, other = method.student(batch.images).logits, method.peers[0](view).logits
     teacher = min_logit(torch.stack([own, other]).detach(), batch.labels)
     loss = torch.nn.functional.cross_entropy(other, batch.labels)

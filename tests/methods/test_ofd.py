@@ -52,11 +52,10 @@ def test_the_margin_is_the_mean_of_all_negative_values_of_a_channel():
 
 @pytest.mark.parametrize("pair", ["convolutional", "cross-architecture"])
 def test_the_terms_are_the_weighted_distances_before_the_rectifiers(pair):
-    training, twin = trainer(OFD, pair, alpha=0.5), trainer(OFD, pair, alpha=0.5)
-    batch = first_batch(training)
-    method = twin.method
-    student, teacher = method.student_before(batch.images), method.teach(batch)
-    assert all((stage < 0).any() for stage in teacher.stages)
+    training = trainer(OFD, pair, alpha=0.5)
+    method, batch = training.method, first_batch(training)
+    student, teacher = method.study(batch), method.teach(batch)
+    assert all((stage < 0).any() for stage in (*student.stages, *teacher.stages))
     expected, pairs = 0.0, list(zip(student.stages[-3:], teacher.stages, strict=True))
     for i, (s, t) in enumerate(pairs):
         size = [min(a, b) for a, b in zip(s.shape[2:], t.shape[2:], strict=True)]
@@ -64,7 +63,7 @@ def test_the_terms_are_the_weighted_distances_before_the_rectifiers(pair):
         margin = [t[:, c][t[:, c] < 0].mean() if (t[:, c] < 0).any() else 0.0 for c in range(t.shape[1])]
         connected = method.connectors[i](s).detach().double().numpy()
         expected += by_hand(connected, t, margin) / (4, 2, 1)[i]
-    terms = training.method.step(batch, training.optimizers)
+    terms = method.losses(batch, student, teacher)
     assert terms["ofd"].item() == pytest.approx(0.5 * expected, rel=1e-3)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student.logits, batch.labels).item(), rel=1e-4)
 

@@ -68,7 +68,7 @@ def test_the_shallowest_review_teaches_every_level(pair):
 
 
 def test_the_term_is_the_sum_over_levels_embedding_included_and_warms_up():
-    training = trainer(ReviewKD, alpha=5.0, warmup=0.2)
+    training = trainer(ReviewKD, alpha=5.0, warmup=1 / 3)
     method, batch = training.method, first_batch(training)
     student, teacher = method.student(batch.images), method.teach(batch)
     assert all((stage < 0).any() for stage in teacher.stages), "the teacher's stages are taken before their rectifier"
@@ -77,8 +77,7 @@ def test_the_term_is_the_sum_over_levels_embedding_included_and_warms_up():
     for i in (2, 1, 0):
         review, fused = method.fusions[i](student.stages[i], fused)
         expected += by_hand(review.detach().double().numpy(), teacher.stages[i].double().numpy())
-    for progress, share in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (0.9, 1.0)):
-        method.progress = progress
+    for method.step_index, share in ((0, 0.0), (1, 0.25), (4, 1.0), (11, 1.0)):
         terms = method.losses(batch, student, teacher)
         assert terms["review"].item() == pytest.approx(5 * share * expected, rel=1e-4)
         assert terms["ce"].item() == pytest.approx(F.cross_entropy(student.logits, batch.labels).item())
@@ -87,6 +86,6 @@ def test_the_term_is_the_sum_over_levels_embedding_included_and_warms_up():
 def test_a_step_moves_student_and_fusions():
     training = trainer(ReviewKD)
     method, batch = training.method, first_batch(training)
-    method.progress, before = 0.5, snapshot(method)
+    method.step_index, before = 6, snapshot(method)
     method.step(batch, training.optimizers)
     assert moved(method, before) == set(before)

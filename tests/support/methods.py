@@ -54,7 +54,8 @@ def golden(request) -> Golden:
 
 
 def trainer(cls: type[Method], pair: str = "convolutional", **hyperparameters) -> Trainer:
-    """A method on one of the contract tests' tiny pairs (see kdbench.check.PAIRS)."""
+    """A method on one of the contract tests' tiny pairs (kdbench.checks.contract.PAIRS), about to take the first of a
+    run's 12 steps."""
     torch.set_num_threads(1)
     return Subject(cls, hyperparameters, pair).trainer()
 
@@ -108,10 +109,10 @@ def recorded(network: torch.nn.Module) -> Iterator[list[tuple[Tensor, Outputs]]]
 # For methods that need no more than logits [B, K] and labels [B].
 
 def loss_terms(cls: type[Method], student: Tensor, labels: Tensor, teacher: Tensor | None = None, *,
-               progress: float = 0.5, **hyperparameters) -> dict[str, float]:
-    """The weighted terms of the method's loss."""
-    method = cls(SimpleNamespace(student=torch.nn.Identity()), **hyperparameters)
-    method.progress = progress
+               step_index: int = 20, **hyperparameters) -> dict[str, float]:
+    """The weighted terms of the method's loss, in one of the 40 steps of a run."""
+    method = cls(SimpleNamespace(student=torch.nn.Identity(), steps=40), **hyperparameters)
+    method.step_index = step_index
     batch = Batch(torch.zeros(len(labels)), labels, torch.arange(len(labels)))
     outputs = [None if logits is None else Outputs(logits, logits, ()) for logits in (student, teacher)]
     return {name: term.item() for name, term in method.losses(batch, *outputs).items()}

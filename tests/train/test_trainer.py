@@ -52,7 +52,7 @@ def test_with_one_seed_methods_start_from_the_same_student_and_see_the_same_batc
     assert plain.method.first_student == drawing.method.first_student
     assert len(plain.method.seen) == len(drawing.method.seen) == 2 * plain.stream.steps_per_epoch
     for a, b in zip(plain.method.seen, drawing.method.seen, strict=True):
-        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.index, b.index)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(a, b, strict=True))
 
 
 def test_another_seed_gives_another_student_and_other_batches():
@@ -60,7 +60,7 @@ def test_another_seed_gives_another_student_and_other_batches():
     a.train_epoch()
     b.train_epoch()
     assert a.method.first_student != b.method.first_student
-    assert not torch.equal(a.method.seen[0].index, b.method.seen[0].index)
+    assert not torch.equal(a.method.seen[0].positions, b.method.seen[0].positions)
 
 
 def test_a_peer_differs_from_the_student_and_from_other_peers():
@@ -72,8 +72,8 @@ def test_a_peer_differs_from_the_student_and_from_other_peers():
 def test_an_epoch_shows_every_image_once():
     trainer = trainer_of()
     trainer.train_epoch()
-    index = torch.cat([batch.index for batch in trainer.method.seen])
-    assert sorted(index.tolist()) == list(range(len(random_images().train)))
+    positions = torch.cat([batch.positions for batch in trainer.method.seen])
+    assert sorted(positions.tolist()) == list(range(len(random_images().train)))
 
 
 def test_progress_runs_from_zero_towards_one():

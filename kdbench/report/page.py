@@ -177,7 +177,7 @@ def _plot(plot: Plot) -> str:
 # Methods and metrics.
 
 def _method(name: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    info = registry[name] if name in registry else None  # noqa: SIM401  a Registry's `get` raises
+    info = registry.get(name)
     results = [[title(cell, leaderboard), row.label, str(len(row.seeds)),
                 interval(row.estimate("test_accuracy"), "share"), _vs(row)]
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
@@ -195,16 +195,10 @@ def _about(info: MethodInfo) -> str:
     if info.paper:
         link = f' <a href="{escape(info.paper.url)}">{escape(info.paper.url)}</a>' if info.paper.url else ""
         paper = f"<p>{escape(str(info.paper))}{link}</p>"
-    lines = [[p.name, p.type, str(p.default), _range(p.range, p.type)] for p in info.hyperparameters.values()]
+    lines = [[p.name, p.type, str(p.default), p.allowed] for p in info.hyperparameters.values()]
     parameters = table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
         if lines else "<p>No hyperparameters.</p>"
     return f"<pre>{escape(info.doc)}</pre>{paper}{parameters}"
-
-
-def _range(allowed: tuple | None, kind: str) -> str:
-    if allowed is None:
-        return "any"
-    return f"{allowed[0]} to {allowed[1]}" if kind in ("int", "float") else ", ".join(map(str, allowed))
 
 
 def _metrics() -> str:

@@ -32,6 +32,7 @@ class TeacherSide(Architecture):
 
     @property
     def architecture(self) -> Architecture:
+        """The teacher without the source of its weights."""
         return Architecture(model=self.model, kwargs=self.kwargs)
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
-from kdbench.report.render import render
+from kdbench.report.files import render
 from kdbench.results.store import Store
 
 LABELS = np.repeat(np.arange(10), 12)  # mnist5k's classes

@@ -194,7 +194,7 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
 def _use(record: Record) -> str:
     return "\n".join([
         fill("A folder that `kdbench export` wrote holds this card beside the weights:"), "", "```python",
-        "import kdbench.models  # registers the architecture resnet_cifar", "import timm", "",
+        "import kdbench.networks  # registers the architecture resnet_cifar", "import timm", "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))", "```", "",
         fill("Its `model.onnx`, if it holds one, takes such images [B, C, H, W]. A folder with that file alone is of a "

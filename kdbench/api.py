@@ -12,6 +12,7 @@ from kdbench.execution.matrix import Matrix, Summary
 from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
+from kdbench.report.flat import to_frame
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
@@ -66,8 +67,6 @@ def run(
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":
     """The leaderboard of a results folder: one row per method and cell, and one per teacher. The columns are those of
     `leaderboard.csv`; see `kdbench.report.flat.to_frame`. UserError if there are no results."""
-    from kdbench.report.flat import to_frame
-
     return to_frame(build(Path(folder), Registry(map(Path, plugins))))
 
 

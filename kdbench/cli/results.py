@@ -25,7 +25,7 @@ def leaderboard(
 ) -> None:
     """Print the leaderboard of a folder of results."""
     from kdbench.analysis.build import build
-    from kdbench.report.render import render
+    from kdbench.report.files import render
 
     print(render(build(folder, Registry(plugin or ())), output_format.value))
 

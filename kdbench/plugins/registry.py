@@ -1,8 +1,9 @@
-"""Finds, checks and lists the methods: built-in ones, installed plugins (entry points) and `--plugin FILE`.
+"""Finds, checks and loads the methods: built-in ones, installed plugins (entry points) and `--plugin FILE`.
 
-The facts of a method (name, family, paper, hyperparameters) are read from its source without running it, so that
-`kdbench list` answers without importing torch. They must therefore be literals in the class body and a signature of
-the class's own; `load` imports the class and refuses one whose real facts differ from the written ones.
+`kdbench.plugins.source` reads the facts of a method (name, family, paper, hyperparameters) from its source without
+running it, because that would import torch, which takes seconds. They must therefore be literals in the class body
+and in the signature of the class's own `__init__`; `load` imports the class and refuses one whose real facts differ
+from the written ones.
 """
 
 import hashlib
@@ -12,49 +13,44 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.errors import UserError, unknown
-from kdbench.plugins.source import FAMILIES, MethodInfo, read_source
+from kdbench.plugins.source import MethodInfo, family_order, read_source
 
 if TYPE_CHECKING:
     from kdbench.method import Method
 
+ENTRY_POINTS = "kdbench.methods"  # the group under which installed packages name their method classes
 
-ENTRY_POINTS = "kdbench.methods"
 
+class Registry(dict[str, MethodInfo]):
+    """All methods of this process by name, sorted by family, then name.
 
-class Registry(Mapping[str, MethodInfo]):
-    """All methods of this process by name, in the order of families, then names."""
+    `registry[name]` raises a UserError that suggests the nearest name if there is no such method.
+    """
 
     def __init__(self, plugins: Iterable[Path] = ()):
+        """Read the built-in methods, those of installed packages and those of the files `plugins`.
+
+        UserError for a source that cannot be read as a method, and for two methods of one name.
+        """
+        super().__init__()
         found = [*_builtin(), *_installed(), *(info for file in plugins for info in _plugin(file))]
-        found.sort(key=lambda info: (FAMILIES.index(info.family), info.name != "ce", info.name))
-        self._methods: dict[str, MethodInfo] = {}
+        found.sort(key=lambda info: (family_order(info.family), info.name != "ce", info.name))
         for info in found:
-            if info.name in self._methods:
-                raise UserError(f"two methods are named {info.name!r}: {self._methods[info.name].file} and {info.file}")
-            self._methods[info.name] = info
+            if info.name in self:
+                raise UserError(f"two methods are named {info.name!r}: {self[info.name].file} and {info.file}")
+            self[info.name] = info
 
-    def __getitem__(self, name: str) -> MethodInfo:
-        if name not in self._methods:
-            raise unknown("method", name, self._methods)
-        return self._methods[name]
-
-    def __contains__(self, name: object) -> bool:  # Mapping's own would expect a KeyError
-        return name in self._methods
-
-    def __iter__(self):
-        return iter(self._methods)
-
-    def __len__(self) -> int:
-        return len(self._methods)
+    def __missing__(self, name: str) -> MethodInfo:
+        raise unknown("method", name, self)
 
 
 def load(info: MethodInfo) -> "type[Method]":
-    """Import the method's class. UserError if that fails, or if the class is not what its source seemed to say."""
+    """Import the method's class. UserError if the import fails or if the class differs from its `info`."""
     try:
         module = importlib.import_module(info.module) if info.module else _import_file(info.file)
         cls = getattr(module, info.class_name)
@@ -65,7 +61,7 @@ def load(info: MethodInfo) -> "type[Method]":
 
 
 def _verify(info: MethodInfo, cls: "type[Method]") -> None:
-    """Hold the imported class to what was read from its source."""
+    """Compare the imported class with the facts that were read from its source. UserError where they differ."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     written = {name: parameter.default for name, parameter in info.hyperparameters.items()}
@@ -80,6 +76,7 @@ def _verify(info: MethodInfo, cls: "type[Method]") -> None:
 
 
 def _import_file(file: Path) -> types.ModuleType:
+    """The module of a `--plugin` file, under a name made from its path; imported once per process."""
     name = f"kdbench_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -98,6 +95,7 @@ def _import_file(file: Path) -> types.ModuleType:
 # Where methods are found.
 
 def _builtin() -> Iterable[MethodInfo]:
+    """The methods of the package `kdbench_methods`: every FAMILY/NAME.py, but files that begin with an underscore."""
     spec = importlib.util.find_spec("kdbench_methods")
     if spec is None or not spec.submodule_search_locations:
         return
@@ -108,6 +106,7 @@ def _builtin() -> Iterable[MethodInfo]:
 
 
 def _installed() -> Iterable[MethodInfo]:
+    """The methods that installed packages declare as entry points. UserError if one cannot be found or imported."""
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         where = f"entry point {entry.name!r} ({entry.value})"
         try:
@@ -124,6 +123,7 @@ def _installed() -> Iterable[MethodInfo]:
 
 
 def _plugin(file: Path) -> Iterable[MethodInfo]:
+    """The methods of a `--plugin` file. UserError if there is no such file or no method in it."""
     if not file.is_file():
         raise UserError(f"--plugin {file}: no such file")
     methods = list(read_source(file, None))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A method's facts, read from its source file with `ast`: no code of the method is run and nothing is imported."""
 
 import ast
 import hashlib
@@ -6,35 +6,41 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdbench.errors import UserError, unknown
 from kdbench.paper import Paper
 
-if TYPE_CHECKING:
-    pass
-
-
 FAMILIES = ("baseline", "logit", "feature", "attention", "relation", "self", "online", "adversarial", "data_free")
-
-
-TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
-
+TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}  # of hyperparameters, by annotation
 
 Value = bool | int | float | str
 
 
+def family_order(family: str) -> tuple[int, str]:
+    """The sort key of a family: those of `FAMILIES` in their order, then any other (a record may name one) by name."""
+    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family
+
+
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One keyword-only argument of a method."""
+    """A keyword-only argument of a method's `__init__`."""
 
     name: str
     type: str                                # a key of TYPES
     default: Value
-    range: tuple[Value, ...] | None = None   # (low, high) for numbers, else the choices
+    range: tuple[Value, ...] | None = None   # (low, high) for int and float, else the choices; None: any value
+
+    @property
+    def allowed(self) -> str:
+        """The range as text: "0.0 to 1.0", "soft, hard" or "any"."""
+        if self.range is None:
+            return "any"
+        return f"{self.range[0]} to {self.range[1]}" if self._numeric else ", ".join(map(str, self.range))
 
     def check(self, value: Any, path: str) -> Any:
-        """`value` in this hyperparameter's type; a UserError naming `path` if it is mistyped or out of range."""
+        """`value`, an int converted where a float is wanted. UserError that names `path` if it is mistyped, not finite
+        or out of range."""
         wanted = TYPES[self.type]
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -42,9 +48,8 @@ class Hyperparameter:
             raise UserError(f"{path}: expected {self.type}, got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{path}: expected a finite number, got {value!r}")
-        if self.range is not None and not self._in_range(value):
-            allowed = f"{self.range[0]} to {self.range[1]}" if self._numeric else ", ".join(map(repr, self.range))
-            raise UserError(f"{path}: {value!r} is out of range, allowed: {allowed}")
+        if not self._in_range(value):
+            raise UserError(f"{path}: {value!r} is out of range, allowed: {self.allowed}")
         return value
 
     @property
@@ -52,7 +57,8 @@ class Hyperparameter:
         return self.type in ("int", "float")
 
     def _in_range(self, value: Any) -> bool:
-        assert self.range is not None
+        if self.range is None:
+            return True
         if self._numeric:
             return self.range[0] <= value <= self.range[1]
         return value in self.range
@@ -60,17 +66,17 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a method's source says of it."""
+    """The facts of a method, as its source states them."""
 
     name: str
     family: str
     paper: Paper | None
-    doc: str
+    doc: str                         # the class's docstring
     hyperparameters: Mapping[str, Hyperparameter]
-    learns_from: str | None
-    needs_data: bool
+    learns_from: str | None          # "teacher", "student" (a trained copy of the student) or None
+    needs_data: bool                 # False: it trains without the training images
     class_name: str
-    module: str | None      # import path; None for a file given by --plugin
+    module: str | None               # import path; None for a file given by --plugin
     file: Path
     digest: str = field(repr=False)  # SHA-256 of the source file
 
@@ -80,7 +86,8 @@ class MethodInfo:
         return " ".join(self.doc.split("\n\n")[0].split())
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Value]:
-        """Every hyperparameter with its value: the given one, checked, or the default."""
+        """Every hyperparameter with its value: the given one, checked, or the default. UserError for an unknown name
+        and for a value that `Hyperparameter.check` refuses."""
         for name in given:
             if name not in self.hyperparameters:
                 raise unknown(f"hyperparameter of {self.name}", name, self.hyperparameters)
@@ -90,10 +97,14 @@ class MethodInfo:
         }
 
 
-# What a source file says.
+# Reading a source file.
 
 def read_source(file: Path, module: str | None) -> list[MethodInfo]:
-    """The methods that a Python file defines: its classes with literal `name` and `family`. Nothing is run."""
+    """The methods that a Python file defines: its top-level classes that assign `name` and `family`.
+
+    UserError, with the file and where possible the line, for a syntax error and for a fact that is not a literal or
+    not allowed.
+    """
     source = file.read_bytes()
     try:
         tree = ast.parse(source, filename=str(file))
@@ -141,7 +152,7 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
 
 
 def _assigned(node: ast.ClassDef) -> dict[str, ast.expr]:
-    """The class body's plain assignments; `name = family = ...` and annotated ones included."""
+    """The values that the class body assigns, by name: `a = 1`, `a = b = 1`, `a, b = 1, 2` and `a: int = 1`."""
     found: dict[str, ast.expr] = {}
     for statement in node.body:
         if isinstance(statement, ast.Assign):
@@ -158,6 +169,8 @@ def _assigned(node: ast.ClassDef) -> dict[str, ast.expr]:
 
 
 def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iterable[Hyperparameter]:
+    """The keyword-only arguments of the class's own `__init__`. UserError for one without a known type or a literal
+    default within its range."""
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
         return
@@ -178,6 +191,7 @@ def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iter
 
 
 def _paper(node: ast.expr | None, where: str) -> Paper | None:
+    """The Paper that an expression `Paper(title=..., ...)` of literals builds. UserError for any other expression."""
     if node is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`kdbench new-method`: a plugin file that works as written, to start from."""
+"""Writes the plugin file of `kdbench new-method`: a method that works unchanged, for the user to edit."""
 
 import keyword
 from importlib import resources
@@ -8,8 +8,7 @@ from string import Template
 from kdbench.errors import UserError, unknown
 from kdbench.plugins.source import FAMILIES
 
-# What differs between families: which facts stand in the class body, and the code.
-BODIES = {
+BODIES = {  # by family, the file in templates/ (without its ending)
     "logit": "logit", "baseline": "baseline", "relation": "relation", "feature": "feature", "attention": "feature",
     "self": "self", "online": "online", "adversarial": "adversarial", "data_free": "data_free",
 }

@@ -1,6 +1,6 @@
-"""A model card for one finished run, in Hugging Face's format: what it is, how it was made, and what it is bad at.
+"""The model card of a finished run, in Hugging Face's format: Markdown with YAML at its head.
 
-All of it comes from the run's record and its folder's leaderboard; nothing is measured here.
+It is written from the run's record and its folder's leaderboard alone; nothing is measured for it.
 """
 
 import json
@@ -11,19 +11,18 @@ from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.data import catalog
 from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
-from kdbench.metrics.metric import Metric
 from kdbench.report.cite import papers, references
+from kdbench.report.formatting import Table, interval, number, unit_sign
 from kdbench.report.markdown import align, fill, items
-from kdbench.report.table import Table
-from kdbench.report.tables import class_name, interval, number
+from kdbench.report.tables import class_name
 from kdbench.results.record import Record
 from kdbench.version import __version__
 
-FEW_SEEDS = 5  # below which the card says that an interval over seeds is rough
+FEW_SEEDS = 5  # with fewer, the card says that small differences are noise
 
 
 def card(record: Record, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    """The card as Markdown with YAML at its head. UserError for a run that did not finish."""
+    """The text of the card. `registry` has the installed methods by name. UserError for a run that did not finish."""
     if record.status != "ok":
         raise UserError(f"run {record.run_id} has no network to describe: its status is {record.status!r}")
     cell = next((cell for cell in leaderboard.cells if cell.id == record.spec.cell), None)
@@ -44,7 +43,7 @@ def _name(record: Record) -> str:
 
 
 def _front(record: Record) -> str:
-    """The YAML that Hugging Face reads; its own library writes it."""
+    """The YAML that Hugging Face reads, written by its own library."""
     from huggingface_hub import EvalResult, ModelCardData  # here, because it takes a second to import
 
     spec = record.spec
@@ -65,6 +64,7 @@ def _front(record: Record) -> str:
 
 
 def _base(record: Record) -> str:
+    """The dataset's name without its variants."""
     try:
         return catalog.parse(record.spec.dataset).base
     except UserError:
@@ -74,11 +74,12 @@ def _base(record: Record) -> str:
 # Sections.
 
 def _facts(*columns: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table with these columns, all of text."""
     return align(Table("", list(columns), [[_plain(value) for value in row] for row in rows], len(columns)))
 
 
 def _plain(text: str) -> str:
-    """Text from elsewhere, with nothing that Markdown would take for HTML."""
+    """Text from a record, a method or a dataset, with the characters escaped that begin HTML in Markdown."""
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
@@ -88,9 +89,9 @@ def _arguments(values: Mapping[str, Any]) -> str:
 
 def _model(record: Record, registry: Mapping[str, Any]) -> str:
     spec = record.spec
-    idea = registry[spec.method].idea if spec.method in registry else ""
+    info = registry.get(spec.method)
     text = (f"An image classifier, trained by knowledge distillation with the method `{spec.method}` (family "
-            f"{record.family or 'unknown'}). {idea}")
+            f"{record.family or 'unknown'}). {info.idea if info else ''}")
     return "\n\n".join([fill(_plain(text.strip())), _facts("of the student", "value", rows=[
         ("timm architecture", spec.student.model), ("arguments", _arguments(spec.student.kwargs)),
         ("input", f"{spec.recipe.image_size} x {spec.recipe.image_size} pixels"),
@@ -107,13 +108,9 @@ def _teacher(record: Record, cell: Cell | None) -> str:
     rows = [("timm architecture", teacher.architecture.model), ("arguments", _arguments(teacher.architecture.kwargs)),
             ("origin", origin)]
     known = cell.teacher.metrics if cell and cell.teacher else {}
-    rows += [(f"{METRICS[name].title}", f"{number(value, METRICS[name].unit)}{_unit(METRICS[name])}")
-             for name, value in known.items() if name in ("test_accuracy", "worst_class_accuracy")]
+    rows += [(METRICS[name].title, _value(name, value)) for name, value in known.items()
+             if name in ("test_accuracy", "worst_class_accuracy")]
     return _facts("of the teacher", "value", rows=rows)
-
-
-def _unit(metric: Metric) -> str:
-    return " %" if metric.unit == "share" else f" {metric.unit}" if metric.unit else ""
 
 
 def _data(record: Record) -> str:
@@ -142,19 +139,20 @@ def _procedure(record: Record) -> str:
 
 
 def _results(record: Record, row: Row | None) -> str:
-    lines = [(METRICS[name].title, f"{_value(METRICS[name], value)}",
-              row and interval(row.estimate(name), "share") if METRICS[name].unit == "share" else "",
-              METRICS[name].definition) for name, value in record.metrics.items() if name in METRICS]
     seeds = len(row.seeds) if row else 1
     return "\n\n".join([
-        _facts("metric", "this run", f"mean of {seeds} seeds, %", "definition",
-               rows=[(title, value, over or "", told) for title, value, over, told in lines]),
+        _facts("metric", "this run", f"mean of {seeds} seeds, %", "definition", rows=[
+            (METRICS[name].title, _value(name, value),
+             interval(row.estimate(name), "share") if row and METRICS[name].unit == "share" else "",
+             METRICS[name].definition) for name, value in record.metrics.items() if name in METRICS]),
         fill("± is half the width of the 95 % t interval over seeds; n/a with one seed."),
     ])
 
 
-def _value(metric: Metric, value: float) -> str:
-    return f"{100 * value:.2f} %" if metric.unit == "share" else f"{value:.4g}{_unit(metric)}"
+def _value(metric: str, value: float) -> str:
+    """The value of a metric with its unit."""
+    text = number(value, "share") if METRICS[metric].unit == "share" else f"{value:.4g}"
+    return f"{text} {unit_sign(metric)}".rstrip()
 
 
 def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable[str]:
@@ -176,18 +174,18 @@ def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable
 
 
 def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
-    """Which classes the method changes for better or worse against the reference."""
+    """How the method changes test accuracy and classes against the reference, or that too few seeds say so."""
     if cell is None or row is None or row.is_reference:
         return
     if (difference := row.differences.get(REFERENCE)) is not None:
         yield (f"Against {REFERENCE} with the same seeds, its test accuracy differs by "
                f"{interval(difference, 'share', '+')} points.")
-    if row.comparison is None:
+    if row.harm is None:
         yield (f"Which classes it harms against {REFERENCE} is withheld: that takes saved predictions of at least "
                "three shared seeds.")
         return
-    changes = {change.index: change.change for change in row.comparison.classes}
-    for what, classes in (("Harmed", row.comparison.harmed), ("Helped", row.comparison.helped)):
+    changes = {change.index: change.change for change in row.harm.classes}
+    for what, classes in (("Harmed", row.harm.harmed), ("Helped", row.harm.helped)):
         told = ", ".join(f"{_plain(class_name(cell, index))} ({number(changes[index], 'share', '+')} points)"
                          for index in classes)
         yield f"{what} classes against {REFERENCE}, at 5 % after Holm's correction: {told or 'none'}."
@@ -196,7 +194,7 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
 def _use(record: Record) -> str:
     return "\n".join([
         fill("A folder that `kdbench export` wrote holds this card beside the weights:"), "", "```python",
-        "import kdbench.models  # registers the architecture resnet_cifar", "import timm", "",
+        "import kdbench.networks  # registers the architecture resnet_cifar", "import timm", "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))", "```", "",
         fill("Its `model.onnx`, if it holds one, takes such images [B, C, H, W]. A folder with that file alone is of a "

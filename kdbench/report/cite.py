@@ -1,4 +1,4 @@
-"""What a paper has to cite for a table: BibTeX for kdbench, the methods and the datasets, and a sentence to use."""
+"""What a paper that shows a table has to cite: BibTeX of kdbench, the methods and the datasets, and a sentence."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -20,24 +20,34 @@ CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stand
     "IJCAI": "International Joint Conference on Artificial Intelligence (IJCAI)",
     "NeurIPS": "Advances in Neural Information Processing Systems (NeurIPS)",
 }
-
-
 JOURNALS = ("IJCV", "JMLR", "Neural Networks", "Neurocomputing", "Proceedings of the IEEE", "TMLR", "TPAMI")
-
-
-REPORT = "Technical report, "  # before an institution
+REPORT = "Technical report, "  # what the venue of a technical report begins with, before its institution
 
 
 def cite(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    """BibTeX entries, then a sentence that uses them."""
+    """The BibTeX entries of a leaderboard's methods and datasets, then a sentence in LaTeX that cites them.
+
+    `registry` has the installed methods by name; the sentence names the others without a reference.
+    """
     methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
     datasets = sorted({cell.dataset for cell in leaderboard.cells})
     entries, keys = references(papers(methods, datasets, registry))
-    return "\n\n".join([*entries, _sentence(leaderboard, registry, keys)])
+
+    def cited(names: Iterable[str]) -> str:
+        return ", ".join(f"{escape(name)}~\\cite{{{keys[name]}}}" if name in keys else escape(name) for name in names)
+
+    absent = [name for name in methods if name not in registry]
+    note = f"\n% Not installed here, so without a reference: {', '.join(absent)}" if absent else ""
+    variants = sorted(name for name in keys if name.startswith("+"))
+    more = f" (variants: {cited(variants)})" if variants else ""
+    sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
+                f"suite {', '.join(map(escape, leaderboard.suites))} "
+                f"(results \\texttt{{{leaderboard.hash[:16]}}}).{note}")
+    return "\n\n".join([*entries, sentence])
 
 
 def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, str]]:
-    """BibTeX entries for kdbench and each of the papers, and the papers' keys by what they are of."""
+    """The BibTeX entries of kdbench and of each paper once, and the papers' BibTeX keys by the names in `found`."""
     keys: dict[str, tuple[str, Paper]] = {}
     entries = [_software()]
     for name, paper in found.items():
@@ -51,7 +61,7 @@ def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, 
 
 
 def papers(methods: Iterable[str], datasets: Iterable[str], registry: Mapping[str, Any]) -> dict[str, Paper | None]:
-    """The paper of every method, dataset and dataset variant; None where there is none to cite."""
+    """The papers by name of method, dataset and dataset variant ("+skew"); None where no paper is known."""
     found = {name: registry[name].paper if name in registry else None for name in methods}
     for dataset in datasets:
         try:
@@ -65,7 +75,7 @@ def papers(methods: Iterable[str], datasets: Iterable[str], registry: Mapping[st
 
 
 def _software() -> str:
-    """kdbench itself, as in CITATION.cff."""
+    """The entry of kdbench itself, the same as in CITATION.cff."""
     return _fields("software", "kdbench", {
         "title": "{kdbench: a reproducible benchmark of knowledge distillation for image classification}",
         "author": "{The kdbench developers}", "version": __version__, "year": "2026",
@@ -90,46 +100,30 @@ def _entry(key: str, paper: Paper) -> str:
 
 
 def _fields(kind: str, key: str, fields: Mapping[str, str]) -> str:
+    """A BibTeX entry."""
     return f"@{kind}{{{key},\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items()) + "\n}"
 
 
 def _key(paper: Paper) -> str:
-    """Family name, year and the title's first long word, in ASCII: hinton2015distilling."""
+    """The BibTeX key: first author's family name, year and the title's first word of more than three letters, in
+    lower-case ASCII, such as hinton2015distilling."""
     words = [word for word in _ascii(paper.title).split() if len(word) > 3]
     return f"{_ascii(paper.authors[0]).split()[-1]}{paper.year}{words[0] if words else ''}".replace(" ", "")
 
 
 def _ascii(text: str) -> str:
+    """The text in lower-case ASCII, with spaces for characters that are no letters or digits."""
     plain = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss").replace("ø", "o").replace("ł", "l"))
     return "".join(c if c.isascii() and c.isalnum() else "" if unicodedata.combining(c) else " " for c in plain)
 
 
-def _unused(key: str, taken: Iterable[str]) -> str:
-    taken, suffix = set(taken), ""
-    for letter in "bcdefghijklmnopqrstuvwxyz":
-        if key + suffix not in taken:
-            break
-        suffix = letter
-    return key + suffix
-
-
-def _sentence(leaderboard: Leaderboard, registry: Mapping[str, Any], keys: Mapping[str, str]) -> str:
-    methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
-    datasets = sorted({cell.dataset for cell in leaderboard.cells})
-
-    def cited(names: Iterable[str]) -> str:
-        return ", ".join(f"{escape(name)}~\\cite{{{keys[name]}}}" if name in keys else escape(name) for name in names)
-
-    unknown = [name for name in methods if name not in registry]
-    note = f"\n% Not installed here, so without a reference: {', '.join(unknown)}" if unknown else ""
-    variants = sorted(name for name in keys if name.startswith("+"))
-    more = f" (variants: {cited(variants)})" if variants else ""
-    return (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
-            f"suite {', '.join(map(escape, leaderboard.suites))} (results \\texttt{{{leaderboard.hash[:16]}}}).{note}")
+def _unused(key: str, taken: set[str]) -> str:
+    """The key, with the first of the letters b to z that makes it differ from those taken, if it needs one."""
+    return next(key + suffix for suffix in ("", *"bcdefghijklmnopqrstuvwxyz") if key + suffix not in taken)
 
 
 def escape(text: str) -> str:
-    """Plain text for LaTeX."""
+    """Any text as LaTeX, with single spaces for white space."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
                **{c: f"\\{c}" for c in "&%$#_{}"}}
     return "".join(special.get(c, c) for c in " ".join(text.split()))

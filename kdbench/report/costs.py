@@ -1,4 +1,4 @@
-"""TODO."""
+"""The tables of a cell's profiles: what training with each method costs, and what using the networks costs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -6,25 +6,28 @@ from typing import Any
 from kdbench.analysis.costs import TRAINING, USE, Cost, cost, energy_source
 from kdbench.metrics.catalog import METRICS
 from kdbench.profile.record import BUSY, Profile
-from kdbench.report.table import NONE, Table
+from kdbench.report.formatting import NONE, Table, three_digits
 
-SCALES = {  # of a table's columns: header and what a value is divided by
+SCALES = {  # by metric: the column's header, and what its values are divided by
     "training_memory_bytes": ("MiB", 2**20), "flops": ("MFLOPs", 1e6), "file_bytes": ("KiB", 2**10),
     "latency_ms": ("latency ms", 1), "throughput": ("images/s", 1), "speedup": ("speed-up", 1),
     "energy_saving": ("saved %", .01),
 }
+SOURCES = {  # of energy
+    "nvml": "the counter of the whole GPU, without the processor's share",
+    "rapl": "the counters of all processor packages and their memory, whatever ran on them",
+    "estimate": "CPU seconds of the process times a stated wattage, no measurement",
+}
 
 
-def figure_of(costs: Sequence[Cost], metric: str, name: str, value: float) -> str:
-    """A metric's value for the method with that label, with the source of an energy."""
-    source = energy_source(costs, metric, name) if _is_energy(metric) else None
-    return figure(100 * value if METRICS[metric].unit == "share" else value) + (f" ({source})" if source else "")
+def profiled_value(costs: Sequence[Cost], metric: str, label: str, value: float) -> str:
+    """A profiled metric's value as text, for the method with that label; an energy with its source in brackets."""
+    source = energy_source(costs, metric, label) if _is_energy(metric) else None
+    return three_digits(100 * value if METRICS[metric].unit == "share" else value) + (f" ({source})" if source else "")
 
-
-# As tables.
 
 def cost_tables(costs: Sequence[Cost], name: str) -> list[Table]:
-    """Of the profiles of one cell, which is called `name`: the costs of training, and of use."""
+    """The tables of training and of use that the profiles of a cell give; `name` is the cell's in their titles."""
     methods = sorted((c for c in costs if c.profile.subject == "method"), key=_by_ratio)
     tables = [_training_table(methods, name)] if methods else []
     used = list(_networks(costs))
@@ -32,7 +35,7 @@ def cost_tables(costs: Sequence[Cost], name: str) -> list[Table]:
 
 
 def tables_of(found: Iterable[Profile], registry: Mapping[str, Any]) -> list[Table]:
-    """The tables of all cells of some profiles."""
+    """The tables of any profiles, cell by cell. `registry` has the installed methods by name."""
     cells: dict[str, list[Cost]] = {}
     for profile in found:
         cells.setdefault(profile.spec.cell, []).append(cost(profile, registry))
@@ -52,13 +55,14 @@ def _training_table(methods: Sequence[Cost], name: str) -> Table:
     for item in methods:
         line = [item.label, *columns.line(item.profile.metrics, item.profile.energy_source)]
         ratio = item.profile.training.step_time_ratio if item.profile.training else None
-        line.insert(3, f"{figure(ratio.low)} to {figure(ratio.high)}" if ratio else NONE)
+        line.insert(3, f"{three_digits(ratio.low)} to {three_digits(ratio.high)}" if ratio else NONE)
         lines.append(line)
     return Table(columns.title("Cost of training", name), header, lines, 1, tuple(_training_notes(methods)))
 
 
 def _networks(costs: Sequence[Cost]) -> Iterable[tuple[str, dict[str, float], str | None]]:
-    """The teacher, the plain student, and the networks of methods that deploy another one."""
+    """Name, metrics and energy source of the teacher, the plain student, and every network that a method deploys
+    instead of the plain student."""
     for item in sorted(costs, key=lambda c: (c.profile.subject != "pair", c.label)):
         deployment, source = item.profile.deployment, item.profile.energy_source
         if deployment is None:
@@ -84,32 +88,35 @@ def _use_table(networks: Sequence[tuple[str, dict[str, float], str | None]], cos
 
 
 class _Columns:
-    """Headers and values of metrics; energy with its source, in the table's title if there is only one."""
+    """The columns of some metrics. The source of energies stands in the table's title if there is one source, else
+    behind every value."""
 
-    def __init__(self, names: Sequence[str], sources: set[str | None]):
-        self.names, known = names, {source for source in sources if source}
-        self.source = known.pop() if len(known) == 1 else None
+    def __init__(self, metrics: Sequence[str], sources: set[str | None]):
+        known = {source for source in sources if source}
+        self.metrics, self.source = metrics, known.pop() if len(known) == 1 else None
 
     @property
     def header(self) -> list[str]:
-        return [SCALES[name][0] if name in SCALES else METRICS[name].header for name in self.names]
+        return [SCALES[metric][0] if metric in SCALES else METRICS[metric].header for metric in self.metrics]
 
     def title(self, what: str, name: str) -> str:
         return f"{what}{f' (energy: {self.source})' if self.source else ''}: {name}"
 
-    def line(self, metrics: Mapping[str, float], source: str | None, absent: str = NONE) -> list[str]:
-        return [self._value(name, metrics[name], source) if name in metrics else absent for name in self.names]
+    def line(self, values: Mapping[str, float], source: str | None, absent: str = NONE) -> list[str]:
+        """The cells of one line; `absent` stands for a metric without a value."""
+        return [self._value(metric, values[metric], source) if metric in values else absent for metric in self.metrics]
 
-    def _value(self, name: str, value: float, source: str | None) -> str:
-        text = figure(value / SCALES.get(name, ("", 1))[1])
-        return f"{text} {source}" if _is_energy(name) and not self.source else text
+    def _value(self, metric: str, value: float, source: str | None) -> str:
+        text = three_digits(value / SCALES.get(metric, ("", 1))[1])
+        return f"{text} {source}" if _is_energy(metric) and not self.source else text
 
 
-def _is_energy(name: str) -> bool:
-    return METRICS[name].unit == "joules"
+def _is_energy(metric: str) -> bool:
+    return METRICS[metric].unit == "joules"
 
 
 def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
+    """How the steps were measured and on what, and the methods that were not measured, with the reason."""
     measured = [c.profile.training for c in methods if c.profile.training]
     if measured:
         passes = sorted({(t.step_seconds.count, t.pass_steps, t.run_steps, t.reference) for t in measured})
@@ -127,7 +134,7 @@ def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
 
 
 def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
-    """What it was measured on, and where energy figures come from."""
+    """The machines of the measurements, whether they were busy, and the sources of energies."""
     measured = [c.profile for c in costs if c.profile.status == "ok"]
     machines = sorted({f"{p.environment.get('gpu') or p.environment.get('cpu', 'an unknown machine')}, "
                        f"{p.environment.get('threads', 1)} thread" for p in measured})
@@ -141,17 +148,3 @@ def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
             f", at {' or '.join(f'{w:g}' for w in watts)} W per core." if watts else ".")
     if any(p.energy_source is None for p in measured):
         yield f"Energy, {NONE}: no counter of the GPU could be read."
-
-
-SOURCES = {
-    "nvml": "the counter of the whole GPU, without the processor's share",
-    "rapl": "the counters of all processor packages and their memory, whatever ran on them",
-    "estimate": "CPU seconds of the process times a stated wattage, no measurement",
-}
-
-
-def figure(value: float) -> str:
-    """Three digits or more."""
-    size = abs(value)
-    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 \
-        else f"{value:.3f}" if size >= .1 else f"{value:.3g}"

@@ -1,29 +1,44 @@
-"""Everything that a folder's records give, as files: tables, plots and one page. The same records, the same bytes."""
+"""A leaderboard as text in a chosen format, and the report: every format, the plots and one page, as files.
+
+The same records give the same bytes, but for plots drawn by another version of matplotlib.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdbench.analysis.board import Leaderboard
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
 from kdbench.disk import atomic_write
+from kdbench.errors import unknown
 from kdbench.plugins.registry import Registry
 from kdbench.report.flat import to_csv, to_json
 from kdbench.report.latex import to_latex
 from kdbench.report.markdown import to_markdown
-from kdbench.report.page import to_html
-from kdbench.report.plots import plots
 from kdbench.results.store import Store
 
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}
 PLOTS = "plots"  # the folder of the plots' files
-
-
 IMAGE = re.compile(rb"data:image/[^\"]*")
 
 
+def render(leaderboard: Leaderboard, output_format: str) -> str:
+    """The leaderboard in the format "md", "csv" or "json", without a final line break. UserError for another format."""
+    if output_format not in FORMATS:
+        raise unknown("format", output_format, FORMATS)
+    return FORMATS[output_format](leaderboard)
+
+
 def report_files(folder: Path, registry: Mapping[str, Any] | None = None) -> dict[str, bytes]:
-    """The files of the report by name. UserError if there are no records."""
+    """The content of every file of the report on a folder of results, by its path in the folder.
+
+    `registry` has the methods by name; by default the installed ones. UserError if the folder has no records.
+    """
+    from kdbench.report.page import to_html  # here, because matplotlib takes a second to import
+    from kdbench.report.plots import plots
+
     registry = Registry() if registry is None else registry
     leaderboard = build(folder, registry)
     details = read_details(Store(folder), leaderboard)
@@ -42,7 +57,7 @@ def report_files(folder: Path, registry: Mapping[str, Any] | None = None) -> dic
 
 
 def write_report(folder: Path, registry: Mapping[str, Any] | None = None) -> list[Path]:
-    """Write the report into the folder, and remove plots of an earlier one that it no longer has."""
+    """Write the report into the folder and return its files. Plots that it no longer has are deleted."""
     files = report_files(folder, registry)
     for name, content in files.items():
         atomic_write(folder / name, content)
@@ -53,9 +68,9 @@ def write_report(folder: Path, registry: Mapping[str, Any] | None = None) -> lis
 
 
 def check_report(folder: Path, registry: Mapping[str, Any] | None = None) -> list[str]:
-    """What in the folder is not what its records give, in one line each; none if all is.
+    """One line for each file of the report that is missing or differs from what the records give.
 
-    Plots are only looked for: other versions of matplotlib draw the same figures in other bytes.
+    Plots are not compared, only looked for: another version of matplotlib draws the same plot in other bytes.
     """
     complaints = []
     for name, content in report_files(folder, registry).items():

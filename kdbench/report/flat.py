@@ -1,48 +1,138 @@
-"""A leaderboard for programs: CSV and JSON, with every metric."""
+"""A leaderboard for programs, with every metric: as a data frame, CSV and JSON."""
 
 import csv
 import dataclasses
 import io
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
 from kdbench.analysis.costs import energy_source
-from kdbench.analysis.harm import Comparison
+from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.tables import MOST_AFFECTED, affected, class_name
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def flat_row(cell: Cell, row: Row) -> dict[str, Any]:
-    """All that is known of a row; every metric as {name}_mean with its interval {name}_low to {name}_high."""
-    failed = [f for f in row.failures if f.status not in ("missing", "inapplicable")]
-    missing = [f for f in row.failures if f.status == "missing"]
-    inapplicable = [f for f in row.failures if f.status == "inapplicable"]
+
+def _typed(*estimates: str) -> dict[str, str]:
+    return {f"{name}_{part}": "float64" for name in estimates for part in ("mean", "low", "high")}
+
+
+COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
+    "role": "string", "method": "string", "family": "string", "pair": "string", "dataset": "string", "cell": "string",
+    "hyperparameters": "object", "seeds": "Int64", "seed_values": "object",
+    "failed": "Int64", "missing": "Int64", "inapplicable": "Int64", "failures": "object",
+    **_typed("test_accuracy"), "reported_test_accuracy": "float64", "reported_by": "string",
+    **{column: kind for name in REFERENCES for column, kind in {
+        **_typed(f"difference_to_{name}"), f"wins_over_{name}": "float64", f"pairs_with_{name}": "Int64"}.items()},
+    **_typed(*METRICS), "training_energy_source": "string", "use_energy_source": "string",
+    "classes_harmed": "object", "classes_helped": "object", "flipped": "float64", "flipped_accuracy": "float64",
+    f"flipped_{REFERENCE}_accuracy": "float64", "most_affected_classes": "object", "runs": "object",
+    "results": "string",
+}
+
+
+def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
+    """The leaderboard as a data frame: one row for each method and choice of hyperparameters in each cell, best first,
+    below a row of the cell's teacher.
+
+    `role` is "student" or "teacher", `cell` the id of what methods are compared in: one pair, dataset and recipe.
+    `hyperparameters` has those that are not their defaults. Each metric of `kdbench list metrics` has three columns:
+    NAME_mean, over the row's `seeds`, and the ends NAME_low and NAME_high of its 95 % t interval. So has the paired
+    difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Shares, accuracies among
+    them, are from 0 to 1. `results` is the leaderboard's hash, the same in every row.
+
+    The types are those of `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing value
+    is pd.NA, NaN or None, by type. A teacher's row has its architecture as `method`, and of the metrics their means.
+    """
+    import pandas as pd  # here, because pandas takes a second to import
+
+    lines = list(_lines(leaderboard))
+    return pd.DataFrame({name: pd.Series([line.get(name) for line in lines], dtype=kind)
+                         for name, kind in COLUMNS.items()})
+
+
+def to_csv(leaderboard: Leaderboard) -> str:
+    """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS), restval="", lineterminator="\n")
+    writer.writeheader()
+    for line in _lines(leaderboard):
+        writer.writerow({key: json.dumps(value) if isinstance(value, list | dict) else value
+                         for key, value in line.items()})
+    return text.getvalue().removesuffix("\n")
+
+
+def _lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
+    """The rows of the data frame and of CSV: values by column, where there are any."""
+    for cell in leaderboard.cells:
+        if cell.teacher:
+            means = {f"{name}_mean": value for name, value in cell.teacher.metrics.items() if name in METRICS}
+            yield {"role": "teacher", "method": cell.teacher.architecture, "pair": cell.pair, "dataset": cell.dataset,
+                   "cell": cell.id, **means, "results": leaderboard.hash}
+        for row in cell.rows:
+            yield {"role": "student", **_row(cell, row), "results": leaderboard.hash}
+
+
+def to_json(leaderboard: Leaderboard) -> str:
+    """Teachers, rows and ranking across cells as JSON without a final line break."""
+    content = {
+        "hash": leaderboard.hash,
+        "suites": leaderboard.suites,
+        "statement": leaderboard.statement,
+        "teachers": [_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
+        "rows": [_row(cell, row) for cell in leaderboard.cells for row in cell.rows],
+        "ranking": dataclasses.asdict(ranking) if (ranking := rank(leaderboard)) else None,
+    }
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:
+    return {
+        "architecture": teacher.architecture, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
+        "status": teacher.status, "reason": teacher.reason,
+        **{name: teacher.metrics[name] for name in METRICS if name in teacher.metrics},
+    }
+
+
+def _row(cell: Cell, row: Row) -> dict[str, Any]:
+    """Everything known of a row; None where a value is missing."""
+    statuses = [failure.status for failure in row.failures]
+    missing, inapplicable = statuses.count("missing"), statuses.count("inapplicable")
+    published = of_row(cell, row)
     flat = {
         "method": row.method, "family": row.family, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
         "hyperparameters": row.hyperparameters, "seeds": len(row.seeds), "seed_values": list(row.seeds),
-        "failed": len(failed), "missing": len(missing), "inapplicable": len(inapplicable),
+        "failed": len(statuses) - missing - inapplicable, "missing": missing, "inapplicable": inapplicable,
         "failures": [{"seed": f.seed, "status": f.status, "reason": f.reason} for f in row.failures],
-        **_flat_estimate("test_accuracy", row.estimate("test_accuracy")),
+        **_estimate("test_accuracy", row.estimate("test_accuracy")),
+        "reported_test_accuracy": published.accuracy if published else None,
+        "reported_by": published.source if published else None,
     }
-    published = of_row(cell, row)
-    flat |= {"reported_test_accuracy": published.accuracy if published else None,
-             "reported_by": published.source if published else None}
     for name in REFERENCES:
-        flat |= _flat_estimate(f"difference_to_{name}", row.differences.get(name))
         wins = row.wins.get(name)
+        flat |= _estimate(f"difference_to_{name}", row.differences.get(name))
         flat |= {f"wins_over_{name}": wins.won if wins else None, f"pairs_with_{name}": wins.pairs if wins else None}
     for name in METRICS:
-        flat |= _flat_estimate(name, row.estimate(name))
+        flat |= _estimate(name, row.estimate(name))
     flat |= {"training_energy_source": energy_source(cell.costs, "training_energy_joules", row.label),
              "use_energy_source": energy_source(cell.costs, "energy_per_1000_images", row.label)}
-    return flat | _flat_comparison(cell, row.comparison) | {"runs": list(row.runs.values())}
+    return flat | _comparison(cell, row.harm) | {"runs": list(row.runs.values())}
 
 
-def _flat_comparison(cell: Cell, comparison: Comparison | None) -> dict[str, Any]:
+def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    return {f"{name}_mean": estimate.mean if estimate else None, f"{name}_low": estimate.low if estimate else None,
+            f"{name}_high": estimate.high if estimate else None}
+
+
+def _comparison(cell: Cell, comparison: Harm | None) -> dict[str, Any]:
+    """The changes by class and image against the reference; all None if they are withheld."""
     if comparison is None:
         return dict.fromkeys(("classes_harmed", "classes_helped", "flipped", "flipped_accuracy",
                               f"flipped_{REFERENCE}_accuracy", "most_affected_classes"))
@@ -56,49 +146,3 @@ def _flat_comparison(cell: Cell, comparison: Comparison | None) -> dict[str, Any
              "accuracy": c.accuracy, "change": c.change, "p": c.p} for c in affected(comparison)[:MOST_AFFECTED]
         ],
     }
-
-
-def flat_teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:
-    return {
-        "architecture": teacher.architecture, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
-        "status": teacher.status, "reason": teacher.reason,
-        **{name: teacher.metrics[name] for name in METRICS if name in teacher.metrics},
-    }
-
-
-def _flat_estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    return {f"{name}_mean": estimate.mean if estimate else None, f"{name}_low": estimate.low if estimate else None,
-            f"{name}_high": estimate.high if estimate else None}
-
-
-def to_json(leaderboard: Leaderboard) -> str:
-    content = {
-        "hash": leaderboard.hash,
-        "suites": leaderboard.suites,
-        "statement": leaderboard.statement,
-        "teachers": [flat_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
-        "rows": [flat_row(cell, row) for cell in leaderboard.cells for row in cell.rows],
-        "ranking": dataclasses.asdict(ranking) if (ranking := rank(leaderboard)) else None,
-    }
-    return json.dumps(content, indent=1, allow_nan=False)
-
-
-def to_csv(leaderboard: Leaderboard) -> str:
-    """One line per row, the teacher's before its students'; lists are JSON."""
-    lines: list[dict[str, Any]] = []
-    for cell in leaderboard.cells:
-        if cell.teacher:
-            told = flat_teacher(cell, cell.teacher)
-            means = {f"{name}_mean": told.pop(name) for name in METRICS if name in told}
-            shared = {key: told[key] for key in ("pair", "dataset", "cell")}
-            lines.append({"role": "teacher", "method": told["architecture"], **shared, **means})
-        lines += [{"role": "student", **flat_row(cell, row)} for row in cell.rows]
-    text = io.StringIO()
-    columns = list(dict.fromkeys(key for line in reversed(lines) for key in line))  # a student's row has all, in order
-    columns.append("results")
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({key: json.dumps(value) if isinstance(value, list | dict) else value
-                         for key, value in line.items()} | {"results": leaderboard.hash})
-    return text.getvalue().removesuffix("\n")

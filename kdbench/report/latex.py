@@ -1,16 +1,13 @@
-"""A leaderboard in LaTeX: one booktabs table per Markdown table, to be read by \\input."""
+"""A leaderboard in LaTeX: a file for \\input with one floating booktabs table for each table of the Markdown."""
 
 import re
 
 from kdbench.analysis.board import Leaderboard
-from kdbench.analysis.ranking import rank
 from kdbench.report.cite import escape
-from kdbench.report.table import Table
-from kdbench.report.tables import across_table, cell_tables
+from kdbench.report.formatting import Table
+from kdbench.report.tables import all_tables
 
-LAST_LATIN = "\u024f"  # what pdflatex sets without further packages ends here
-
-
+LAST_LATIN = "\u024f"  # the last character that pdflatex sets without further packages
 HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}
 % A table that is too wide or too high for the page is set smaller:
 \providecommand{\kdbenchfit}[1]{\sbox0{#1}%
@@ -20,15 +17,13 @@ HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}
 
 
 def to_latex(leaderboard: Leaderboard) -> str:
-    tables = [table for cell in leaderboard.cells for table in cell_tables(cell, leaderboard)]
-    ranking = rank(leaderboard)
-    if ranking is not None:
-        tables.append(across_table(ranking))
+    """All tables, below the packages and the macro that they need."""
     head = f"% results {leaderboard.hash}\n{HEAD}"
-    return "\n\n".join([head, *(_table(table, leaderboard.hash[:16]) for table in tables)])
+    return "\n\n".join([head, *(_table(table, leaderboard.hash[:16]) for table in all_tables(leaderboard))])
 
 
 def _table(table: Table, results: str) -> str:
+    """The table with its title, notes and `results`, the beginning of the results' hash, as caption."""
     columns = "l" * table.text_columns + "r" * (len(table.header) - table.text_columns)
     notes = "".join(f" {safe(note)}" for note in table.notes)
     return "\n".join([
@@ -47,9 +42,10 @@ def _table(table: Table, results: str) -> str:
 
 
 def _line(cells: list[str]) -> str:
+    """A row, in which the hyphen of a negative number becomes a minus sign."""
     return " & ".join(re.sub(r"^-(?=\d)", "$-$", safe(cell)) for cell in cells) + r" \\"
 
 
 def safe(text: str) -> str:
-    """`text` as LaTeX, with a question mark for a character that pdflatex has no letter for."""
+    """Any text as LaTeX, with a question mark for each character that pdflatex cannot set."""
     return escape("".join(c if c <= LAST_LATIN else "?" for c in text))

@@ -1,17 +1,18 @@
-"""A leaderboard in Markdown that reads well on a terminal of 100 columns."""
+"""A leaderboard in Markdown that reads well on a terminal: paragraphs are filled to 100 columns, tables aligned."""
 
 import textwrap
 from collections.abc import Iterable
 
 from kdbench.analysis.board import Leaderboard
 from kdbench.analysis.ranking import rank
-from kdbench.report.table import Table
+from kdbench.report.formatting import Table
 from kdbench.report.tables import across_table, cell_tables, legend
 
-WIDTH = 100
+WIDTH = 100  # columns of a paragraph
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
+    """All tables, the meaning of their columns, what was used, and the hash of the results."""
     parts = [tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells]
     ranking = rank(leaderboard)
     if ranking is not None:
@@ -22,12 +23,13 @@ def to_markdown(leaderboard: Leaderboard) -> str:
 
 
 def tables_to_markdown(tables: Iterable[Table]) -> str:
+    """Each table under its title, with its notes as paragraphs."""
     return "\n\n".join(part for table in tables for part in (f"## {table.title}", align(table),
                                                             *map(fill, table.notes)))
 
 
 def align(table: Table) -> str:
-    """A Markdown table whose columns line up."""
+    """A Markdown table with columns of equal width; numbers are right-aligned."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (table.header, *table.lines)]
     widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(table.header))]
     text = [i < table.text_columns for i in range(len(widths))]
@@ -41,8 +43,10 @@ def align(table: Table) -> str:
 
 
 def items(lines: Iterable[str]) -> str:
+    """A bulleted list."""
     return "\n".join(fill(f"- {line}", indent="  ") for line in lines)
 
 
 def fill(text: str, indent: str = "") -> str:
+    """The text with line breaks, `indent` before every line but the first."""
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -7,73 +7,75 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.costs import PROFILED
 from kdbench.analysis.details import Details
-from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
 from kdbench.metrics.catalog import METRICS
-from kdbench.plugins.source import FAMILIES, MethodInfo
-from kdbench.report.costs import figure_of
-from kdbench.report.elements import anchor, dot, facts, figure, file, items, link, table, wide
+from kdbench.plugins.source import MethodInfo, family_order
+from kdbench.report.costs import profiled_value
+from kdbench.report.drawing import family_look
+from kdbench.report.formatting import NONE, Table, interval, number, with_unit
 from kdbench.report.plots import Plot
-from kdbench.report.table import NONE, Table
-from kdbench.report.tables import across_table, cell_tables, interval, legend, number, title
+from kdbench.report.tables import all_tables, legend, title
 from kdbench.version import __version__
 
-MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # shown until a reader chooses one
+MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
 
 
 def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any]) -> str:
+    """The page, style, script and plots included. `registry` has the methods by name."""
     heading = f"kdbench: {', '.join(leaderboard.suites)}"
     sections = {
         "Leaderboard": _filters(leaderboard) + _all_rows(leaderboard),
-        "Tables": "".join(table(t) for cell in leaderboard.cells for t in cell_tables(cell, leaderboard))
-                  + _across(leaderboard) + items(legend(leaderboard)),
+        "Tables": "".join(map(_table, all_tables(leaderboard))) + _items(legend(leaderboard)),
         "Plots": f'<div class="plots">{"".join(map(_plot, plots))}</div>',
-        "Methods": "".join(_method(name, leaderboard, registry) for name in _methods(leaderboard)),
+        "Methods": "".join(_method(name, family, leaderboard, registry)
+                           for name, family in _families(leaderboard).items()),
         "Metrics": _metrics(),
-        "What was used": items(leaderboard.statement),
+        "What was used": _items(leaderboard.statement),
         "Provenance": _provenance(leaderboard, details),
     }
-    links = "".join(f"<li>{link(anchor(name), name)}</li>" for name in sections)
-    body = "".join(f'<section id="{anchor(name)}"><h2>{name}</h2>{content}</section>'
+    links = "".join(f"<li>{_link(_anchor(name), name)}</li>" for name in sections)
+    body = "".join(f'<section id="{_anchor(name)}"><h2>{name}</h2>{content}</section>'
                    for name, content in sections.items())
     return (
         '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>\n{file('page.css')}</style>\n</head>\n<body>\n"
+        f"<title>{escape(heading)}</title>\n<style>\n{_file('page.css')}</style>\n</head>\n<body>\n"
         f'<header><div class="top"><h1>{escape(heading)}</h1>'
         '<button type="button" id="theme" class="plain" hidden>Dark mode</button></div>'
         '<p class="quiet">Knowledge-distillation methods on the same teachers, students, data and batches.</p>'
-        f"{facts(_size(leaderboard))}</header>\n"
+        f"{_facts(_size(leaderboard))}</header>\n"
         f'<nav aria-label="Sections" tabindex="0"><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n'
         f'<footer><p class="quiet">Made by kdbench {escape(__version__)} from the records alone; '
         "<code>kdbench report --check</code> says whether it still is what they give.</p></footer>\n"
-        f"<script>\n{file('page.js')}</script>\n</body>\n</html>"
+        f"<script>\n{_file('page.js')}</script>\n</body>\n</html>"
     )
 
 
 def _size(leaderboard: Leaderboard) -> dict[str, str]:
-    """What a reader wants to know first: how much stands behind the tables, and which results they are."""
+    """The numbers of methods, pairs, datasets and finished runs, and the beginning of the results' hash."""
     rows = [row for cell in leaderboard.cells for row in cell.rows]
     return {
-        "methods": str(len(_methods(leaderboard))), "pairs": str(len({cell.pair for cell in leaderboard.cells})),
+        "methods": str(len(_families(leaderboard))), "pairs": str(len({cell.pair for cell in leaderboard.cells})),
         "datasets": str(len({cell.dataset for cell in leaderboard.cells})),
         "finished runs": str(sum(len(row.runs) for row in rows)),
         "results": leaderboard.hash[:16],
     }
 
 
-def _methods(leaderboard: Leaderboard) -> list[str]:
+def _families(leaderboard: Leaderboard) -> dict[str, str]:
+    """The family of each method, by the method's name, in the order of families, then names."""
     families = {row.method: row.family for cell in leaderboard.cells for row in cell.rows}
-    order = (*FAMILIES, "unknown")
-    return sorted(families, key=lambda name: (order.index(families[name]) if families[name] in order else 99, name))
+    return dict(sorted(families.items(), key=lambda item: (family_order(item[1]), item[0])))
 
 
-# The table of everything.
+# The table of all rows, with its filters.
 
 def _filters(leaderboard: Leaderboard) -> str:
     rows = [(cell, row) for cell in leaderboard.cells for row in cell.rows]
@@ -94,7 +96,7 @@ def _names(values: Iterable[str]) -> dict[str, str]:
 
 
 def _select(name: str, label: str, choices: Mapping[str, str], everything: str) -> str:
-    """A choice; none where there is nothing to choose."""
+    """A drop-down list of choices (value: text) below `everything`, which filters nothing; "" for fewer than two."""
     if len(choices) < 2:
         return ""
     options = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in choices.items())
@@ -104,43 +106,40 @@ def _select(name: str, label: str, choices: Mapping[str, str], everything: str) 
 def _all_rows(leaderboard: Leaderboard) -> str:
     shown = [name for name in METRICS if any(name in row.metrics for cell in leaderboard.cells for row in cell.rows)]
     shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
-    extra = _reported_data(leaderboard)
+    reported_data = _reported_data(leaderboard)
     header = "".join([
         f'<th scope="col" class="text">method</th><th scope="col">vs {REFERENCE}, points</th>',
-        *(f'<th scope="col"{_metric_data(name)} title="{escape(METRICS[name].definition)}">{escape(_header(name))}</th>'
-          for name in shown),
-        f'<th scope="col">seeds</th><th scope="col"{extra}>reported accuracy, %</th>',
+        *(f'<th scope="col"{_metric_data(name)} title="{escape(METRICS[name].definition)}">'
+          f"{escape(with_unit(name))}</th>" for name in shown),
+        f'<th scope="col">seeds</th><th scope="col"{reported_data}>reported accuracy, %</th>',
         *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "pair", "dataset", "without a result")),
     ])
-    body = "".join(_row(cell, row, shown, extra) for cell in leaderboard.cells for row in cell.rows)
-    return wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
-                f"sorts.</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
+    body = "".join(_row(cell, row, shown, reported_data) for cell in leaderboard.cells for row in cell.rows)
+    return _wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
+                 f"sorts.</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
 
 
 def _metric_data(name: str) -> str:
+    """The attributes by which the script shows and hides the cells of a metric."""
     return f' data-metric="{name}"' + (" data-main" if name in MAIN else " hidden")
 
 
-def _header(name: str) -> str:
-    unit = {"share": "%"}.get(METRICS[name].unit, METRICS[name].unit)
-    return f"{METRICS[name].title}, {unit}" if unit else METRICS[name].title
-
-
 def _reported_data(leaderboard: Leaderboard) -> str:
-    """Of a column that is there only if somebody published a figure for one of the rows."""
+    """The attribute that hides the column of published accuracies, if there are none for any row."""
     return "" if any(of_row(cell, row) for cell in leaderboard.cells for row in cell.rows) else " hidden"
 
 
-def _row(cell: Cell, row: Row, shown: Sequence[str], extra: str) -> str:
+def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
     published = of_row(cell, row)
     source = f' title="{escape(published.source)}; {escape(published.differs)}"' if published else ""
     data = f'data-family="{escape(row.family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
     return (
-        f'<tr {data}><th scope="row" class="text">{dot(row.family)}{link(f"method-{row.method}", row.label)}</th>'
-        f"<td>{figure(_vs(row))}</td>"
-        + "".join(f"<td{_metric_data(name)}>{figure(_measured(cell, row, name))}</td>" for name in shown)
-        + f"<td>{len(row.seeds)}</td><td{extra}{source}>"
+        f'<tr {data}><th scope="row" class="text">{_dot(row.family)}'
+        f'{_link(f"method-{row.method}", row.label)}</th>'
+        f"<td>{_quiet_interval(_vs(row))}</td>"
+        + "".join(f"<td{_metric_data(name)}>{_quiet_interval(_value(cell, row, name))}</td>" for name in shown)
+        + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"
         + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
         + f'<td class="text note">{escape(failures)}</td></tr>'
@@ -148,63 +147,53 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], extra: str) -> str:
 
 
 def _vs(row: Row) -> str:
+    """The row's difference of test accuracy to the reference, in points."""
     return "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+")
 
 
-def _measured(cell: Cell, row: Row, name: str) -> str:
+def _value(cell: Cell, row: Row, name: str) -> str:
+    """The row's mean of a metric with its interval; a cost, which is profiled once, without."""
     estimate, unit = row.estimate(name), METRICS[name].unit
     if estimate is not None and name in PROFILED:
-        return figure_of(cell.costs, name, row.label, estimate.mean)
+        return profiled_value(cell.costs, name, row.label, estimate.mean)
     if unit in ("share", "seconds", "bytes") or estimate is None:
         return interval(estimate, unit)
     return f"{estimate.mean:.4f} ± " + (NONE if estimate.half_width is None else f"{estimate.half_width:.4f}")
 
 
-# Tables and plots as they are elsewhere.
-
-def _across(leaderboard: Leaderboard) -> str:
-    ranking = rank(leaderboard)
-    return table(across_table(ranking)) if ranking else ""
-
+# Plots, methods, metrics and provenance.
 
 def _plot(plot: Plot) -> str:
     image = base64.b64encode(plot.svg).decode()
     heading, told = escape(plot.title), escape(plot.description)
     shown = f'<img src="data:image/svg+xml;base64,{image}" alt="{heading}. {told}">'
-    return f"<figure><h3>{heading}</h3>{wide(shown, plot.title)}<figcaption>{told}</figcaption></figure>"
+    return f"<figure><h3>{heading}</h3>{_wide(shown, plot.title)}<figcaption>{told}</figcaption></figure>"
 
 
-# Methods and metrics.
-
-def _method(name: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    info = registry[name] if name in registry else None  # noqa: SIM401  a Registry's `get` raises
+def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
+    """What is known of a method, to unfold: its source's facts if it is installed, and its results in every cell."""
+    info = registry.get(name)
     results = [[title(cell, leaderboard), row.label, str(len(row.seeds)),
                 interval(row.estimate("test_accuracy"), "share"), _vs(row)]
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
     found = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],
                   results, 2)
     about = _about(info) if info else "<p>This method is not installed here; its results are those of its records.</p>"
-    family = info.family if info else "unknown"
     idea = f"<br>{escape(info.idea)}" if info else ""
-    return (f'<details id="method-{escape(name)}"><summary>{dot(family)}<strong>{escape(name)}</strong> '
-            f'<span class="quiet">{escape(family)}</span>{idea}</summary>{about}{table(found)}</details>')
+    return (f'<details id="method-{escape(name)}"><summary>{_dot(family)}<strong>{escape(name)}</strong> '
+            f'<span class="quiet">{escape(family)}</span>{idea}</summary>{about}{_table(found)}</details>')
 
 
 def _about(info: MethodInfo) -> str:
+    """A method's docstring, paper and hyperparameters."""
     paper = ""
     if info.paper:
-        link = f' <a href="{escape(info.paper.url)}">{escape(info.paper.url)}</a>' if info.paper.url else ""
-        paper = f"<p>{escape(str(info.paper))}{link}</p>"
-    lines = [[p.name, p.type, str(p.default), _range(p.range, p.type)] for p in info.hyperparameters.values()]
-    parameters = table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
+        address = escape(info.paper.url or "")
+        paper = f"<p>{escape(str(info.paper))}" + (f' <a href="{address}">{address}</a>' if address else "") + "</p>"
+    lines = [[p.name, p.type, str(p.default), p.allowed] for p in info.hyperparameters.values()]
+    parameters = _table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
         if lines else "<p>No hyperparameters.</p>"
     return f"<pre>{escape(info.doc)}</pre>{paper}{parameters}"
-
-
-def _range(allowed: tuple | None, kind: str) -> str:
-    if allowed is None:
-        return "any"
-    return f"{allowed[0]} to {allowed[1]}" if kind in ("int", "float") else ", ".join(map(str, allowed))
 
 
 def _metrics() -> str:
@@ -212,29 +201,85 @@ def _metrics() -> str:
         f'<tr><th scope="row" class="text">{escape(m.title)}</th><td class="text">{escape(m.unit or "number")}</td>'
         f'<td class="text">{m.better or ""}</td><td class="text note">{escape(m.definition)} '
         f"{escape(m.reference)}</td></tr>" for m in METRICS.values())
-    return wide('<table><thead><tr><th scope="col" class="text">metric</th><th scope="col" class="text">unit</th>'
+    return _wide('<table><thead><tr><th scope="col" class="text">metric</th><th scope="col" class="text">unit</th>'
                  '<th scope="col" class="text">better</th><th scope="col" class="text">definition</th></tr></thead>'
                  f"<tbody>{lines}</tbody></table>", "Metrics")
 
 
 def _provenance(leaderboard: Leaderboard, details: Details) -> str:
-    """What all runs share, then a line for each environment with that in which they differ."""
+    """Suites, dates and the parts of the environment that all runs share; then a table of the environments, one in a
+    line, by the parts in which they differ."""
     environments = [(_flat(json.loads(text)), runs) for text, runs in details.environments]
     keys = sorted({key for environment, _ in environments for key in environment})
     apart = [key for key in keys if len({environment.get(key) for environment, _ in environments}) > 1]
     shared = {key: environments[0][0][key] for key in keys if key not in apart}
-    parts = facts({
+    parts = _facts({
         "suites": ", ".join(leaderboard.suites), "results (SHA-256 of the records)": leaderboard.hash,
         "runs": f"from {details.started} to {details.finished}", "this page": f"kdbench {__version__}", **shared,
     })
     if apart:
         lines = [[str(runs), *(environment.get(key, "") for key in apart)] for environment, runs in environments]
-        parts += table(Table("Where the runs differ", ["runs", *apart], lines, 1 + len(apart)))
+        parts += _table(Table("Where the runs differ", ["runs", *apart], lines, 1 + len(apart)))
     return parts
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The leaves of an environment as text, by their own keys."""
     flat: dict[str, str] = {}
     for key, value in environment.items():
         flat |= _flat(value) if isinstance(value, Mapping) else {key.replace("_", " "): str(value)}
     return flat
+
+
+# Pieces of HTML.
+
+def _file(name: str) -> str:
+    return resources.files("kdbench.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _link(identifier: str, text: str) -> str:
+    """A link to the element of this page with that id."""
+    return f'<a href="#{escape(quote(identifier))}">{escape(text)}</a>'
+
+
+def _items(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _facts(pairs: Mapping[str, str]) -> str:
+    return f"<dl>{''.join(f'<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>' for k, v in pairs.items())}</dl>"
+
+
+def _dot(family: str) -> str:
+    """A dot in the colour that the family has in the plots."""
+    return f'<span class="dot" style="background:{family_look(family)[0]}"></span>'
+
+
+def _quiet_interval(text: str) -> str:
+    """A cell's text; of "mean ± width" the width in a quieter colour."""
+    mean, sign, width = text.partition(" ± ")
+    return escape(mean) + (f' <span class="width">± {escape(width)}</span>' if sign else "")
+
+
+def _wide(content: str, label: str) -> str:
+    """A table or plot that scrolls by itself on a narrow screen, by mouse or keyboard; `label` names it."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>'
+
+
+def _table(table: Table) -> str:
+    """A table that a click on a header sorts, under its title and above its notes."""
+    kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(table.header))]
+    header = "".join(f'<th scope="col"{kind}>{escape(name)}</th>'
+                     for kind, name in zip(kinds, table.header, strict=True))
+    lines = ""
+    for first, *others in table.lines:
+        cells = "".join(f"<td{kind}>{_quiet_interval(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True))
+        teacher = " class=teacher" if first == "teacher" else ""
+        lines += f'<tr{teacher}><th scope="row" class="text">{escape(first)}</th>{cells}</tr>'
+    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in table.notes)
+    return f"<h3>{escape(table.title)}</h3>" + _wide(
+        f'<table class="sortable"><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>', table.title) + notes

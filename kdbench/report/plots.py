@@ -1,14 +1,13 @@
-"""The plots of a report, readable in print and by the colour-blind: families differ in colour and in marker."""
+"""The plots of a report: per cell, per dataset and over all cells, each as SVG and PNG."""
 
 import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -17,48 +16,39 @@ from kdbench.analysis.costs import energy_source
 from kdbench.analysis.details import Details
 from kdbench.analysis.ranking import Ranking, rank
 from kdbench.metrics.catalog import METRICS
-from kdbench.plugins.source import FAMILIES
+from kdbench.plugins.source import family_order
+from kdbench.report.drawing import (
+    COLOURS,
+    GREY,
+    STYLE,
+    clip,
+    family_legend,
+    family_look,
+    floor,
+    label_rows,
+    look,
+    new_figure,
+)
+from kdbench.report.formatting import with_unit
 from kdbench.report.tables import FURTHER, class_name, title
 
-# The palette of Okabe and Ito, which the common kinds of colour blindness can tell apart, with a brown and a grey.
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#A6761D", "#7F7F7F")
-
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-
-
-LOOKS = dict(zip(FAMILIES, zip(COLOURS, MARKERS, strict=True), strict=True))
-
-
-OTHER = ("#555555", "*")  # of teachers, and of families that are not known
-
-
-STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "kdbench", "font.size": 9, "text.parse_math": False, "axes.grid": True,
-    "grid.alpha": .3, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white",
-}
-
-
-WIDTH = 7.5            # inches
-
-
-HIGHLIGHTED = 3        # of the best methods, named in plots that would be crowded with all
-
-
 COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
+HIGHLIGHTED = 3  # best methods that are named in plots which the names of all would crowd
 
 
 @dataclass(frozen=True)
 class Plot:
-    name: str         # of its files
+    """A plot as files, and the texts that stand with it."""
+
+    name: str         # of its files, without their endings
     title: str
-    description: str  # for those who cannot see it
+    description: str  # a sentence for readers who cannot see it
     svg: bytes
     png: bytes
 
 
 def plots(leaderboard: Leaderboard, details: Details) -> list[Plot]:
-    """All plots that the records can give."""
+    """Every plot that the leaderboard has the data for."""
     with mpl.rc_context(STYLE):
         return [plot for plot in _all(leaderboard, details) if plot is not None]
 
@@ -102,7 +92,7 @@ def _slug(text: str) -> str:
 
 
 def _finish(figure: Figure | None, name: str, heading: str, description: str) -> Plot | None:
-    """The figure in both formats, without the date and versions that would change its bytes."""
+    """The figure in both formats, without the date and versions, which would change its bytes; None for None."""
     if figure is None:
         return None
     svg, png = io.BytesIO(), io.BytesIO()
@@ -111,79 +101,40 @@ def _finish(figure: Figure | None, name: str, heading: str, description: str) ->
     return Plot(name, heading, description, svg.getvalue(), png.getvalue())
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def colour(family: str) -> str:
-    """Of the family, everywhere in a report."""
-    return _look(family)[0]
-
-
-def _look(family: str) -> tuple[str, str]:
-    return LOOKS.get(family, OTHER)
-
-
-def _legend(axes: Axes, families: set[str]) -> None:
-    for family in (f for f in (*FAMILIES, "unknown") if f in families):
-        colour, marker = _look(family)
-        axes.plot([], [], marker, color=colour, label=family.replace("_", " "))
-    axes.figure.legend(loc="outside lower center", ncols=5, frameon=False)
-
-
 def _percent(row: Row, metric: str) -> float:
+    """The row's mean of a metric that it has, a share in percent."""
     estimate = row.estimate(metric)
     assert estimate is not None
     return estimate.mean * (100 if METRICS[metric].unit == "share" else 1)
 
 
-def _axis(metric: str, what: str | None = None) -> str:
-    unit = {"share": "%"}.get(METRICS[metric].unit, METRICS[metric].unit)
-    return f"{what or METRICS[metric].title}, {unit}" if unit else what or METRICS[metric].title
-
-
-def floor(values: list[float]) -> float:
-    """Where an axis begins: at the lowest value that is no outlier (Tukey's outer fence), so that one failure among
-    forty methods does not press the others into a line."""
-    low, high = np.percentile(values, [25, 75])
-    return min(value for value in values if value >= low - 3 * (high - low))
-
-
-def _clip(axes: Axes, values: list[float]) -> list[float]:
-    """The x values with outliers at the left edge, where they are labelled with what they are."""
-    low, high = floor(values), max(values)
-    margin = .06 * (high - low) or 1.0
-    axes.set_xlim(low - 2 * margin if low > min(values) else low - margin, high + margin)
-    return [value if value >= low else low - 1.5 * margin for value in values]
-
-
 # One cell.
 
 def _accuracy(cell: Cell, rows: list[Row]) -> Figure:
-    figure, axes = _figure(1.6 + .19 * len(rows))
+    """Test accuracies with their intervals, and a line at the teacher's and at the reference's."""
+    figure, axes = new_figure(1.6 + .19 * len(rows))
     rows = [row for row in rows if "test_accuracy" in row.metrics]
     means = [_percent(row, "test_accuracy") for row in rows]
     levels = [100 * value for _, value in _levels(cell, rows)]
-    shown = _clip(axes, [*means, *levels])
+    shown = clip(axes, [*means, *levels])
     for place, (row, x, mean) in enumerate(zip(rows, shown, means, strict=False)):
-        colour, marker = _look(row.family)
+        colour, marker = family_look(row.family)
         estimate = row.estimate("test_accuracy")
         width = 100 * (estimate.half_width or 0) if estimate and x == mean else 0
         axes.errorbar(x, place, xerr=width, fmt=marker, color=colour, capsize=2, markersize=5)
         if x != mean:
             axes.annotate(f"{mean:.1f}", (x, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     for name, value in _levels(cell, rows):
-        axes.axvline(100 * value, linestyle="--", linewidth=1, color="#555555")
+        axes.axvline(100 * value, linestyle="--", linewidth=1, color=GREY)
         axes.text(100 * value, -1.1, name, ha="center", va="bottom", fontsize=8)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.set_ylim(len(rows) - .5, -.7)
-    axes.set_xlabel(_axis("test_accuracy"))
-    _legend(axes, {row.family for row in rows})
+    label_rows(axes, [row.label for row in rows])
+    axes.set_xlabel(with_unit("test_accuracy"))
+    family_legend(axes, {row.family for row in rows})
     return figure
 
 
 def _levels(cell: Cell, rows: list[Row]) -> Iterator[tuple[str, float]]:
+    """The names and test accuracies, as shares, of the teacher and of the reference."""
     if cell.teacher and "test_accuracy" in cell.teacher.metrics:
         yield "teacher", cell.teacher.metrics["test_accuracy"]
     for row in rows:
@@ -192,35 +143,36 @@ def _levels(cell: Cell, rows: list[Row]) -> Iterator[tuple[str, float]]:
 
 
 def _with_source(cell: Cell, metric: str) -> str:
-    """The metric's title; that of an energy says where its figures come from."""
+    """The metric's title; an energy's with the source of its values in brackets."""
     source = energy_source(cell.costs, metric) if METRICS[metric].unit == "joules" else None
     return METRICS[metric].title + (f" ({source})" if source else "")
 
 
 class Point(NamedTuple):
-    """A method, or a teacher, in a plot of accuracy against another metric."""
+    """A method, or a teacher, in a plot of test accuracy against another metric."""
 
-    x: float
-    accuracy: float
+    x: float         # the other metric, a share in %
+    accuracy: float  # in %
     label: str
-    family: str  # "" is a teacher's
+    family: str      # "" is a teacher's
 
 
 def _points(rows: list[Row], metric: str, of: str = "") -> Iterator[Point]:
-    """The rows that have both figures; `of` ends their labels."""
+    """The points of the rows that have both metrics; `of` is appended to their labels."""
     for row in rows:
         if metric in row.metrics and "test_accuracy" in row.metrics:
             yield Point(_percent(row, metric), _percent(row, "test_accuracy"), row.label + of, row.family)
 
 
 def _scatter(points: list[Point], metric: str, what: str) -> Figure:
-    """Accuracy against another metric, called `what`; of a cost, with the points that none beats in both."""
-    figure, axes = _figure(4.6)
+    """Test accuracy against another metric, whose axis is titled `what`. A cost has a logarithmic axis, and a line
+    through the points of the Pareto front."""
+    figure, axes = new_figure(4.6)
     lowest = floor([point.accuracy for point in points])
     below = [point.label for point in points if point.accuracy < lowest]
     points = [point for point in points if point.accuracy >= lowest]
     for point in points:
-        colour, marker = _look(point.family)
+        colour, marker = family_look(point.family)
         axes.plot(point.x, point.accuracy, marker, color=colour, markersize=6)
     if below:
         axes.annotate(f"far below: {', '.join(below)}", (.01, .01), xycoords="axes fraction", fontsize=7)
@@ -228,7 +180,7 @@ def _scatter(points: list[Point], metric: str, what: str) -> Figure:
     if METRICS[metric].better == "lower":
         best = [points[i] for i in front([(point.x, point.accuracy) for point in points])]
         named = best + [point for point in points if point not in best and not point.family]
-        axes.plot([point.x for point in best], [point.accuracy for point in best], color="#555555", linewidth=1,
+        axes.plot([point.x for point in best], [point.accuracy for point in best], color=GREY, linewidth=1,
                   zorder=0)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -236,14 +188,15 @@ def _scatter(points: list[Point], metric: str, what: str) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
     for point in named if len(named) <= 15 else named[:HIGHLIGHTED]:
         axes.annotate(point.label, (point.x, point.accuracy), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set_xlabel(_axis(metric, what))
-    axes.set_ylabel(_axis("test_accuracy"))
-    _legend(axes, {point.family for point in points})
+    axes.set_xlabel(with_unit(metric, what))
+    axes.set_ylabel(with_unit("test_accuracy"))
+    family_legend(axes, {point.family for point in points})
     return figure
 
 
 def front(points: list[tuple[float, float]]) -> list[int]:
-    """The Pareto front: by rising cost, the points that are more accurate than every cheaper or equally cheap one."""
+    """The Pareto front of points (cost, accuracy): the indices, by rising cost, of those that are more accurate than
+    every point that costs no more."""
     best, kept = -np.inf, []
     for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if points[i][1] > best:
@@ -253,11 +206,12 @@ def front(points: list[tuple[float, float]]) -> list[int]:
 
 
 def _classes(cell: Cell, rows: list[Row], details: Details) -> Figure | None:
+    """A heat map of `class_changes`, methods by classes, in points."""
     changes = class_changes(rows, details)
     if not changes:
         return None
     table = 100 * np.array(list(changes.values()))
-    figure, axes = _figure(1.4 + .19 * len(table))
+    figure, axes = new_figure(1.4 + .19 * len(table))
     limit = float(np.nanpercentile(np.abs(table), 95)) or 1.0  # one failed method would bleach all others
     image = axes.imshow(table, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(changes)), list(changes))
@@ -271,7 +225,8 @@ def _classes(cell: Cell, rows: list[Row], details: Details) -> Figure | None:
 
 
 def class_changes(rows: list[Row], details: Details) -> dict[str, np.ndarray]:
-    """[K] by method: mean accuracy on each class less the reference's, over the seeds that both have."""
+    """By the label of each method but the reference, [K]: its accuracy on each class less the reference's, both means
+    over the seeds that the two share."""
     reference = next((row for row in rows if row.is_reference), None)
     changes: dict[str, np.ndarray] = {}
     if reference is None:
@@ -286,7 +241,7 @@ def class_changes(rows: list[Row], details: Details) -> dict[str, np.ndarray]:
 
 
 def _group_gaps(cell: Cell, rows: list[Row]) -> Figure | None:
-    """For each method a line as long as its gap, which begins at the accuracy of its worst group."""
+    """For the teacher and each method a line from the accuracy of the worst group to that of the best."""
     shown = [(row.label, row.family, _percent(row, "worst_group_accuracy"), _percent(row, "group_gap")) for row in rows
              if {"worst_group_accuracy", "group_gap"} <= row.metrics.keys()]
     if not shown:
@@ -294,22 +249,21 @@ def _group_gaps(cell: Cell, rows: list[Row]) -> Figure | None:
     teacher = cell.teacher.metrics if cell.teacher else {}
     if {"worst_group_accuracy", "group_gap"} <= teacher.keys():
         shown.insert(0, ("teacher", "", 100 * teacher["worst_group_accuracy"], 100 * teacher["group_gap"]))
-    figure, axes = _figure(1.6 + .19 * len(shown))
+    figure, axes = new_figure(1.6 + .19 * len(shown))
     for place, (_, family, worst, gap) in enumerate(shown):
-        colour, marker = _look(family)
+        colour, marker = family_look(family)
         axes.plot([worst, worst + gap], [place, place], color=colour, linewidth=2)
         axes.plot(worst, place, marker, color=colour, markersize=5)
         axes.annotate(f"{gap:.1f}", (worst + gap, place), xytext=(4, 0), textcoords="offset points", va="center",
                       fontsize=7)
-    axes.set_yticks(range(len(shown)), [label for label, *_ in shown])
-    axes.set_ylim(len(shown) - .5, -.7)
+    label_rows(axes, [label for label, *_ in shown])
     axes.set_xlabel("accuracy, %: the marker is the worst group, the line its gap to the best")
-    _legend(axes, {row.family for row in rows})
+    family_legend(axes, {row.family for row in rows})
     return figure
 
 
 def _robustness(cell: Cell, rows: list[Row]) -> Figure | None:
-    """For each method its accuracies on clean, corrupted and attacked images, in the table's order."""
+    """For the teacher and each method the accuracies on clean, corrupted and attacked images."""
     names = FURTHER["Robustness"]
     shown = [(row.label, {name: _percent(row, name) for name in names if name in row.metrics}) for row in rows]
     teacher = cell.teacher.metrics if cell.teacher else {}
@@ -317,22 +271,24 @@ def _robustness(cell: Cell, rows: list[Row]) -> Figure | None:
     shown = [(label, values) for label, values in shown if values]
     if len(shown) < 2:
         return None
-    figure, axes = _figure(1.6 + .19 * len(shown))
-    for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+    figure, axes = new_figure(1.6 + .19 * len(shown))
+    for number, name in enumerate(names):
+        colour, marker = look(number)
         points = [(values[name], place) for place, (_, values) in enumerate(shown) if name in values]
         axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, label=METRICS[name].title)
-    axes.set_yticks(range(len(shown)), [label for label, _ in shown])
-    axes.set_ylim(len(shown) - .5, -.7)
+    label_rows(axes, [label for label, _ in shown])
     axes.set_xlabel("accuracy on the subset, %")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
 def _reliability(rows: list[Row], details: Details) -> Figure | None:
-    figure, axes = _figure(4.6)
-    axes.plot([0, 100], [0, 100], color="#555555", linewidth=1, linestyle="--")
+    """Accuracy against mean predicted probability in bins, of the highlighted methods."""
+    figure, axes = new_figure(4.6)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle="--")
     drawn = 0
-    for row, (colour, marker) in zip(_highlighted(rows), zip(COLOURS, MARKERS, strict=True), strict=False):
+    for number, row in enumerate(_highlighted(rows)):
+        colour, marker = look(number)
         images, correct, confidence = (
             details.mean_vector(row, f"reliability_{what}") for what in ("images", "correct", "confidence"))
         if images is not None and correct is not None and confidence is not None:
@@ -349,7 +305,8 @@ def _reliability(rows: list[Row], details: Details) -> Figure | None:
 
 
 def _curves(rows: list[Row], details: Details) -> Figure | None:
-    figure, axes = _figure(4.2)
+    """Validation accuracy by epoch; the highlighted methods are named, the others thin and grey."""
+    figure, axes = new_figure(4.2)
     highlighted, drawn = _highlighted(rows), 0
     for row in rows:
         curve = details.mean_curve(row)
@@ -357,30 +314,29 @@ def _curves(rows: list[Row], details: Details) -> Figure | None:
             continue
         epochs = range(1, len(curve) + 1)
         if row in highlighted:
-            place = highlighted.index(row)
-            axes.plot(epochs, 100 * curve, color=COLOURS[place], marker=MARKERS[place], markersize=3, label=row.label,
-                      zorder=3)
+            colour, marker = look(highlighted.index(row))
+            axes.plot(epochs, 100 * curve, color=colour, marker=marker, markersize=3, label=row.label, zorder=3)
         else:
             axes.plot(epochs, 100 * curve, color="#BBBBBB", linewidth=.8)
         drawn += 1
     if not drawn:
         return None
     axes.set_xlabel("epoch")
-    axes.set_ylabel(_axis("validation_accuracy"))
+    axes.set_ylabel(with_unit("validation_accuracy"))
     axes.legend(frameon=False)
     return figure
 
 
 def _highlighted(rows: list[Row]) -> list[Row]:
-    """The references and the best methods."""
+    """The best methods and the references."""
     return [row for place, row in enumerate(rows) if place < HIGHLIGHTED or row.label in REFERENCES]
 
 
-# Several cells.
+# All cells.
 
 def _latencies(leaderboard: Leaderboard) -> Iterator[Plot | None]:
-    """By dataset and device. Within a cell nearly all methods deploy one network: teachers and other pairs are what a
-    latency is compared with."""
+    """A plot for each dataset and device, over all pairs: within a cell nearly all methods deploy the same network, so
+    that a latency is compared with the teacher's and with those of other pairs."""
     alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in leaderboard.cells:
         alike.setdefault((cell.dataset, cell.spec["device"]), []).append(cell)
@@ -401,15 +357,16 @@ def _latencies(leaderboard: Leaderboard) -> Iterator[Plot | None]:
 
 
 def _gains(leaderboard: Leaderboard) -> Figure | None:
+    """The differences to the reference in all cells, a line of points for each family with a bar at its median."""
     gains = [(row.family, 100 * row.differences[REFERENCE].mean) for cell in leaderboard.cells for row in cell.rows
              if REFERENCE in row.differences]
     if not gains:
         return None
-    families = [family for family in (*FAMILIES, "unknown") if any(f == family for f, _ in gains)]
-    figure, axes = _figure(1.2 + .35 * len(families))
-    shown = _clip(axes, [gain for _, gain in gains])
+    families = sorted({family for family, _ in gains}, key=family_order)
+    figure, axes = new_figure(1.2 + .35 * len(families))
+    shown = clip(axes, [gain for _, gain in gains])
     for (family, gain), x in zip(gains, shown, strict=True):
-        colour, marker = _look(family)
+        colour, marker = family_look(family)
         place = families.index(family)
         axes.plot(x, place, marker, color=colour, alpha=.7)
         if x != gain:
@@ -417,8 +374,8 @@ def _gains(leaderboard: Leaderboard) -> Figure | None:
     for place, family in enumerate(families):
         middle = float(np.median([gain for f, gain in gains if f == family]))
         if middle >= min(x for x, (_, gain) in zip(shown, gains, strict=True) if x == gain):
-            axes.plot([middle], [place], "|", color=_look(family)[0], markersize=18, markeredgewidth=2)
-    axes.axvline(0, color="#555555", linewidth=1)
+            axes.plot([middle], [place], "|", color=family_look(family)[0], markersize=18, markeredgewidth=2)
+    axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(families)), [family.replace("_", " ") for family in families])
     axes.set_ylim(len(families) - .5, -.5)
     axes.set_xlabel(f"test accuracy less {REFERENCE}'s, points; the bar is the median")
@@ -426,10 +383,11 @@ def _gains(leaderboard: Leaderboard) -> Figure | None:
 
 
 def _critical_difference(ranking: Ranking) -> Figure:
+    """The average ranks (Demšar, 2006); a bar joins each group of methods that the test cannot tell apart."""
     test = ranking.friedman
     assert test is not None
     ranks = {standing.label: standing.rank for standing in ranking.standings}
-    figure, axes = _figure(1.4 + .19 * len(ranks))
+    figure, axes = new_figure(1.4 + .19 * len(ranks))
     for place, (label, value) in enumerate(ranks.items()):
         axes.plot(value, place, "o", color=COLOURS[1])
         axes.annotate(label, (value, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)

@@ -1,43 +1,45 @@
-"""The tables that a reader sees, as text in rows and columns; Markdown, LaTeX and HTML only set them."""
+"""The tables of a leaderboard, each as a `Table` of text that Markdown, LaTeX and HTML set alike."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
-from kdbench.analysis.harm import ClassChange, Comparison
-from kdbench.analysis.intervals import Estimate
-from kdbench.analysis.ranking import Ranking, tied_with_best
+from kdbench.analysis.harm import ClassChange, Harm
+from kdbench.analysis.ranking import Ranking, rank, tied_with_best
 from kdbench.analysis.reported import reported
 from kdbench.data import catalog
 from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.costs import cost_tables
-from kdbench.report.table import NONE, Table
+from kdbench.report.formatting import NONE, Table, interval, number, p_value
 
-COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have them all
-
-
-FURTHER = {  # tables of cells where some method has one of the figures
+COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have all
+FURTHER = {  # tables by heading, with their metrics; for cells where some method has one of them
     "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
                "bias_amplification"),
     "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
     "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_accuracy"),
     "AutoAttack": ("autoattack_accuracy",),
 }
+MOST_AFFECTED = 10  # lines of a table of classes
 
 
-MOST_AFFECTED = 10  # classes in a table of them
+def all_tables(leaderboard: Leaderboard) -> list[Table]:
+    """The tables of every cell, then that across cells if there are several."""
+    tables = [table for cell in leaderboard.cells for table in cell_tables(cell, leaderboard)]
+    ranking = rank(leaderboard)
+    return [*tables, across_table(ranking)] if ranking else tables
 
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
-    """The methods of a cell; where predictions allow it, what they change for classes and images; where it was
-    measured, what they cost."""
+    """The tables of a cell: its methods; with saved predictions, their changes by class and image; further metrics; and
+    costs, where they were profiled."""
     name = title(cell, leaderboard)
     header = ["method", "family", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
     tables = [_with_reported(cell, Table(name, header, _lines(cell), 2, _best(cell)))]
-    if any(row.comparison for row in cell.rows):
+    if any(row.harm for row in cell.rows):
         tables += [_class_table(cell, name), _affected_table(cell, name)]
     tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
                if _measures(cell, columns)]
@@ -45,17 +47,16 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
 
 
 def title(cell: Cell, leaderboard: Leaderboard) -> str:
-    """Pair and dataset, and where several cells share them, what else tells this one apart."""
-    alike = [c for c in leaderboard.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
-    flat = [_flatten(c.spec) for c in alike]
+    """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs."""
+    alike = [_flatten(c.spec) for c in leaderboard.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
     own = _flatten(cell.spec)
-    apart = sorted(key for key in own if any(other.get(key) != own[key] for other in flat))
-    suffix = ", ".join(f"{key}={own[key]}" for key in apart)
+    differing = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
+    suffix = ", ".join(f"{key}={own[key]}" for key in differing)
     return f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else "")
 
 
 def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """The leaves of what makes up a cell, by dotted path."""
+    """The values of a cell's spec by dotted path, without those that differ within a cell."""
     flat: dict[str, str] = {}
     for key, value in spec.items():
         if key == "pair" or (not prefix and key in ("method", "hyperparameters", "seed", "self_teacher")):
@@ -67,9 +68,10 @@ def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
 # One cell.
 
 def _lines(cell: Cell) -> list[list[str]]:
+    """One line for each method, below the teacher's where it is known."""
     lines = [[row.label, row.family, _seeds(row), interval(row.estimate("test_accuracy"), "share"),
               "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+"),
-              *(mean(row.estimate(name), METRICS[name].unit) for name in COLUMNS)] for row in cell.rows]
+              *(number(_mean(row, name), METRICS[name].unit) for name in COLUMNS)] for row in cell.rows]
     teacher = cell.teacher
     if teacher is None:
         return lines
@@ -78,8 +80,13 @@ def _lines(cell: Cell) -> list[list[str]]:
                for name in ("test_accuracy", None, None, *COLUMNS[1:]))], *lines]
 
 
+def _mean(row: Row, metric: str) -> float | None:
+    estimate = row.estimate(metric)
+    return estimate.mean if estimate else None
+
+
 def _with_reported(cell: Cell, table: Table) -> Table:
-    """The table with published figures beside the measured ones, where there are any."""
+    """The table with a column of published test accuracies beside the measured ones, where there are any."""
     known = reported(cell)
     methods = ["" if row.hyperparameters else row.method for row in cell.rows]
     if cell.teacher:
@@ -99,11 +106,12 @@ def _with_reported(cell: Cell, table: Table) -> Table:
 
 
 def _seeds(row: Row) -> str:
-    """How many runs are in the means, out of how many where some are not."""
+    """The number of finished runs, "2/3" where some of the planned ones have no result."""
     return f"{len(row.seeds)}/{len(row.seeds) + len(row.failures)}" if row.failures else str(len(row.seeds))
 
 
 def _best(cell: Cell) -> tuple[str, ...]:
+    """The note on which methods the best cannot be told from; none with too few seeds for a test."""
     found = tied_with_best(cell)
     if found is None:
         return ()
@@ -118,7 +126,7 @@ def _measures(cell: Cell, metrics: Iterable[str]) -> bool:
 
 
 def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
-    """More metrics of the same rows, the teacher's first."""
+    """These metrics of the cell's methods, below the teacher's."""
     lines = [[row.label, *(interval(row.estimate(name), METRICS[name].unit) for name in metrics)]
              for row in cell.rows if row.runs]
     if cell.teacher and cell.teacher.metrics:
@@ -128,10 +136,11 @@ def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
 
 
 def _class_table(cell: Cell, name: str) -> Table:
+    """By method: how many classes it harms and helps, and how many images it flips."""
     header = ["method", "harmed", "helped", "flipped", "right there", f"{REFERENCE} there", "most affected"]
     lines = []
     for row in cell.rows:
-        if (told := row.comparison) is not None:
+        if (told := row.harm) is not None:
             most = affected(told)[0]
             lines.append([row.label, str(len(told.harmed)), str(len(told.helped)), number(told.flipped, "share"),
                           number(told.flipped_accuracy, "share"), number(told.flipped_reference, "share"),
@@ -140,8 +149,9 @@ def _class_table(cell: Cell, name: str) -> Table:
 
 
 def _affected_table(cell: Cell, name: str) -> Table:
+    """The classes that change most against the reference, over all methods of the cell."""
     header = ["class", "method", "images", REFERENCE, "method's", "change", "p (Holm)"]
-    changes = [(row.label, change) for row in cell.rows if row.comparison for change in affected(row.comparison)]
+    changes = [(row.label, change) for row in cell.rows if row.harm for change in affected(row.harm)]
     changes.sort(key=lambda item: (-abs(item[1].change), item[0], item[1].index))
     return Table(f"Most affected classes against {REFERENCE}: {name}", header, [
         [class_name(cell, c.index), label, str(c.images), number(c.reference, "share"), number(c.accuracy, "share"),
@@ -150,13 +160,13 @@ def _affected_table(cell: Cell, name: str) -> Table:
     ], 2)
 
 
-def affected(comparison: Comparison) -> list[ClassChange]:
-    """The classes by how much they change, most first."""
+def affected(comparison: Harm) -> list[ClassChange]:
+    """The classes by the size of their change, largest first."""
     return sorted(comparison.classes, key=lambda c: (-abs(c.change), c.index))
 
 
 def class_name(cell: Cell, index: int) -> str:
-    """The class's name where the dataset is a known one, else its number."""
+    """The class's name if the dataset is known, else its index as text."""
     try:
         names = catalog.parse(cell.dataset).info.classes
     except UserError:
@@ -167,6 +177,7 @@ def class_name(cell: Cell, index: int) -> str:
 # All cells.
 
 def across_table(ranking: Ranking) -> Table:
+    """The methods over all cells of a leaderboard, by average rank."""
     header = ["method", "family", "cells", "score", "worst", "rank", *(f"wins vs {name}" for name in REFERENCES)]
     return Table("Across cells", header, [
         [s.label, s.family, str(s.cells), number(s.score, "share", "+"), number(s.worst, "share", "+"), f"{s.rank:.2f}",
@@ -176,7 +187,8 @@ def across_table(ranking: Ranking) -> Table:
 
 
 def _ranking_notes(ranking: Ranking) -> Iterable[str]:
-    """What the columns of the table across cells mean, and what its ranks cannot say."""
+    """The meaning of the columns of the table across cells, and the result of Friedman's test on its ranks or why it
+    is withheld."""
     yield (f"score: mean of 'vs {REFERENCE}' over all {ranking.cells} cells, so that it can be recomputed from the "
            f"tables; worst: the lowest of them; both {NONE} for a method that is not complete in every cell.")
     yield ("rank: mean over cells of the rank by test accuracy. A method with a failed, missing or inapplicable run in "
@@ -192,13 +204,13 @@ def _ranking_notes(ranking: Ranking) -> Iterable[str]:
 
 
 def legend(leaderboard: Leaderboard) -> list[str]:
-    """What the columns of the cells' tables mean."""
+    """The meaning of the columns of the cells' tables, one sentence for each column or group of columns shown."""
     lines = [
         f"Accuracies and shares are in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.",
         f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
         *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
     ]
-    if any(row.comparison for cell in leaderboard.cells for row in cell.rows):
+    if any(row.harm for cell in leaderboard.cells for row in cell.rows):
         lines += [
             f"harmed, helped: number of classes whose accuracy differs from {REFERENCE}'s with the same seeds, at 5 % "
             "after Holm's correction for the number of classes, by min F' (Clark, 1973), which holds for other seeds "
@@ -210,26 +222,3 @@ def legend(leaderboard: Leaderboard) -> list[str]:
     measured = [name for columns in FURTHER.values() for name in columns
                 if any(_measures(cell, (name,)) for cell in leaderboard.cells)]
     return lines + [f"{METRICS[name].header}: {METRICS[name].definition}" for name in measured]
-
-
-# Numbers.
-
-def interval(estimate: Estimate | None, unit: str, sign: str = "") -> str:
-    if estimate is None:
-        return NONE
-    return f"{number(estimate.mean, unit, sign)} ± {number(estimate.half_width, unit)}"
-
-
-def mean(estimate: Estimate | None, unit: str) -> str:
-    return number(estimate.mean if estimate else None, unit)
-
-
-def number(value: float | None, unit: str, sign: str = "") -> str:
-    """A share in %, anything else as it is."""
-    if value is None:
-        return NONE
-    return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.1f}"
-
-
-def p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= .001 else "< 0.001"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,41 +11,39 @@ from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.spec import FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
-from kdbench.suites.suite import Pair, Suite, SuiteFile, _validate
+from kdbench.suites.suite import Pair, Suite, SuiteFile, validate
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the command line narrows or overrides; None leaves the suite's own."""
+    """What a user narrows or overrides of a suite; None leaves the suite's own."""
 
     methods: Sequence[str] | None = None
-    core: bool = False
+    core: bool = False                         # only the suite's core methods; `methods` takes precedence
     pairs: Sequence[str] | None = None
     datasets: Sequence[str] | None = None
-    seeds: int | Sequence[int] | None = None
+    seeds: int | Sequence[int] | None = None   # a number of seeds, counted from 0, or the seeds themselves
     settings: Mapping[str, Any] = field(default_factory=dict)  # {"kd.temperature": 8, "recipe.epochs": 3}
     device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a suite, and the teachers that they need first."""
+    """The runs of a suite."""
 
     suite: str
-    teachers: tuple[RunSpec, ...]
+    teachers: tuple[RunSpec, ...]  # to be finished before the students' runs begin
     students: tuple[RunSpec, ...]
-    methods: Mapping[str, MethodInfo] = field(repr=False)
-    reference: str  # the one of the methods that trains the teachers
+    methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students, and the reference
+    reference: str                 # the method that trains the teachers
 
-
-# Expanding.
 
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
     settings, recipe_settings = _split_settings(selection.settings, registry)
-    recipe = _validate(Recipe, {**content.recipe.model_dump(), **recipe_settings}, f"{suite.source}: recipe")
-    teacher_recipe = _validate(
+    recipe = validate(Recipe, {**content.recipe.model_dump(), **recipe_settings}, f"{suite.source}: recipe")
+    teacher_recipe = validate(
         Recipe, {**recipe.model_dump(), **content.teacher_recipe}, f"{suite.source}: teacher_recipe"
     )
     methods = _choose_methods(content, registry, selection)
@@ -64,10 +62,11 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             raise unknown("pair", pair_name, suite.pairs)
         pair = suite.pairs[pair_name]
         for dataset, fingerprint in datasets.items():
-            common: dict[str, Any] = {"pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint,
-                      "device": selection.device}
-            trained: dict[str, Any] = {"method": reference.name, "hyperparameters": reference.resolve({}),
-                       "seed": content.teacher_seed, **common}
+            common: dict[str, Any] = {
+                "pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint, "device": selection.device}
+            trained: dict[str, Any] = {
+                **common, "method": reference.name, "hyperparameters": reference.resolve({}),
+                "seed": content.teacher_seed}
             own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
             teacher = _teacher(pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
             students += [
@@ -75,14 +74,17 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                         self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed, **common)
                 for seed in _seeds(selection.seeds or content.seeds) for name, info in methods.items()
             ]
-            needed = [t for t in (teacher, own) if isinstance(t, TrainedTeacher)
-                      and (t is teacher or any(info.learns_from == "student" for info in methods.values()))]
-            teachers |= {t.run.id: t.run for t in needed}
+            needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
+            if any(info.learns_from == "student" for info in methods.values()):
+                needed.append(own.run)
+            teachers |= {run.id: run for run in needed}
     return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
                 reference.name)
 
 
 def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
+    """The pair's teacher; `run` is the run that trains it, if its weights are not published or a file. UserError if
+    that file is missing."""
     source, _, rest = pair.teacher.weights.partition(":")
     if source == "train":
         return TrainedTeacher(run=run)
@@ -99,6 +101,7 @@ def _seeds(seeds: int | Sequence[int]) -> Iterable[int]:
 
 
 def _choose_methods(content: SuiteFile, registry: Registry, selection: Selection) -> dict[str, MethodInfo]:
+    """The selected methods by name, in the registry's order. UserError for an unknown name."""
     if selection.methods is not None:
         names = list(selection.methods)
     elif selection.core and content.core:

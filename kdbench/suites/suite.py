@@ -1,4 +1,4 @@
-"""Suites and pairs: TOML files in, a plan of run specs out. Free of torch."""
+"""Suites and pairs, read from TOML files and validated."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.spec import Architecture, Frozen, Recipe, Value
 
-PAIRS = "pairs.toml"  # the named pairs, beside the suites
+PAIRS = "pairs.toml"  # the built-in pairs, beside the suites
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -31,33 +32,34 @@ class TeacherSide(Architecture):
 
     @property
     def architecture(self) -> Architecture:
+        """The teacher without the source of its weights."""
         return Architecture(model=self.model, kwargs=self.kwargs)
 
 
 class Pair(Frozen):
-    """A fixed teacher and student."""
+    """A teacher architecture with the source of its weights, and a student architecture."""
 
     description: str = ""
-    image_size: int = Field(32, ge=4, description="of the images that it is made for, in pixels")
+    image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels")
     teacher: TeacherSide
     student: Architecture
 
 
 class SuiteFile(Frozen):
-    """What a suite's TOML file may say."""
+    """The content of a suite's TOML file."""
 
     description: str = ""
     methods: Literal["all"] | tuple[str, ...] = "all"
-    core: tuple[str, ...] = Field((), description="the methods of `--core`; none: all")
+    core: tuple[str, ...] = Field((), description="the methods of `--core`; empty: all methods of the suite")
     pairs: tuple[str, ...]
     datasets: tuple[str, ...]
-    seeds: int | tuple[int, ...] = Field(3, description="how many, from 0, or which")
+    seeds: int | tuple[int, ...] = Field(3, description="a number of seeds, counted from 0, or the seeds themselves")
     reference: str = Field("ce", description="the method that trains the teachers")
-    teacher_seed: int = Field(1000, description="of the teachers' runs, apart from the students' seeds")
+    teacher_seed: int = Field(1000, description="seed of the teachers' runs")
     recipe: Recipe
-    teacher_recipe: dict[str, Any] = Field({}, description="where the teachers' recipe differs")
-    pair: dict[str, Pair] = Field({}, description="pairs of the suite's own")
-    hyperparameters: dict[str, dict[str, Value]] = Field({}, description="by method, where not its defaults")
+    teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs")
+    pair: dict[str, Pair] = Field({}, description="the suite's own pairs, by name")
+    hyperparameters: dict[str, dict[str, Value]] = Field({}, description="by method, those that are not its defaults")
 
     @field_validator("pairs", "datasets")
     @classmethod
@@ -76,30 +78,31 @@ class SuiteFile(Frozen):
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite by name, with the pairs that it can name."""
+    """A suite's file with its name and the pairs that it can refer to."""
 
     name: str
     content: SuiteFile
-    pairs: Mapping[str, Pair]
-    source: str  # where it came from, for messages
+    pairs: Mapping[str, Pair]  # by name: the built-in ones and the suite's own
+    source: str                # the path of the file, for messages
 
-
-# Reading.
 
 def built_in_suites() -> dict[str, Path]:
-    """The suites that come with kdbench, by name."""
+    """The files of the suites that come with kdbench, by name."""
     folder = Path(str(resources.files("kdbench.suites")))
     return {file.stem: file for file in sorted(folder.glob("*.toml")) if file.name != PAIRS}
 
 
 def built_in_pairs() -> dict[str, Pair]:
-    """The named pairs that come with kdbench."""
+    """The pairs that come with kdbench, by name."""
     file = Path(str(resources.files("kdbench.suites"))) / PAIRS
-    return {name: _validate(Pair, content, f"{file}: {name}") for name, content in _read_toml(file).items()}
+    return {name: validate(Pair, content, f"{file}: {name}") for name, content in _read_toml(file).items()}
 
 
 def load_suite(name: str) -> Suite:
-    """A built-in suite by name or a user's by the path of its TOML file. UserError with file and line if malformed."""
+    """The built-in suite of that name, or the suite of a TOML file by its path.
+
+    UserError for an unknown name or a missing file, and for a malformed file with the file and line or key.
+    """
     known = built_in_suites()
     if name in known:
         file = known[name]
@@ -109,7 +112,7 @@ def load_suite(name: str) -> Suite:
             raise UserError(f"suite {name}: no such file")
     else:
         raise unknown("suite", name, known)
-    content = _validate(SuiteFile, _read_toml(file), str(file))
+    content = validate(SuiteFile, _read_toml(file), str(file))
     return Suite(file.stem, content, {**built_in_pairs(), **content.pair}, str(file))
 
 
@@ -124,7 +127,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read: {error}") from error
 
 
-def _validate(model: type[Model], content: Any, where: str) -> Model:
+def validate(model: type[Model], content: Any, where: str) -> Model:
+    """`content` as that pydantic model. UserError that begins with `where` and names every wrong key."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -132,6 +136,7 @@ def _validate(model: type[Model], content: Any, where: str) -> Model:
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
+    """One of pydantic's errors as "path.of.key: what is wrong"."""
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         in_recipe = error["loc"][0] == "recipe" and len(error["loc"]) > 1

@@ -25,7 +25,7 @@ from kdbench.analysis.build import build
 from kdbench.disk import atomic_write
 from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.render import render
+from kdbench.report.files import render
 from kdbench.results.store import Store
 from kdbench.spec import TrainedTeacher
 
@@ -324,6 +324,6 @@ def test_the_installed_methods_name_the_families_unless_others_are_given(folder)
 
 
 def test_importing_the_leaderboard_imports_no_torch_pandas_or_scipy():
-    code = ("import sys, kdbench.analysis.build, kdbench.report.render\n"
+    code = ("import sys, kdbench.analysis.build, kdbench.report.files\n"
             "print([m for m in ('torch', 'pandas', 'scipy') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

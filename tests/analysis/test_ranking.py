@@ -18,7 +18,7 @@ from support.records import REGISTRY, record, spec
 from kdbench.analysis.build import build
 from kdbench.analysis.intervals import paired_p_value
 from kdbench.analysis.ranking import cell_ranks, friedman, range_quantile, rank, tied_with_best
-from kdbench.report.render import render
+from kdbench.report.files import render
 from kdbench.results.store import Store
 from kdbench.spec import Architecture
 

@@ -13,8 +13,8 @@ from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
 from kdbench.analysis.reported import reported
 from kdbench.plugins.registry import Registry
+from kdbench.report.files import render
 from kdbench.report.page import to_html
-from kdbench.report.render import render
 from kdbench.results.store import Store
 from kdbench.spec import Architecture, TrainedTeacher
 from kdbench.suites.plan import Selection, expand

@@ -52,7 +52,7 @@ def test_a_plugin_given_to_the_leaderboard_shows_only_what_differs_from_its_defa
 
 
 def test_a_report_with_a_plugin_tells_of_it_and_is_checked_with_it(kdbench, folder, plugin, monkeypatch):
-    monkeypatch.setattr("kdbench.report.files.plots", lambda leaderboard, details: [])
+    monkeypatch.setattr("kdbench.report.plots.plots", lambda leaderboard, details: [])
     assert kdbench("report", folder, "--plugin", plugin)[0] == 0
     assert "My idea." in (folder / "index.html").read_text()
     assert kdbench("report", folder, "--check", "--plugin", plugin)[0] == 0

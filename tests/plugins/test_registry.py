@@ -1,12 +1,14 @@
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 
 import pytest
 
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry, load
-from kdbench.plugins.source import FAMILIES, Hyperparameter, read_source
+from kdbench.plugins.source import FAMILIES, Hyperparameter, family_order, read_source
+from kdbench.plugins.template import BODIES
 
 PLUGIN = """
     import torch.nn.functional as F
@@ -55,6 +57,44 @@ def test_every_built_in_method_imports_as_what_its_source_says_and_names_its_pap
         assert info.idea
 
 
+def test_the_registry_is_a_mapping_of_methods_by_name():
+    registry = Registry()
+    assert isinstance(registry, Mapping)
+    assert registry.get("kd") is registry["kd"] and "kd" in registry
+    assert registry.get("kdd") is None and registry.get("kdd", "none") == "none" and "kdd" not in registry
+    assert {name: info.name for name, info in registry.items()} == {name: name for name in registry}
+    assert len(registry) == len(list(registry.values())) > 0
+
+
+def test_asking_the_registry_for_an_unknown_method_names_the_nearest_one():
+    with pytest.raises(UserError, match=r"^unknown method 'kdd'; did you mean 'kd'\? \(allowed: .*\bce\b.*\)$"):
+        Registry()["kdd"]
+
+
+def test_methods_stand_in_the_order_of_families_then_names_ce_first():
+    infos = list(Registry().values())
+    assert infos[0].name == "ce"
+    families = [info.family for info in infos]
+    assert families == sorted(families, key=FAMILIES.index)
+    names = [info.name for info in infos if info.family == "logit"]
+    assert names == sorted(names)
+
+
+def test_families_that_are_not_known_sort_behind_the_others_by_name():
+    assert sorted(["unknown", *FAMILIES[::-1], "mine"], key=family_order) == [*FAMILIES, "mine", "unknown"]
+
+
+def test_every_family_has_a_template():
+    assert set(BODIES) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("kind", "allowed", "text"), [
+    ("float", (0.0, 2.0), "0.0 to 2.0"), ("int", (1, 4), "1 to 4"), ("str", ("soft", "hard"), "soft, hard"),
+    ("float", None, "any"), ("bool", None, "any")])
+def test_a_range_is_told_as_its_ends_or_its_choices(kind, allowed, text):
+    assert Hyperparameter("weight", kind, 1, allowed).allowed == text
+
+
 def test_a_plugin_file_appears_beside_the_built_in_methods(tmp_path):
     registry = Registry([write(tmp_path)])
     assert registry["mine"].file == tmp_path / "mine.py"
@@ -82,7 +122,7 @@ def test_an_installed_package_adds_methods_by_its_entry_point(tmp_path):
     ({"weight": float("nan")}, "mine.weight: expected a finite number, got nan"),
     ({"steps": 1.5}, "mine.steps: expected int, got 1.5"),
     ({"steps": True}, "mine.steps: expected int, got True"),
-    ({"mode": "other"}, "mine.mode: 'other' is out of range, allowed: 'soft', 'hard'"),
+    ({"mode": "other"}, "mine.mode: 'other' is out of range, allowed: soft, hard"),
     ({"on": 1}, "mine.on: expected bool, got 1"),
 ])
 def test_a_wrong_hyperparameter_is_named_with_what_is_allowed(tmp_path, given, message):

@@ -1,5 +1,9 @@
+import importlib
+import re
+
 import numpy as np
 import pytest
+import timm
 from huggingface_hub import ModelCard
 from support.records import record, spec, teacher_spec
 
@@ -85,6 +89,14 @@ def test_markup_in_a_record_is_shown_as_text(folder):
     text = card(run, build(folder, REGISTRY), REGISTRY)
     assert "<script" not in text and "a &lt;CPU>" in text and "my\\|data" in text
     assert ModelCard(text).data.eval_results[0].dataset_name == "my|data"
+
+
+def test_what_the_card_imports_exists_and_registers_the_architecture(folder):
+    modules = re.findall(r"^import (\S+)", made(folder), flags=re.MULTILINE)
+    assert modules == ["kdbench.networks", "timm"]
+    for name in modules:
+        importlib.import_module(name)
+    assert timm.is_model("resnet_cifar")
 
 
 def test_a_run_that_failed_gets_no_card(folder):

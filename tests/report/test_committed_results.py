@@ -10,8 +10,6 @@ from kdbench.results.store import Store
 from kdbench.suites.suite import load_suite
 
 RESULTS = Path(__file__).parents[2] / "results"
-
-
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/records"))
 
 

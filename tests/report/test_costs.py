@@ -14,10 +14,10 @@ from kdbench.analysis.build import build
 from kdbench.analysis.costs import cost
 from kdbench.analysis.details import read_details
 from kdbench.profile.record import write_profile
-from kdbench.report.costs import cost_tables, figure, tables_of
-from kdbench.report.files import report_files
+from kdbench.report.costs import cost_tables, tables_of
+from kdbench.report.files import render, report_files
+from kdbench.report.formatting import three_digits
 from kdbench.report.plots import plots
-from kdbench.report.render import render
 from kdbench.results.store import Store
 
 PAIR = profile("pair", deployment=comparison(student=.002, teacher=.006, joules=(1.0, 4.0)))
@@ -219,8 +219,8 @@ def test_methods_are_named_with_the_hyperparameters_that_are_not_their_defaults(
 @pytest.mark.parametrize("value, text", [
     (0.00123, "0.00123"), (0.0123, "0.0123"), (0.5, "0.500"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234"),
     (-12.34, "-12.3"), (0, "0")])
-def test_figures_have_three_digits_or_more(value, text):
-    assert figure(value) == text
+def test_values_have_three_digits_or_more(value, text):
+    assert three_digits(value) == text
 
 
 def test_a_profile_by_another_version_of_a_method_s_source_is_told(folder):

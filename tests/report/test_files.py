@@ -15,10 +15,10 @@ from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
 from kdbench.errors import UserError
 from kdbench.paper import Paper
-from kdbench.report import files as report
+from kdbench.report.drawing import floor
 from kdbench.report.files import check_report, report_files, write_report
 from kdbench.report.latex import safe
-from kdbench.report.plots import Plot, class_changes, floor, front
+from kdbench.report.plots import Plot, class_changes, front
 from kdbench.results.store import Store
 
 SCRIPT = "<script>alert('x')</script>"
@@ -56,7 +56,7 @@ def folder(tmp_path):
 def undrawn(monkeypatch):
     """One plot that takes no time, for tests that are not about plots."""
     plot = Plot("old", f"A plot {SCRIPT}", "What it shows", b"<svg/>", b"png")
-    monkeypatch.setattr(report, "plots", lambda leaderboard, details: [plot])
+    monkeypatch.setattr("kdbench.report.plots.plots", lambda leaderboard, details: [plot])
 
 
 # The files.
@@ -109,7 +109,7 @@ def test_check_tells_what_is_missing_changed_or_out_of_date(folder, undrawn):
 def test_another_matplotlib_s_drawing_of_the_same_records_is_no_complaint(folder, undrawn, monkeypatch):
     write_report(folder, REAL)
     other = Plot("old", f"A plot {SCRIPT}", "What it shows", b"<svg>other</svg>", b"other")
-    monkeypatch.setattr(report, "plots", lambda leaderboard, details: [other])
+    monkeypatch.setattr("kdbench.report.plots.plots", lambda leaderboard, details: [other])
     assert check_report(folder, REAL) == []
     (folder / "plots" / "old.png").unlink()
     assert check_report(folder, REAL) == [f"{folder / 'plots' / 'old.png'}: missing"]
@@ -122,6 +122,12 @@ def test_plots_of_an_earlier_report_are_removed_and_other_files_stay(folder, und
     write_report(folder, REAL)
     assert not (folder / "plots" / "older.svg").exists() and (folder / "plots" / "old.svg").exists()
     assert (folder / "plots" / "mine.txt").exists()
+
+
+def test_rendering_a_leaderboard_imports_neither_matplotlib_nor_pandas():
+    code = ("import sys, kdbench.report.files\n"
+            "print([name for name in ('matplotlib', 'pandas') if name in sys.modules])")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_folder_without_records_gets_no_report(tmp_path):
@@ -211,6 +217,17 @@ def test_a_filter_is_there_only_where_there_is_a_choice(folder, undrawn):
     assert [select["name"] for select in page(folder).all("select")] == ["family", "metric"]
     Store(folder).write(record(spec("kd", 0, dataset="clothes"), .5))
     assert [select["name"] for select in page(folder).all("select")] == ["family", "dataset", "metric"]
+
+
+def test_a_method_that_is_not_installed_has_the_family_of_its_records(folder, undrawn):
+    Store(folder).write(record(spec("novel"), .9, family="mine"))
+    Store(folder).write(record(spec("nobodys"), .9))
+    found = page(folder)
+    assert [family["value"] for family in found.all("option")][1:6] == ["attention", "baseline", "logit", "mine",
+                                                                        "unknown"]
+    ids = [details["id"] for details in found.all("details")]
+    assert ids == ["method-ce", "method-kd", "method-at", "method-novel", "method-nobodys"]
+    assert "novel mine" in found.text and "nobodys unknown" in found.text
 
 
 def test_the_head_counts_what_stands_behind_the_tables(folder, undrawn):

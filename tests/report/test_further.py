@@ -4,8 +4,7 @@ import pytest
 from support.records import REGISTRY, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
-from kdbench.report.files import report_files
-from kdbench.report.render import render
+from kdbench.report.files import render, report_files
 from kdbench.report.tables import cell_tables, legend
 from kdbench.results.store import Store
 

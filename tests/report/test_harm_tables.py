@@ -7,7 +7,7 @@ import pytest
 from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
-from kdbench.report.render import render
+from kdbench.report.files import render
 from kdbench.results.store import Store
 
 LABELS = np.repeat(np.arange(10), 12)  # mnist5k's classes
@@ -40,7 +40,7 @@ def kd(folder):
 
 
 def test_harmed_and_helped_classes_and_flipped_images_are_in_every_format(folder):
-    assert (kd(folder).comparison.harmed, kd(folder).comparison.helped) == ((7,), (3,))
+    assert (kd(folder).harm.harmed, kd(folder).harm.helped) == ((7,), (3,))
     board = build(folder, REGISTRY)
     row = next(row for row in json.loads(render(board, "json"))["rows"] if row["method"] == "kd")
     assert (row["classes_harmed"], row["classes_helped"], row["flipped"]) == (["7"], ["3"], .2)
@@ -56,12 +56,12 @@ def test_harmed_and_helped_classes_and_flipped_images_are_in_every_format(folder
 
 
 def test_the_reference_is_not_compared_with_itself(folder):
-    assert next(row for row in build(folder, REGISTRY).cells[0].rows if row.method == "ce").comparison is None
+    assert next(row for row in build(folder, REGISTRY).cells[0].rows if row.method == "ce").harm is None
 
 
 def test_two_seeds_are_not_compared_and_the_statement_says_so(folder):
     Store(folder).files.record(spec("ce", 1, dataset="mnist5k").id).unlink()
-    assert kd(folder).comparison is None
+    assert kd(folder).harm is None
     text = render(build(folder, REGISTRY), "md")
     assert "Withheld: harm by class and flipped images, for 1 of 1 rows" in text and "Most affected" not in text
 
@@ -71,7 +71,7 @@ def test_damaged_or_replaced_predictions_are_named_and_not_used(folder):
     path = store.files.predictions(spec("kd", 1, dataset="mnist5k").id)
     path.write_bytes(path.read_bytes()[:500])
     board = build(folder, REGISTRY)
-    assert kd(folder).comparison is None
+    assert kd(folder).harm is None
     assert any(f"Not used: predictions/{path.name}: the saved predictions are damaged" in s for s in board.statement)
     store.write_predictions(path.stem, {name: array for split in ("validation", "test") for name, array in
                                         ((f"{split}_logits", logits(0)), (f"{split}_labels", LABELS))})
@@ -81,7 +81,7 @@ def test_damaged_or_replaced_predictions_are_named_and_not_used(folder):
 def test_predictions_of_other_images_are_not_compared(folder):
     save(Store(folder), spec("kd", 1, dataset="mnist5k"), logits(7), labels=LABELS[::-1])
     board = build(folder, REGISTRY)
-    assert kd(folder).comparison is None
+    assert kd(folder).harm is None
     assert any("of other test images" in line for line in board.statement)
 
 

@@ -7,9 +7,10 @@ from support.records import REGISTRY, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
+from kdbench.plugins import source
 from kdbench.plugins.source import FAMILIES
 from kdbench.profile.record import write_profile
-from kdbench.report import plots
+from kdbench.report import drawing, plots
 from kdbench.results.store import Store
 
 CELL = "big-small-on-digits"
@@ -52,7 +53,7 @@ def folder(tmp_path):
 def points(axes):
     """(x, y) of every single mark."""
     return [tuple(line.get_xydata()[0]) for line in axes.lines
-            if len(line.get_xydata()) == 1 and line.get_marker() in (*plots.MARKERS, plots.OTHER[1])]
+            if len(line.get_xydata()) == 1 and line.get_marker() in (*drawing.MARKERS, drawing.OTHER[1])]
 
 
 def lines(axes, **look):
@@ -65,9 +66,43 @@ def ticks(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
+def legend(axes):
+    """The entries below the figure."""
+    return [text.get_text() for text in axes.figure.legends[0].get_texts()]
+
+
 def test_every_family_differs_in_colour_and_in_marker_and_teachers_from_all_of_them():
-    looks = [*plots.LOOKS.values(), plots.OTHER]
+    looks = [*map(drawing.family_look, FAMILIES), drawing.family_look("")]
     assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(FAMILIES) + 1
+
+
+def test_any_number_of_things_differ_in_colour_or_marker():
+    assert len({drawing.look(number) for number in range(81)}) == 81
+    assert drawing.look(81) == drawing.look(0)
+
+
+def test_a_tenth_family_is_drawn_with_a_look_of_its_own(draw, folder, monkeypatch):
+    for module in (drawing, source):
+        monkeypatch.setattr(module, "FAMILIES", (*FAMILIES, "contrastive"))
+    Store(folder).write(record(spec("novel"), .9, family="contrastive"))
+    assert drawing.family_look("contrastive") not in [*map(drawing.family_look, FAMILIES), drawing.OTHER]
+    found = draw(folder)
+    assert legend(found[f"accuracy-{CELL}"]) == ["baseline", "logit", "attention", "contrastive"]
+    assert ticks(found["gain-by-family"].yaxis) == ["logit", "attention", "contrastive"]
+
+
+def test_families_that_are_not_known_are_drawn_behind_the_others_and_share_a_look(draw, folder):
+    for method, family in (("novel", "mine"), ("newer", "an_other"), ("newest", "mine")):
+        Store(folder).write(record(spec(method), .9, family=family, metrics={"agreement": .5, "worst_group_accuracy": 0,
+                                                                             "group_gap": .1}))
+    write_profile(folder, profile("pair", deployment=comparison()))
+    write_profile(folder, profile(run=spec("novel"), training=training(.01, 1.0)))
+    found = draw(folder)
+    assert legend(found["latency-digits-cpu"]) == ["mine"]  # a teacher looks like it, but is named at its point
+    for name in ("accuracy", "agreement", "seconds"):
+        assert legend(found[f"{name}-{CELL}"]) == ["baseline", "logit", "attention", "an other, mine"]
+    assert ticks(found["gain-by-family"].yaxis) == ["logit", "attention", "an other", "mine"]
+    assert ticks(found[f"group-gaps-{CELL}"].yaxis) == ["newer", "newest", "novel"]
 
 
 def test_accuracies_are_drawn_in_percent_with_their_intervals_the_best_on_top(draw, folder):

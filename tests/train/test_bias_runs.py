@@ -10,7 +10,7 @@ from kdbench.analysis.build import build
 from kdbench.finished.evaluate import evaluate
 from kdbench.folders import CacheFolder
 from kdbench.metrics.catalog import METRICS, score
-from kdbench.report.render import render
+from kdbench.report.files import render
 from kdbench.results.store import Store
 from kdbench.train.worker import run_job
 

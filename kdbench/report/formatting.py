@@ -1,0 +1,57 @@
+"""A table of text, and how numbers, intervals and metrics are written in it and in the rest of a report."""
+
+from dataclasses import dataclass
+
+from kdbench.analysis.intervals import Estimate
+from kdbench.metrics.catalog import METRICS
+
+NONE = "n/a"  # stands for a missing value
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown, in no format yet: every cell is text."""
+
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+    text_columns: int             # how many of the first columns hold words; the others hold numbers
+    notes: tuple[str, ...] = ()   # sentences below the table
+
+
+def number(value: float | None, unit: str, sign: str = "") -> str:
+    """A share in % with two decimals, any other value with one; `sign` "+" marks positive values."""
+    if value is None:
+        return NONE
+    return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.1f}"
+
+
+def interval(estimate: Estimate | None, unit: str, sign: str = "") -> str:
+    """"mean ± half the interval's width", in the units of `number`."""
+    if estimate is None:
+        return NONE
+    return f"{number(estimate.mean, unit, sign)} ± {number(estimate.half_width, unit)}"
+
+
+def three_digits(value: float) -> str:
+    """The value with three significant digits, or with all digits before its point if those are more."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 \
+        else f"{value:.3f}" if size >= .1 else f"{value:.3g}"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or "< 0.001"."""
+    return f"{p:.3f}" if p >= .001 else "< 0.001"
+
+
+def unit_sign(metric: str) -> str:
+    """The unit behind a metric's values: "%" for a share, "" for a pure number."""
+    unit = METRICS[metric].unit
+    return "%" if unit == "share" else unit
+
+
+def with_unit(metric: str, title: str | None = None) -> str:
+    """The metric's title, or another one for it, with its unit: "test accuracy, %"."""
+    told, unit = title or METRICS[metric].title, unit_sign(metric)
+    return f"{told}, {unit}" if unit else told

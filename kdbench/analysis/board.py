@@ -89,4 +89,5 @@ class Leaderboard:
     cells: tuple[Cell, ...]
     suites: tuple[str, ...]
     statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
-    hash: str                   # SHA-256 of the records and of what is missing: the same hash, the same tables
+    results_hash: str           # SHA-256 of what repeated runs must give again: weights, predictions, metrics
+    records_hash: str           # SHA-256 of everything that the tables are made from: the same hash, the same tables

@@ -38,7 +38,8 @@ def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     problems += [*repeats, *reader.problems, *cost_problems]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({run.suite for run in runs})),
-        statement=tuple(statement(folder, runs, problems, cells)), hash=_hash(runs, hashes, costs, problems),
+        statement=tuple(statement(folder, runs, problems, cells)), results_hash=_results_hash(runs),
+        records_hash=_records_hash(runs, hashes, costs, problems),
     )
 
 
@@ -86,9 +87,16 @@ def _group(run: Record) -> tuple:
     return run.spec.method, own.run.id if own else "", *sorted(run.spec.hyperparameters.items())
 
 
-def _hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
-          problems: Iterable[Problem]) -> str:
-    """The hash of all that a table depends on: used records, planned runs without one, and the files left out."""
+def _results_hash(runs: Iterable[Record]) -> str:
+    """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
+    return digest(sorted([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
+                          sorted(run.metrics.items())] for run in runs))
+
+
+def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
+                  problems: Iterable[Problem]) -> str:
+    """The hash of everything that a table is made from, times and machines included: the files of used records and
+    profiles, the planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"profile/{cost.profile.run_id} {cost.file_sha256}" for cost in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]

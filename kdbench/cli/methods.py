@@ -123,15 +123,10 @@ def show(
     if info.paper:
         print(f"paper: {info.paper}" + (f" {info.paper.url}" if info.paper.url else "") + "\n")
     if parameters:
-        print_columns([{**p, "range": _range(p["range"], p["type"])} for p in parameters])
+        allowed = {p.name: p.allowed for p in info.hyperparameters.values()}
+        print_columns([{**p, "range": allowed[p["name"]]} for p in parameters])
     else:
         print("no hyperparameters")
-
-
-def _range(allowed: tuple | None, kind: str) -> str:
-    if allowed is None:
-        return "any"
-    return f"{allowed[0]} to {allowed[1]}" if kind in ("int", "float") else ", ".join(map(str, allowed))
 
 
 def new_method(

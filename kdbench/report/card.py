@@ -211,7 +211,8 @@ def _provenance(record: Record, leaderboard: Leaderboard) -> str:
         ("versions", _arguments(versions if isinstance(versions, dict) else {})),
         ("method's source, SHA-256", record.method_digest),
         ("predictions, SHA-256", record.predictions_sha256 or "not recorded"),
-        ("leaderboard it stands in, SHA-256", leaderboard.hash), ("card made by", f"kdbench {__version__}"),
+        ("leaderboard it stands in, results", leaderboard.results_hash),
+        ("leaderboard it stands in, records", leaderboard.records_hash), ("card made by", f"kdbench {__version__}"),
     ])
 
 

@@ -42,7 +42,7 @@ def cite(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
     more = f" (variants: {cited(variants)})" if variants else ""
     sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
                 f"suite {', '.join(map(escape, leaderboard.suites))} "
-                f"(results \\texttt{{{leaderboard.hash[:16]}}}).{note}")
+                f"(results \\texttt{{{leaderboard.results_hash[:16]}}}).{note}")
     return "\n\n".join([*entries, sentence])
 
 

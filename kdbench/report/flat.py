@@ -75,15 +75,18 @@ def _lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
         if cell.teacher:
             means = {f"{name}_mean": value for name, value in cell.teacher.metrics.items() if name in METRICS}
             yield {"role": "teacher", "method": cell.teacher.architecture, "pair": cell.pair, "dataset": cell.dataset,
-                   "cell": cell.id, **means, "results": leaderboard.hash}
+                   "cell": cell.id, **means, "results": leaderboard.results_hash,
+                   "records": leaderboard.records_hash}
         for row in cell.rows:
-            yield {"role": "student", **_row(cell, row), "results": leaderboard.hash}
+            yield {"role": "student", **_row(cell, row), "results": leaderboard.results_hash,
+                   "records": leaderboard.records_hash}
 
 
 def to_json(leaderboard: Leaderboard) -> str:
     """Teachers, rows and ranking across cells as JSON without a final line break."""
     content = {
-        "hash": leaderboard.hash,
+        "results": leaderboard.results_hash,
+        "records": leaderboard.records_hash,
         "suites": leaderboard.suites,
         "statement": leaderboard.statement,
         "teachers": [_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],

@@ -18,8 +18,8 @@ HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}
 
 def to_latex(leaderboard: Leaderboard) -> str:
     """All tables, below the packages and the macro that they need."""
-    head = f"% results {leaderboard.hash}\n{HEAD}"
-    return "\n\n".join([head, *(_table(table, leaderboard.hash[:16]) for table in all_tables(leaderboard))])
+    head = f"% results {leaderboard.results_hash}\n% records {leaderboard.records_hash}\n{HEAD}"
+    return "\n\n".join([head, *(_table(table, leaderboard.results_hash[:16]) for table in all_tables(leaderboard))])
 
 
 def _table(table: Table, results: str) -> str:

@@ -19,7 +19,13 @@ def to_markdown(leaderboard: Leaderboard) -> str:
         table = across_table(ranking)
         parts += [f"## {table.title}", align(table), items(table.notes)]
     return "\n\n".join([*parts, items(legend(leaderboard)),
-                         items([*leaderboard.statement, f"Results {leaderboard.hash}."])])
+                         items([*leaderboard.statement, *hashes(leaderboard)])])
+
+
+def hashes(leaderboard: Leaderboard) -> list[str]:
+    """Which results a table shows, to cite it and to compare it with a repetition."""
+    return [f"Results {leaderboard.results_hash}: weights, predictions and metrics, which repeated runs give again.",
+            f"Records {leaderboard.records_hash}: all files that this was made from, times and machines included."]
 
 
 def tables_to_markdown(tables: Iterable[Table]) -> str:

@@ -65,7 +65,7 @@ def _size(leaderboard: Leaderboard) -> dict[str, str]:
         "methods": str(len(_families(leaderboard))), "pairs": str(len({cell.pair for cell in leaderboard.cells})),
         "datasets": str(len({cell.dataset for cell in leaderboard.cells})),
         "finished runs": str(sum(len(row.runs) for row in rows)),
-        "results": leaderboard.hash[:16],
+        "results": leaderboard.results_hash[:16],
     }
 
 
@@ -214,7 +214,9 @@ def _provenance(leaderboard: Leaderboard, details: Details) -> str:
     apart = [key for key in keys if len({environment.get(key) for environment, _ in environments}) > 1]
     shared = {key: environments[0][0][key] for key in keys if key not in apart}
     parts = _facts({
-        "suites": ", ".join(leaderboard.suites), "results (SHA-256 of the records)": leaderboard.hash,
+        "suites": ", ".join(leaderboard.suites),
+        "results (SHA-256 of weights, predictions and metrics)": leaderboard.results_hash,
+        "records (SHA-256 of all files that were used)": leaderboard.records_hash,
         "runs": f"from {details.started} to {details.finished}", "this page": f"kdbench {__version__}", **shared,
     })
     if apart:

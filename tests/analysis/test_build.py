@@ -19,6 +19,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 from support.records import RECIPE, REGISTRY, planned, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
@@ -298,17 +299,32 @@ def test_csv_has_the_same_figures_with_the_teacher_in_a_role_of_its_own(folder):
     assert table[3]["test_accuracy_low"] == "" and json.loads(table[3]["failures"])[1]["status"] == "missing"
 
 
-def test_every_format_carries_a_hash_that_changes_with_what_it_was_made_from(folder):
-    before = build(folder, REGISTRY).hash
+def test_every_format_carries_a_hash_of_the_records_that_changes_with_what_it_was_made_from(folder):
+    before = build(folder, REGISTRY).records_hash
     assert all(before in render(build(folder, REGISTRY), kind) for kind in ("md", "csv", "json"))
     hashes = {before}
     Store(folder).write(record(spec("kd", 0), .84, seconds=2.5))
-    hashes.add(build(folder, REGISTRY).hash)
+    hashes.add(build(folder, REGISTRY).records_hash)
     Store(folder).plan([planned(spec("at", 3))])
-    hashes.add(build(folder, REGISTRY).hash)
+    hashes.add(build(folder, REGISTRY).records_hash)
     Store(folder).files.record("0" * 16).write_bytes(b"{")
-    hashes.add(build(folder, REGISTRY).hash)
+    hashes.add(build(folder, REGISTRY).records_hash)
     assert len(hashes) == 4
+
+
+def test_repeated_runs_have_the_same_hash_of_results_whatever_time_and_machine_they_took(folder):
+    before = build(folder, REGISTRY).results_hash
+    assert all(before in render(build(folder, REGISTRY), kind) for kind in ("md", "csv", "json"))
+    store = Store(folder)
+    (again,) = (r for r in store.read()[0] if (r.spec.method, r.spec.seed) == ("kd", 0))
+    store.write(replace(again, seconds=99.0, environment={"cpu": "another"}, finished="2027-01-01T00:00:00Z"))
+    assert build(folder, REGISTRY).results_hash == before
+    hashes = {before}
+    for changes in ({"metrics": {"test_accuracy": .1}}, {"weights_sha256": "0" * 64}, {"predictions_sha256": "1" * 64},
+                    {"status": "crashed"}):
+        store.write(replace(again, **changes))
+        hashes.add(build(folder, REGISTRY).results_hash)
+    assert len(hashes) == 5
 
 
 def test_an_unknown_format_is_a_user_error(folder):

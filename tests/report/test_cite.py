@@ -73,7 +73,7 @@ def test_the_sentence_cites_what_has_an_entry_and_carries_the_results_hash(tmp_p
     sentence = text.split("\n\n")[-1]
     assert sentence == (
         f"We compare ce, kd~\\cite{{bee2020title}}, my\\_own on digits with kdbench {__version__}~\\cite{{kdbench}}, "
-        f"suite tiny (results \\texttt{{{leaderboard.hash[:16]}}}).\n"
+        f"suite tiny (results \\texttt{{{leaderboard.results_hash[:16]}}}).\n"
         "% Not installed here, so without a reference: my_own")
     assert set(re.findall(r"\\cite{(\w+)}", sentence)) <= set(parse(text))
 

@@ -91,15 +91,15 @@ def test_csv_and_json_name_the_source_of_energy(folder):
     assert float(table["big"]["latency_ms_mean"]) == pytest.approx(6)
 
 
-def test_the_hash_depends_on_profiles_and_damaged_ones_are_told(folder):
+def test_the_hash_of_records_depends_on_profiles_and_damaged_ones_are_told(folder):
     before = build(folder, REGISTRY)
     path = Store(folder).files.profile(KD.run_id)
     path.write_bytes(path.read_bytes()[:50])
     after = build(folder, REGISTRY)
-    assert before.hash != after.hash
+    assert before.records_hash != after.records_hash
     assert any(f"profile/{path.name}: truncated" in line for line in after.statement)
     path.unlink()
-    assert build(folder, REGISTRY).hash not in (before.hash, after.hash)
+    assert build(folder, REGISTRY).records_hash not in (before.records_hash, after.records_hash)
 
 
 def test_accuracy_is_drawn_against_the_costs_that_were_measured(folder):

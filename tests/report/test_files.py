@@ -208,7 +208,7 @@ def test_the_page_says_what_each_metric_is_where_the_runs_were_made_and_what_was
     Store(folder).files.record("0" * 16).write_bytes(b"{")
     text = page(folder).text
     assert "Share of test images for which the student predicts the same class" in text
-    assert "python3.11" in text and build(folder, REGISTRY).hash in text
+    assert "python3.11" in text and build(folder, REGISTRY).results_hash in text
     assert "Not used: records/0000000000000000.json" in text
     assert "Bee, 2020. A Title. ICLR." in text and "loss = 1" in text
 
@@ -233,7 +233,7 @@ def test_a_method_that_is_not_installed_has_the_family_of_its_records(folder, un
 def test_the_head_counts_what_stands_behind_the_tables(folder, undrawn):
     text = page(folder).text
     assert "methods3pairs1datasets1finished runs4" in text  # at has one run, which diverged
-    assert f"results{build(folder, REGISTRY).hash[:16]}" in text
+    assert f"results{build(folder, REGISTRY).results_hash[:16]}" in text
 
 
 def test_the_main_table_begins_with_the_figures_that_matter(folder, undrawn):
@@ -319,7 +319,7 @@ def test_latex_tables_are_booktabs_with_every_special_character_escaped(folder, 
     body = [line for line in text.splitlines() if line.endswith((r"\\", r"\\ \midrule"))]
     assert {line.count("&") for line in body} == {header.count("&")}
     assert "& $-$30.00 $\\pm$ n/a &" in next(line for line in body if "temperature=50" in line)  # a minus, no hyphen
-    assert build(folder, REAL).hash[:16] in text
+    assert build(folder, REAL).results_hash[:16] in text
 
 
 def test_characters_that_pdflatex_has_no_letter_for_are_replaced():

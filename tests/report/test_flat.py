@@ -83,6 +83,15 @@ def test_the_types_do_not_depend_on_the_values(board, tmp_path):
     assert len(other) == 2 and other.dtypes.to_dict() == to_frame(board).dtypes.to_dict()
 
 
+def test_a_leaderboard_without_rows_has_every_column_with_its_type(board, tmp_path):
+    store = Store(tmp_path / "teachers")
+    store.write(record(teacher_spec(), .9, role="teacher"))
+    empty = build(store.folder, REGISTRY)
+    frame = to_frame(empty)
+    assert len(frame) == 0 and frame.dtypes.to_dict() == to_frame(board).dtypes.to_dict()
+    assert to_csv(empty) == ",".join(frame.columns)
+
+
 def test_csv_has_the_rows_columns_and_values_of_the_frame(board):
     frame = to_frame(board)
     lines = list(csv.DictReader(io.StringIO(to_csv(board))))

@@ -39,7 +39,8 @@ def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = T
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        error.filename = str(path)  # a full disk names no file
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk names no file
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)

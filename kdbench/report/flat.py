@@ -34,7 +34,7 @@ COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
     **_typed(*METRICS), "training_energy_source": "string", "use_energy_source": "string",
     "classes_harmed": "object", "classes_helped": "object", "flipped": "float64", "flipped_accuracy": "float64",
     f"flipped_{REFERENCE}_accuracy": "float64", "most_affected_classes": "object", "runs": "object",
-    "results": "string",
+    "results": "string", "records": "string",
 }
 
 

@@ -209,6 +209,8 @@ def _refusal(error: Exception, content: bytes) -> ValueError:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             text = f"schema version {str(version)[:20]!r}" if not newer else f"schema version {version}"
             return (NewerError if newer else ValueError)(f"{text}, this kdbench reads {SCHEMA_VERSION}")
+    if "unknown field `sha256`" in str(error):
+        return ValueError("its content was changed after it was written: it does not end with its SHA-256")
     message, _, place = str(error).partition(" - at `$")
     place = place.strip(".`")
     return ValueError(f"{place}: {message}" if place else message)

@@ -28,8 +28,8 @@ def board(tmp_path):
     store.write(record(spec("kd", 0, dataset="letters"), status="diverged", reason="NaN"))
     store.write(record(spec("at", 1), status="inapplicable", reason="too few stages"))
     store.plan([planned(spec("at", 0))])
-    write_profile(tmp_path, profile("pair", deployment=comparison()))
-    write_profile(tmp_path, profile(run=spec("kd"), training=training(.02, 2.0, .5)))
+    write_profile(Store(tmp_path), profile("pair", deployment=comparison()))
+    write_profile(Store(tmp_path), profile(run=spec("kd"), training=training(.02, 2.0, .5)))
     return build(tmp_path, REGISTRY)
 
 
@@ -40,7 +40,7 @@ def test_a_frame_has_a_row_for_each_method_in_each_cell_below_the_teacher_s(boar
         ("digits", "student", "kd"), ("digits", "student", "at"), ("letters", "teacher", "big"),
         ("letters", "student", "kd")]
     assert list(frame.hyperparameters) == [None, {}, {}, {"temperature": 8.0}, {}, None, {}]
-    assert set(frame.results) == {board.hash}
+    assert set(frame.results) == {board.results_hash} and set(frame.records) == {board.records_hash}
 
 
 def test_a_frame_holds_means_intervals_and_paired_differences_as_numbers(board):

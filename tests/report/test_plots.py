@@ -95,8 +95,8 @@ def test_families_that_are_not_known_are_drawn_behind_the_others_and_share_a_loo
     for method, family in (("novel", "mine"), ("newer", "an_other"), ("newest", "mine")):
         Store(folder).write(record(spec(method), .9, family=family, metrics={"agreement": .5, "worst_group_accuracy": 0,
                                                                              "group_gap": .1}))
-    write_profile(folder, profile("pair", deployment=comparison()))
-    write_profile(folder, profile(run=spec("novel"), training=training(.01, 1.0)))
+    write_profile(Store(folder), profile("pair", deployment=comparison()))
+    write_profile(Store(folder), profile(run=spec("novel"), training=training(.01, 1.0)))
     found = draw(folder)
     assert legend(found["latency-digits-cpu"]) == ["mine"]  # a teacher looks like it, but is named at its point
     for name in ("accuracy", "agreement", "seconds"):

@@ -42,6 +42,13 @@ def predictions() -> dict[str, np.ndarray]:
     }
 
 
+def fields_of(entry: Record) -> dict:
+    """A record's content as JSON, without the digest at its end."""
+    fields = json.loads(entry.to_json())
+    del fields["sha256"]
+    return fields
+
+
 def damage(store: Store, content: bytes, name="0123456789abcdef") -> Problem:
     """The problem that a record file of such content gives."""
     atomic_write(store.files.record(name), content)
@@ -64,7 +71,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 def test_the_same_record_gives_the_same_bytes_with_one_line_per_field():
     content = record().to_json()
     assert content == record().to_json()
-    assert len(content.splitlines()) == len(Record.__struct_fields__) + 2
+    assert len(content.splitlines()) == len(Record.__struct_fields__) + 3  # braces and the digest
     assert json.loads(content)["spec"] == record().spec.model_dump(mode="json")
     assert decode(Record, content) == record()
 
@@ -112,7 +119,7 @@ def test_a_truncated_record_is_a_problem_and_the_others_are_still_read(tmp_path)
 
 
 def test_damaged_records_are_problems_that_say_what_is_wrong(tmp_path):
-    store, good = Store(tmp_path), json.loads(record().to_json())
+    store, good = Store(tmp_path), fields_of(record())
     run_id = good["run_id"]
     assert "not JSON" in damage(store, b"").reason
     assert "not JSON" in damage(store, b"\xff\xfe\x00").reason
@@ -142,14 +149,27 @@ def test_what_tables_read_is_the_record_without_its_details(tmp_path):
     ({"curves": {"loss": [None]}}, "curves"), ({"status": None}, "status"),
 ])
 def test_a_field_of_a_wrong_type_is_named(tmp_path, changes, reason):
-    good = json.loads(record().to_json())
+    good = fields_of(record())
     for name, value in changes.items():
         good[name] = {**good[name], **value} if name == "spec" else value
     assert reason in damage(Store(tmp_path), json.dumps(good).encode()).reason
 
 
+def test_content_that_was_changed_or_written_anew_is_told_by_its_digest(tmp_path):
+    content = record().to_json()
+    changed = content.replace(b"0.75", b"0.76")
+    assert changed != content and "changed after it was written" in damage(Store(tmp_path), changed).reason
+    anew = json.dumps(json.loads(content)).encode()
+    assert "does not end with its SHA-256" in damage(Store(tmp_path), anew).reason
+
+
+def test_a_record_of_kdbench_0_1_without_a_digest_is_read(tmp_path):
+    atomic_write(Store(tmp_path).files.record(record().run_id), json.dumps(fields_of(record())).encode())
+    assert Store(tmp_path).read() == ([record()], [])
+
+
 def test_a_spec_that_lacks_a_field_is_a_problem(tmp_path):
-    good = json.loads(record().to_json())
+    good = fields_of(record())
     del good["spec"]["seed"]
     assert "missing field 'seed'" in damage(Store(tmp_path), json.dumps(good).encode()).reason
 

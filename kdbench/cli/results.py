@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kdbench.cli.columns import printable
 from kdbench.cli.options import Device, Folder, Plugins
 from kdbench.plugins.registry import Registry
 
@@ -124,6 +125,28 @@ def attack(
     _tell("not attacked", result.problems)
 
 
+def fsck(
+    folder: Folder,
+    repair: Annotated[bool, typer.Option("--repair", help="set damaged files aside, remove temporary ones")] = False,
+) -> None:
+    """Check every file of a folder of results against its records. Exit code 1 if one is damaged or missing."""
+    from kdbench.finished.fsck import KINDS, Fsck
+    from kdbench.folders import CacheFolder
+    from kdbench.profile.record import Profile
+
+    check = Fsck(folder, CacheFolder.of_user(), Profile)
+    for finding in check.check(repair):
+        print(printable(str(finding)))
+    if process := check.writer():
+        print(f"note: process {process} may be writing into the folder: what it is at looks missing or orphaned")
+    if check.without_digest:
+        print(f"note: {check.without_digest} records are of kdbench 0.1 and carry no SHA-256 of their content")
+    print(f"{check.records} records: " + ", ".join(f"{check.found[kind]} {kind}" for kind in KINDS)
+          + (f"; {check.repaired} files set aside or removed" if repair else ""))
+    if not check.clean:
+        raise typer.Exit(1)
+
+
 def _tell(what: str, problems: Sequence[str]) -> None:
     """Print the problems to standard error and exit with 1, if there are any."""
     if problems:
@@ -131,4 +154,4 @@ def _tell(what: str, problems: Sequence[str]) -> None:
         raise typer.Exit(1)
 
 
-COMMANDS = {command.__name__: command for command in (leaderboard, report, cite, evaluate, card, export, attack)}
+COMMANDS = {command.__name__: command for command in (leaderboard, report, cite, evaluate, card, export, attack, fsck)}

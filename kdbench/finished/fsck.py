@@ -56,6 +56,7 @@ class Fsck:
         self.repaired = 0
         self.records = 0
         self.without_digest = 0                               # records of kdbench 0.1, which did not write one
+        self._aside: set[Path] = set()                        # what this check set aside
         self._status: dict[str, str | None] = {}              # by run id; None: the record cannot be read
         self._teachers: set[str] = set()                      # those that records name
         self._images: dict[str, dict[str, list[str]]] = {}    # by dataset and recipe, by digest: the runs that saw them
@@ -67,13 +68,13 @@ class Fsck:
                      for path in sorted(self.store.folder.rglob(f".*{TEMPORARY}"))]
         with self.store.lock() if repair else nullcontext():  # to lock a folder is to sweep temporary files out of it
             for finding in temporary:
-                self.repaired += not finding.path.exists()
-                yield self._count(finding)
+                yield self._count(finding, "" if finding.path.exists() else "removed")
             for finding in self._all():
-                yield self._count(finding)
-                if repair and finding.repairable and finding.path.is_relative_to(self.store.folder):
-                    set_aside(finding.path)
-                    self.repaired += 1
+                done = ""
+                if repair and finding.repairable:
+                    self._aside.add(aside := set_aside(finding.path))
+                    done = f"set aside as {aside.name}"
+                yield self._count(finding, done)
 
     @property
     def clean(self) -> bool:
@@ -88,9 +89,10 @@ class Fsck:
             return process if process != os.getpid() else None
         return None
 
-    def _count(self, finding: Finding) -> Finding:
+    def _count(self, finding: Finding, done: str) -> Finding:
         self.found[finding.kind] += 1
-        return finding
+        self.repaired += bool(done)
+        return finding._replace(rerun=f"{done}, {finding.rerun}") if done else finding
 
     def _all(self) -> Iterator[Finding]:
         yield from self._records()
@@ -132,18 +134,17 @@ class Fsck:
             faults = list(store.faults(again)) if isinstance(again, Record) else faults
         what = TRAINS if record.role == "student" else "a rerun trains the teacher again where a run needs it"
         for fault in faults:
-            yield Finding("missing" if fault.missing else "damaged", fault.path, fault.reason, what,
-                          repairable=not fault.missing)
+            yield _faulty(fault, what, repairable=not fault.missing)
 
     def _in_cache(self, record: Record) -> Iterator[Finding]:
         """What is wrong with the cache's own files of a teacher; nothing if the cache does not have it."""
         again = "a rerun sets it aside and trains the teacher again where a run needs it"
         cached = self.cached.get(record.run_id)
         if isinstance(cached, Problem):
-            yield _unreadable(cached, again)
+            yield _unreadable(cached, again)._replace(repairable=False)
         elif cached is not None:
             for fault in self.cached.faults(cached):
-                yield Finding("missing" if fault.missing else "damaged", fault.path, fault.reason, again)
+                yield _faulty(fault, again)
             student = self.cached.files.student(record.run_id)
             if cached.status == "ok" and not student.exists():
                 yield Finding("missing", student, "the record of the teacher is there, its network is not", again)
@@ -174,7 +175,7 @@ class Fsck:
             elif run_id not in self._status:
                 what = "a rerun trains it" if found.role == "student" else \
                     "a rerun copies it from the cache, or trains it where a run needs it"
-                self._status[run_id] = None
+                self._teachers.discard(run_id)
                 yield Finding("missing", self.store.files.record(run_id), f"planned {_label(found)}, not run", what)
 
     def _teachers_of_records(self) -> Iterator[Finding]:
@@ -219,10 +220,11 @@ class Fsck:
             if _is_temporary(name):
                 continue
             if ASIDE.search(name):
-                yield Finding("orphaned", path, "was set aside as damaged", LEAVES), ""
+                if path not in self._aside:
+                    yield Finding("orphaned", path, "was set aside as damaged", LEAVES), ""
             elif not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
                 yield _foreign(path), ""
-            elif path.exists() and not path.is_file():
+            elif suffix == ".json" and path.exists() and not path.is_file():  # to read a pipe would wait for ever
                 self._status.setdefault(name.removesuffix(suffix), None)
                 yield Finding("damaged", path, "it is not a file", REPLACES, repairable=True), ""
             else:
@@ -233,6 +235,12 @@ def _unreadable(problem: Problem, rerun: str) -> Finding:
     if problem.newer:
         return Finding("newer", problem.path, problem.reason, f"{LEAVES}: update kdbench to read it")
     return Finding("damaged", problem.path, problem.reason, rerun, repairable=True)
+
+
+def _faulty(fault: Problem, rerun: str, repairable: bool = False) -> Finding:
+    if fault.missing:
+        return Finding("missing", fault.path, "the record says that the run is finished", rerun)
+    return Finding("damaged", fault.path, fault.reason.removeprefix("is damaged: "), rerun, repairable)
 
 
 def _foreign(path: Path) -> Finding:

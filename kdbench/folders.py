@@ -11,6 +11,8 @@ from platformdirs import user_cache_path
 
 from kdbench.errors import UserError
 
+REPORT = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.json", "index.html", "plots")
+
 
 @dataclass(frozen=True)
 class ResultsFolder:
@@ -25,6 +27,7 @@ class ResultsFolder:
     profile/<run id or cell>.json     a `Profile`: what training with a method, or using a pair's networks, costs
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     .lock                             held by the one command that writes into the folder; holds its process id
+    leaderboard.*, index.html, plots/ the report, which `kdbench report` makes of all these
 
     A run id is the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of everything in a `RunSpec` that
     can change its result. Each JSON file holds one object with one field per line.

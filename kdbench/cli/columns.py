@@ -1,4 +1,4 @@
-"""Printing of rows as aligned columns."""
+"""Printing of rows as aligned columns, and of text that others wrote."""
 
 import os
 import sys
@@ -16,3 +16,8 @@ def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
     limit = os.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()[:limit])
+
+
+def printable(text: str) -> str:
+    """The text in one line, with its control characters, which could steer the terminal, as escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

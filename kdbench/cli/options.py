@@ -21,6 +21,7 @@ Datasets = Annotated[str | None, typer.Option(help="these instead, comma-separat
 Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
 Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
+Workers = Annotated[int | None, typer.Option(min=1, help="runs at a time; by default the number of cores")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 

@@ -1,5 +1,6 @@
 """The commands that read a folder of results."""
 
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -8,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.options import Device, Folder, Plugins
+from kdbench.cli.columns import printable
+from kdbench.cli.options import Device, Folder, Plugins, Workers
 from kdbench.plugins.registry import Registry
 
 
@@ -124,6 +126,54 @@ def attack(
     _tell("not attacked", result.problems)
 
 
+def fsck(
+    folder: Folder,
+    repair: Annotated[bool, typer.Option("--repair", help="set damaged files aside, remove temporary ones")] = False,
+) -> None:
+    """Check every file of a folder of results against its records. Exit code 1 if one is damaged or missing."""
+    from kdbench.finished.fsck import KINDS, Fsck
+    from kdbench.folders import CacheFolder
+    from kdbench.profile.record import Profile
+
+    check = Fsck(folder, CacheFolder.of_user(), Profile)
+    for finding in check.check(repair):
+        print(printable(str(finding)))
+    if process := check.writer():
+        print(f"note: process {process} may be writing into the folder: what it is at looks missing or orphaned")
+    if check.without_digest:
+        print(f"note: {check.without_digest} records are of kdbench 0.1 and carry no SHA-256 of their content")
+    print(f"{check.records} records: " + ", ".join(f"{check.found[kind]} {kind}" for kind in KINDS)
+          + (f"; {check.repaired} files set aside or removed" if repair else ""))
+    if not check.clean:
+        raise typer.Exit(1)
+
+
+def verify(
+    folder: Folder,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="runs by id, or its beginning; else a sample")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="how many runs to draw, of as many methods as possible")] = 5,
+    workers: Workers = None,
+    plugin: Plugins = None,
+) -> None:
+    """Repeat finished runs and compare. Exit code 0 if all are bit-equal; 3 if one is not, and within the noise between
+    seeds on another machine, or not comparable; 1 if one is different or fails."""
+    from kdbench.execution.display import make_display
+    from kdbench.execution.pool import LocalPool
+    from kdbench.finished.verify import exit_code, tally, verify
+    from kdbench.folders import CacheFolder
+
+    pool = LocalPool(workers or os.cpu_count() or 1, retries=1)
+    verdicts = []
+    for verdict in verify(folder, runs or (), sample, Registry(plugin or ()), CacheFolder.of_user(), pool,
+                          make_display(pool.workers), say=print):
+        print(printable(str(verdict)))
+        verdicts.append(verdict)
+    print(tally(verdicts))
+    if code := exit_code(verdicts):
+        raise typer.Exit(code)
+
+
 def _tell(what: str, problems: Sequence[str]) -> None:
     """Print the problems to standard error and exit with 1, if there are any."""
     if problems:
@@ -131,4 +181,5 @@ def _tell(what: str, problems: Sequence[str]) -> None:
         raise typer.Exit(1)
 
 
-COMMANDS = {command.__name__: command for command in (leaderboard, report, cite, evaluate, card, export, attack)}
+COMMANDS = {command.__name__: command for command in (
+    leaderboard, report, cite, evaluate, card, export, attack, fsck, verify)}

@@ -121,11 +121,12 @@ SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 
 class Problem(Struct, frozen=True):
-    """A file that cannot be used, and why. A newer kdbench can use it if `newer`."""
+    """A file that cannot be used, and why. A newer kdbench can use it if `newer`; it is not there if `missing`."""
 
     path: Path
     reason: str
     newer: bool = False
+    missing: bool = False
 
 
 class NewerError(ValueError):

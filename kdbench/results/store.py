@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import stat
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -117,23 +118,30 @@ class Store:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{path}: the saved predictions are damaged: {reason}") from error
 
-    def damage(self, record: Record) -> str | None:
-        """What is wrong with the files that a finished run left beside its record; None if nothing is.
+    def faults(self, record: Record) -> Iterator[Problem]:
+        """What is wrong with each of the files that a finished run left beside its record.
 
-        A folder without any students, or any predictions, is a copy of records alone, in which none are expected.
+        A folder without any students, or any predictions, is a copy of records alone, in which none are expected. A
+        teacher's network stays in the cache, and is not expected in a folder that has only a copy of its record.
         """
         for path, sha256 in ((self.files.student(record.run_id), record.weights_sha256),
                              (self.files.predictions(record.run_id), record.predictions_sha256)):
             if record.status != "ok" or sha256 is None or not path.parent.is_dir():
                 continue
             try:
-                if file_sha256(path) != sha256:
-                    return f"{path} is damaged: its SHA-256 is not the one in the record"
+                if not stat.S_ISREG(path.stat().st_mode):  # to read a pipe would wait for ever
+                    yield Problem(path, "is damaged: it is not a file")
+                elif file_sha256(path) != sha256:
+                    yield Problem(path, "is damaged: its SHA-256 is not the one in the record")
             except FileNotFoundError:
-                return f"{path} is missing"
+                if record.role == "student" or path != self.files.student(record.run_id):
+                    yield Problem(path, "is missing", missing=True)
             except OSError as error:
-                return f"{path} cannot be read: {error.strerror}"
-        return None
+                yield Problem(path, f"cannot be read: {error.strerror}")
+
+    def damage(self, record: Record) -> str | None:
+        """The first of a run's `faults` as a sentence that begins with the path; None if there is none."""
+        return next((f"{fault.path} {fault.reason}" for fault in self.faults(record)), None)
 
     # One writer at a time.
 

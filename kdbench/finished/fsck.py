@@ -1,0 +1,262 @@
+"""Checks a whole results folder, file by file, against what its records say; and sets aside what is damaged."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from kdbench.disk import TEMPORARY, set_aside
+from kdbench.errors import UserError
+from kdbench.folders import REPORT, CacheFolder
+from kdbench.results.record import DIGEST, Entry, Outcome, Planned, Problem, Record, read
+from kdbench.results.store import Store
+from kdbench.spec import TrainedTeacher
+
+Kind = Literal["damaged", "foreign", "newer", "orphaned", "missing", "temporary"]
+KINDS: tuple[Kind, ...] = ("damaged", "missing", "newer", "orphaned", "foreign", "temporary")
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+ASIDE = re.compile(r"\.corrupt-\d+$")
+
+TRAINS = "a rerun trains the run again"
+LEAVES = "a rerun leaves it as it is"
+REPLACES = "a rerun trains the run again if it is asked for, and else leaves the file"
+
+
+class Finding(NamedTuple):
+    """A file that is not as it should be: why, and what the command `kdbench run` that made the folder will do when it
+    is called again."""
+
+    kind: Kind
+    path: Path
+    why: str
+    rerun: str
+    repairable: bool = False  # by setting the file aside
+
+    def __str__(self) -> str:
+        return f"{self.kind:<9}  {self.path}: {self.why}; {self.rerun}"
+
+
+class Fsck:
+    """One check of a folder. It reads records one at a time and keeps of each only its id and status."""
+
+    def __init__(self, folder: Path, cache: CacheFolder, profile: type[Outcome]):
+        """`profile` is the kind of the entries in the folder's profiles. UserError if there is no such folder, or if it
+        is none of results."""
+        self.store, self.cached, self.profile = Store(folder), Store(cache.teachers), profile
+        files = self.store.files
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+        if not files.records.is_dir() and not files.plans.is_dir():
+            raise self.store.no_records()
+        self.found: Counter[Kind] = Counter()
+        self.repaired = 0
+        self.records = 0
+        self.without_digest = 0                               # records of kdbench 0.1, which did not write one
+        self._aside: set[Path] = set()                        # what this check set aside
+        self._status: dict[str, str | None] = {}              # by run id; None: the record cannot be read
+        self._teachers: set[str] = set()                      # those that records name
+        self._images: dict[str, dict[str, list[str]]] = {}    # by dataset and recipe, by digest: the runs that saw them
+
+    def check(self, repair: bool = False) -> Iterator[Finding]:
+        """Everything in the folder that is not as it should be, as it is found. With `repair`, temporary files are
+        removed and damaged ones set aside, under the folder's lock. UserError if another command holds that."""
+        temporary = [Finding("temporary", path, "a write that was cut off", "a rerun removes it")
+                     for path in sorted(self.store.folder.rglob(f".*{TEMPORARY}"))]
+        with self.store.lock() if repair else nullcontext():  # to lock a folder is to sweep temporary files out of it
+            for finding in temporary:
+                yield self._count(finding, "" if finding.path.exists() else "removed")
+            for finding in self._all():
+                done = ""
+                if repair and finding.repairable:
+                    self._aside.add(aside := set_aside(finding.path))
+                    done = f"set aside as {aside.name}"
+                yield self._count(finding, done)
+
+    @property
+    def clean(self) -> bool:
+        return not self.found["damaged"] and not self.found["missing"]
+
+    def writer(self) -> int | None:
+        """The process that holds the folder's lock, or held it last, if it is alive. What it is just writing looks
+        missing or orphaned."""
+        with suppress(OSError, ValueError):
+            process = int(self.store.files.lock.read_text())
+            os.kill(process, 0)
+            return process if process != os.getpid() else None
+        return None
+
+    def _count(self, finding: Finding, done: str) -> Finding:
+        self.found[finding.kind] += 1
+        self.repaired += bool(done)
+        return finding._replace(rerun=f"{done}, {finding.rerun}") if done else finding
+
+    def _all(self) -> Iterator[Finding]:
+        yield from self._records()
+        yield from self._other_images()
+        yield from self._plans()
+        yield from self._teachers_of_records()
+        yield from self._entries(self.store.files.profiles, self.profile, "`kdbench profile` measures it again")
+        yield from self._artefacts(self.store.files.student("x"))
+        yield from self._artefacts(self.store.files.predictions("x"))
+        yield from self._others()
+
+    # Records, plans and profiles.
+
+    def _records(self) -> Iterator[Finding]:
+        for path, run_id in self._named(self.store.files.records, ".json"):
+            if isinstance(path, Finding):
+                yield path
+                continue
+            self.records += 1
+            found, content = read(Record, str(path))
+            self._status[run_id] = found.status if isinstance(found, Record) else None
+            if isinstance(found, Problem):
+                yield _unreadable(found, TRAINS)
+                continue
+            self.without_digest += DIGEST not in content
+            if found.dataset_digest:
+                self._images.setdefault(_seen(found), {}).setdefault(found.dataset_digest, []).append(run_id)
+            for teacher in (found.spec.teacher, found.spec.self_teacher):
+                if isinstance(teacher, TrainedTeacher):
+                    self._teachers.add(teacher.run.id)
+            yield from self._faults(self.store, found)
+            if found.role == "teacher":
+                yield from self._in_cache(found)
+
+    def _faults(self, store: Store, record: Record) -> Iterator[Finding]:
+        faults = list(store.faults(record))
+        if faults:  # a run that is writing replaces the files first, then the record
+            again = store.get(record.run_id)
+            faults = list(store.faults(again)) if isinstance(again, Record) else faults
+        what = TRAINS if record.role == "student" else "a rerun trains the teacher again where a run needs it"
+        for fault in faults:
+            yield _faulty(fault, what, repairable=not fault.missing)
+
+    def _in_cache(self, record: Record) -> Iterator[Finding]:
+        """What is wrong with the cache's own files of a teacher; nothing if the cache does not have it."""
+        again = "a rerun sets it aside and trains the teacher again where a run needs it"
+        cached = self.cached.get(record.run_id)
+        if isinstance(cached, Problem):
+            yield _unreadable(cached, again)._replace(repairable=False)
+        elif cached is not None:
+            for fault in self.cached.faults(cached):
+                yield _faulty(fault, again)
+            student = self.cached.files.student(record.run_id)
+            if cached.status == "ok" and not student.exists():
+                yield Finding("missing", student, "the record of the teacher is there, its network is not", again)
+            if cached.status == "ok" and cached.weights_sha256 != record.weights_sha256:
+                yield Finding("damaged", self.cached.files.record(record.run_id),
+                              "it has other weights than the teacher that the runs of this folder learned from",
+                              "a rerun teaches further runs by the cache's teacher, which are then not comparable")
+
+    def _other_images(self) -> Iterator[Finding]:
+        for digests in self._images.values():
+            most = max(digests, key=lambda digest: len(digests[digest]))
+            for digest, runs in digests.items():
+                for run in runs if digest != most else ():
+                    yield Finding(
+                        "damaged", self.store.files.record(run), f"made of other images (SHA-256 {digest[:12]}) than "
+                        f"{len(digests[most])} other runs of its dataset ({most[:12]})",
+                        "a rerun leaves it as it is: keep those made of the right images, and delete the others")
+
+    def _plans(self) -> Iterator[Finding]:
+        folder = self.store.files.plans
+        for path, run_id in self._named(folder, ".json"):
+            if isinstance(path, Finding):
+                yield path
+                continue
+            found, _ = read(Planned, str(path))
+            if isinstance(found, Problem):
+                yield _unreadable(found, "a rerun writes it again")
+            elif run_id not in self._status:
+                what = "a rerun trains it" if found.role == "student" else \
+                    "a rerun copies it from the cache, or trains it where a run needs it"
+                self._teachers.discard(run_id)
+                yield Finding("missing", self.store.files.record(run_id), f"planned {_label(found)}, not run", what)
+
+    def _teachers_of_records(self) -> Iterator[Finding]:
+        for run_id in sorted(self._teachers - self._status.keys()):
+            yield Finding("missing", self.store.files.record(run_id), "the teacher that records of this folder name",
+                          "a rerun copies it from the cache, or trains it where a run needs it")
+
+    def _entries(self, folder: Path, kind: type[Entry], rerun: str) -> Iterator[Finding]:
+        for path, _ in self._named(folder, ".json"):
+            if isinstance(path, Finding):
+                yield path
+            elif isinstance(found := read(kind, str(path))[0], Problem):
+                yield _unreadable(found, rerun)
+
+    # Files that have no record.
+
+    def _artefacts(self, example: Path) -> Iterator[Finding]:
+        for path, run_id in self._named(example.parent, example.suffix):
+            if isinstance(path, Finding):
+                yield path
+            elif run_id not in self._status:
+                yield Finding("orphaned", path, "no record tells of it", REPLACES)
+            elif (status := self._status[run_id]) not in ("ok", None):
+                yield Finding("orphaned", path, f"the record says that the run has the status {status}", REPLACES)
+
+    def _others(self) -> Iterator[Finding]:
+        files = self.store.files
+        ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
+                                       files.predictions("x").parent, files.robustness("x").parent, files.lock)}
+        for path in sorted(self.store.folder.iterdir()):
+            if path.name not in ours and path.name not in REPORT and not _is_temporary(path.name):
+                yield _foreign(path)
+
+    def _named(self, folder: Path, suffix: str) -> Iterator[tuple[Path | Finding, str]]:
+        """Each file of `folder` that is named RUN_ID`suffix`, with that id; of others a finding, without one."""
+        if not folder.is_dir():
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            path = folder / name
+            if _is_temporary(name):
+                continue
+            if ASIDE.search(name):
+                if path not in self._aside:
+                    yield Finding("orphaned", path, "was set aside as damaged", LEAVES), ""
+            elif not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
+                yield _foreign(path), ""
+            elif suffix == ".json" and path.exists() and not path.is_file():  # to read a pipe would wait for ever
+                self._status.setdefault(name.removesuffix(suffix), None)
+                yield Finding("damaged", path, "it is not a file", REPLACES, repairable=True), ""
+            else:
+                yield path, name.removesuffix(suffix)
+
+
+def _unreadable(problem: Problem, rerun: str) -> Finding:
+    if problem.newer:
+        return Finding("newer", problem.path, problem.reason, f"{LEAVES}: update kdbench to read it")
+    return Finding("damaged", problem.path, problem.reason, rerun, repairable=True)
+
+
+def _faulty(fault: Problem, rerun: str, repairable: bool = False) -> Finding:
+    if fault.missing:
+        return Finding("missing", fault.path, "the record says that the run is finished", rerun)
+    return Finding("damaged", fault.path, fault.reason.removeprefix("is damaged: "), rerun, repairable)
+
+
+def _foreign(path: Path) -> Finding:
+    return Finding("foreign", path, "kdbench writes no such name", LEAVES)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(TEMPORARY)
+
+
+def _seen(record: Record) -> str:
+    """What runs have in common that must have seen the same images."""
+    spec = record.spec
+    return json.dumps([spec.dataset, spec.dataset_digest, spec.recipe.image_size, spec.recipe.train_size])
+
+
+def _label(planned: Planned) -> str:
+    spec = planned.spec
+    return f"{planned.role} {spec.method}  {spec.pair}  {spec.dataset}  seed {spec.seed}"

@@ -1,0 +1,216 @@
+"""Repeats finished runs, and says whether they come out as they were recorded."""
+
+import math
+import random
+import shutil
+import statistics
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdbench.data import collect
+from kdbench.errors import UserError
+from kdbench.execution.display import Display
+from kdbench.execution.matrix import Matrix
+from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.folders import CacheFolder
+from kdbench.plugins.registry import Registry
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.suites.plan import Plan
+
+SEED = 0           # of the sample, so that everybody repeats the same runs of a folder
+FEWEST_SEEDS = 3   # from which on a standard deviation says something of the noise
+DEVIATIONS = 2     # standard deviations between seeds within which a difference is called noise
+ENVIRONMENT = ("python", "versions", "platform", "cpu", "gpu", "device", "threads", "git_commit")  # can change bits
+
+Outcome = Literal["bit-equal", "within noise", "not comparable", "different", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("bit-equal", "within noise", "not comparable", "different", "failed")
+Accuracies = Mapping[str, list[float]]  # by row: the test accuracy of each of its seeds
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run came out when it was repeated."""
+
+    record: Record
+    outcome: Outcome
+    why: str
+
+    def __str__(self) -> str:
+        spec = self.record.spec
+        return (f"{self.outcome:<14}  {self.record.run_id}  {spec.method}  {spec.pair}  {spec.dataset}  "
+                f"seed {spec.seed}: {self.why}")
+
+
+def exit_code(verdicts: Iterable[Verdict]) -> int:
+    """0 if all are bit-equal, 1 if one is different or failed, and 3 otherwise."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    return 1 if outcomes & {"different", "failed"} else 0 if outcomes == {"bit-equal"} else 3
+
+
+def verify(folder: Path, names: Collection[str], sample: int, registry: Registry, cache: CacheFolder, pool: LocalPool,
+           display: Display, say: Say) -> Iterator[Verdict]:
+    """Repeat the runs whose ids begin with `names`, else a sample, and compare them with their records.
+
+    All is trained in a temporary folder, from nothing: the results folder, the cache's teachers and unfinished runs
+    stay as they are. A teacher is taken from the cache if its weights are the recorded ones, and trained again if not.
+    UserError, before anything trains, if there is no such run, or if one cannot be repeated here.
+    """
+    store = Store(folder)
+    finished, accuracies = _finished(store)
+    records = [_repeatable(store.find(name)) for name in names] or \
+        [_repeatable(store.find(run)) for run in draw(finished, sample)]
+    methods = {name: registry[name] for record in records for name in _methods(record)}
+    teachers = {teacher.id: teacher for record in records for teacher in _teachers(record)}
+    for dataset in {record.spec.dataset for record in records}:
+        collect.check(dataset, cache.data)
+    students = tuple({record.run_id: record.spec for record in records}.values())
+    plan = Plan("verify", tuple(teachers.values()), students, methods, reference="")
+    with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as temporary:
+        own = CacheFolder(Path(temporary) / "cache")
+        own.root.mkdir()
+        cache.data.mkdir(parents=True, exist_ok=True)
+        own.data.symlink_to(cache.data.absolute(), target_is_directory=True)
+        for teacher in teachers:
+            if why := _borrow(teacher, store, Store(cache.teachers), Store(own.teachers)):
+                say(f"teacher {teacher} is trained again: {why}")
+        matrix = Matrix(plan, Path(temporary) / "out", own, say)
+        jobs = matrix.pending()
+        pool.start()
+        reasons = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, own)
+        matrix.run(jobs, reasons, pool, display)
+        for record in {record.run_id: record for record in records}.values():
+            again = matrix.store.get(record.run_id)
+            changed_teachers = [teacher.id for teacher in _teachers(record) if _came_out_otherwise(
+                store.get(teacher.id), Store(own.teachers).get(teacher.id))]
+            yield compare(record, again if isinstance(again, Record) else None, accuracies, changed_teachers)
+
+
+def draw(finished: Mapping[str, Collection[str]], sample: int) -> list[str]:
+    """So many runs, or all if there are fewer, of `finished` runs by method; of as many methods as possible."""
+    stream = random.Random(SEED)
+    order = {method: stream.sample(sorted(finished[method]), len(finished[method])) for method in sorted(finished)}
+    methods = stream.sample(sorted(order), len(order))
+    rounds = max((len(runs) for runs in order.values()), default=0)
+    return [order[method][turn] for turn in range(rounds) for method in methods if turn < len(order[method])][:sample]
+
+
+def compare(record: Record, again: Record | None, accuracies: Accuracies,
+            changed_teachers: Collection[str] = ()) -> Verdict:
+    """What the repeated run says of the recorded one. `accuracies` are those of the seeds of every row."""
+    if again is None or again.status != "ok":
+        return Verdict(record, "failed", (again.reason or again.status) if again else "it left no record")
+    if record.dataset_digest not in (None, again.dataset_digest):
+        return Verdict(record, "different", f"the images are others: SHA-256 {str(again.dataset_digest)[:12]}, "
+                                            f"recorded {str(record.dataset_digest)[:12]}")
+    shared = record.metrics.keys() & again.metrics.keys()  # a metric may be newer than the record, or added to it later
+    metrics = sorted(name for name in shared if record.metrics[name] != again.metrics[name])
+    parts = [what for what, same in (("weights", record.weights_sha256 == again.weights_sha256),
+                                     ("predictions", record.predictions_sha256 == again.predictions_sha256),
+                                     (f"{len(metrics)} of {len(shared)} metrics", not metrics)) if not same]
+    if not parts:
+        return Verdict(record, "bit-equal", f"weights, predictions and {len(shared)} metrics")
+    what = f"{', '.join(parts)} differ"
+    if changed_teachers:
+        what += f", as do the weights of its teacher {', '.join(changed_teachers)}"
+    changes = environment_changes(record, again)
+    if not changes:
+        return Verdict(record, "different", f"{what}, though the environment is the same")
+    was, now = (one.metrics.get("test_accuracy", math.nan) for one in (record, again))
+    seeds = accuracies.get(_row(record), [])
+    noise = DEVIATIONS * statistics.stdev(seeds) if len(seeds) >= FEWEST_SEEDS else math.nan
+    outcome: Outcome = "within noise" if abs(now - was) <= noise else "different"
+    place = f"{'within' if outcome == 'within noise' else 'beyond'} the noise of {len(seeds)} seeds, ± {noise:.2%}"
+    if math.isnan(noise + now - was):
+        outcome = "not comparable"
+        place = f"its row has {len(seeds)} seeds, and {FEWEST_SEEDS} are needed to tell noise"
+    return Verdict(record, outcome, f"{what}; test accuracy {now:.2%}, recorded {was:.2%}: {place}; other environment: "
+                                    f"{', '.join(changes)}")
+
+
+def environment_changes(record: Record, again: Record) -> list[str]:
+    """What of all that can change a result's bits was otherwise when the run was recorded, as "name: then, now"."""
+    then, now = (_flat(one) for one in (record, again))
+    return [f"{name} {then.get(name)} -> {now.get(name)}" for name in sorted(then.keys() | now.keys())
+            if then.get(name) != now.get(name)]
+
+
+def _flat(record: Record) -> dict[str, str]:
+    known = {name: record.environment.get(name) for name in ENVIRONMENT}
+    versions = known.pop("versions")
+    flat = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
+    commit = flat.pop("git_commit")
+    hashes = {"git_commit": commit and commit[:12], "source of the method": record.method_digest[:12]}
+    return {name: str(value) for name, value in (flat | hashes).items()}
+
+
+def _finished(store: Store) -> tuple[dict[str, list[str]], Accuracies]:
+    """The finished student runs of a folder, by method, and the accuracies of every row's seeds."""
+    finished: dict[str, list[str]] = defaultdict(list)
+    accuracies: dict[str, list[float]] = defaultdict(list)
+    for found in store.scan():
+        if isinstance(found, Record) and found.role == "student" and found.status == "ok":
+            finished[found.spec.method].append(found.run_id)
+            if "test_accuracy" in found.metrics:
+                accuracies[_row(found)].append(found.metrics["test_accuracy"])
+    if not finished:
+        raise UserError(f"{store.folder}: no finished runs here to repeat") if store.files.records.is_dir() \
+            else store.no_records()
+    return finished, accuracies
+
+
+def _row(record: Record) -> str:
+    """What the seeds of a row of the leaderboard share."""
+    spec = record.spec
+    return f"{spec.cell} {spec.method} {sorted(spec.hyperparameters.items())}"
+
+
+def _repeatable(record: Record) -> Record:
+    if record.role != "student" or record.status != "ok":
+        what = "is a teacher" if record.role != "student" else f"has the status {record.status!r}"
+        raise UserError(f"run {record.run_id} {what}; only finished runs of students can be repeated")
+    return record
+
+
+def _teachers(record: Record) -> list[RunSpec]:
+    """The runs that must come before the run of a record."""
+    return [teacher.run for teacher in (record.spec.teacher, record.spec.self_teacher)
+            if isinstance(teacher, TrainedTeacher)]
+
+
+def _methods(record: Record) -> list[str]:
+    return [record.spec.method, *(teacher.method for teacher in _teachers(record))]
+
+
+def _borrow(teacher: str, store: Store, cached: Store, own: Store) -> str | None:
+    """Copy the cache's files of a teacher into `own`, if they are what the folder's record of it says; else why not."""
+    recorded, found = store.get(teacher), cached.get(teacher)
+    if not isinstance(found, Record) or found.status != "ok":
+        return "the cache does not have it"
+    if isinstance(recorded, Record) and recorded.weights_sha256 != found.weights_sha256:
+        return "the cache has one of other weights"
+    paths = [(getattr(cached.files, kind)(teacher), getattr(own.files, kind)(teacher))
+             for kind in ("student", "predictions", "record")]
+    if damage := next((f"{path} is missing" for path, _ in paths if not path.is_file()), cached.damage(found)):
+        return damage
+    for path, copy in paths:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return None
+
+
+def _came_out_otherwise(recorded: object, again: object) -> bool:
+    return (isinstance(recorded, Record) and isinstance(again, Record)
+            and recorded.weights_sha256 != again.weights_sha256)
+
+
+def tally(verdicts: Iterable[Verdict]) -> str:
+    """The closing line: how many runs were repeated, and how they came out."""
+    count = Counter(verdict.outcome for verdict in verdicts)
+    return f"{count.total()} runs repeated: " + ", ".join(f"{count[outcome]} {outcome}" for outcome in OUTCOMES)

@@ -2,7 +2,20 @@
 allowed."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """Text of unknown origin with a replacement character for everything that is no character to read: control
+    characters, which a terminal would obey, marks that reverse the direction of text, lone surrogates. Line breaks and
+    tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
+
+
+def plain(text: str) -> str:
+    """Text of unknown origin on one line, `printable` and with single spaces for white space."""
+    return printable(" ".join(text.split()))
 
 
 class UserError(Exception):

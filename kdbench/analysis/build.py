@@ -13,7 +13,7 @@ from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import changed
 from kdbench.analysis.statement import statement
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
@@ -37,8 +37,8 @@ def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     cells = _cells(runs, registry, reader, costs)
     problems += [*repeats, *reader.problems, *cost_problems]
     return Leaderboard(
-        cells=cells, suites=tuple(sorted({run.suite for run in runs})),
-        statement=tuple(statement(folder, runs, problems, cells)), results_hash=_results_hash(runs),
+        cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})),
+        statement=tuple(map(plain, statement(folder, runs, problems, cells))), results_hash=_results_hash(runs),
         records_hash=_records_hash(runs, hashes, costs, problems),
     )
 
@@ -155,7 +155,7 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
     teacher = _teacher(runs, teachers)
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
-    return Cell(id=spec.cell, pair=min(run.spec.pair for run in runs), dataset=spec.dataset,
+    return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
                 spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows), costs=tuple(costs))
 
 
@@ -164,7 +164,7 @@ def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher 
     source = students[0].spec.teacher
     if source is None:
         return None
-    architecture = source.architecture.model
+    architecture = plain(source.architecture.model)
     own = teachers.get(source.run.id) if isinstance(source, TrainedTeacher) else None
     if own is not None and own.status == "ok":
         return Teacher(architecture, "ok", "", metrics_of(own))
@@ -172,7 +172,7 @@ def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher 
     metrics = {name.removeprefix("teacher_"): value for name, value in told.items() if name.startswith("teacher_")}
     if metrics or own is None:
         return Teacher(architecture, "ok" if metrics else "missing", "" if metrics else "no record", metrics)
-    return Teacher(architecture, own.status, own.reason or "", {})
+    return Teacher(architecture, own.status, plain(own.reason or ""), {})
 
 
 # Runs to rows.
@@ -197,13 +197,14 @@ def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mappi
     differences = {name: paired_difference(accuracy, other) for name, other in others.items()}
     common = [run for run in finished if run.spec.seed in said] if runs is not references.get(REFERENCE) else []
     return Row(
-        method=spec.method, family=_family(runs, registry),
+        method=plain(spec.method), family=plain(_family(runs, registry)),
         hyperparameters=changed(spec.method, spec.hyperparameters, registry),
         metrics={name: {seed: own[name] for seed, own in measured.items()} for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
         wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
         harm=harm(read(common), said) if len(common) >= MIN_SEEDS else None,
-        failures=tuple(Failure(run.spec.seed, run.status, run.reason or "") for run in runs if run.status != "ok"),
+        failures=tuple(Failure(run.spec.seed, run.status, plain(run.reason or ""))
+                       for run in runs if run.status != "ok"),
         runs={run.spec.seed: run.run_id for run in finished},
     )
 

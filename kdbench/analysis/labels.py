@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kdbench.errors import plain
+
 
 def changed(method: str, hyperparameters: Mapping[str, Any], registry: Mapping[str, Any]) -> dict[str, Any]:
     """The hyperparameters that differ from their defaults; all, of a method that is not installed."""
@@ -14,4 +16,4 @@ def changed(method: str, hyperparameters: Mapping[str, Any], registry: Mapping[s
 def label(method: str, hyperparameters: Mapping[str, Any]) -> str:
     """A method's name with the hyperparameters that are not its defaults."""
     values = ", ".join(f"{name}={value}" for name, value in hyperparameters.items())
-    return f"{method} ({values})" if values else method
+    return plain(f"{method} ({values})" if values else method)

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import Any
 
+from kdbench.errors import plain
+
 
 def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
     """Aligned columns; the last one may be long and is cut to the terminal's width, if there is one."""
@@ -11,7 +13,7 @@ def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
         print("none")
         return
     keys = list(rows[0])
-    lines = ([keys] if header else []) + [[str(row[key]) for key in keys] for row in rows]
+    lines = ([keys] if header else []) + [[plain(str(row[key])) for key in keys] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(keys))]
     limit = os.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:

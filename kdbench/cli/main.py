@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kdbench.cli import methods, results, run
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
 from kdbench.version import __version__
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"kdbench: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kdbench: {plain(message)}", file=sys.stderr)
     sys.exit(2)
 
 

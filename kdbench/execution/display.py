@@ -7,8 +7,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
+from kdbench.errors import plain
 from kdbench.execution.job import Job
 from kdbench.execution.pool import Running
 from kdbench.results.record import Record
@@ -40,9 +42,9 @@ class Display:
     def ended(self, job: Job, record: Record) -> None:
         self.done += 1
         self._seconds.append(record.seconds)
-        self.console.print(self._line(job, record), markup=False, highlight=False, soft_wrap=True)
+        self.console.print(plain(self._line(job, record)), markup=False, highlight=False, soft_wrap=True)
         for note in record.notes:
-            self.console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"  note: {plain(note)}", markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, job: Job, record: Record) -> str:
         count = f"[{self.done}/{self.total}]"
@@ -80,7 +82,8 @@ class TerminalDisplay(Display):
             name = f"teacher {spec.student.model}" if r.job.role == "teacher" else spec.method
             epoch = f"{progress['epoch']}/{progress['epochs']}" if progress else f"0/{spec.recipe.epochs}"
             accuracy = f"{progress['accuracy']:.1%}" if progress else "-"
-            table.add_row(name, spec.pair, spec.dataset, str(spec.seed), epoch, accuracy,
+            what = [escape(plain(text)) for text in (name, spec.pair, spec.dataset)]
+            table.add_row(*what, str(spec.seed), epoch, accuracy,
                           f"{time.monotonic() - r.started:.0f}")
         left = self.seconds_left(running)
         remaining = f", about {_duration(left)} left" if left is not None else ""

@@ -9,11 +9,11 @@ from typing import Any
 
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.data import catalog
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
-from kdbench.report.markdown import align, fill, items
+from kdbench.report.markdown import align, fill, items, safe
 from kdbench.report.tables import class_name
 from kdbench.results.record import Record
 from kdbench.version import __version__
@@ -34,7 +34,7 @@ def card(record: Record, leaderboard: Leaderboard, registry: Mapping[str, Any]) 
         "Provenance": _provenance(record, leaderboard), "Citation": _citation(record, registry),
     }
     body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
-    return f"---\n{_front(record)}\n---\n\n# {_name(record)}\n\n{body}\n"
+    return f"---\n{_front(record)}\n---\n\n# {safe(_name(record))}\n\n{body}\n"
 
 
 def _name(record: Record) -> str:
@@ -48,7 +48,7 @@ def _front(record: Record) -> str:
 
     spec = record.spec
     results = [
-        EvalResult(task_type="image-classification", dataset_type=_base(record), dataset_name=spec.dataset,
+        EvalResult(task_type="image-classification", dataset_type=_base(record), dataset_name=plain(spec.dataset),
                    dataset_split="test", metric_type=kind, metric_name=METRICS[name].title,
                    metric_value=record.metrics[name])
         for name, kind in (("test_accuracy", "accuracy"), ("ece", "expected_calibration_error"),
@@ -56,9 +56,9 @@ def _front(record: Record) -> str:
         if name in record.metrics
     ]
     data = ModelCardData(
-        model_name=_name(record), library_name="timm", pipeline_tag="image-classification", datasets=[_base(record)],
-        tags=["image-classification", "timm", "knowledge-distillation", "kdbench", spec.method], metrics=["accuracy"],
-        eval_results=results,
+        model_name=plain(_name(record)), library_name="timm", pipeline_tag="image-classification",
+        datasets=[_base(record)], metrics=["accuracy"], eval_results=results,
+        tags=["image-classification", "timm", "knowledge-distillation", "kdbench", plain(spec.method)],
     )
     return data.to_yaml()
 
@@ -68,19 +68,14 @@ def _base(record: Record) -> str:
     try:
         return catalog.parse(record.spec.dataset).base
     except UserError:
-        return record.spec.dataset
+        return plain(record.spec.dataset)
 
 
 # Sections.
 
 def _facts(*columns: str, rows: Iterable[tuple[str, ...]]) -> str:
     """A Markdown table with these columns, all of text."""
-    return align(Table("", list(columns), [[_plain(value) for value in row] for row in rows], len(columns)))
-
-
-def _plain(text: str) -> str:
-    """Text from a record, a method or a dataset, with the characters escaped that begin HTML in Markdown."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    return align(Table("", list(columns), [list(row) for row in rows], len(columns)))
 
 
 def _arguments(values: Mapping[str, Any]) -> str:
@@ -92,7 +87,7 @@ def _model(record: Record, registry: Mapping[str, Any]) -> str:
     info = registry.get(spec.method)
     text = (f"An image classifier, trained by knowledge distillation with the method `{spec.method}` (family "
             f"{record.family or 'unknown'}). {info.idea if info else ''}")
-    return "\n\n".join([fill(_plain(text.strip())), _facts("of the student", "value", rows=[
+    return "\n\n".join([fill(text.strip()), _facts("of the student", "value", rows=[
         ("timm architecture", spec.student.model), ("arguments", _arguments(spec.student.kwargs)),
         ("input", f"{spec.recipe.image_size} x {spec.recipe.image_size} pixels"),
         ("weights, SHA-256", record.weights_sha256 or "not recorded"),
@@ -162,7 +157,7 @@ def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable
     scored = [(accuracy, index) for index, accuracy in enumerate(vector) if accuracy is not None]
     if cell and scored:
         lowest, index = min(scored)
-        yield f"Its lowest accuracy on a class is {number(lowest, 'share')} %, on {_plain(class_name(cell, index))}."
+        yield f"Its lowest accuracy on a class is {number(lowest, 'share')} %, on {class_name(cell, index)}."
     yield from _harm(cell, row)
     if row and len(row.seeds) < FEW_SEEDS:
         yield f"{len(row.seeds)} seed{'s' * (len(row.seeds) != 1)} of it were trained: differences of a size that " \
@@ -170,7 +165,7 @@ def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable
     for name, what in (("pgd_accuracy", "attacks"), ("corruption_accuracy", "corrupted images")):
         if name not in record.metrics:
             yield f"Its behaviour under {what} was not measured."
-    yield from (f"Note of the run: {_plain(note)}" for note in record.notes)
+    yield from (f"Note of the run: {note}" for note in record.notes)
 
 
 def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
@@ -186,7 +181,7 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
         return
     changes = {change.index: change.change for change in row.harm.classes}
     for what, classes in (("Harmed", row.harm.harmed), ("Helped", row.harm.helped)):
-        told = ", ".join(f"{_plain(class_name(cell, index))} ({number(changes[index], 'share', '+')} points)"
+        told = ", ".join(f"{class_name(cell, index)} ({number(changes[index], 'share', '+')} points)"
                          for index in classes)
         yield f"{what} classes against {REFERENCE}, at 5 % after Holm's correction: {told or 'none'}."
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from kdbench.analysis.board import Leaderboard
 from kdbench.data import catalog
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
 from kdbench.paper import Paper
 from kdbench.version import __version__
 
@@ -37,7 +37,7 @@ def cite(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
         return ", ".join(f"{escape(name)}~\\cite{{{keys[name]}}}" if name in keys else escape(name) for name in names)
 
     absent = [name for name in methods if name not in registry]
-    note = f"\n% Not installed here, so without a reference: {', '.join(absent)}" if absent else ""
+    note = f"\n% Not installed here, so without a reference: {', '.join(map(escape, absent))}" if absent else ""
     variants = sorted(name for name in keys if name.startswith("+"))
     more = f" (variants: {cited(variants)})" if variants else ""
     sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
@@ -126,4 +126,4 @@ def escape(text: str) -> str:
     """Any text as LaTeX, with single spaces for white space."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
                **{c: f"\\{c}" for c in "&%$#_{}"}}
-    return "".join(special.get(c, c) for c in " ".join(text.split()))
+    return "".join(special.get(c, c) for c in plain(text))

@@ -64,9 +64,15 @@ def to_csv(leaderboard: Leaderboard) -> str:
     writer = csv.DictWriter(text, list(COLUMNS), restval="", lineterminator="\n")
     writer.writeheader()
     for line in _lines(leaderboard):
-        writer.writerow({key: json.dumps(value) if isinstance(value, list | dict) else value
-                         for key, value in line.items()})
+        writer.writerow({key: _csv_cell(value) for key, value in line.items()})
     return text.getvalue().removesuffix("\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    """A value as a cell of CSV that no spreadsheet takes for a formula."""
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def _lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """A leaderboard in Markdown that reads well on a terminal: paragraphs are filled to 100 columns, tables aligned."""
 
+import re
 import textwrap
 from collections.abc import Iterable
 
 from kdbench.analysis.board import Leaderboard
 from kdbench.analysis.ranking import rank
+from kdbench.errors import plain
 from kdbench.report.formatting import Table
 from kdbench.report.tables import across_table, cell_tables, legend
 
@@ -17,7 +19,7 @@ def to_markdown(leaderboard: Leaderboard) -> str:
     ranking = rank(leaderboard)
     if ranking is not None:
         table = across_table(ranking)
-        parts += [f"## {table.title}", align(table), items(table.notes)]
+        parts += [f"## {safe(table.title)}", align(table), items(table.notes)]
     return "\n\n".join([*parts, items(legend(leaderboard)),
                          items([*leaderboard.statement, *hashes(leaderboard)])])
 
@@ -30,13 +32,13 @@ def hashes(leaderboard: Leaderboard) -> list[str]:
 
 def tables_to_markdown(tables: Iterable[Table]) -> str:
     """Each table under its title, with its notes as paragraphs."""
-    return "\n\n".join(part for table in tables for part in (f"## {table.title}", align(table),
+    return "\n\n".join(part for table in tables for part in (f"## {safe(table.title)}", align(table),
                                                             *map(fill, table.notes)))
 
 
 def align(table: Table) -> str:
     """A Markdown table with columns of equal width; numbers are right-aligned."""
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (table.header, *table.lines)]
+    cells = [[safe(cell).replace("|", "\\|") for cell in line] for line in (table.header, *table.lines)]
     widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(table.header))]
     text = [i < table.text_columns for i in range(len(widths))]
     rule = ["-" * width if left else "-" * (width - 1) + ":" for left, width in zip(text, widths, strict=True)]
@@ -48,6 +50,11 @@ def align(table: Table) -> str:
     return "\n".join(f"| {pad(line)} |" for line in (cells[0], rule, *cells[1:]))
 
 
+def safe(text: str) -> str:
+    """Any text as Markdown, on one line, in which nothing begins HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain(text))
+
+
 def items(lines: Iterable[str]) -> str:
     """A bulleted list."""
     return "\n".join(fill(f"- {line}", indent="  ") for line in lines)
@@ -55,4 +62,4 @@ def items(lines: Iterable[str]) -> str:
 
 def fill(text: str, indent: str = "") -> str:
     """The text with line breaks, `indent` before every line but the first."""
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(safe(text), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

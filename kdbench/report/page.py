@@ -4,9 +4,9 @@ Every text that comes from records, methods or datasets goes through `escape`: a
 """
 
 import base64
+import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.costs import PROFILED
 from kdbench.analysis.details import Details
 from kdbench.analysis.reported import of_row
+from kdbench.errors import plain, printable
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import MethodInfo, family_order
 from kdbench.report.costs import profiled_value
@@ -25,6 +26,11 @@ from kdbench.report.tables import all_tables, legend, title
 from kdbench.version import __version__
 
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
+
+
+def escape(text: str) -> str:
+    """Any text as HTML, on one line."""
+    return html.escape(plain(text))
 
 
 def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any]) -> str:
@@ -193,7 +199,7 @@ def _about(info: MethodInfo) -> str:
     lines = [[p.name, p.type, str(p.default), p.allowed] for p in info.hyperparameters.values()]
     parameters = _table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
         if lines else "<p>No hyperparameters.</p>"
-    return f"<pre>{escape(info.doc)}</pre>{paper}{parameters}"
+    return f"<pre>{html.escape(printable(info.doc))}</pre>{paper}{parameters}"
 
 
 def _metrics() -> str:

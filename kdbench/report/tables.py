@@ -9,7 +9,7 @@ from kdbench.analysis.harm import ClassChange, Harm
 from kdbench.analysis.ranking import Ranking, rank, tied_with_best
 from kdbench.analysis.reported import reported
 from kdbench.data import catalog
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.costs import cost_tables
 from kdbench.report.formatting import NONE, Table, interval, number, p_value
@@ -52,7 +52,7 @@ def title(cell: Cell, leaderboard: Leaderboard) -> str:
     own = _flatten(cell.spec)
     differing = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
     suffix = ", ".join(f"{key}={own[key]}" for key in differing)
-    return f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else "")
+    return plain(f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else ""))
 
 
 def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:

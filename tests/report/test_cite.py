@@ -74,7 +74,7 @@ def test_the_sentence_cites_what_has_an_entry_and_carries_the_results_hash(tmp_p
     assert sentence == (
         f"We compare ce, kd~\\cite{{bee2020title}}, my\\_own on digits with kdbench {__version__}~\\cite{{kdbench}}, "
         f"suite tiny (results \\texttt{{{leaderboard.results_hash[:16]}}}).\n"
-        "% Not installed here, so without a reference: my_own")
+        r"% Not installed here, so without a reference: my\_own")
     assert set(re.findall(r"\\cite{(\w+)}", sentence)) <= set(parse(text))
 
 

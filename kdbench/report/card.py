@@ -182,12 +182,12 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
     if (difference := row.differences.get(REFERENCE)) is not None:
         yield (f"Against {REFERENCE} with the same seeds, its test accuracy differs by "
                f"{interval(difference, 'share', '+')} points.")
-    if row.comparison is None:
+    if row.harm is None:
         yield (f"Which classes it harms against {REFERENCE} is withheld: that takes saved predictions of at least "
                "three shared seeds.")
         return
-    changes = {change.index: change.change for change in row.comparison.classes}
-    for what, classes in (("Harmed", row.comparison.harmed), ("Helped", row.comparison.helped)):
+    changes = {change.index: change.change for change in row.harm.classes}
+    for what, classes in (("Harmed", row.harm.harmed), ("Helped", row.harm.helped)):
         told = ", ".join(f"{_plain(class_name(cell, index))} ({number(changes[index], 'share', '+')} points)"
                          for index in classes)
         yield f"{what} classes against {REFERENCE}, at 5 % after Holm's correction: {told or 'none'}."

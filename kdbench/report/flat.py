@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
 from kdbench.analysis.costs import energy_source
-from kdbench.analysis.harm import Comparison
+from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
@@ -39,10 +39,10 @@ def flat_row(cell: Cell, row: Row) -> dict[str, Any]:
         flat |= _flat_estimate(name, row.estimate(name))
     flat |= {"training_energy_source": energy_source(cell.costs, "training_energy_joules", row.label),
              "use_energy_source": energy_source(cell.costs, "energy_per_1000_images", row.label)}
-    return flat | _flat_comparison(cell, row.comparison) | {"runs": list(row.runs.values())}
+    return flat | _flat_comparison(cell, row.harm) | {"runs": list(row.runs.values())}
 
 
-def _flat_comparison(cell: Cell, comparison: Comparison | None) -> dict[str, Any]:
+def _flat_comparison(cell: Cell, comparison: Harm | None) -> dict[str, Any]:
     if comparison is None:
         return dict.fromkeys(("classes_harmed", "classes_helped", "flipped", "flipped_accuracy",
                               f"flipped_{REFERENCE}_accuracy", "most_affected_classes"))

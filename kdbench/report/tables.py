@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
-from kdbench.analysis.harm import ClassChange, Comparison
+from kdbench.analysis.harm import ClassChange, Harm
 from kdbench.analysis.intervals import Estimate
 from kdbench.analysis.ranking import Ranking, tied_with_best
 from kdbench.analysis.reported import reported
@@ -37,7 +37,7 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     header = ["method", "family", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
     tables = [_with_reported(cell, Table(name, header, _lines(cell), 2, _best(cell)))]
-    if any(row.comparison for row in cell.rows):
+    if any(row.harm for row in cell.rows):
         tables += [_class_table(cell, name), _affected_table(cell, name)]
     tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
                if _measures(cell, columns)]
@@ -131,7 +131,7 @@ def _class_table(cell: Cell, name: str) -> Table:
     header = ["method", "harmed", "helped", "flipped", "right there", f"{REFERENCE} there", "most affected"]
     lines = []
     for row in cell.rows:
-        if (told := row.comparison) is not None:
+        if (told := row.harm) is not None:
             most = affected(told)[0]
             lines.append([row.label, str(len(told.harmed)), str(len(told.helped)), number(told.flipped, "share"),
                           number(told.flipped_accuracy, "share"), number(told.flipped_reference, "share"),
@@ -141,7 +141,7 @@ def _class_table(cell: Cell, name: str) -> Table:
 
 def _affected_table(cell: Cell, name: str) -> Table:
     header = ["class", "method", "images", REFERENCE, "method's", "change", "p (Holm)"]
-    changes = [(row.label, change) for row in cell.rows if row.comparison for change in affected(row.comparison)]
+    changes = [(row.label, change) for row in cell.rows if row.harm for change in affected(row.harm)]
     changes.sort(key=lambda item: (-abs(item[1].change), item[0], item[1].index))
     return Table(f"Most affected classes against {REFERENCE}: {name}", header, [
         [class_name(cell, c.index), label, str(c.images), number(c.reference, "share"), number(c.accuracy, "share"),
@@ -150,7 +150,7 @@ def _affected_table(cell: Cell, name: str) -> Table:
     ], 2)
 
 
-def affected(comparison: Comparison) -> list[ClassChange]:
+def affected(comparison: Harm) -> list[ClassChange]:
     """The classes by how much they change, most first."""
     return sorted(comparison.classes, key=lambda c: (-abs(c.change), c.index))
 
@@ -198,7 +198,7 @@ def legend(leaderboard: Leaderboard) -> list[str]:
         f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
         *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
     ]
-    if any(row.comparison for cell in leaderboard.cells for row in cell.rows):
+    if any(row.harm for cell in leaderboard.cells for row in cell.rows):
         lines += [
             f"harmed, helped: number of classes whose accuracy differs from {REFERENCE}'s with the same seeds, at 5 % "
             "after Holm's correction for the number of classes, by min F' (Clark, 1973), which holds for other seeds "

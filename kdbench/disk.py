@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,6 +30,8 @@ def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = T
     remains then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)  # a folder that stands in a file's place is the one thing that a rename cannot replace
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
@@ -49,12 +52,13 @@ def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = T
         sync_folder(path.parent)
 
 
-def sweep(folder: Path, older_than: float = 0.0) -> None:
-    """Remove what killed processes left half written below `folder`, if it is older than so many seconds.
+def sweep(folder: Path, older_than: float = 0.0, name: str = "") -> None:
+    """Remove what killed processes left half written below `folder`, of files whose name begins with `name`, if it is
+    older than so many seconds.
 
     A live process renames its temporary file soon.
     """
-    for path in folder.rglob(f".*{TEMPORARY}"):
+    for path in folder.rglob(f".{name}*{TEMPORARY}"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than:
                 path.unlink()
@@ -87,15 +91,25 @@ def set_aside(path: Path) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    """The SHA-256 of a file's content, in hexadecimal. OSError if it cannot be read."""
+    with os.fdopen(open_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_file(path: str) -> bytes:
-    """The whole content of a small file, in half the time that Python's file objects take. OSError if it cannot be
-    read."""
-    file = os.open(path, os.O_RDONLY)
+def open_file(path: Path | str) -> int:
+    """A descriptor that reads a regular file. OSError for anything else: a pipe would keep its reader waiting, and a
+    device may never end."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a writer where `path` is a pipe
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def read_file(path: Path | str) -> bytes:
+    """The whole content of a file, in half the time that Python's file objects take for a small one. OSError if it
+    cannot be read."""
+    file = open_file(path)
     try:
         parts = []
         while part := os.read(file, 1 << 16):

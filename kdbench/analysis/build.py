@@ -1,6 +1,6 @@
 """Records to a leaderboard: per cell (pair, dataset and recipe) one row per method."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,11 +31,12 @@ def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     runs, hashes, problems = _recorded_and_missing(store)
     if not runs and not problems:
         raise store.no_records()
+    runs, others = _of_the_same_images(runs, store)
     runs, repeats = _without_repeats(runs, store)
     reader = _Reader(store)
     costs, cost_problems = read_costs(store, registry)
     cells = _cells(runs, registry, reader, costs)
-    problems += [*repeats, *reader.problems, *cost_problems]
+    problems += [*others, *repeats, *reader.problems, *cost_problems]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})),
         statement=tuple(map(plain, statement(folder, runs, problems, cells))), results_hash=_results_hash(runs),
@@ -79,6 +80,28 @@ def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record]
             repeats.append(Problem(store.files.record(run.run_id), f"it repeats run {first.run_id}: the same method, "
                                                                    "hyperparameters and seed"))
     return list(kept.values()), repeats
+
+
+def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record], list[Problem]]:
+    """In each cell the runs that saw the images that most of its runs saw; where two kinds of images are as frequent,
+    those of the reference method's runs. The others are problems. Runs that recorded no images stay."""
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    reference: dict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        if run.dataset_digest is not None and run.role == "student":
+            seen[run.spec.cell][run.dataset_digest] += 1
+            reference[run.spec.cell][run.dataset_digest] += run.spec.method == REFERENCE
+    usual = {cell: max(counts, key=lambda images: (counts[images], reference[cell][images], images))
+             for cell, counts in seen.items()}
+    kept, others = [], []
+    for run in runs:
+        cell = run.spec.cell
+        if run.role == "teacher" or run.dataset_digest in (None, usual.get(cell)):
+            kept.append(run)
+        else:
+            others.append(Problem(store.files.record(run.run_id), f"made of other images (SHA-256 "
+                                  f"{str(run.dataset_digest)[:16]}) than the other runs of its cell"))
+    return kept, others
 
 
 def _group(run: Record) -> tuple:

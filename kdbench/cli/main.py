@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kdbench.cli import methods, results, run
+from kdbench.disk import explain
 from kdbench.errors import UserError, plain
 from kdbench.version import __version__
 
@@ -29,6 +30,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _fail(explain(error))
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of typer's usage errors
             raise

@@ -5,13 +5,14 @@ A file holds the SHA-256 of an array (32 bytes) and then the array in NumPy's fo
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from kdbench.disk import atomic_write
+from kdbench.disk import atomic_write, open_file
 
 PIECE = 1 << 20  # elements written at a time, so that a large array is not copied whole
 
@@ -22,11 +23,11 @@ def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
     A missing or damaged file is built anew. If the file cannot be written, the array is returned all the same.
     """
     try:
-        with file.open("rb") as stream:
+        with os.fdopen(open_file(file), "rb") as stream:
             digest, array = stream.read(32), np.lib.format.read_array(stream, allow_pickle=False)
         if _sha256(array) == digest:
             return array
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, MemoryError):  # a damaged header may announce any size
         pass
     array = np.ascontiguousarray(build())
     with suppress(OSError):

@@ -1,15 +1,15 @@
 """What `kdbench run` shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
-import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from kdbench.disk import read_file
 from kdbench.errors import plain
 from kdbench.execution.job import Job
 from kdbench.execution.pool import Running
@@ -80,8 +80,8 @@ class TerminalDisplay(Display):
         for r in running:
             spec, progress = r.job.spec, read_progress(r.job)
             name = f"teacher {spec.student.model}" if r.job.role == "teacher" else spec.method
-            epoch = f"{progress['epoch']}/{progress['epochs']}" if progress else f"0/{spec.recipe.epochs}"
-            accuracy = f"{progress['accuracy']:.1%}" if progress else "-"
+            epoch = f"{progress.epoch}/{progress.epochs}" if progress else f"0/{spec.recipe.epochs}"
+            accuracy = f"{progress.accuracy:.1%}" if progress else "-"
             what = [escape(plain(text)) for text in (name, spec.pair, spec.dataset)]
             table.add_row(*what, str(spec.seed), epoch, accuracy,
                           f"{time.monotonic() - r.started:.0f}")
@@ -106,11 +106,19 @@ def make_display(workers: int) -> Display:
     return TerminalDisplay(console, workers) if console.is_terminal else PlainDisplay(console, workers)
 
 
-def read_progress(job: Job) -> dict[str, Any] | None:
+class Progress(msgspec.Struct):
+    """How far a running job is."""
+
+    epoch: int
+    epochs: int
+    accuracy: float
+
+
+def read_progress(job: Job) -> Progress | None:
     """The progress that a running job reports; None before its first epoch ends."""
     try:
-        return json.loads(job.cache.unfinished(job.id).progress.read_text())
-    except (OSError, ValueError):
+        return msgspec.json.decode(read_file(job.cache.unfinished(job.id).progress), type=Progress)
+    except (OSError, msgspec.MsgspecError, RecursionError):
         return None
 
 

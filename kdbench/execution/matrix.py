@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from kdbench.disk import atomic_write, explain, set_aside, sweep
+from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
 from kdbench.errors import UserError
 from kdbench.execution.display import Display
 from kdbench.execution.job import Job
@@ -71,7 +71,8 @@ class Matrix:
         with self.store.lock():
             self._prepare_cache()
             self._set_damaged_aside()
-            self.store.plan(self._planned())
+            for damaged in self.store.plan(self._planned()):
+                self.say(f"damaged plan {damaged.path} ({damaged.reason}) was written anew")
             for job in (j for j in jobs if j.id in reasons):
                 self.say(f"n/a  {job}: {reasons[job.id]}")
                 self.training.fail(job, "inapplicable", reasons[job.id])
@@ -153,11 +154,22 @@ class Matrix:
     def _copy_teachers(self) -> None:
         """Copy the teachers' records and predictions, so that the output folder says everything by itself."""
         for spec in self.plan.teachers:
-            record = self.teachers.get(spec.id)
-            if isinstance(record, Record) and self.store.get(spec.id) is None and record.status == "ok":
-                content = self.teachers.files.predictions(spec.id).read_bytes()
-                atomic_write(self.store.files.predictions(spec.id), content)
-                self.store.write(msgspec.structs.replace(record, suite=self.plan.suite))
+            own, record = self.store.get(spec.id), self.teachers.get(spec.id)
+            damage = self.store.damage(own) if isinstance(own, Record) else None
+            if isinstance(own, Problem) or (own is not None and damage is None):
+                continue
+            if damage:
+                self.say(f"{damage}; it is copied from the cache again")
+            if isinstance(record, Record) and record.status == "ok":
+                self._copy_teacher(record)
+
+    def _copy_teacher(self, record: Record) -> None:
+        if damage := self.teachers.damage(record):
+            self.say(f"{damage}; it is not copied, and made again as soon as a run needs it")
+            return
+        content = read_file(self.teachers.files.predictions(record.run_id))
+        atomic_write(self.store.files.predictions(record.run_id), content)
+        self.store.write(msgspec.structs.replace(record, suite=self.plan.suite))
 
     def _set_damaged_aside(self) -> None:
         for found in self.store.scan():

@@ -27,6 +27,7 @@ from kdbench.errors import UserError
 from kdbench.results.record import Outcome, Problem, Status
 
 POLL_SECONDS = 0.25
+UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
 # By name, since the process that holds the pool imports no torch.
 PRELOADED = ["kdbench.train.worker"]
 PREFLIGHT = "kdbench.checks.preflight:preflight"
@@ -163,8 +164,10 @@ class LocalPool:
         return self.timeout is not None and time.monotonic() - running.started > self.timeout
 
     def _was_killed(self, ended: Running) -> bool:
-        """Whether a signal ended the process that was not this pool's own after too long a time."""
-        return (ended.process.exitcode or 0) < 0 and not self._over_time(ended)
+        """Whether a signal ended the process, or the server that it was forked from, and not this pool after too long
+        a time."""
+        code = ended.process.exitcode or 0
+        return (code < 0 or code == UNKNOWN) and not self._over_time(ended)
 
     @contextmanager
     def _ended_on_exit(self, running: list[Running]) -> Iterator[None]:

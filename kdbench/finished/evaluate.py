@@ -14,7 +14,9 @@ from kdbench.metrics.groups import group_names
 from kdbench.results.predictions import Predictions
 from kdbench.results.record import Problem, Record
 from kdbench.results.store import Store
-from kdbench.spec import teacher_id
+from kdbench.spec import TrainedTeacher, teacher_id
+
+ReadTeacher = Callable[[str, bool], Predictions]
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,39 @@ def evaluate(folder: Path, cache: CacheFolder) -> Evaluation:
                 else:
                     changed += 1
                     store.write(scored)
-    return Evaluation(changed, unchanged, tuple(problems))
+    return Evaluation(changed, unchanged, tuple(dict.fromkeys(problems)))  # many runs share a teacher
 
 
-def _scored(store: Store, record: Record, teacher: Callable[[str], Predictions]) -> Record:
+def _scored(store: Store, record: Record, teacher: ReadTeacher) -> Record:
     """The record with the metrics of its predictions computed anew; others, such as robustness, stay."""
     kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
-    metrics = {**score(predictions, teacher(name) if name else None), **kept}
+    trained = isinstance(record.spec.teacher, TrainedTeacher)
+    metrics = {**score(predictions, teacher(name, trained) if name else None), **kept}
     return msgspec.structs.replace(record, metrics=metrics, vectors={**record.vectors, **vectors(predictions)},
                                    groups=group_names(predictions))
 
 
-def _teachers(store: Store, cached: Store) -> Callable[[str], Predictions]:
-    """A function that reads a teacher's predictions, from the folder or from the cache; most runs share a teacher."""
+def _teachers(store: Store, cached: Store) -> ReadTeacher:
+    """A function that reads a teacher's predictions, from the folder or from the cache; most runs share a teacher.
+
+    It takes the teacher's id and whether kdbench trained it, which is when the predictions must be those that its
+    record names. UserError if they are not, or if there is no record.
+    """
 
     @lru_cache(maxsize=2)
-    def read(name: str) -> Predictions:
-        here = store.files.predictions(name).exists()
-        return (store if here or not cached.files.predictions(name).exists() else cached).read_predictions(name)
+    def read(name: str, trained: bool) -> Predictions:
+        here = store.files.predictions(name).exists() or not cached.files.predictions(name).exists()
+        holder = store if here else cached
+        return holder.read_predictions(name, _digest(name) if trained else None)
+
+    def _digest(name: str) -> str:
+        found = [place.get(name) for place in (store, cached)]
+        digests = [one.predictions_sha256 for one in found if isinstance(one, Record)]
+        if not digests or digests[0] is None:
+            reason = next((one.reason for one in found if isinstance(one, Problem)), "it is missing")
+            raise UserError(f"{store.files.record(name)}: no usable record of the teacher, whose predictions are "
+                            f"compared with: {reason}")
+        return digests[0]
 
     return read

@@ -3,7 +3,7 @@
 `score` computes the metrics of saved predictions; the others are measured while a run trains or by `kdbench profile`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -82,10 +82,10 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            _STANTON, "both", _of_both(p.kl_from_teacher)),
     Metric("worst_class_change", "worst class, student - teacher", "share", "higher",
            "Worst-class accuracy of the student less that of the teacher; the worst classes may differ.",
-           of="both", compute=_change(p.worst_class_accuracy)),
+           of="both", compute=_change(p.worst_class_accuracy), low=-1),
     Metric("class_spread_change", "class spread, student - teacher", "share", "lower",
            "Spread over classes of the student less that of the teacher: above zero, the student is the more uneven.",
-           of="both", compute=_change(p.class_accuracy_spread)),
+           of="both", compute=_change(p.class_accuracy_spread), low=-1),
     Metric("teacher_test_accuracy", "teacher's test accuracy", "share", "higher",
            "Test accuracy of the pair's teacher, on the same images.",
            of="teacher", compute=_of_teacher(p.accuracy)),
@@ -108,6 +108,16 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
     *COST,
 )}
+_ROUNDING = 1e-6
+_BOUNDS = {metric.name: (metric.low - _ROUNDING, metric.high + _ROUNDING) for metric in METRICS.values()}
+
+
+def check_bounds(values: Mapping[str, float]) -> None:
+    """ValueError if a value, by the name of its metric, is none that the metric can have."""
+    for name, value in values.items():
+        if name in _BOUNDS and not _BOUNDS[name][0] <= value <= _BOUNDS[name][1]:
+            raise ValueError(f"metrics.{name}: {value:g} is not between {METRICS[name].low:g} and "
+                             f"{METRICS[name].high:g}")
 
 
 def rows() -> list[dict[str, str]]:

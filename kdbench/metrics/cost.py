@@ -1,7 +1,7 @@
 """Metrics of the costs of training and using a student. `kdbench profile` measures them, one process at a time and on
 one thread."""
 
-from kdbench.metrics.metric import Metric
+from kdbench.metrics.metric import LARGEST, Metric
 
 ALONE = "Measured by `kdbench profile`, in a process of its own with nothing beside it."
 DEPLOYED = "of the network that is deployed, in eval mode and the recipe's precision"
@@ -44,5 +44,5 @@ COST = (
            "The teacher's latency over the student's, both at batch 1 in one process: median over repeats.", of="run"),
     Metric("energy_saving", "energy saved against the teacher", "share", "higher",
            "Share of the teacher's energy per image that the student saves, both at batch 64 in one process: median "
-           "over repeats.", of="run"),
+           "over repeats.", of="run", low=-LARGEST),
 )

@@ -185,6 +185,6 @@ _DECLARED = (
             "in training and balanced in test; that of Zhao et al. (2017) compares with training's shares and is "
             "negative there unless a student follows the attribute nearly always. Not applicable without a "
             "correlation of one image in training." + _SEVERAL,
-            _WANG, short="bias amp."), bias_amplification),
+            _WANG, short="bias amp.", low=-1), bias_amplification),
 )
 GROUP_METRICS = tuple(metric for declared in _DECLARED for metric in _metrics(*declared))

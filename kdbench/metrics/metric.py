@@ -9,6 +9,8 @@ import numpy as np
 Predictions = Mapping[str, np.ndarray]  # by name: the arrays that `kdbench.results.predictions` describes
 Compute = Callable[[Predictions, Predictions], float | None]
 
+LARGEST = 1e100  # greater than any number that is measured, and small enough to be squared
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -23,6 +25,12 @@ class Metric:
     of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it is computed from; "run": none
     compute: Compute | None = None  # from the student's and the teacher's predictions; returns None if not applicable
     short: str = ""                # its header in narrow tables, if that is not the title
+    low: float = 0.0               # the least value that it can have: -1 for a difference of two shares
+
+    @property
+    def high(self) -> float:
+        """The greatest value that it can have."""
+        return 1.0 if self.unit == "share" else LARGEST
 
     @property
     def header(self) -> str:

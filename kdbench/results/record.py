@@ -11,6 +11,8 @@ from msgspec import UNSET, Meta, Raw, Struct, field
 
 from kdbench.disk import read_file
 from kdbench.environment import environment, now
+from kdbench.metrics.catalog import check_bounds
+from kdbench.metrics.metric import LARGEST
 from kdbench.plugins.source import MethodInfo
 from kdbench.spec import RunSpec
 
@@ -19,6 +21,8 @@ Role = Literal["student", "teacher"]
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
+
+Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 
 class Task(Protocol):
@@ -74,7 +78,7 @@ class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
     status: Status
     reason: str | None = None           # one line that says why the status is not "ok"
     traceback: str | None = None        # of the exception that ended it
-    seconds: float                      # wall time of training, or of the measurement
+    seconds: Annotated[float, Meta(ge=0, le=LARGEST)]  # wall time of training, or of the measurement
     family: str | None = None           # of the method, which a reader may not have installed
     method_digest: str                  # SHA-256 of the method's source file
     environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, threads, git commit
@@ -96,14 +100,14 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     role: Role
     notes: list[str] = field(default_factory=list)  # what went otherwise than planned, such as a damaged checkpoint
-    metrics: dict[str, float] = field(default_factory=dict)  # by name in `kdbench list metrics`
+    metrics: dict[str, Number] = field(default_factory=dict)  # by name in `kdbench list metrics`
     # One value per epoch: "loss" and "loss.TERM", means over the epoch's steps; "validation_accuracy" after the epoch.
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    curves: dict[str, list[Number]] = field(default_factory=dict)
     # Of the test predictions: accuracy by class and by group, reliability bins; of the robustness subset: accuracy by
     # severity of each corruption, and the attack's radius. None where there are no images.
-    vectors: dict[str, list[float | None]] = field(default_factory=dict)
+    vectors: dict[str, list[Number | None]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)  # by attribute: the names of the groups in its vector
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Annotated[int, Meta(ge=0, le=2**62)] | None = None
     weights_sha256: str | None = None
     predictions_sha256: str | None = None
     dataset_digest: str | None = None   # SHA-256 of the labels and pixels (or files) that the run saw
@@ -111,6 +115,9 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def check(self) -> None:
         if self.run_id != self.spec.id:
             raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {self.spec.id!r}")
+        if self.status == "missing":
+            raise ValueError("status: 'missing' is said of a planned run without a record")
+        check_bounds(self.metrics)
 
     def without_details(self) -> "Record":
         """The record as tables need it: a fifth of the memory."""

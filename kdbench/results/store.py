@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.disk import atomic_write, file_sha256, json_files, sweep
+from kdbench.disk import atomic_write, explain, file_sha256, json_files, read_file, sweep
 from kdbench.errors import UserError
 from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions
@@ -53,7 +53,7 @@ class Store:
     def get(self, run_id: str) -> Record | Problem | None:
         """The record of a run; None if there is none; a Problem if it is damaged."""
         path = self.files.record(run_id)
-        return read(Record, str(path))[0] if path.exists() else None
+        return read(Record, str(path))[0] if path.exists() or path.is_symlink() else None
 
     def find(self, name: str) -> Record:
         """The record of a run, by the beginning of its id. UserError if there is none, several, or a damaged one."""
@@ -78,12 +78,18 @@ class Store:
 
     # The plan.
 
-    def plan(self, runs: Iterable[Planned]) -> None:
-        """Note what is wanted. Earlier plans of the folder stay: its table is of all that was ever asked for."""
+    def plan(self, runs: Iterable[Planned]) -> list[Problem]:
+        """Note what is wanted; what was wrong with the files that were damaged and are whole again. Earlier plans of
+        the folder stay: its table is of all that was ever asked for."""
+        damaged = []
         for planned in runs:
             path = self.files.plan(planned.run_id)
-            if isinstance(read(Planned, str(path))[0], Problem):
+            found = read(Planned, str(path))[0]
+            if isinstance(found, Problem):
+                if path.exists() or path.is_symlink():
+                    damaged.append(found)
                 self._write(path, planned)
+        return damaged
 
     def planned(self, but: Collection[str] = ()) -> tuple[list[Planned], list[Problem]]:
         """The planned runs whose ids are not among `but`, and the plan's damaged files."""
@@ -107,14 +113,14 @@ class Store:
         """The saved arrays of a run. UserError if they are missing, damaged, or not the ones with that SHA-256."""
         path = self.files.predictions(run_id)
         try:
-            content = path.read_bytes()
+            content = read_file(path)
             if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
                 raise ValueError("its SHA-256 is not the one in the record")
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return check_predictions(dict(archive))
         except FileNotFoundError as error:
             raise UserError(f"{path}: no saved predictions of run {run_id}") from error
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{path}: the saved predictions are damaged: {reason}") from error
 
@@ -152,7 +158,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = self.files.lock.open("a+")
         except OSError as error:
-            raise UserError(f"{self.folder}: the output folder is not writable: {error.strerror}") from error
+            raise UserError(f"the output folder is not writable: {explain(error)}") from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kdbench.disk import atomic_write
+from kdbench.disk import atomic_write, read_file
 
 DIGEST = 32  # bytes of SHA-256 before the payload
 
@@ -24,7 +24,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """The state saved at `path`; None if there is none. ValueError if the file is damaged."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return None
     payload = content[DIGEST:]

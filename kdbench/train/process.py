@@ -30,9 +30,12 @@ def make_deterministic(device: torch.device) -> None:
 def only_one(folder: RunFolder) -> Iterator[None]:
     """Wait until no other process works on the same run: two suites may need one teacher."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    with folder.lock.open("w") as file:
+    file = os.open(folder.lock, os.O_RDWR | os.O_CREAT)  # to write only would wait for a reader where it is a pipe
+    try:
         flock(file, LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 def report_progress(folder: RunFolder, trainer: Trainer, accuracy: float, seconds: float) -> None:

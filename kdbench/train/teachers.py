@@ -1,13 +1,17 @@
 """The teacher of a run: its frozen network, its predictions, its robustness."""
 
-import json
+import hashlib
+from contextlib import suppress
+from pathlib import Path
 
+import msgspec
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from kdbench.data.base import Dataset
 from kdbench.data.stream import Normalise
-from kdbench.disk import atomic_write
+from kdbench.disk import atomic_write, read_file
+from kdbench.errors import UserError
 from kdbench.execution.job import Job
 from kdbench.metrics.robustness import MEASURED
 from kdbench.networks import Network, build, freeze, load_teacher
@@ -39,9 +43,12 @@ class Teachers:
         teacher = self.job.spec.teacher
         if teacher is None or self.id is None:
             return None
-        if not isinstance(teacher, TrainedTeacher) and not self.store.files.predictions(self.id).exists():
-            made = predictions_of(self._load(teacher), self.dataset, self.normalise, self.job.spec.recipe)
-            self.store.write_predictions(self.id, made)
+        if isinstance(teacher, TrainedTeacher):
+            return self.store.read_predictions(self.id, self.store.find(self.id).predictions_sha256)
+        with suppress(UserError):  # missing or damaged: no record holds their digest, and they can be made again
+            return self.store.read_predictions(self.id)
+        made = predictions_of(self._load(teacher), self.dataset, self.normalise, self.job.spec.recipe)
+        self.store.write_predictions(self.id, made)
         return self.store.read_predictions(self.id)
 
     def robustness(self) -> dict[str, float]:
@@ -50,13 +57,12 @@ class Teachers:
         if teacher is None or self.id is None:
             return {}
         own, path = self.store.get(self.id), self.store.files.robustness(self.id)
-        if isinstance(own, Record) and set(MEASURED) <= own.metrics.keys():
-            found = own.metrics
-        elif path.exists():
-            found = json.loads(path.read_bytes())
-        else:
+        found = own.metrics if isinstance(own, Record) else {}
+        if not set(MEASURED) <= found.keys():
+            found = _read_numbers(path)
+        if not set(MEASURED) <= found.keys():
             found = measure(self._load(teacher), self.dataset).metrics
-            atomic_write(path, json.dumps(found).encode())
+            atomic_write(path, msgspec.json.encode(found))
         return {f"teacher_{name}": found[name] for name in MEASURED}
 
     def _load(self, teacher: Teacher) -> Network:
@@ -64,8 +70,20 @@ class Teachers:
         precision = self.job.spec.recipe.precision
         if isinstance(teacher, TrainedTeacher):
             network = build(teacher.run.student, classes, shape, precision)
-            network.model.load_state_dict(load_file(self.store.files.student(teacher.run.id)))
+            weights = read_file(self.store.files.student(teacher.run.id))
+            if hashlib.sha256(weights).hexdigest() != self.store.find(teacher.run.id).weights_sha256:
+                raise UserError(f"{self.store.files.student(teacher.run.id)} is damaged: its SHA-256 is not the one in "
+                                "the record")
+            network.model.load_state_dict(load(weights))
         else:
             network = load_teacher(teacher, classes, shape, precision)
         freeze(network)
         return network.to(self.device)
+
+
+def _read_numbers(path: Path) -> dict[str, float]:
+    """The numbers by name in a JSON file; none if it is missing or damaged, since they can be measured again."""
+    try:
+        return msgspec.json.decode(read_file(path), type=dict[str, float])
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return {}

@@ -3,6 +3,7 @@
 import hashlib
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from kdbench.data.base import Dataset
 from kdbench.data.load import load_dataset
 from kdbench.data.stream import Normalise
-from kdbench.disk import atomic_write, set_aside
+from kdbench.disk import atomic_write, set_aside, sweep
 from kdbench.environment import now
 from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
@@ -32,6 +33,8 @@ def run_job(job: Job) -> Record:
     """Execute the job and write its record; a failure of the run is a record too."""
     folder, store = job.cache.unfinished(job.id), Store(job.out)
     with only_one(folder):
+        sweep(folder.root)
+        sweep(job.out, name=job.id)  # of a teacher, in whose folder other processes write too
         done = store.get(job.id)
         if job.role == "teacher" and isinstance(done, Record) and done.status == "ok":  # another suite was faster
             return done
@@ -39,7 +42,8 @@ def run_job(job: Job) -> Record:
         store.write(record)
         if record.status == "ok":
             for path in (folder.checkpoint, folder.progress):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # the run is finished, whatever stands there
+                    path.unlink()
         return record
 
 

@@ -343,3 +343,37 @@ def test_importing_the_leaderboard_imports_no_torch_pandas_or_scipy():
     code = ("import sys, kdbench.analysis.build, kdbench.report.files\n"
             "print([m for m in ('torch', 'pandas', 'scipy') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_runs_of_other_images_are_left_out_of_the_cell_and_named(tmp_path):
+    store = Store(tmp_path)
+    for method, images in (("ce", "a"), ("kd", "a"), ("at", "b")):
+        for seed in range(2):
+            store.write(record(spec(method, seed), .8, dataset_digest=images * 64))
+    store.write(record(spec("at", 2), .7, dataset_digest="a" * 64))
+    store.write(record(spec("at", 3), .6))  # an old record, which says nothing of its images
+    store.write(record(spec("at", 4), status="crashed", reason="memory"))
+    board = build(tmp_path, REGISTRY)
+    (cell,) = board.cells
+    assert {row.method: row.seeds for row in cell.rows} == {"ce": (0, 1), "kd": (0, 1), "at": (2, 3)}
+    assert sorted(line for line in board.statement if "other images" in line) == sorted(
+        f"Not used: records/{spec('at', seed).id}.json: made of other images (SHA-256 {'b' * 16}) than the other runs "
+        "of its cell." for seed in range(2))
+
+
+@pytest.mark.parametrize("images", ["ab", "ba"])
+def test_where_no_images_are_the_most_frequent_those_of_the_reference_count(tmp_path, images):
+    store = Store(tmp_path)
+    for method, own in zip(("ce", "kd"), images, strict=True):
+        for seed in range(2):
+            store.write(record(spec(method, seed), .8, dataset_digest=own * 64))
+    (cell,) = build(tmp_path, REGISTRY).cells
+    assert [row.method for row in cell.rows] == ["ce"]
+
+
+def test_images_may_differ_between_cells(tmp_path):
+    store = Store(tmp_path)
+    for dataset in ("digits", "letters"):
+        store.write(record(spec("ce", 0, dataset=dataset), .8, dataset_digest=dataset))
+    board = build(tmp_path, REGISTRY)
+    assert len(board.cells) == 2 and not any("other images" in line for line in board.statement)

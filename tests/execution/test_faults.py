@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from support.matrices import job, plugin, smoke, teacher_job
 
-from kdbench.disk import file_sha256
+from kdbench.disk import atomic_write, file_sha256, read_file
 from kdbench.errors import UserError
 from kdbench.execution.display import PlainDisplay
 from kdbench.execution.matrix import Matrix
@@ -17,6 +17,7 @@ from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.results.store import Store
 from kdbench.train import checkpoint
+from kdbench.train.process import only_one
 from kdbench.train.worker import run_job
 
 
@@ -183,3 +184,78 @@ def test_an_unknown_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
         CacheFolder.of_user()
 
 
+def test_a_teacher_s_damaged_copy_in_the_folder_is_made_again_from_the_cache_and_told(tmp_path, cache):
+    plan = smoke("ce")
+    run(plan, tmp_path, cache)
+    (teacher,) = plan.teachers
+    path = Store(tmp_path).files.predictions(teacher.id)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    summary, said = run(plan, tmp_path, cache)
+    assert summary.trained == 0 and path.read_bytes() == whole
+    assert any(str(path) in line and "copied" in line for line in said)
+
+
+def test_a_teacher_s_damaged_predictions_are_not_copied_from_the_cache(tmp_path, cache):
+    plan, teachers = smoke("ce"), Store(CacheFolder(cache).teachers)
+    run(plan, tmp_path, cache)
+    (teacher,) = plan.teachers
+    path, copy = teachers.files.predictions(teacher.id), Store(tmp_path).files.predictions(teacher.id)
+    whole = path.read_bytes()
+    copy.unlink()
+    path.write_bytes(whole[:-1])
+    try:
+        assert any(str(path) in line and "not copied" in line for line in run(plan, tmp_path, cache)[1])
+        assert not copy.exists()
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_damaged_plan_is_told_and_written_anew(tmp_path, cache):
+    plan = smoke("ce")
+    run(plan, tmp_path, cache)
+    path = Store(tmp_path).files.plan(plan.students[0].id)
+    whole = path.read_bytes()
+    path.write_bytes(b"{")
+    assert any(str(path) in line for line in run(plan, tmp_path, cache)[1])
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)],
+                         ids=["folder", "pipe", "link"])
+def test_what_is_no_file_is_read_without_waiting_and_replaced_by_the_next_write(tmp_path, make):
+    make(tmp_path / "name")
+    with pytest.raises(OSError):
+        read_file(tmp_path / "name")
+    with pytest.raises(OSError):
+        file_sha256(tmp_path / "name")
+    atomic_write(tmp_path / "name", b"new")
+    assert read_file(tmp_path / "name") == b"new"
+
+
+def test_a_pipe_in_the_place_of_a_run_s_lock_keeps_nobody_waiting(tmp_path):
+    folder = CacheFolder(tmp_path).unfinished("run")
+    folder.root.mkdir(parents=True)
+    os.mkfifo(folder.lock)
+    with only_one(folder):
+        pass
+
+
+def test_what_a_killed_process_left_half_written_of_a_run_is_cleared_by_the_next(tmp_path, cache):
+    plan = smoke("ce")
+    run(plan, tmp_path, cache)
+    again = job(plan, tmp_path, cache, "ce")
+    left = (again.cache.unfinished(again.id).root / ".checkpoint.1-a.tmp", tmp_path / f".{again.id}.npz.1-a.tmp")
+    other = tmp_path / ".another.npz.1-a.tmp"
+    for path in (*left, other):
+        path.touch()
+    run_job(again)
+    assert [path.exists() for path in (*left, other)] == [False, False, True]
+
+
+def test_a_killed_fork_server_costs_no_run(tmp_path, cache):
+    once = tmp_path / "once"
+    kill = f"(os.path.exists({str(once)!r}) or (open({str(once)!r}, 'w').close(), os.kill(os.getppid(), 9)))"
+    plan = smoke("mine", "ce", plugins=[plugin(tmp_path, kill)])
+    summary, _ = run(plan, tmp_path / "out", cache)
+    assert (summary.trained, summary.failed) == (2, 0)

@@ -103,3 +103,38 @@ def test_a_folder_without_records_is_a_user_error_and_stays_untouched(tmp_path):
 def test_a_folder_in_use_is_not_evaluated(store):
     with store.lock(), pytest.raises(UserError, match="in use"):
         evaluate(store.folder, CACHE)
+
+
+def test_a_teacher_s_predictions_that_are_not_the_recorded_ones_change_no_record(store):
+    others = [STUDENT.model_copy(update={"seed": seed}) for seed in (1, 2)]
+    for other in others:
+        save(store, other, 7)
+    evaluate(store.folder, CACHE)
+    before = store.read()[0]
+    path = store.files.predictions(TEACHER.id)
+    path.write_bytes(store.files.predictions(STUDENT.id).read_bytes())
+    result = evaluate(store.folder, CACHE)
+    assert result.changed == 0 and store.read()[0] == before
+    (problem,) = result.problems
+    assert str(path) in problem and "SHA-256" in problem
+
+
+def test_a_teacher_without_a_record_is_told_once_and_its_students_keep_their_records(store):
+    save(store, STUDENT.model_copy(update={"seed": 1}), 7)
+    evaluate(store.folder, CACHE)
+    before = store.read()[0]
+    store.files.record(TEACHER.id).unlink()
+    result = evaluate(store.folder, CACHE)
+    assert result.changed == 0 and store.read()[0] == [record for record in before if record.run_id != TEACHER.id]
+    (problem,) = result.problems
+    assert TEACHER.id in problem and "missing" in problem
+
+
+def test_the_cache_s_record_of_a_teacher_tells_which_predictions_are_its_own(tmp_path):
+    cache = tmp_path / "cache"
+    save(Store(tmp_path), STUDENT, 0)
+    teachers = Store(CacheFolder(cache).teachers)
+    save(teachers, TEACHER, 1, "teacher")
+    assert evaluate(tmp_path, CacheFolder(cache)) == Evaluation(changed=1, unchanged=0, problems=())
+    teachers.write_predictions(TEACHER.id, predictions(2))
+    assert "SHA-256" in evaluate(tmp_path, CacheFolder(cache)).problems[0]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -132,7 +132,7 @@ class RunSpec(Frozen):
             odd = sorted(fields.keys() ^ cls.model_fields.keys())
             raise ValueError(f"spec: {'unknown' if odd[0] in fields else 'missing'} field {odd[0]!r}")
         read = {name: _read_field(name, text) for name, text in fields.items()}
-        spec = cls.model_construct(**{name: value for name, (value, _) in read.items()})
+        spec = cls.model_construct(_ALL_FIELDS, **{name: value for name, (value, _) in read.items()})
         run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
         spec.__dict__.update(id=run_id, cell=cell)
         return spec
@@ -162,9 +162,19 @@ def digest(content: Any) -> str:
     return _sha256(_canonical(content))
 
 
+def digest_of_list(items: Iterable[Any]) -> str:
+    """What `digest` gives for the list of these items, which need not be in memory all at once."""
+    total = hashlib.sha256(b"[")
+    for number, item in enumerate(items):
+        total.update(f"{',' if number else ''}{_canonical(item)}".encode())
+    total.update(b"]")
+    return total.hexdigest()
+
+
 # Identity.
 
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
+_ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher"})
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 

@@ -19,7 +19,7 @@ from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
-from kdbench.spec import TrainedTeacher, digest
+from kdbench.spec import TrainedTeacher, digest, digest_of_list
 
 Methods = Mapping[str, MethodInfo]
 Read = Callable[[Iterable[Record]], dict[int, Predicted]]
@@ -112,8 +112,8 @@ def _group(run: Record) -> tuple:
 
 def _results_hash(runs: Iterable[Record]) -> str:
     """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
-    return digest(sorted([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
-                          sorted(run.metrics.items())] for run in runs))
+    return digest_of_list([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
+                           sorted(run.metrics.items())] for run in sorted(runs, key=lambda run: run.run_id))
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],

@@ -33,13 +33,13 @@ def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
         raise store.no_records()
     runs, others = _of_the_same_images(runs, store)
     runs, repeats = _without_repeats(runs, store)
-    reader = _Reader(store)
+    results_hash, reader = _results_hash(runs), _Reader(store)
     costs, cost_problems = read_costs(store, registry)
     cells = _cells(runs, registry, reader, costs)
     problems += [*others, *repeats, *reader.problems, *cost_problems]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})),
-        statement=tuple(map(plain, statement(folder, runs, problems, cells))), results_hash=_results_hash(runs),
+        statement=tuple(map(plain, statement(folder, runs, problems, cells))), results_hash=results_hash,
         records_hash=_records_hash(runs, hashes, costs, problems),
     )
 
@@ -172,10 +172,10 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
           costs: list[Cost]) -> Cell:
     """A cell with its rows and its teacher, whose metrics include what its profiles say."""
     spec = min(runs, key=lambda run: run.run_id).spec
+    teacher = _teacher(runs, teachers)  # before the rows, which take the numbers of the runs
     rows = [replace(row, metrics=row.metrics | {
         name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()
     }) for row in _rows(runs, registry, read)]
-    teacher = _teacher(runs, teachers)
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
@@ -208,7 +208,13 @@ def _rows(runs: list[Record], registry: Methods, read: Read) -> list[Row]:
     references = {name: group for group in members for name in REFERENCES if _is_default(group[0], name, registry)}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    return sorted((_row(group, references, said, registry, read) for group in members), key=_rank)
+    rows = []
+    for group in members:
+        rows.append(_row(group, references, said, registry, read))
+        if group not in references.values():  # a row has taken their numbers; with 20,000 runs, two copies count
+            for run in group:
+                run.metrics.clear()
+    return sorted(rows, key=_rank)
 
 
 def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from support.methods import first_batch, kl, moved_by_each, named, recorded, softmax, trainer
+from support.methods import first_batch, kl, moved, moved_by_each, named, recorded, snapshot, softmax, trainer
 
 from kdbench_methods.adversarial.adv_online import AdversarialOnline, discriminator, discriminator_loss
 
@@ -40,6 +40,13 @@ def test_each_optimizer_moves_its_own_networks_only():
     assert moved_by_each(t, first_batch(t)) == {
         name: named(t.method, prefix)
         for name, prefix in (("main", "student."), ("peer", "peer."), ("discriminators", "discriminators."))}
+
+
+def test_a_step_moves_both_students_and_both_discriminators():
+    t = trainer(AdversarialOnline)
+    before = snapshot(t.method)
+    t.method.step(first_batch(t), t.optimizers)
+    assert moved(t.method, before) == set(before)
 
 
 def test_the_mutual_term_teaches_one_student_at_a_time():

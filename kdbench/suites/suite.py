@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from kdbench.errors import UserError, nearest, unknown
-from kdbench.spec import Architecture, Frozen, Recipe, Value
+from kdbench.spec import NAME, Architecture, Frozen, Recipe, Value
 
 PAIRS = "pairs.toml"  # the built-in pairs, beside the suites
 
@@ -26,7 +26,8 @@ class TeacherSide(Architecture):
     @classmethod
     def _known_source(cls, weights: str) -> str:
         source, _, rest = weights.partition(":")
-        if weights != "train" and (source not in ("hub", "file") or not rest):
+        known = (source == "file" and rest) or (source == "hub" and NAME.fullmatch(rest))
+        if weights != "train" and not known:
             raise ValueError("expected 'train', 'hub:TAG' or 'file:PATH'")
         return weights
 

@@ -94,7 +94,8 @@ def scan(root: Path) -> ImageFolder:
         if not root.is_dir():
             raise UserError(f"image folder {root}: no such folder")
     except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
-        raise UserError(f"image folder {root}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"image folder {str(root)[:200]}: cannot be read: {reason}") from error
     train, test, validation = (root / name for name in ("train", "test", "val"))
     if not train.is_dir() or not (test.is_dir() or validation.is_dir()):
         raise UserError(f"image folder {root}: expected train/ and test/ or val/ in it, found "

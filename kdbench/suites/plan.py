@@ -99,10 +99,11 @@ def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeac
     try:
         path = Path(rest).expanduser()
         if not path.is_file():
-            raise FileNotFoundError("no such file")
+            raise RuntimeError("no such file")
         return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
     except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
-        raise UserError(f"pair {run.pair}: teacher weights {rest}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"pair {run.pair}: teacher weights {rest[:200]}: {reason}") from error
 
 
 def _seeds(seeds: int | Sequence[int]) -> Sequence[int]:

@@ -34,4 +34,4 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
     """The error for a `kind` of thing, such as "method", whose name is none of `allowed`."""
-    return UserError(f"unknown {kind} {name!r}{nearest(name, allowed)}")
+    return UserError(f"unknown {kind} {name[:100]!r}{nearest(name[:100], allowed)}")

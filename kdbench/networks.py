@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save
 from timm.models import build_model_with_cfg, load_pretrained, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
@@ -21,6 +23,10 @@ from kdbench.method import Outputs, Shapes
 from kdbench.spec import Architecture, FileTeacher, HubTeacher
 
 MAX_STAGES = 4
+MAX_PARAMETERS = 2_000_000_000  # of a network: 8 GB
+MAX_TENSORS = 5_000             # of parameters
+# What timm and torch raise for arguments, or images, that do not fit.
+MISFITS = (TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError, RuntimeError)
 
 
 class Network(nn.Module):
@@ -76,7 +82,7 @@ class Network(nn.Module):
             whole = self.model(images)
         except (AttributeError, TypeError, NotImplementedError) as error:
             raise UserError(f"{name}: timm gives no stages and embedding for this architecture: {error}") from error
-        except (RuntimeError, AssertionError) as error:
+        except MISFITS as error:
             raise UserError(f"{name}: cannot take images of {'x'.join(map(str, image_shape))}: {error}") from error
         if not torch.allclose(outputs.logits, whole, rtol=1e-4, atol=1e-5):
             raise UserError(f"{name}: its classifier applied to its embedding does not give its logits")
@@ -104,19 +110,39 @@ def build(architecture: Architecture, num_classes: int, image_shape: tuple[int, 
           precision: str = "float32") -> Network:
     """A freshly initialised network for `num_classes` and images of `image_shape` (C, H, W); the global torch random
     state decides its weights. UserError for an unknown model or arguments that it does not take."""
-    return Network(_create(architecture, num_classes, image_shape[0]), image_shape, precision)
+    model = _create(architecture.model, architecture.kwargs, num_classes, image_shape[0])
+    return Network(model, image_shape, precision)
 
 
-def _create(architecture: Architecture, num_classes: int, in_chans: int, **more: Any) -> Any:
-    if not timm.is_model(architecture.model):
-        raise unknown("timm model", architecture.model, timm.list_models())
+def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: int, **more: Any) -> Any:
+    if not timm.is_model(model):
+        raise unknown("timm model", model, timm.list_models())
     try:
-        model = timm.create_model(
-            architecture.model, num_classes=num_classes, in_chans=in_chans, **architecture.kwargs, **more
-        )
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"timm.create_model({architecture.model!r}, {architecture.kwargs}): {error}") from error
-    return model.to(memory_format=torch.channels_last)
+        with _bounded():
+            created = timm.create_model(model, num_classes=num_classes, in_chans=in_chans, **kwargs, **more)
+    except MISFITS as error:
+        raise UserError(f"timm.create_model({model!r}, {kwargs}): {error or type(error).__name__}") from error
+    return created.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """ValueError as soon as a network that is being built has too many parameters: torch announces each tensor of them
+    before it is filled, and memory that is not filled is not taken."""
+    parameters = tensors = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters, tensors
+        parameters += 0 if parameter is None else parameter.numel()
+        tensors += 1
+        if parameters > MAX_PARAMETERS or tensors > MAX_TENSORS:
+            raise ValueError(f"the network has more than {MAX_PARAMETERS} parameters or {MAX_TENSORS} tensors of them")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shape: tuple[int, int, int],
@@ -134,10 +160,8 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
             raise UserError(f"{path}: not the weights of {name} with {num_classes} classes: {error}") from error
         return network
     try:
-        model = _create(
-            Architecture(model=f"{name}.{teacher.tag}", kwargs=teacher.architecture.kwargs), num_classes,
-            image_shape[0], pretrained=True,
-        )
+        model = _create(f"{name}.{teacher.tag}", teacher.architecture.kwargs, num_classes, image_shape[0],
+                        pretrained=True)
     except UserError:
         raise
     except Exception as error:  # whatever the hub's client raises without a network

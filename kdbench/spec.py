@@ -1,16 +1,56 @@
 """What one run does, as frozen, validated data. Its id is the hash of everything that can change the result."""
 
+import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 Value = bool | int | float | str
 PROTOCOL = 1  # raised whenever the engine changes what a spec results in, so that old records are not mixed with new
 
+NAME = re.compile(r"\A[A-Za-z0-9_.-]{1,100}\Z")  # of a timm model, or of a tag of its weights
+
+# Limits that no real use reaches, so that a mistyped or hostile number is refused before anything is allocated.
+MAX_IMAGE_SIZE = 1024
+MAX_BATCH_PIXELS = 1 << 30
+MAX_NUMBER = 65_536  # of an argument of an architecture
+MAX_SEED = (1 << 63) - 1
+
+# The arguments of timm's constructors that shape a network: how wide, how deep, of which parts, how regularised. Specs
+# come out of files that others wrote, so whatever names a file, an address, a cache or weights is not among them, nor
+# what changes the kind of output. resnet_cifar's own are `blocks`, `stem`, `channels` and `stride`.
+ARGUMENTS = frozenset("""
+    blocks stem channels stride
+
+    img_size patch_size patch_sizes embed_dim embed_dims depth depths num_heads num_kv_heads head_dim heads mlp_ratio
+    mlp_ratios qkv_bias qk_norm proj_bias init_values class_token reg_tokens num_reg_tokens no_embed_class pos_embed
+    pre_norm final_norm fc_norm use_fc_norm swiglu_mlp scale_mlp scale_mlp_norm scale_attn_norm scale_attn_inner
+    dynamic_img_size dynamic_img_pad strict_img_size use_pos_embed use_abs_pos_emb use_rel_pos_bias
+    use_shared_rel_pos_bias use_rot_pos_emb rope_temperature rope_type weight_init fix_init distilled distillation
+    window_size window_sizes window_ratio always_partition attn_type attn_types key_dim attn_ratio sr_ratios merge_size
+    patch_norm patch_stride patch_padding cls_attn_layers depth_token_only token_mixers attn_mlp_ratio mlp_bias
+    rope_theta use_rope use_rel_pos use_abs_pos use_pos_emb use_post_norm global_attn_indexes focal_levels
+    focal_windows layer_scale_init_values num_vit
+
+    layers width width_factor width_mult width_multiplier depth_mult depth_multiplier channel_multiplier cardinality
+    base_width groups group_size growth_rate growth_rates block_config bn_size num_init_features block_reduce_first
+    bottle_ratio expand_ratio expansion_ratio se_ratio avg_down output_stride zero_init_last replace_stem_pool dims
+    widths kernel_size kernel_sizes conv_bias conv_mlp use_grn ls_init_value layer_scale_init_value head_init_scale
+    head_norm_first head_hidden_size num_features dim num_blocks strides stem_type stem_width stem_chs stem_size
+    stem_stride stem_kernel_size stem_norm stem_bias input_3x3 inplanes initial_chs final_chs init_channels
+    hidden_sizes widen_factor deepen_factor aa_stem_only fix_stem down_kernel_size down_patch_size
+    down_stride num_stages downsamples preact
+
+    drop_rate drop_path_rate drop_block_rate pos_drop_rate proj_drop_rate attn_drop_rate patch_drop_rate
+    global_pool norm_layer act_layer aa_layer se_layer norm_eps bn_eps bn_momentum bn_tf pad_type
+""".split())  # noqa: SIM905
+LIMITS = {"img_size": MAX_IMAGE_SIZE, "window_size": 64, "window_sizes": 64}  # memory grows with the fourth power
+_WORD = re.compile(r"[A-Za-z0-9_-]{0,32}")  # a name such as "avg" or "batchnorm2d", and no path, address or code
 
 T = TypeVar("T")
 
@@ -22,19 +62,46 @@ class Frozen(BaseModel):
 
 
 class Architecture(Frozen):
-    """A network: the arguments of `timm.create_model`."""
+    """A network: the arguments of `timm.create_model`, of which `kwargs` may hold those that shape a network."""
 
-    model: str
+    model: str = Field(pattern=NAME)  # a registered name: no "local-dir:", no "hf-hub:"
     kwargs: dict[str, Any] = {}
+
+    @field_validator("kwargs")
+    @classmethod
+    def _only_shapes(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        for name, value in kwargs.items():
+            if name not in ARGUMENTS:
+                near = difflib.get_close_matches(name[:100], sorted(ARGUMENTS), n=1, cutoff=0)[0]
+                raise ValueError(f"{name[:100]!r} is no argument that shapes a network; the nearest is {near!r}")
+            _check_argument(name, value)
+        return kwargs
+
+
+def _check_argument(name: str, value: Any, depth: int = 0) -> None:
+    """ValueError for a value that is no number, truth value, word or None, nor a list of these or of lists of these."""
+    limit = LIMITS.get(name, MAX_NUMBER)
+    if isinstance(value, list | tuple):
+        if depth == 2 or len(value) > 64:
+            raise ValueError(f"{name!r}: expected lists of at most 64 values, nested at most twice")
+        for one in value:
+            _check_argument(name, one, depth + 1)
+    elif isinstance(value, int | float):
+        if not -limit <= value <= limit:  # refuses NaN, too
+            raise ValueError(f"{name!r}: expected numbers from {-limit} to {limit}")
+    elif value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
+        raise ValueError(f"{name!r}: expected numbers, true, false, short names of letters, digits, '_' and '-', or "
+                         f"lists of them")
 
 
 class Recipe(Frozen):
     """What all methods of a suite share: how long, how and on what the student trains."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    image_size: int = Field(ge=4, description="height and width of the network's input, in pixels")
-    train_size: int | None = Field(None, ge=2, description="a stratified part of the training split, by a fixed seed")
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=65_536)
+    image_size: int = Field(ge=4, le=MAX_IMAGE_SIZE, description="height and width of the network's input, in pixels")
+    train_size: int | None = Field(None, ge=2, le=10**9,
+                                   description="a stratified part of the training split, by a fixed seed")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -54,6 +121,13 @@ class Recipe(Frozen):
             raise ValueError("augment: take either 'crop' or 'random_resized_crop'")
         return self
 
+    @model_validator(mode="after")
+    def _batch_fits(self) -> "Recipe":
+        if self.batch_size * self.image_size**2 > MAX_BATCH_PIXELS:
+            raise ValueError(f"batch_size: {self.batch_size} images of {self.image_size} x {self.image_size} pixels, "
+                             f"allowed are {MAX_BATCH_PIXELS} pixels in a batch")
+        return self
+
 
 class TrainedTeacher(Frozen):
     """A teacher that kdbench trains itself, as a run of its own."""
@@ -71,7 +145,7 @@ class HubTeacher(Frozen):
 
     kind: Literal["hub"] = "hub"
     architecture: Architecture
-    tag: str
+    tag: str = Field(pattern=NAME)
 
 
 class FileTeacher(Frozen):
@@ -99,7 +173,7 @@ class RunSpec(Frozen):
     dataset: str
     dataset_digest: str | None = None  # of a user's own files, whose name says nothing of their content
     recipe: Recipe
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=MAX_SEED)
     device: Literal["cpu", "cuda"] = "cpu"
 
     @cached_property

@@ -1,9 +1,11 @@
 import hashlib
+import time
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from kdbench import networks
 from kdbench.errors import UserError
 from kdbench.networks import build, freeze, load_teacher, serialise, weights_sha256
 from kdbench.spec import Architecture, FileTeacher, HubTeacher
@@ -111,7 +113,7 @@ def test_bfloat16_computes_close_to_float32_and_returns_float32():
 
 @pytest.mark.parametrize(("architecture", "message"), [
     (Architecture(model="resnet19"), "unknown timm model 'resnet19'; did you mean 'resnet18'?"),
-    (Architecture(model="resnet18", kwargs={"wings": 2}), "wings"),
+    (Architecture(model="resnet18", kwargs={"depth": 2}), "depth"),
     (Architecture(model="vit_tiny_patch16_224", kwargs={"depth": 1}), "cannot take images of 3x32x32"),
 ])
 def test_a_network_that_cannot_be_built_is_refused_by_name(architecture, message):
@@ -138,3 +140,25 @@ def test_hub_weights_that_cannot_be_had_say_what_to_do_instead(monkeypatch):
     teacher = HubTeacher(architecture=Architecture(model="test_resnet"), tag="r160_in1k")
     with pytest.raises(UserError, match=r"test_resnet\.r160_in1k cannot be downloaded here .* put them into the hub"):
         load_teacher(teacher, 1000, (3, 160, 160))
+
+
+@pytest.mark.parametrize(("model", "kwargs"), [
+    ("resnet_cifar", {"channels": [65_536] * 3}), ("resnet_cifar", {"blocks": 65_536}), ("resnet_cifar", {"stem": -4}),
+    ("resnet_cifar", {"norm_layer": "nonsense"}), ("test_vit", {"depth": 65_536}), ("test_vit", {"num_heads": 0}),
+    ("test_vit", {"embed_dim": 65_536}), ("test_vit", {"norm_layer": "batchnorm2d"}),
+])
+def test_arguments_that_make_no_network_are_refused_in_seconds_whatever_timm_raises(model, kwargs):
+    started = time.process_time()
+    with pytest.raises(UserError):
+        build(Architecture(model=model, kwargs=kwargs), 7, SHAPE)
+    assert time.process_time() - started < 20
+
+
+def test_a_network_is_bounded_in_parameters_before_they_are_filled(monkeypatch):
+    size = sum(p.numel() for p in build(SMALL, 7, SHAPE).parameters())
+    monkeypatch.setattr(networks, "MAX_PARAMETERS", 2 * size)
+    build(SMALL, 7, SHAPE)
+    monkeypatch.setattr(networks, "MAX_PARAMETERS", size // 2)
+    with pytest.raises(UserError, match="more than"):
+        build(SMALL, 7, SHAPE)
+    torch.nn.Linear(size, 1)  # other modules are not counted

@@ -73,3 +73,55 @@ def test_a_recipe_that_makes_no_sense_is_refused(change):
 def test_a_spec_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         SPEC.seed = 3
+
+
+@pytest.mark.parametrize("kwargs", [
+    {"blocks": 1, "stem": 8, "channels": [8, 16, 32], "stride": 2}, {"channels": (8, 16)}, {"global_pool": "avg"},
+    {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 6, "num_heads": 4, "mlp_ratio": 4.0, "qkv_bias": True},
+    {"depths": [2, 2, 6, 2], "drop_path_rate": 0.1, "layer_scale_init_value": None, "kernel_sizes": [[3, 3], 7]},
+    {"norm_layer": "batchnorm2d", "act_layer": "gelu", "stem_type": "deep", "stem_width": 32, "zero_init_last": False},
+])
+def test_an_architecture_takes_what_shapes_it_and_keeps_it_as_it_is(kwargs):
+    assert Architecture(model="m", kwargs=kwargs).kwargs == kwargs
+
+
+@pytest.mark.parametrize(("name", "nearest"), [
+    ("checkpoint_path", ""), ("pretrained_cfg", ""), ("pretrained_cfg_overlay", ""), ("cache_dir", ""), ("pruned", ""),
+    ("features_only", ""), ("pretrained", ""), ("hf_hub_id", ""), ("num_classes", ""), ("cfg", ""), ("block_args", ""),
+    ("device", ""), ("scriptable", ""), ("x" * 10**6, ""), ("", ""), ("embed_dimm", "embed_dim"), ("dept", "depth"),
+])
+def test_an_architecture_takes_no_other_argument_and_names_the_nearest(name, nearest):
+    with pytest.raises(ValidationError, match=f"shapes a network; the nearest is '{nearest}") as got:
+        Architecture(model="m", kwargs={name: 1})
+    assert len(got.value.errors()[0]["msg"]) < 250
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [
+    "/etc/passwd", "hf-hub:a", "a.pth", "a b", "x" * 33, "a\n", {"a": 1}, [1] * 65, nested(3), nested(100_000), 65_537,
+    -65_537, 10**400, 1e9, float("nan"), float("inf"), ["ok", "not/ok"], b"bytes", {1, 2},
+])
+def test_an_argument_of_an_architecture_is_a_bounded_number_a_short_name_or_a_short_list(value):
+    with pytest.raises(ValidationError):
+        Architecture(model="m", kwargs={"depth": value})
+
+
+@pytest.mark.parametrize("model", ["", "local-dir:/tmp/x", "hf-hub:a/b", "../x", "a\n", "x" * 101])
+def test_the_name_of_a_model_is_no_place(model):
+    with pytest.raises(ValidationError):
+        Architecture(model=model)
+
+
+@pytest.mark.parametrize("change", [
+    {"image_size": 20_000}, {"epochs": 10**6}, {"batch_size": 10**6}, {"train_size": 10**12},
+    {"image_size": 1024, "batch_size": 2048},
+])
+def test_a_recipe_beyond_all_real_use_is_refused(change):
+    with pytest.raises(ValidationError):
+        Recipe.model_validate({**RECIPE.model_dump(), **change})

@@ -62,6 +62,6 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set {setting}: expected METHOD.HYPERPARAMETER=VALUE or recipe.NAME=VALUE")
         try:
             settings[path.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             settings[path.strip()] = text.strip()
     return settings

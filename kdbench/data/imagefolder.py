@@ -8,11 +8,14 @@ is set aside for validation. A file groups.csv may give attributes: its column `
 import csv
 import hashlib
 import os
+import stat
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
 GROUPS_FILE = "groups.csv"
 DECODE_ALL = 1 << 30  # the size of an image folder, in bytes, up to which a check decodes every image
+# What SUFFIXES name. Pillow tells a format by the content, and would hand one that is none of these to programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+MAX_PIXELS = 1 << 26    # of an image; decoding takes up to 16 bytes for each
+LARGE_PIXELS = 1 << 23  # from here on images are decoded one at a time
+_large = Lock()
+warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of images that are refused here anyway
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,13 @@ class ImageFolder:
 
 def scan(root: Path) -> ImageFolder:
     """The image files of a folder, which are not opened. UserError if they do not make up a dataset."""
-    root = root.expanduser()
-    if not root.is_dir():
-        raise UserError(f"image folder {root}: no such folder")
+    try:
+        root = root.expanduser()
+        if not root.is_dir():
+            raise UserError(f"image folder {root}: no such folder")
+    except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"image folder {str(root)[:200]}: cannot be read: {reason}") from error
     train, test, validation = (root / name for name in ("train", "test", "val"))
     if not train.is_dir() or not (test.is_dir() or validation.is_dir()):
         raise UserError(f"image folder {root}: expected train/ and test/ or val/ in it, found "
@@ -124,10 +137,12 @@ def _files(root: Path, place: Path, classes: list[str]) -> list[File]:
 
 def _file(path: Path, root: Path, label: int) -> File:
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read as an image: {error.strerror}") from error
-    return File(path.relative_to(root).as_posix(), label, stat.st_size, stat.st_mtime_ns)
+    if not stat.S_ISREG(found.st_mode):  # a pipe would keep its reader waiting for ever
+        raise UserError(f"{path}: cannot be read as an image: it is a pipe, socket or device, and no file")
+    return File(path.relative_to(root).as_posix(), label, found.st_size, found.st_mtime_ns)
 
 
 def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classes: list[str]) -> None:
@@ -203,7 +218,7 @@ def decode(path: Path, size: int) -> np.ndarray:
     is turned upright as its EXIF data say, and put on white where it is transparent. UserError if it cannot be read."""
     from PIL import Image, ImageOps
 
-    with _opened(path) as image:
+    with _opened(path) as image, _large if image.width * image.height > LARGE_PIXELS else nullcontext():
         ImageOps.exif_transpose(image, in_place=True)
         rgb = _to_rgb(image)
         side = min(rgb.size)
@@ -214,11 +229,15 @@ def decode(path: Path, size: int) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[Image.Image]":
-    """The opened image. Whatever fails while it is in use becomes a UserError that names the file."""
+    """The opened image, whose header alone has been read. Whatever fails while it is in use becomes a UserError that
+    names the file, and so do too many pixels."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS} pixels; "
+                                 f"save it smaller")
             yield image
     except MemoryError:
         raise
@@ -237,7 +256,7 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def check_images(images: ImageFolder, folder: Path) -> None:

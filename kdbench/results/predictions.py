@@ -1,6 +1,9 @@
 """The arrays that a run saves for metrics: names, shapes and types, checked when they are written and read."""
 
-from collections.abc import Mapping
+import io
+import math
+import zipfile
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -16,24 +19,60 @@ TRAIN_COUNTS = ("train_class_counts",)  # what follows is absent from files of o
 GROUPS = ("group_attributes", "group_names", "test_groups", "train_group_counts")
 
 
+def read_npz(content: bytes) -> Predictions:
+    """The arrays in the bytes of an npz file, checked. ValueError, in one line, if they are damaged, or announce more
+    than there is: no memory is taken beyond some times the size of the file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            found = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            _check_names(found)
+            return check_predictions({name: _read_array(archive, member) for name, member in found.items()})
+    except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """The array in a member of an npz file, which is stored as it is, in version 1 of the npy format."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename}: compressed, expected it as it is")
+    file = io.BytesIO(archive.read(member))
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{member.filename}: expected version 1 of the npy format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    announced, there = math.prod(shape) * dtype.itemsize, len(file.getbuffer()) - file.tell()
+    if min(shape, default=0) < 0 or announced != there:
+        raise ValueError(f"{member.filename}: announces {dtype} {list(shape)}, {announced} bytes, but holds {there}")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def check_predictions(arrays: Mapping[str, np.ndarray]) -> Predictions:
     """The arrays in a fixed order and of fixed types; ValueError if they are not what they should be."""
-    groups = GROUPS if set(GROUPS) & set(arrays) else ()
-    counts = TRAIN_COUNTS if set(TRAIN_COUNTS) & set(arrays) else ()
-    expected = (*PREDICTIONS, *counts, *groups)
-    if sorted(arrays) != sorted(expected):
-        raise ValueError(f"expected the arrays {', '.join(expected)}, found {', '.join(sorted(arrays)) or 'none'}")
+    counts, groups = _check_names(arrays)
     checked: Predictions = {}
     for split in ("validation", "test"):
         logits = arrays[f"{split}_logits"]
         if logits.ndim != 2 or logits.dtype != np.float32:
             raise ValueError(f"{split}_logits: expected float32 [N, K], found {logits.dtype} {list(logits.shape)}")
         checked[f"{split}_logits"] = np.ascontiguousarray(logits)
-        checked[f"{split}_labels"] = _integers(arrays, f"{split}_labels", logits.shape[:1])
+        labels = checked[f"{split}_labels"] = _integers(arrays, f"{split}_labels", logits.shape[:1])
+        if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+            raise ValueError(f"{split}_labels: from {labels.min()} to {labels.max()}, but there are "
+                             f"{logits.shape[1]} classes")
     images, classes = checked["test_logits"].shape
     if counts:
         checked["train_class_counts"] = _integers(arrays, "train_class_counts", (classes,))
     return checked | (_check_groups(arrays, images, classes) if groups else {})
+
+
+def _check_names(names: Collection[str]) -> tuple[bool, bool]:
+    """Whether the counts and the groups are among the names of the arrays. ValueError for a missing or unknown one."""
+    counts, groups = (bool(set(some) & set(names)) for some in (TRAIN_COUNTS, GROUPS))
+    expected = (*PREDICTIONS, *(TRAIN_COUNTS if counts else ()), *(GROUPS if groups else ()))
+    if sorted(names) != sorted(expected):
+        found = ", ".join(sorted(names))[:200] or "none"
+        raise ValueError(f"expected the arrays {', '.join(expected)}, found {found}")
+    return counts, groups
 
 
 def _check_groups(arrays: Mapping[str, np.ndarray], images: int, classes: int) -> Predictions:

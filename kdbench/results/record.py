@@ -22,6 +22,7 @@ Role = Literal["student", "teacher"]
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
 NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
+MAX_REASON = 300  # characters of what is said about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
@@ -148,6 +149,14 @@ class NewerError(ValueError):
 def decode(kind: type[SomeEntry], content: bytes) -> SomeEntry:
     """The entry that a file's content says. ValueError, in one line, if it is damaged, contradictory or of another
     schema; NewerError if that is a later one."""
+    try:
+        return _decode(kind, content)
+    except ValueError as error:  # whose text may quote names of any length out of the file
+        line = " ".join(str(error).split())
+        raise (NewerError if isinstance(error, NewerError) else ValueError)(line[:MAX_REASON]) from error
+
+
+def _decode(kind: type[SomeEntry], content: bytes) -> SomeEntry:
     content = _without_digest(content)
     try:
         written = _decoder(kind).decode(content)

@@ -16,7 +16,7 @@ import numpy as np
 from kdbench.disk import atomic_write, explain, file_sha256, json_files, read_file, sweep
 from kdbench.errors import UserError
 from kdbench.folders import ResultsFolder
-from kdbench.results.predictions import Predictions, check_predictions
+from kdbench.results.predictions import Predictions, check_predictions, read_npz
 from kdbench.results.record import Entry, Planned, Problem, Record, decode, id_of, read
 
 
@@ -116,13 +116,11 @@ class Store:
             content = read_file(path)
             if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
                 raise ValueError("its SHA-256 is not the one in the record")
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return check_predictions(dict(archive))
+            return read_npz(content)
         except FileNotFoundError as error:
             raise UserError(f"{path}: no saved predictions of run {run_id}") from error
-        except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{path}: the saved predictions are damaged: {reason}") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: the saved predictions are damaged: {error}") from error
 
     def faults(self, record: Record) -> Iterator[Problem]:
         """What is wrong with each of the files that a finished run left beside its record.

@@ -1,6 +1,6 @@
 """Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,10 @@ from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.spec import FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
-from kdbench.suites.suite import Pair, Suite, SuiteFile, validate
+from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
+from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, SuiteFile, validate
+
+MAX_RUNS = 200_000  # of a plan
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
     datasets = {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets or content.datasets}
-    for pair_name in selection.pairs or content.pairs:
+    seeds, pairs = _seeds(selection.seeds or content.seeds), selection.pairs or content.pairs
+    runs = len(pairs) * len(datasets) * len(seeds) * len(methods)
+    if runs > MAX_RUNS:
+        raise UserError(f"{suite.source}: {runs} runs, expected at most {MAX_RUNS}")
+    for pair_name in pairs:
         if pair_name not in suite.pairs:
             raise unknown("pair", pair_name, suite.pairs)
         pair = suite.pairs[pair_name]
@@ -72,7 +78,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             students += [
                 RunSpec(method=name, hyperparameters=hyperparameters[name], student=pair.student, teacher=teacher,
                         self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed, **common)
-                for seed in _seeds(selection.seeds or content.seeds) for name, info in methods.items()
+                for seed in seeds for name, info in methods.items()
             ]
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
             if any(info.learns_from == "student" for info in methods.values()):
@@ -90,14 +96,21 @@ def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeac
         return TrainedTeacher(run=run)
     if source == "hub":
         return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
-    path = Path(rest).expanduser()
-    if not path.is_file():
-        raise UserError(f"pair {run.pair}: teacher weights {path}: no such file")
-    return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
+    try:
+        path = Path(rest).expanduser()
+        if not path.is_file():
+            raise RuntimeError("no such file")
+        return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
+    except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"pair {run.pair}: teacher weights {rest[:200]}: {reason}") from error
 
 
-def _seeds(seeds: int | Sequence[int]) -> Iterable[int]:
-    return range(seeds) if isinstance(seeds, int) else seeds
+def _seeds(seeds: int | Sequence[int]) -> Sequence[int]:
+    chosen = range(min(seeds, MAX_SEEDS + 1)) if isinstance(seeds, int) else seeds
+    if len(chosen) > MAX_SEEDS or not all(0 <= seed <= MAX_SEED for seed in chosen):
+        raise UserError(f"seeds: expected at most {MAX_SEEDS} of them, each from 0 to {MAX_SEED}")
+    return chosen
 
 
 def _choose_methods(content: SuiteFile, registry: Registry, selection: Selection) -> dict[str, MethodInfo]:

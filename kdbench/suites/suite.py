@@ -1,5 +1,6 @@
 """Suites and pairs, read from TOML files and validated."""
 
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,16 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from kdbench.errors import UserError, nearest, unknown
-from kdbench.spec import Architecture, Frozen, Recipe, Value
+from kdbench.spec import MAX_SEED, NAME, Architecture, Frozen, Recipe, Value
 
 PAIRS = "pairs.toml"  # the built-in pairs, beside the suites
 
+MAX_BYTES = 1 << 18  # of a suite's file
+MAX_SEEDS = 1000     # of a suite
+MAX_ERRORS = 5       # that a message names
 Model = TypeVar("Model", bound=BaseModel)
+_SHORT = reprlib.Repr()  # what was found, for a line: cut in length and depth
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class TeacherSide(Architecture):
@@ -26,7 +32,8 @@ class TeacherSide(Architecture):
     @classmethod
     def _known_source(cls, weights: str) -> str:
         source, _, rest = weights.partition(":")
-        if weights != "train" and (source not in ("hub", "file") or not rest):
+        known = (source == "file" and rest) or (source == "hub" and NAME.fullmatch(rest))
+        if weights != "train" and not known:
             raise ValueError("expected 'train', 'hub:TAG' or 'file:PATH'")
         return weights
 
@@ -55,7 +62,7 @@ class SuiteFile(Frozen):
     datasets: tuple[str, ...]
     seeds: int | tuple[int, ...] = Field(3, description="a number of seeds, counted from 0, or the seeds themselves")
     reference: str = Field("ce", description="the method that trains the teachers")
-    teacher_seed: int = Field(1000, description="seed of the teachers' runs")
+    teacher_seed: int = Field(1000, ge=0, le=MAX_SEED, description="seed of the teachers' runs")
     recipe: Recipe
     teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs")
     pair: dict[str, Pair] = Field({}, description="the suite's own pairs, by name")
@@ -118,6 +125,8 @@ def load_suite(name: str) -> Suite:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file}: {file.stat().st_size} bytes, a suite has at most {MAX_BYTES}")
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:  # its message ends in "(at line 3, column 5)"
         message, _, place = str(error).partition(" (at ")
@@ -125,6 +134,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}:{line if line.isdigit() else 'end'}: malformed TOML: {message}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested as deep
+        raise UserError(f"{file}: malformed TOML: {error}") from error
 
 
 def validate(model: type[Model], content: Any, where: str) -> Model:
@@ -132,16 +143,18 @@ def validate(model: type[Model], content: Any, where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: {'; '.join(_explain(model, e) for e in error.errors())}") from error
+        found = [_explain(model, one) for one in error.errors(include_url=False)[:MAX_ERRORS]]
+        more = f"; and {error.error_count() - MAX_ERRORS} more" if error.error_count() > MAX_ERRORS else ""
+        raise UserError(f"{where}: {'; '.join(found)}{more}") from error
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     """One of pydantic's errors as "path.of.key: what is wrong"."""
-    path = ".".join(str(part) for part in error["loc"])
+    path = ".".join(str(part)[:100] for part in error["loc"])
     if error["type"] == "extra_forbidden":
         in_recipe = error["loc"][0] == "recipe" and len(error["loc"]) > 1
         fields = Recipe.model_fields if in_recipe else model.model_fields
-        return f"{path}: unknown key{nearest(str(error['loc'][-1]), fields)}"
+        return f"{path}: unknown key{nearest(str(error['loc'][-1])[:100], fields)}"
     if error["type"] == "missing":
         return f"{path}: missing"
-    return f"{path}: {error['msg']}, got {error['input']!r}"
+    return f"{path}: {error['msg']}, got {_SHORT.repr(error['input'])}"

@@ -95,7 +95,8 @@ class LocalPool:
 
     def call(self, function: str, *arguments: Any) -> Any:
         """What the function "MODULE:NAME" returns, called in a process of its own, so that this one need not import
-        torch. A UserError is raised here as it was there; any other exception as a RuntimeError with its traceback."""
+        torch. A UserError is raised here as it was there, any other exception as a RuntimeError with its traceback, and
+        a UserError if the process dies."""
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_answer, args=(str(Path.cwd()), function, arguments, sender))
         process.start()
@@ -104,7 +105,9 @@ class LocalPool:
             returned, error = receiver.recv()
         except EOFError:
             process.join()
-            raise RuntimeError(f"{function}: its process ended with exit code {process.exitcode}") from None
+            code = process.exitcode or 0
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise UserError(f"the process of {function} {how}; start the command again") from None
         finally:
             process.kill()
             process.join()

@@ -232,7 +232,7 @@ def test_killed_at_random_moments_and_damaged_a_matrix_ends_with_the_same_result
         if process.poll() is not None or not workers:
             if process.poll() is not None:
                 code, output = end(process)
-                assert code in (0, 1), output  # 1: a run was killed more often than it is tried
+                assert code in (0, 1, 2), output  # 1: a run was killed more often than it is tried; 2: the preflight was
                 if code == 0:  # it finished under fire: compare, and start from nothing
                     assert place.results() == expected
                     rounds += 1
@@ -270,7 +270,8 @@ def test_a_limit_of_file_sizes_costs_one_line_that_names_the_file_and_what_to_do
     limits = [0, *(chance.randrange(1, 60_000) for _ in range(FAULTS["no space"] - 1))]
     for limit in sorted(limits):
         code, output = place.run(preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit,) * 2))
-        assert code == 0 or "ulimit -f" in output, output
+        # Without a byte to write, Python finds no place for its own temporary files, and says that.
+        assert code == 0 or "ulimit -f" in output or (limit == 0 and "temporary directory" in output), output
         assert place.temporary() == []
         count[f"files of at most {limit // 10_000}0,000 bytes, exit code {code}"] += 1
     code, output = place.run()

@@ -232,7 +232,7 @@ def test_killed_at_random_moments_and_damaged_a_matrix_ends_with_the_same_result
         if process.poll() is not None or not workers:
             if process.poll() is not None:
                 code, output = end(process)
-                assert code in (0, 1, 2), output  # 1: a run was killed more often than it is tried; 2: the preflight was
+                assert code in (0, 1, 2), output  # 1: too often killed; 2: its preflight was
                 if code == 0:  # it finished under fire: compare, and start from nothing
                     assert place.results() == expected
                     rounds += 1

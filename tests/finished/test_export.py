@@ -55,7 +55,7 @@ def test_timm_s_own_preprocessing_is_that_of_the_run(trained, tmp_path):
     export(*trained["kd"], tmp_path / "out", "", onnx=False)
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}")
     config = timm.data.resolve_data_config({}, model=model)
-    assert config["input_size"] == dataset.image_shape and config["crop_pct"] == 1
+    assert tuple(config["input_size"]) == dataset.image_shape and config["crop_pct"] == 1
     assert config["mean"] == pytest.approx(dataset.mean.tolist()) and config["std"] == pytest.approx(
         dataset.std.tolist())
     assert model.pretrained_cfg["label_names"] == list(dataset.classes)

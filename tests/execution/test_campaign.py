@@ -144,7 +144,8 @@ class Faults:
             self._kinds = self.chance.sample(sorted(DAMAGE), len(DAMAGE))
         kind = self._kinds.pop()
         DAMAGE[kind](path, other, self.chance)
-        self.count[f"{path.parent.name if path.suffix else path.name} {kind}"] += 1
+        named = {"records", "plan", "predictions", "students", "decoded"} & {path.parent.name}
+        self.count[f"{path.parent.name if named else path.name}: {kind}"] += 1
         if kind not in silent:
             self.told.append(path)
 
@@ -232,7 +233,7 @@ def test_killed_at_random_moments_and_damaged_a_matrix_ends_with_the_same_result
         if process.poll() is not None or not workers:
             if process.poll() is not None:
                 code, output = end(process)
-                assert code in (0, 1, 2), output  # 1: a run was killed more often than it is tried; 2: the preflight was
+                assert code in (0, 1, 2), output  # 1: a run was killed more often than it is tried, 2: the preflight
                 if code == 0:  # it finished under fire: compare, and start from nothing
                     assert place.results() == expected
                     rounds += 1

@@ -27,6 +27,7 @@ from kdbench.errors import UserError
 from kdbench.results.record import Outcome, Problem, Status
 
 POLL_SECONDS = 0.25
+TRIES = 3  # of starting a process
 UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
 # By name, since the process that holds the pool imports no torch.
 PRELOADED = ["kdbench.train.worker"]
@@ -98,8 +99,7 @@ class LocalPool:
         torch. A UserError is raised here as it was there, any other exception as a RuntimeError with its traceback, and
         a UserError if the process dies."""
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_answer, args=(str(Path.cwd()), function, arguments, sender))
-        process.start()
+        process = self._forked(_answer, (str(Path.cwd()), function, arguments, sender))
         sender.close()
         try:
             returned, error = receiver.recv()
@@ -151,11 +151,20 @@ class LocalPool:
 
     def _start(self, job: Task, work: Work[Task, Any]) -> Running[Task]:
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_work, args=(str(Path.cwd()), work.function, job, sender),
-                                        name=f"kdbench {job.id}")
-        process.start()
+        process = self._forked(_work, (str(Path.cwd()), work.function, job, sender), name=f"kdbench {job.id}")
         sender.close()
         return Running(job, process, receiver, time.monotonic())
+
+    def _forked(self, target: Callable[..., None], arguments: tuple[Any, ...], name: str | None = None) -> BaseProcess:
+        """A started process. A fork server that is killed meanwhile is started again, a few times."""
+        for _ in range(TRIES):
+            process = self._context.Process(target=target, args=arguments, name=name)
+            try:
+                process.start()
+            except (EOFError, ConnectionError):
+                continue
+            return process
+        raise UserError("no process can be started: the server that forks them is killed each time")
 
     def _has_ended(self, running: Running) -> bool:
         if running.process.is_alive() and self._over_time(running):

@@ -49,3 +49,20 @@ def test_a_run_that_could_not_write_its_record_gets_one_with_its_device_and_fami
     assert isinstance(failed, Record) and Store(tmp_path).get(this.id) == failed
     assert (failed.environment["device"], failed.family, failed.role) == (device, "logit", "student")
     assert (failed.status, failed.reason, failed.seconds) == ("timeout", "stopped after 1 second", 0.0)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_fork_server_that_is_killed_while_it_forks_is_started_again_a_few_times(pool, monkeypatch, times):
+    start, failures = pool._context.Process.start, iter([EOFError] * times)
+
+    def fails_first(process):
+        if error := next(failures, None):
+            raise error
+        start(process)
+
+    monkeypatch.setattr(pool._context.Process, "start", fails_first)
+    if times == 2:
+        assert pool.call(f"{HERE}:where", 21)[2] == 42
+    else:
+        with pytest.raises(UserError, match="no process can be started"):
+            pool.call(f"{HERE}:where", 21)

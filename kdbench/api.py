@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdbench.analysis.build import build
 from kdbench.data import collect
-from kdbench.errors import plain
+from kdbench.errors import one_line
 from kdbench.execution.display import make_display
 from kdbench.execution.matrix import Matrix, Summary
 from kdbench.execution.pool import PREFLIGHT, LocalPool
@@ -51,7 +51,7 @@ def run(
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan = make_plan(suite, selection, Registry(map(Path, plugins)), cache)
-    matrix = Matrix(plan, Path(out) if out else default_folder(plan), cache, say=lambda text: print(plain(text)))
+    matrix = Matrix(plan, Path(out) if out else default_folder(plan), cache, say=lambda text: print(one_line(text)))
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
     pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)

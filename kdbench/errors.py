@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
 
 
+def one_line(text: str) -> str:
+    """Text of unknown origin on one line, `printable` and with the spaces that it has."""
+    return printable(" ".join(text.splitlines()))
+
+
 def plain(text: str) -> str:
     """Text of unknown origin on one line, `printable` and with single spaces for white space."""
     return printable(" ".join(text.split()))

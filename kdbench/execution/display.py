@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdbench.disk import read_file
-from kdbench.errors import plain
+from kdbench.errors import one_line, plain
 from kdbench.execution.job import Job
 from kdbench.execution.pool import Running
 from kdbench.results.record import Record
@@ -42,7 +42,7 @@ class Display:
     def ended(self, job: Job, record: Record) -> None:
         self.done += 1
         self._seconds.append(record.seconds)
-        self.console.print(plain(self._line(job, record)), markup=False, highlight=False, soft_wrap=True)
+        self.console.print(one_line(self._line(job, record)), markup=False, highlight=False, soft_wrap=True)
         for note in record.notes:
             self.console.print(f"  note: {plain(note)}", markup=False, highlight=False, soft_wrap=True)
 

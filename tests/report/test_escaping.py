@@ -11,7 +11,7 @@ from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
-from kdbench.errors import plain, printable
+from kdbench.errors import one_line, plain, printable
 from kdbench.report.card import card
 from kdbench.report.cite import cite
 from kdbench.report.files import render
@@ -85,6 +85,7 @@ def test_plain_text_stays_as_it_is_and_the_rest_becomes_a_mark():
     assert plain("kd (temperature=4.0), 85 % ± 0.3 ≥ é") == "kd (temperature=4.0), 85 % ± 0.3 ≥ é"
     assert plain("a\n\tb\x1b[31m\u202ec\ud800") == "a b\ufffd[31m\ufffdc\ufffd"
     assert printable("two\nlines\x00") == "two\nlines\ufffd"
+    assert one_line("a  b\n\x1bc") == "a  b \ufffdc"
 
 
 def test_a_command_tells_a_hostile_name_in_one_harmless_line(kdbench, store):

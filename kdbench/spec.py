@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -202,13 +202,17 @@ class RunSpec(Frozen):
         Thousands of runs share a teacher, a recipe, a dataset: each distinct text of a field is parsed once, so that
         100,000 records are read in seconds.
         """
-        if fields.keys() != cls.model_fields.keys():
-            odd = sorted(fields.keys() ^ cls.model_fields.keys())
+        if fields.keys() != _ALL_FIELDS:
+            odd = sorted(fields.keys() ^ _ALL_FIELDS)
             raise ValueError(f"spec: {'unknown' if odd[0] in fields else 'missing'} field {odd[0]!r}")
         read = {name: _read_field(name, text) for name, text in fields.items()}
-        spec = cls.model_construct(_ALL_FIELDS, **{name: value for name, (value, _) in read.items()})
         run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
-        spec.__dict__.update(id=run_id, cell=cell)
+        values = {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
+        # What pydantic's model_construct does, without its look at every field: these values are validated.
+        spec = cls.__new__(cls)
+        for attribute, value in (("__dict__", values), ("__pydantic_fields_set__", _ALL_FIELDS),
+                                 ("__pydantic_extra__", None), ("__pydantic_private__", None)):
+            object.__setattr__(spec, attribute, value)
         return spec
 
 
@@ -234,15 +238,6 @@ def teacher_id(spec: RunSpec) -> str | None:
 def digest(content: Any) -> str:
     """SHA-256, in hexadecimal, of the canonical JSON of `content`."""
     return _sha256(_canonical(content))
-
-
-def digest_of_list(items: Iterable[Any]) -> str:
-    """What `digest` gives for the list of these items, which need not be in memory all at once."""
-    total = hashlib.sha256(b"[")
-    for number, item in enumerate(items):
-        total.update(f"{',' if number else ''}{_canonical(item)}".encode())
-    total.update(b"]")
-    return total.hexdigest()
 
 
 # Identity.

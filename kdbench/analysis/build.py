@@ -1,10 +1,12 @@
 """Records to a leaderboard: per cell (pair, dataset and recipe) one row per method."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, Failure, Leaderboard, Row, Teacher, Wins
@@ -19,7 +21,7 @@ from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
-from kdbench.spec import TrainedTeacher, digest, digest_of_list
+from kdbench.spec import TrainedTeacher, digest
 
 Methods = Mapping[str, MethodInfo]
 Read = Callable[[Iterable[Record]], dict[int, Predicted]]
@@ -112,8 +114,11 @@ def _group(run: Record) -> tuple:
 
 def _results_hash(runs: Iterable[Record]) -> str:
     """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
-    return digest_of_list([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
-                           sorted(run.metrics.items())] for run in sorted(runs, key=lambda run: run.run_id))
+    total = hashlib.sha256()
+    for run in sorted(runs, key=lambda run: run.run_id):
+        total.update(msgspec.json.encode([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
+                                          sorted(run.metrics.items())]))
+    return total.hexdigest()
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],

@@ -191,7 +191,7 @@ def test_a_record_that_cannot_be_true_is_named_and_left_out(tmp_path, good, case
 
 
 def test_a_report_beside_all_hostile_records_is_written_or_refused_in_one_line(kdbench, tmp_path, good, monkeypatch):
-    monkeypatch.setattr("kdbench.report.files.plots", lambda leaderboard, details: [])  # their own test is below
+    monkeypatch.setattr("kdbench.report.plots.plots", lambda leaderboard, details: [])  # their own test is below
     folder = beside(good, tmp_path / "out")
     for name, content in CASES.values():
         put(folder, name, content)

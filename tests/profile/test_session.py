@@ -88,7 +88,7 @@ def test_damaged_profiles_are_told_and_the_others_read(tmp_path):
     problems = {p.path.name: p.reason for p, _ in profiles(Store(tmp_path)) if isinstance(p, Problem)}
     assert problems.keys() == {path.name, renamed.name, changed.name}
     assert "truncated" in problems[path.name] and "named otherwise" in problems[renamed.name]
-    assert "unknown field" in problems[changed.name]
+    assert "changed after it was written" in problems[changed.name]
     assert [p for p, _ in profiles(Store(tmp_path)) if not isinstance(p, Problem)] == [good]
     assert isinstance(read_profile(Store(tmp_path), cut.run_id), Problem)
 

@@ -32,7 +32,7 @@ def test_a_wheel_holds_everything_that_the_checkout_runs_with(tmp_path):
         printed[things] = [row["name"] for row in json.loads(ended.stdout)]
     assert printed == {"methods": list(Registry()), "suites": list(built_in_suites())}
     code = ("import kdbench, kdbench_methods; print(kdbench.__file__, kdbench_methods.__file__); "
-            "from kdbench.template import write_method; from pathlib import Path; "
+            "from kdbench.plugins.template import write_method; from pathlib import Path; "
             "write_method('mine', 'logit', Path('.'))")
     ended = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path,
                            env={"PYTHONPATH": str(tmp_path / "site")})

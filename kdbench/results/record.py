@@ -57,7 +57,7 @@ class Entry(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def to_json(self) -> bytes:
         """The file's content, one line per field: readable, and small in a diff. The last line holds the SHA-256 of all
         before it."""
-        lines = (f'"{name}": {msgspec.json.encode(getattr(self, name), enc_hook=_encode_spec).decode()}'
+        lines = (f'"{name}": {msgspec.json.encode(getattr(self, name), enc_hook=_as_json).decode()}'
                  for name in self.__struct_fields__)
         fields = ("{\n" + ",\n".join(lines)).encode()
         return fields + DIGEST + hashlib.sha256(fields).hexdigest().encode() + b'"\n}\n'
@@ -211,9 +211,11 @@ def _decoder(kind: type[Entry]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True))
 
 
-def _encode_spec(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, RunSpec):
         return value.model_dump(mode="json")
+    if isinstance(value, float):  # NumPy's
+        return float(value)
     raise TypeError(f"{type(value).__name__} is no part of a record")
 
 

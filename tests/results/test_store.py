@@ -100,6 +100,11 @@ def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path, changes):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
+    Store(tmp_path).write(record(metrics={"test_accuracy": np.float64(.5)}))
+    assert Store(tmp_path).read()[0][0].metrics == {"test_accuracy": .5}
+
+
 def test_a_record_has_no_unknown_fields():
     with pytest.raises(TypeError, match="colour"):
         record(colour=1)

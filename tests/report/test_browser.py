@@ -124,6 +124,7 @@ def test_filters_hide_rows_and_columns_until_they_are_reset(visit):
     page.select_option("select[name=metric]", "ece")
     assert "ECE, %" in headers(page) and not {"test accuracy, %", "agreement, %"} & set(headers(page))
     page.click("button[type=reset]")
+    page.evaluate("new Promise(done => setTimeout(done))")  # the page filters anew in a timer of its own, set before
     assert len(shown(page, "method")) == everything and headers(page) == columns
 
 

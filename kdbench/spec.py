@@ -209,8 +209,9 @@ class RunSpec(Frozen):
         run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
         values = {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
         # What pydantic's model_construct does, without its look at every field: these values are validated.
+        # Attribute by attribute, so that all specs share the keys of their dictionaries.
         spec = cls.__new__(cls)
-        for attribute, value in (("__dict__", values), ("__pydantic_fields_set__", _ALL_FIELDS),
+        for attribute, value in (*values.items(), ("__pydantic_fields_set__", _ALL_FIELDS),
                                  ("__pydantic_extra__", None), ("__pydantic_private__", None)):
             object.__setattr__(spec, attribute, value)
         return spec

@@ -1,5 +1,6 @@
 """What a leaderboard consists of: cells, their rows and teachers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +38,7 @@ class Row:
     method: str
     family: str
     hyperparameters: dict[str, Any]       # where they are not the defaults
-    metrics: dict[str, dict[int, float]]  # by metric and seed: what all its finished runs have, and its one profile
+    metrics: Mapping[str, Mapping[int, float]]  # by metric and seed: what all finished runs have, and the one profile
     differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
     wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
     harm: Harm | None                     # against the first reference; None where it is withheld

@@ -19,6 +19,7 @@ from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
+from kdbench.results.numbers import Numbers
 from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
 from kdbench.spec import TrainedTeacher, digest
@@ -177,9 +178,9 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
           costs: list[Cost]) -> Cell:
     """A cell with its rows and its teacher, whose metrics include what its profiles say."""
     spec = min(runs, key=lambda run: run.run_id).spec
-    teacher = _teacher(runs, teachers)  # before the rows, which take the numbers of the runs
-    rows = [replace(row, metrics=row.metrics | {
-        name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()
+    teacher = _teacher(runs, teachers)
+    rows = [replace(row, metrics={
+        **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
     }) for row in _rows(runs, registry, read)]
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
@@ -213,13 +214,7 @@ def _rows(runs: list[Record], registry: Methods, read: Read) -> list[Row]:
     references = {name: group for group in members for name in REFERENCES if _is_default(group[0], name, registry)}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    rows = []
-    for group in members:
-        rows.append(_row(group, references, said, registry, read))
-        if group not in references.values():  # a row has taken their numbers; with 20,000 runs, two copies count
-            for run in group:
-                run.metrics.clear()
-    return sorted(rows, key=_rank)
+    return sorted((_row(group, references, said, registry, read) for group in members), key=_rank)
 
 
 def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
@@ -233,7 +228,8 @@ def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mappi
     return Row(
         method=plain(spec.method), family=plain(_family(runs, registry)),
         hyperparameters=changed(spec.method, spec.hyperparameters, registry),
-        metrics={name: {seed: own[name] for seed, own in measured.items()} for name in METRICS if name in shared},
+        metrics={name: Numbers({seed: own[name] for seed, own in measured.items()})
+                 for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
         wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
         harm=harm(read(common), said) if len(common) >= MIN_SEEDS else None,

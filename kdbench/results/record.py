@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,12 +16,14 @@ from kdbench.environment import environment, now
 from kdbench.metrics.catalog import check_bounds
 from kdbench.metrics.metric import LARGEST
 from kdbench.plugins.source import MethodInfo
+from kdbench.results.numbers import Numbers
 from kdbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher"]
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
 NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
+NO_NOTES: list[str] = []
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
 MAX_REASON = 300  # characters of what is said about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
@@ -103,7 +106,7 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     role: Role
     notes: list[str] = field(default_factory=list)  # what went otherwise than planned, such as a damaged checkpoint
-    metrics: dict[str, Number] = field(default_factory=dict)  # by name in `kdbench list metrics`
+    metrics: Mapping[str, Number] = field(default_factory=dict)  # by name in `kdbench list metrics`
     # One value per epoch: "loss" and "loss.TERM", means over the epoch's steps; "validation_accuracy" after the epoch.
     curves: dict[str, list[Number]] = field(default_factory=dict)
     # Of the test predictions: accuracy by class and by group, reliability bins; of the robustness subset: accuracy by
@@ -125,8 +128,9 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def without_details(self) -> "Record":
         """The record as tables need it, in a fraction of the memory: what many runs share is held once."""
         return msgspec.structs.replace(
-            self, curves=NOTHING, vectors=NOTHING, groups=NOTHING, environment=NOTHING, notes=[], traceback=None,
-            started="", finished="", method_digest=sys.intern(self.method_digest),
+            self, run_id=self.spec.id, suite=sys.intern(self.suite), family=self.family and sys.intern(self.family),
+            metrics=Numbers(self.metrics), curves=NOTHING, vectors=NOTHING, groups=NOTHING, environment=NOTHING,
+            notes=NO_NOTES, traceback=None, started="", finished="", method_digest=sys.intern(self.method_digest),
             dataset_digest=self.dataset_digest and sys.intern(self.dataset_digest))
 
 

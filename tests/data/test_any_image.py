@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +106,30 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: decode(tmp_path / "a.png", 4), range(16)))
         assert max(most) in at_once
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from kdbench.data.imagefolder import decode
+small, large = map(Path, sys.argv[1:])
+decode(small, 32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(large, 32)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16"])
+def test_decoding_takes_at_most_16_bytes_for_each_pixel(tmp_path, mode):
+    side, turned = 2048, Image.Exif()
+    turned[0x0112] = 6  # a quarter turn, which takes a copy
+    for name, size in (("small", 8), ("large", side)):
+        more = {"transparency": 0} if mode == "P" else {}
+        Image.new(mode, (size, size)).save(tmp_path / f"{name}.png", exif=turned, **more)
+    taken = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "small.png", tmp_path / "large.png"], check=True,
+                           capture_output=True, text=True).stdout
+    assert int(taken) <= 16 * side**2 + (4 << 20)  # MAX_PIXELS are a gigabyte, and one at a time
 
 
 def test_a_file_of_another_format_than_those_of_the_suffixes_is_refused(tmp_path):

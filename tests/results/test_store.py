@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -323,6 +324,29 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
         pass
     with pytest.raises(UserError, match="not writable"), Store(tmp_path / "file" / "below").lock():
         pass
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)], ids=["folder", "loop"])
+def test_a_folder_whose_lock_is_no_file_is_a_user_error(tmp_path, make):
+    make(tmp_path / ".lock")
+    with pytest.raises(UserError, match=r"not writable: .*\.lock"), Store(tmp_path).lock():
+        pass
+
+
+def test_records_for_tables_take_less_than_1500_bytes_each(tmp_path):
+    store, metrics = Store(tmp_path), {f"metric{i}": i / 7 for i in range(22)}
+    for seed in range(300):
+        run = spec(seed=seed)
+        store.write(record(run, metrics={**metrics, "seed": float(seed)}, weights_sha256=f"{seed:064}",
+                           predictions_sha256=f"{seed:064}", dataset_digest="e" * 64, family="logit",
+                           environment={"host": "x" * 500}, curves={"ce": [0.5] * 100}))
+    list(store.scan_with_hashes())  # what is read once and kept: types, specs of teachers
+    tracemalloc.start()
+    kept = list(store.scan_with_hashes())
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(kept) == 300 and taken / len(kept) < 1500
+    assert dict(kept[0][0].metrics) == dict(store.get(kept[0][0].run_id).metrics)
 
 
 def test_importing_the_store_imports_no_torch_scipy_or_pandas():

@@ -27,7 +27,8 @@ from kdbench.errors import UserError
 from kdbench.results.record import Outcome, Problem, Status
 
 POLL_SECONDS = 0.25
-TRIES = 3  # of starting a process
+TRIES = 5  # of starting a process,
+PAUSE = 0.2  # seconds after each of them
 UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
 # By name, since the process that holds the pool imports no torch.
 PRELOADED = ["kdbench.train.worker"]
@@ -162,6 +163,7 @@ class LocalPool:
             try:
                 process.start()
             except (EOFError, ConnectionError):
+                time.sleep(PAUSE)  # under load, a killed server looks alive for a moment
                 continue
             return process
         raise UserError("no process can be started: the server that forks them is killed each time")

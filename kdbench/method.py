@@ -69,6 +69,7 @@ class Context:
     pixel_high: Tensor                    # [1, C, 1, 1], the normalised value of a white pixel
     epochs: int
     steps_per_epoch: int
+    attack_radius: float                  # L-infinity radius of attacks on the dataset, for pixels scaled to 0..1
     batch_size: int                       # images per step; also what a data-free method draws per step
     train_labels: Tensor | None           # [num_train], int64; None for data-free methods
     sample: Callable[[Tensor], Batch]     # positions [M] to those images, augmented anew; raises if data-free
@@ -92,6 +93,8 @@ class Method(nn.Module):
     ranges: ClassVar[dict[str, tuple]] = {}        # what tuning may try: (low, high) for numbers, choices for the rest
     learns_from: ClassVar[str | None] = "teacher"  # "teacher" | "student" (a trained copy of the student) | None
     needs_data: ClassVar[bool] = True              # False: `step` gets None and never sees a training image
+    conditions: ClassVar[tuple[str, ...]] = ()     # short words that tables show beside a method which learns under
+    #                                                other conditions than its family, such as "robust" or "with kd"
 
     def __init__(self, ctx: Context):
         super().__init__()
@@ -131,7 +134,8 @@ class Method(nn.Module):
         return {"main": make(self.parameters())}
 
     def step(self, batch: Batch, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-        """Train on one batch. Returns scalar terms by name, which are logged and must be finite."""
+        """Train on one batch: one update of the student, besides any of other networks, so that a budget of steps is
+        one of updates. Returns scalar terms by name, which are logged and must be finite."""
         terms = self.losses(batch, self.study(batch), self.teach(batch))
         descend(optimizers["main"], sum(terms.values()))
         return terms

@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 Value = bool | int | float | str
 PROTOCOL = 1  # raised whenever the engine changes what a spec results in, so that old records are not mixed with new
@@ -20,6 +30,7 @@ MAX_IMAGE_SIZE = 1024
 MAX_BATCH_PIXELS = 1 << 30
 MAX_NUMBER = 65_536  # of an argument of an architecture
 MAX_SEED = (1 << 63) - 1
+MAX_UPDATES = 1000   # of a student, in multiples of its recipe's steps
 
 # The arguments of timm's constructors that shape a network: how wide, how deep, of which parts, how regularised. Specs
 # come out of files that others wrote, so whatever names a file, an address, a cache or weights is not among them, nor
@@ -175,6 +186,15 @@ class RunSpec(Frozen):
     recipe: Recipe
     seed: int = Field(ge=0, le=MAX_SEED)
     device: Literal["cpu", "cuda"] = "cpu"
+    updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields by name, without `updates` where it is 1: so ids and files are those of specs without it."""
+        fields: dict[str, Any] = write(self)
+        if fields.get("updates") == 1:
+            del fields["updates"]
+        return fields
 
     @cached_property
     def id(self) -> str:
@@ -183,7 +203,8 @@ class RunSpec(Frozen):
 
     @cached_property
     def cell(self) -> str:
-        """The hash of what a comparison between methods must share: everything but the method and the seed."""
+        """The hash of what a comparison between methods must share: everything but the method, what it is given (its
+        hyperparameters, a self-teacher, its budget of updates) and the seed."""
         return _identify(self._canonical_fields())[1]
 
     def _canonical_fields(self) -> dict[str, str]:
@@ -202,12 +223,11 @@ class RunSpec(Frozen):
         Thousands of runs share a teacher, a recipe, a dataset: each distinct text of a field is parsed once, so that
         100,000 records are read in seconds.
         """
-        if fields.keys() != _ALL_FIELDS:
-            odd = sorted(fields.keys() ^ _ALL_FIELDS)
+        if odd := sorted((fields.keys() | {"updates"}) ^ _ALL_FIELDS):
             raise ValueError(f"spec: {'unknown' if odd[0] in fields else 'missing'} field {odd[0]!r}")
         read = {name: _read_field(name, text) for name, text in fields.items()}
         run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
-        values = {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
+        values = {"updates": 1} | {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
         # What pydantic's model_construct does, without its look at every field: these values are validated.
         # Attribute by attribute, so that all specs share the keys of their dictionaries.
         spec = cls.__new__(cls)
@@ -245,13 +265,13 @@ def digest(content: Any) -> str:
 
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
-_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher"})
+_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates"})
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
 def _identify(fields: Mapping[str, str]) -> tuple[str, str]:
     """Id and cell, of the canonical JSON of every field by name."""
-    return (_hash(tuple([fields[name] for name in _IN_ID])),
+    return (_hash(tuple([fields[name] for name in _IN_ID if name in fields])),
             _hash_again(tuple([fields[name] for name in _IN_CELL])))
 
 

@@ -12,7 +12,7 @@ SPEC = RunSpec(method="kd", hyperparameters={"alpha": 0.5}, pair="p", student=Ar
 CHANGES = {
     "method": "other", "hyperparameters": {"alpha": 0.6}, "student": Architecture(model="small", kwargs={"width": 2}),
     "dataset": "other", "dataset_digest": "0" * 64, "recipe": RECIPE.model_copy(update={"lr": 0.2}), "seed": 1,
-    "device": "cuda", "protocol": 2, "self_teacher": TEACHER,
+    "device": "cuda", "protocol": 2, "self_teacher": TEACHER, "updates": 10,
     "teacher": TrainedTeacher(run=TEACHER.run.model_copy(update={"seed": 1001})),
 }
 

@@ -213,7 +213,7 @@ def random_images() -> Dataset:
         return Split(MemoryImages(images), torch.arange(size) % CLASSES)
 
     half = torch.full((3,), 0.5)
-    return Dataset("random", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12), SHAPE,
+    return Dataset("synthetic", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12), SHAPE,
                    half, half / 2, "random")
 
 

@@ -115,8 +115,8 @@ def show(
     if as_json:
         print(json.dumps({
             "name": info.name, "family": info.family, "learns_from": info.learns_from, "needs_data": info.needs_data,
-            "doc": info.doc, "paper": dataclasses.asdict(info.paper) if info.paper else None,
-            "hyperparameters": parameters,
+            "conditions": info.conditions, "doc": info.doc,
+            "paper": dataclasses.asdict(info.paper) if info.paper else None, "hyperparameters": parameters,
         }, indent=1))
         return
     print(f"{info.name}  ({info.family})\n\n{info.doc}\n")

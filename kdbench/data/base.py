@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdbench.data.catalog import parse
+
 
 class Images(Protocol):
     """The images of a split, held in memory or decoded on demand."""
@@ -77,6 +79,11 @@ class Dataset:
     std: Tensor                        # [C], their standard deviation
     digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
     group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
+
+    @property
+    def attack_radius(self) -> float:
+        """The L-infinity radius of attacks on the images, for pixels scaled to 0..1."""
+        return parse(self.name).info.attack_radius
 
 
 def known_of_images(dataset: Dataset) -> dict[str, np.ndarray]:

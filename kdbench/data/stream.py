@@ -19,22 +19,29 @@ CROP_PADDING = 1 / 8  # of the image's side; 4 pixels of 32, as in He et al. (20
 
 
 class BatchStream:
-    """The augmented training batches of a dataset by epoch. An incomplete last batch is left out."""
+    """The augmented training batches of a dataset by epoch, which passes `updates` times over the training split. The
+    incomplete last batch of a pass is left out."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device):
+    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device, updates: int = 1):
         self.dataset, self.recipe, self.seed, self.device = dataset, recipe, seed, device
         self.batch_size = min(recipe.batch_size, len(dataset.train))
-        self.steps_per_epoch = len(dataset.train) // self.batch_size
+        self.passes, self.steps_per_pass = updates, len(dataset.train) // self.batch_size
+        self.steps_per_epoch = self.passes * self.steps_per_pass
         self.normalise = Normalise(dataset, device)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The `steps_per_epoch` batches of an epoch, whose number counts from 0."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "data", epoch))
+        for number in range(epoch * self.passes, (epoch + 1) * self.passes):
+            yield from self._pass(number)
+
+    def _pass(self, number: int) -> Iterator[Batch]:
+        """The batches of one pass over the training split; passes count from 0 over the whole run."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "data", number))
         order = torch.randperm(len(self.dataset.train), generator=generator)
-        for step in range(self.steps_per_epoch):
+        for step in range(self.steps_per_pass):
             start, end = step * self.batch_size, (step + 1) * self.batch_size
             batch = self.batch(order[start:end], generator)
-            if step + 1 < self.steps_per_epoch:
+            if step + 1 < self.steps_per_pass:
                 self.dataset.train.images.prefetch(order[end:end + self.batch_size])
             yield batch
 

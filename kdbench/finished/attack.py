@@ -19,7 +19,7 @@ from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Record
 from kdbench.results.store import Store
-from kdbench.robustness.measure import BATCH, radius_of, take_subset
+from kdbench.robustness.measure import BATCH, take_subset
 
 METRIC = "autoattack_accuracy"
 
@@ -115,7 +115,7 @@ def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray) -> tuple
         return 0.0, []
     device = pixels.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _warnings() as warnings:
-        attacks = AutoAttack(model, eps=radius_of(dataset), norm="Linf", seed=0, device=device)
+        attacks = AutoAttack(model, eps=dataset.attack_radius, norm="Linf", seed=0, device=device)
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = min(TARGETS, classes - 1)
         attacked, _ = attacks.run_standard_evaluation(pixels[right], subset.labels[right], batch_size=BATCH)
     withstood = sum(int((model(part).argmax(1) == labels).sum()) for part, labels in

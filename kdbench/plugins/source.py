@@ -75,6 +75,7 @@ class MethodInfo:
     hyperparameters: Mapping[str, Hyperparameter]
     learns_from: str | None          # "teacher", "student" (a trained copy of the student) or None
     needs_data: bool                 # False: it trains without the training images
+    conditions: tuple[str, ...]      # what tables say beside its name
     class_name: str
     module: str | None               # import path; None for a file given by --plugin
     file: Path
@@ -139,6 +140,9 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
     learns_from = literal("learns_from", "teacher")
     if learns_from not in ("teacher", "student", None):
         raise UserError(f"{where}.learns_from: got {learns_from!r}, allowed: 'teacher', 'student', None")
+    conditions = literal("conditions", ())
+    if not (isinstance(conditions, tuple) and all(isinstance(one, str) and one.isprintable() for one in conditions)):
+        raise UserError(f"{where}.conditions: expected a tuple of words, such as ('with kd',), got {conditions!r}")
     ranges = literal("ranges", {})
     hyperparameters = {p.name: p for p in _signature(node, ranges, where)}
     for key in ranges:
@@ -147,7 +151,7 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
     return MethodInfo(
         name=name, family=family, paper=_paper(facts.get("paper"), where), doc=ast.get_docstring(node) or "",
         hyperparameters=hyperparameters, learns_from=learns_from, needs_data=bool(literal("needs_data", True)),
-        class_name=node.name, module=module, file=file, digest=digest,
+        conditions=conditions, class_name=node.name, module=module, file=file, digest=digest,
     )
 
 

@@ -104,7 +104,7 @@ class Networks:
     def trainer(self, method: MethodInfo, hyperparameters: dict[str, Any], tutor: Network | None) -> Trainer:
         spec = self.spec
         built, stream = prepare(registry.load(method), hyperparameters, spec.student, tutor, self.dataset, spec.recipe,
-                                spec.seed, self.device)
+                                spec.seed, self.device, spec.updates)
         return Trainer(built, stream, spec.recipe)
 
     def _stream(self) -> BatchStream:

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.data.base import Dataset
-from kdbench.data.catalog import parse
 from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.metrics.robustness import STEPS, SUBSET
@@ -44,7 +43,7 @@ def measure(network: nn.Module, dataset: Dataset) -> Robustness:
     """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
     eval mode; its modes, parameters and their `requires_grad` are the same afterwards."""
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
-    radius = radius_of(dataset)
+    radius = dataset.attack_radius
     with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
         robust = withstands(network, normalise, subset, clean, radius)
@@ -54,11 +53,6 @@ def measure(network: nn.Module, dataset: Dataset) -> Robustness:
          "corruption_accuracy": float(np.mean(list(corrupted.values())))},
         {**{f"corruption_accuracy.{name}": list(values) for name, values in corrupted.items()}, "pgd_radius": [radius]},
     )
-
-
-def radius_of(dataset: Dataset) -> float:
-    """The L-infinity radius of attacks on a dataset's images, for pixels scaled to 0..1."""
-    return parse(dataset.name).info.attack_radius
 
 
 def take_subset(dataset: Dataset) -> Subset:

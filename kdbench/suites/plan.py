@@ -49,12 +49,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
         Recipe, {**recipe.model_dump(), **content.teacher_recipe}, f"{suite.source}: teacher_recipe"
     )
     methods = _choose_methods(content, registry, selection)
-    hyperparameters = {
-        info.name: info.resolve({**content.hyperparameters.get(info.name, {}), **settings.get(info.name, {})})
-        for info in methods.values()
-    }
-    for name in content.hyperparameters:
-        registry[name]  # raises if there is no such method
+    given = _by_place(suite, registry)
     reference = registry[content.reference]
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
@@ -70,6 +65,10 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
         for dataset, fingerprint in datasets.items():
             common: dict[str, Any] = {
                 "pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint, "device": selection.device}
+            hyperparameters = {
+                name: info.resolve(_merged(given[name], catalog.parse(dataset), pair_name) | settings.get(name, {}))
+                for name, info in methods.items()
+            }
             trained: dict[str, Any] = {
                 **common, "method": reference.name, "hyperparameters": reference.resolve({}),
                 "seed": content.teacher_seed}
@@ -77,7 +76,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             teacher = _teacher(pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
             students += [
                 RunSpec(method=name, hyperparameters=hyperparameters[name], student=pair.student, teacher=teacher,
-                        self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed, **common)
+                        self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed,
+                        updates=content.budget.get(info.family, 1), **common)
                 for seed in seeds for name, info in methods.items()
             ]
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
@@ -86,6 +86,32 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             teachers |= {run.id: run for run in needed}
     return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
                 reference.name)
+
+
+Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method, by the pair or dataset they are for; "" is all
+
+
+def _by_place(suite: Suite, registry: Registry) -> dict[str, Given]:
+    """The suite's hyperparameters by method. UserError for a method, pair, dataset, hyperparameter or value that does
+    not exist."""
+    given: dict[str, Given] = {name: {} for name in registry}
+    for key, values in suite.content.hyperparameters.items():
+        method, at, place = key.partition("@")
+        if at and place not in suite.pairs:
+            base = place.partition("+")[0].partition(":")[0]
+            if base not in catalog.DATASETS:
+                raise unknown(f"pair or dataset of {suite.source}: hyperparameters.{method}@", place,
+                              {*suite.pairs, *catalog.DATASETS})
+            place = place if place == base else str(catalog.parse(place))
+        registry[method].resolve(values)
+        given[method][place] = values
+    return given
+
+
+def _merged(given: Given, dataset: catalog.DatasetName, pair: str) -> dict[str, Any]:
+    """A method's hyperparameters for a dataset and a pair: the more particular a place, the later its word."""
+    return {name: value for place in ("", dataset.base, str(dataset), pair)
+            for name, value in given.get(place, {}).items()}
 
 
 def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from kdbench.errors import UserError, nearest, unknown
-from kdbench.spec import MAX_SEED, NAME, Architecture, Frozen, Recipe, Value
+from kdbench.plugins.source import FAMILIES
+from kdbench.spec import MAX_SEED, MAX_UPDATES, NAME, Architecture, Frozen, Recipe, Value
 
 PAIRS = "pairs.toml"  # the built-in pairs, beside the suites
 
@@ -66,7 +67,10 @@ class SuiteFile(Frozen):
     recipe: Recipe
     teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs")
     pair: dict[str, Pair] = Field({}, description="the suite's own pairs, by name")
-    hyperparameters: dict[str, dict[str, Value]] = Field({}, description="by method, those that are not its defaults")
+    hyperparameters: dict[str, dict[str, Value]] = Field(
+        {}, description="those that are not a method's defaults, by METHOD, or by METHOD@PAIR or METHOD@DATASET; what "
+                        "is said of a pair goes before what is said of a dataset, and both before what is said of all")
+    budget: dict[str, int] = Field({}, description="by family, the updates of the student in multiples of the recipe's")
 
     @field_validator("pairs", "datasets")
     @classmethod
@@ -74,6 +78,16 @@ class SuiteFile(Frozen):
         if not names:
             raise ValueError("name at least one")
         return names
+
+    @field_validator("budget")
+    @classmethod
+    def _of_families(cls, budget: dict[str, int]) -> dict[str, int]:
+        for family, updates in budget.items():
+            if family not in FAMILIES:
+                raise ValueError(f"no such family: {family!r}{nearest(family, FAMILIES)}")
+            if not 1 <= updates <= MAX_UPDATES:
+                raise ValueError(f"{family}: expected 1 to {MAX_UPDATES} times the recipe's updates, got {updates}")
+        return budget
 
     @field_validator("seeds")
     @classmethod

@@ -25,7 +25,8 @@ class DivergedError(Exception):
 
 
 def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
-            dataset: Dataset, recipe: Recipe, seed: int, device: torch.device) -> tuple[Method, BatchStream]:
+            dataset: Dataset, recipe: Recipe, seed: int, device: torch.device,
+            updates: int = 1) -> tuple[Method, BatchStream]:
     """The method with its freshly initialised student, and its batch stream, on `device`.
 
     Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
@@ -39,7 +40,7 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
             torch.manual_seed(derive(seed, *purpose))
             return build(student, num_classes, dataset.image_shape, recipe.precision)
 
-    stream = BatchStream(dataset, recipe, seed, device)
+    stream = BatchStream(dataset, recipe, seed, device, updates)
     network, peers = new_network("init"), count()
     low, high = stream.normalise.bounds()
     torch.manual_seed(derive(seed, "method"))
@@ -48,7 +49,7 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
         student_shapes=network.shapes, teacher_shapes=teacher.shapes if teacher else None,
         image_shape=dataset.image_shape, num_classes=num_classes, num_train=len(dataset.train),
         pixel_low=low, pixel_high=high, epochs=recipe.epochs, steps_per_epoch=stream.steps_per_epoch,
-        batch_size=stream.batch_size,
+        batch_size=stream.batch_size, attack_radius=dataset.attack_radius,
         train_labels=dataset.train.labels if cls.needs_data else None,
         sample=(lambda index: stream.batch(index.cpu(), torch.default_generator)) if cls.needs_data else _no_data,
     ), **hyperparameters)
@@ -70,7 +71,7 @@ class Trainer:
         self.curves: dict[str, list[float]] = {}
 
     def train_epoch(self) -> None:
-        """One pass over the training split. DivergedError if a loss term is not finite."""
+        """The steps of one epoch of the stream. DivergedError if a loss term is not finite."""
         log = LossLog()
         self.method.train()
         for step, batch in enumerate(self.batches(), start=self.epoch * self.stream.steps_per_epoch):

@@ -66,7 +66,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     normalise = Normalise(dataset, device)
     teachers = Teachers(job, dataset, normalise, device)
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, teachers.tutor(), dataset,
-                             spec.recipe, spec.seed, device)
+                             spec.recipe, spec.seed, device, spec.updates)
     trainer = Trainer(method, stream, spec.recipe)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     while trainer.epoch < spec.recipe.epochs:

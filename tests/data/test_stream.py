@@ -24,7 +24,7 @@ def random_images(size: int, side: int = 8, channels: int = 3, seed: int = 0) ->
 def dataset(size: int = 30, side: int = 8) -> Dataset:
     images = random_images(size, side)
     split = Split(MemoryImages(images), torch.arange(size) % 10)
-    return Dataset("random", tuple("0123456789"), split, split, split, (3, 8, 8), torch.tensor([0.5, 0.4, 0.3]),
+    return Dataset("synthetic", tuple("0123456789"), split, split, split, (3, 8, 8), torch.tensor([0.5, 0.4, 0.3]),
                    torch.tensor([0.2, 0.3, 0.4]), "random")
 
 
@@ -57,6 +57,12 @@ def test_an_epoch_does_not_depend_on_those_before():
     list(stream.epoch(0))
     next(stream.epoch(1))  # left half way
     assert same(list(stream.epoch(2)), epoch(number=2, seed=5))
+
+
+def test_an_epoch_of_several_updates_is_as_many_passes_over_the_split():
+    single, double = BatchStream(dataset(), recipe(), 0, CPU), BatchStream(dataset(), recipe(), 0, CPU, updates=2)
+    assert double.steps_per_epoch == 2 * single.steps_per_epoch
+    assert same(list(double.epoch(1)), [*single.epoch(2), *single.epoch(3)])
 
 
 def test_the_global_random_state_is_neither_read_nor_changed():

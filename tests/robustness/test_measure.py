@@ -9,7 +9,7 @@ from kdbench.data.catalog import DATASETS
 from kdbench.data.stream import Normalise
 from kdbench.method import Outputs
 from kdbench.metrics.robustness import MEASURED, SUBSET
-from kdbench.robustness.measure import Subset, measure, radius_of, take_subset, withstands
+from kdbench.robustness.measure import Subset, measure, take_subset, withstands
 
 CPU = torch.device("cpu")
 
@@ -157,7 +157,7 @@ def test_every_dataset_says_its_radius():
         "mnist5k": .1, "fashion_mnist": .1, "cifar10": 8 / 255, "cifar100": 8 / 255, "imagefolder": 4 / 255,
         "synthetic": 8 / 255}
     data = random_data()
-    assert radius_of(dataset_of(data.test.images.images, data.test.labels, "mnist5k+skew(0.9)")) == .1
+    assert dataset_of(data.test.images.images, data.test.labels, "mnist5k+skew(0.9)").attack_radius == .1
 
 
 def test_a_gradient_step_raises_the_cross_entropy():

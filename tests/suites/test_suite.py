@@ -74,6 +74,65 @@ def test_the_command_line_narrows_and_overrides(tmp_path):
     assert (spec.recipe.epochs, spec.recipe.schedule) == (5, "step")
 
 
+PLACES = SUITE + """
+[hyperparameters."kd@synthetic"]
+temperature = 3.0
+
+[hyperparameters."kd@other"]
+temperature = 5.0
+
+[pair.other]
+teacher = { model = "test_resnet" }
+student = { model = "lcnet_050" }
+"""
+
+
+def test_hyperparameters_for_a_pair_go_before_those_for_a_dataset_and_these_before_those_for_all(tmp_path):
+    datasets = ["synthetic", "synthetic+longtail(2)", "mnist5k"]
+    plan = plan_of(tmp_path, PLACES, pairs=["mine", "other"], datasets=datasets)
+    assert {(s.pair, s.dataset): s.hyperparameters["temperature"] for s in plan.students if s.method == "kd"} == {
+        ("mine", "synthetic"): 3.0, ("mine", "synthetic+longtail(2)"): 3.0, ("mine", "mnist5k"): 2.0,
+        ("other", "synthetic"): 5.0, ("other", "synthetic+longtail(2)"): 5.0, ("other", "mnist5k"): 5.0}
+    told = plan_of(tmp_path, PLACES, pairs=["other"], settings={"kd.temperature": 7.0})
+    assert {s.hyperparameters["temperature"] for s in told.students if s.method == "kd"} == {7.0}
+
+
+def test_hyperparameters_for_a_variant_of_a_dataset_go_before_those_for_the_dataset(tmp_path):
+    text = PLACES + '[hyperparameters."kd@synthetic+longtail(2.0)"]\ntemperature = 4.0\n'
+    plan = plan_of(tmp_path, text, datasets=["synthetic", "synthetic+longtail(2)"])
+    assert {s.dataset: s.hyperparameters["temperature"] for s in plan.students if s.method == "kd"} == {
+        "synthetic": 3.0, "synthetic+longtail(2)": 4.0}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("kd@other", "kd@othre", r"unknown pair or dataset .*hyperparameters\.kd@ 'othre'; did you mean 'other'"),
+    ("kd@other", "kd@", "unknown pair or dataset .*hyperparameters"),
+    ("kd@other", "dk@other", "unknown method 'dk'"),
+    ("temperature = 5.0", "temperatur = 5.0", "did you mean 'temperature'"),
+])
+def test_hyperparameters_for_an_unknown_place_are_refused(tmp_path, old, new, message):
+    with pytest.raises(UserError, match=message):
+        plan_of(tmp_path, PLACES.replace(old, new))
+
+
+def test_a_budget_multiplies_the_updates_of_its_family_and_leaves_the_cell_as_it_is(tmp_path):
+    plan = plan_of(tmp_path, SUITE.replace("[recipe]", "[budget]\nonline = 3\n\n[recipe]"))
+    assert {s.method: s.updates for s in plan.students} == {"ce": 1, "kd": 1, "dml": 3}
+    assert len({s.cell for s in plan.students}) == 1
+    assert {s.id for s in plan.students if s.updates == 1} <= {s.id for s in plan_of(tmp_path).students}
+    assert not {s.id for s in plan.students if s.updates == 3} & {s.id for s in plan_of(tmp_path).students}
+
+
+@pytest.mark.parametrize(("budget", "message"), [
+    ("onlin = 3", "budget: .*no such family: 'onlin'; did you mean 'online'"),
+    ("online = 0", "budget: .*online: expected 1 to 1000 times"),
+    ("online = 1.5", "budget"),
+])
+def test_a_budget_of_an_unknown_family_or_of_no_updates_is_refused(tmp_path, budget, message):
+    with pytest.raises(UserError, match=message):
+        plan_of(tmp_path, SUITE.replace("[recipe]", f"[budget]\n{budget}\n\n[recipe]"))
+
+
 def test_a_count_of_seeds_starts_at_zero(tmp_path):
     assert {s.seed for s in plan_of(tmp_path, seeds=3).students} == {0, 1, 2}
 

@@ -27,7 +27,7 @@ def trainer_of(method, recipe: Recipe, count):
     split = Split(MemoryImages(pixels), labels)
     shape = (1, recipe.image_size, recipe.image_size)
     half = torch.full((1,), 0.5)
-    dataset = Dataset("random", tuple("0123456789"), split, split, split, shape, half, half / 2, "")
+    dataset = Dataset("synthetic", tuple("0123456789"), split, split, split, shape, half, half / 2, "")
     info = REGISTRY[method]
     architecture = tutor(info.learns_from, teacher=PAIR.teacher.architecture, self_teacher=PAIR.student)
     teacher = freeze(build(architecture, 10, shape)) if architecture else None

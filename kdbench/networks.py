@@ -192,6 +192,11 @@ def saved_part(network: nn.Module) -> nn.Module:
     return network.model if isinstance(network, Network) else network
 
 
+def count_parameters(network: nn.Module) -> int:
+    """The number of values in the parameters of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def freeze(network: nn.Module) -> nn.Module:
     """The network as a teacher: in eval mode and without gradients."""
     network.eval()

@@ -7,10 +7,10 @@ from typing import Any
 from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
-from kdbench.analysis.labels import label
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
+DATA_FREE = "data_free"         # the family that sees no training image, and is ranked by itself
 PROFILED_SEED = 0               # costs do not depend on the seed: they are measured for one
 
 
@@ -36,8 +36,10 @@ class Row:
     """One method, with one choice of hyperparameters, in one cell."""
 
     method: str
+    label: str                            # what it is called in its cell
     family: str
-    hyperparameters: dict[str, Any]       # where they are not the defaults
+    hyperparameters: dict[str, Any]       # where they are not the defaults, and a budget of updates
+    conditions: tuple[str, ...]           # under which other conditions than plain training it learned
     metrics: Mapping[str, Mapping[int, float]]  # by metric and seed: what all finished runs have, and the one profile
     differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
     wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
@@ -46,12 +48,12 @@ class Row:
     runs: dict[int, str]                  # the ids of the finished ones, by seed
 
     @property
-    def label(self) -> str:
-        return label(self.method, self.hyperparameters)
-
-    @property
     def is_reference(self) -> bool:
         return self.label == REFERENCE
+
+    @property
+    def data_free(self) -> bool:
+        return self.family == DATA_FREE
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, F
 from kdbench.analysis.costs import Cost, method_metrics, read_costs, teacher_metrics
 from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
-from kdbench.analysis.labels import changed
+from kdbench.analysis.labels import Variant, labels
 from kdbench.analysis.statement import statement
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
@@ -22,7 +22,10 @@ from kdbench.plugins.source import MethodInfo
 from kdbench.results.numbers import Numbers
 from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
-from kdbench.spec import TrainedTeacher, digest
+from kdbench.spec import RunSpec, TrainedTeacher, digest
+
+CONDITIONS = {"student_passes": "student passes", "teacher_passes": "teacher passes", "deployed_size": "size"}
+MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
 
 Methods = Mapping[str, MethodInfo]
 Read = Callable[[Iterable[Record]], dict[int, Predicted]]
@@ -108,9 +111,9 @@ def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record],
 
 
 def _group(run: Record) -> tuple:
-    """The key that the runs of one row share within their cell: method, self-teacher and hyperparameters."""
+    """The key that the runs of one row share within their cell: method, self-teacher, budget and hyperparameters."""
     own = run.spec.self_teacher
-    return run.spec.method, own.run.id if own else "", *sorted(run.spec.hyperparameters.items())
+    return run.spec.method, own.run.id if own else "", run.spec.updates, *sorted(run.spec.hyperparameters.items())
 
 
 def _results_hash(runs: Iterable[Record]) -> str:
@@ -179,9 +182,14 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
     """A cell with its rows and its teacher, whose metrics include what its profiles say."""
     spec = min(runs, key=lambda run: run.run_id).spec
     teacher = _teacher(runs, teachers)
+    groups = _groups(runs)
+    specs = [group[0].spec for group in groups]
+    specs += [cost.profile.spec for cost in costs if cost.profile.subject == "method"]
+    names = labels(Variant.of(spec, registry) for spec in specs)
+    costs = [replace(cost, label=names.get(Variant.of(cost.profile.spec, registry), cost.label)) for cost in costs]
     rows = [replace(row, metrics={
         **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
-    }) for row in _rows(runs, registry, read)]
+    }) for row in _rows(groups, names, registry, read)]
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
@@ -206,18 +214,23 @@ def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher 
 
 # Runs to rows.
 
-def _rows(runs: list[Record], registry: Methods, read: Read) -> list[Row]:
+def _groups(runs: list[Record]) -> list[list[Record]]:
+    """The runs of each row, by seed."""
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.spec.method, run.spec.seed, run.run_id)):
         groups[_group(run)].append(run)
-    members = list(groups.values())
-    references = {name: group for group in members for name in REFERENCES if _is_default(group[0], name, registry)}
+    return list(groups.values())
+
+
+def _rows(groups: list[list[Record]], names: Mapping[Variant, str], registry: Methods, read: Read) -> list[Row]:
+    called = [(names[Variant.of(group[0].spec, registry)], group) for group in groups]
+    references = {label: group for label, group in called if label in REFERENCES}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    return sorted((_row(group, references, said, registry, read) for group in members), key=_rank)
+    return sorted((_row(label, group, references, said, registry, read) for label, group in called), key=_rank)
 
 
-def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
+def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
          registry: Methods, read: Read) -> Row:
     spec, finished, accuracy = runs[0].spec, _finished(runs), _accuracy(runs)
     measured = {run.spec.seed: metrics_of(run) for run in finished}
@@ -226,8 +239,9 @@ def _row(runs: list[Record], references: Mapping[str, list[Record]], said: Mappi
     differences = {name: paired_difference(accuracy, other) for name, other in others.items()}
     common = [run for run in finished if run.spec.seed in said] if runs is not references.get(REFERENCE) else []
     return Row(
-        method=plain(spec.method), family=plain(_family(runs, registry)),
-        hyperparameters=changed(spec.method, spec.hyperparameters, registry),
+        method=plain(spec.method), label=label, family=plain(_family(runs, registry)),
+        hyperparameters=dict(Variant.of(spec, registry).settings),
+        conditions=tuple(_conditions(spec, measured, registry)),
         metrics={name: Numbers({seed: own[name] for seed, own in measured.items()})
                  for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
@@ -263,8 +277,17 @@ def _accuracy(runs: Iterable[Record]) -> dict[int, float]:
             if run.status == "ok" and "test_accuracy" in run.metrics}
 
 
-def _is_default(run: Record, method: str, registry: Methods) -> bool:
-    return run.spec.method == method and not changed(run.spec.method, run.spec.hyperparameters, registry)
+def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], registry: Methods) -> Iterable[str]:
+    """What is otherwise than in plain training by the recipe: what the method says of itself, its budget, the images
+    that pass through the networks, and the size of the network that is deployed."""
+    if spec.method in registry:
+        yield from map(plain, registry[spec.method].conditions)
+    if spec.updates != 1:
+        yield f"{spec.updates}x updates"
+    for name, metric in CONDITIONS.items():
+        values = [own[name] for own in measured.values() if name in own]
+        if values and not MUCH_ALIKE[0] < (mean := sum(values) / len(values)) < MUCH_ALIKE[1] and mean:
+            yield f"{mean:.2g}x {metric}"
 
 
 def _family(runs: list[Record], registry: Methods) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.analysis.labels import changed, label
+from kdbench.analysis.labels import Variant, label
 from kdbench.profile.record import Profile, profiles
 from kdbench.results.record import Problem
 from kdbench.results.store import Store
@@ -26,8 +26,8 @@ class Cost:
 
 
 def cost(profile: Profile, registry: Mapping[str, Any], file_sha256: str = "") -> Cost:
-    spec = profile.spec
-    return Cost(label(spec.method, changed(spec.method, spec.hyperparameters, registry)), profile, file_sha256)
+    variant = Variant.of(profile.spec, registry)
+    return Cost(label(variant, [variant, Variant(variant.method, ())]), profile, file_sha256)
 
 
 def read_costs(store: Store, registry: Mapping[str, Any]) -> tuple[list[Cost], list[Problem]]:

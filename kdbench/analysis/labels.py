@@ -1,9 +1,11 @@
 """How methods are called in tables."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from kdbench.errors import plain
+from kdbench.spec import RunSpec
 
 
 def changed(method: str, hyperparameters: Mapping[str, Any], registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -13,7 +15,29 @@ def changed(method: str, hyperparameters: Mapping[str, Any], registry: Mapping[s
             if name not in known or known[name].default != value}
 
 
-def label(method: str, hyperparameters: Mapping[str, Any]) -> str:
-    """A method's name with the hyperparameters that are not its defaults."""
-    values = ", ".join(f"{name}={value}" for name, value in hyperparameters.items())
-    return plain(f"{method} ({values})" if values else method)
+class Variant(NamedTuple):
+    """A method as it was run in a cell: what the runs of a row share."""
+
+    method: str
+    settings: tuple[tuple[str, Any], ...]  # hyperparameters that are not the defaults, and a budget of updates
+
+    @classmethod
+    def of(cls, spec: RunSpec, registry: Mapping[str, Any]) -> "Variant":
+        budget = {"updates": spec.updates} if spec.updates != 1 else {}
+        return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, registry) | budget).items()))
+
+
+def labels(variants: Iterable[Variant]) -> dict[Variant, str]:
+    """What the variants of a cell are called: by their method's name, and where there are several of one method, by
+    the settings in which these differ."""
+    alike: dict[str, list[Variant]] = defaultdict(list)
+    for variant in dict.fromkeys(variants):
+        alike[variant.method].append(variant)
+    return {variant: label(variant, alike[variant.method]) for some in alike.values() for variant in some}
+
+
+def label(variant: Variant, alike: Iterable[Variant]) -> str:
+    """The name of a variant among `alike`, the variants of its method."""
+    shared = set.intersection(*({*map(repr, other.settings)} for other in alike))
+    values = ", ".join(f"{name}={value}" for name, value in variant.settings if repr((name, value)) not in shared)
+    return plain(f"{variant.method} ({values})" if values else variant.method)

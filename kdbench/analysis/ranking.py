@@ -52,15 +52,15 @@ class Ranking:
 
 
 def rank(leaderboard: Leaderboard) -> Ranking | None:
-    """The methods across the cells of a leaderboard; None with fewer than two cells."""
-    cells = leaderboard.cells
+    """The methods that see the data across the cells of a leaderboard; None with fewer than two cells."""
+    tables = [{row.label: row for row in cell.rows if not row.data_free} for cell in leaderboard.cells]
+    cells = [table for table in tables if table]
     if len(cells) < MIN_CELLS:
         return None
-    tables = [{row.label: row for row in cell.rows} for cell in cells]
-    labels = sorted(set().union(*tables))
-    ranks = np.array([cell_ranks([_accuracy(table.get(label)) for label in labels]) for table in tables])  # [N, k]
+    labels = sorted(set().union(*cells))
+    ranks = np.array([cell_ranks([_accuracy(cell.get(label)) for label in labels]) for cell in cells])  # [N, k]
     average = ranks.mean(axis=0)
-    standings = [_standing(label, [table.get(label) for table in tables], float(place))
+    standings = [_standing(label, [cell.get(label) for cell in cells], float(place))
                  for label, place in zip(labels, average, strict=True)]
     standings.sort(key=lambda standing: (standing.rank, standing.label))
     withheld = _why_no_test(len(cells), len(labels))
@@ -165,7 +165,7 @@ def range_quantile(methods: int) -> float:
 def tied_with_best(cell: Cell) -> tuple[Row, list[Row]] | None:
     """The best complete row of a cell and those that three or more common seeds cannot tell from it, by paired t-tests
     with Holm's correction; None where the best has fewer seeds."""
-    complete = [row for row in cell.rows if _accuracy(row) is not None]
+    complete = [row for row in cell.rows if not row.data_free and _accuracy(row) is not None]
     if not complete or len(complete[0].seeds) < MIN_SEEDS:
         return None
     best, others = complete[0], complete[1:]

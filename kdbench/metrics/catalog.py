@@ -106,6 +106,15 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "measurement of cost.", of="run", short="train s"),
     Metric("peak_memory_bytes", "peak memory", "bytes", "lower",
            "Highest memory of the run's process (on a GPU: highest allocated device memory).", of="run"),
+    Metric("student_passes", "student passes", "", None,
+           "Images that passed forward through the student, its peers and copies of them in training, in multiples of "
+           "those of plain training: 11 for an attack of ten steps and a step on what it found.",
+           of="run"),
+    Metric("teacher_passes", "teacher passes", "", None,
+           "Images that passed forward through the teacher in training, in multiples of those of plain training.",
+           of="run"),
+    Metric("deployed_size", "deployed size", "", "lower",
+           "Parameters of the network that is deployed, in multiples of the plain student's.", of="run"),
     *COST,
 )}
 _ROUNDING = 1e-6

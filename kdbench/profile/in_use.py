@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdbench.networks import Network, saved_part, serialise
+from kdbench.networks import Network, count_parameters, saved_part, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.record import Deployment, Deployments, Quartiles
 
@@ -97,10 +97,6 @@ class _Subject:
 def as_used(network: nn.Module) -> Callable[[Tensor], object]:
     """What a product would call: timm's model alone, unless the network puts it into another precision."""
     return network if isinstance(network, Network) and network.in_bfloat16 else saved_part(network)
-
-
-def count_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_flops(run: Callable[[Tensor], object], images: Tensor) -> int:

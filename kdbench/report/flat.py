@@ -26,7 +26,7 @@ def _typed(*estimates: str) -> dict[str, str]:
 
 COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
     "role": "string", "method": "string", "family": "string", "pair": "string", "dataset": "string", "cell": "string",
-    "hyperparameters": "object", "seeds": "Int64", "seed_values": "object",
+    "hyperparameters": "object", "conditions": "object", "seeds": "Int64", "seed_values": "object",
     "failed": "Int64", "missing": "Int64", "inapplicable": "Int64", "failures": "object",
     **_typed("test_accuracy"), "reported_test_accuracy": "float64", "reported_by": "string",
     **{column: kind for name in REFERENCES for column, kind in {
@@ -117,7 +117,8 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
     published = of_row(cell, row)
     flat = {
         "method": row.method, "family": row.family, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
-        "hyperparameters": row.hyperparameters, "seeds": len(row.seeds), "seed_values": list(row.seeds),
+        "hyperparameters": row.hyperparameters, "conditions": list(row.conditions),
+        "seeds": len(row.seeds), "seed_values": list(row.seeds),
         "failed": len(statuses) - missing - inapplicable, "missing": missing, "inapplicable": inapplicable,
         "failures": [{"seed": f.seed, "status": f.status, "reason": f.reason} for f in row.failures],
         **_estimate("test_accuracy", row.estimate("test_accuracy")),

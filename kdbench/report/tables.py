@@ -33,12 +33,15 @@ def all_tables(leaderboard: Leaderboard) -> list[Table]:
 
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
-    """The tables of a cell: its methods; with saved predictions, their changes by class and image; further metrics; and
-    costs, where they were profiled."""
+    """The tables of a cell: its methods; those that see no data; with saved predictions, their changes by class and
+    image; further metrics; and costs, where they were profiled."""
     name = title(cell, leaderboard)
-    header = ["method", "family", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
-              *(METRICS[column].header for column in COLUMNS)]
-    tables = [_with_reported(cell, Table(name, header, _lines(cell), 2, _best(cell)))]
+    seeing = [row for row in cell.rows if not row.data_free]
+    blind = [row for row in cell.rows if row.data_free]
+    tables = [_main_table(name, replace(cell, rows=tuple(seeing)))] if seeing else []
+    if blind:  # beside the networks that saw the images, which they are compared with and not ranked among
+        yardsticks = [row for row in seeing if row.label in REFERENCES]
+        tables.append(_main_table(f"Without data: {name}", replace(cell, rows=(*yardsticks, *blind))))
     if any(row.harm for row in cell.rows):
         tables += [_class_table(cell, name), _affected_table(cell, name)]
     tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
@@ -59,7 +62,7 @@ def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """The values of a cell's spec by dotted path, without those that differ within a cell."""
     flat: dict[str, str] = {}
     for key, value in spec.items():
-        if key == "pair" or (not prefix and key in ("method", "hyperparameters", "seed", "self_teacher")):
+        if key == "pair" or (not prefix and key in ("method", "hyperparameters", "seed", "self_teacher", "updates")):
             continue
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
     return flat
@@ -67,15 +70,39 @@ def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 # One cell.
 
+def _main_table(name: str, cell: Cell) -> Table:
+    """The methods of a cell by test accuracy; notes tell which the best cannot be told from, and at what settings."""
+    header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
+              *(METRICS[column].header for column in COLUMNS)]
+    table = Table(name, header, _lines(cell), 3, (*_best(cell), *_settings(cell)))
+    if not any(row.conditions for row in cell.rows):
+        table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
+                        text_columns=2)
+    return _with_reported(cell, table)
+
+
+def _without(values: list[str], place: int) -> list[str]:
+    return [*values[:place], *values[place + 1:]]
+
+
+def _settings(cell: Cell) -> Iterable[str]:
+    """The note on hyperparameters that are not the methods' defaults, where the names do not tell them."""
+    told = [plain(f"{row.label}: " + ", ".join(f"{name}={value}" for name, value in row.hyperparameters.items()))
+            for row in sorted(cell.rows, key=lambda row: row.label) if row.hyperparameters]
+    if told:
+        yield f"Not at their defaults: {'; '.join(told)}."
+
+
 def _lines(cell: Cell) -> list[list[str]]:
     """One line for each method, below the teacher's where it is known."""
-    lines = [[row.label, row.family, _seeds(row), interval(row.estimate("test_accuracy"), "share"),
+    lines = [[row.label, row.family, "; ".join(row.conditions), _seeds(row),
+              interval(row.estimate("test_accuracy"), "share"),
               "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+"),
               *(number(_mean(row, name), METRICS[name].unit) for name in COLUMNS)] for row in cell.rows]
     teacher = cell.teacher
     if teacher is None:
         return lines
-    return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "",
+    return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "", "",
              *(number(teacher.metrics.get(name), METRICS[name].unit) if name else ""
                for name in ("test_accuracy", None, None, *COLUMNS[1:]))], *lines]
 
@@ -205,11 +232,19 @@ def _ranking_notes(ranking: Ranking) -> Iterable[str]:
 
 def legend(leaderboard: Leaderboard) -> list[str]:
     """The meaning of the columns of the cells' tables, one sentence for each column or group of columns shown."""
+    conditions = sorted({one for cell in leaderboard.cells for row in cell.rows for one in row.conditions})
     lines = [
         f"Accuracies and shares are in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.",
         f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
         *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
     ]
+    if conditions:
+        lines.append("conditions: what is otherwise than in plain training: the student's updates and the images that "
+                     "pass through student (with peers) and teacher, in multiples of plain training's; the size of the "
+                     "network that is deployed, in multiples of the student's; with kd: its loss contains that of kd.")
+    if any(row.data_free for cell in leaderboard.cells for row in cell.rows):
+        lines.append("Without data: methods that see neither images nor labels, with a budget of updates of their own; "
+                     "they are not ranked among those that do.")
     if any(row.harm for cell in leaderboard.cells for row in cell.rows):
         lines += [
             f"harmed, helped: number of classes whose accuracy differs from {REFERENCE}'s with the same seeds, at 5 % "

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdbench.data.base import Dataset
@@ -69,15 +69,22 @@ class Trainer:
         self.optimizers = method.optimizers(self._make_optimizer)
         self.epoch = 0
         self.curves: dict[str, list[float]] = {}
+        self.passes = {"student": 0, "teacher": 0}  # images that passed forward through them in training
+        self._training = False
+        self._count_passes("student", method)  # with its peers, and with copies of them that it learns from
+        if method.ctx.teacher is not None:
+            self._count_passes("teacher", method.ctx.teacher)
 
     def train_epoch(self) -> None:
         """The steps of one epoch of the stream. DivergedError if a loss term is not finite."""
         log = LossLog()
         self.method.train()
+        self._training = True
         for step, batch in enumerate(self.batches(), start=self.epoch * self.stream.steps_per_epoch):
             log.add(step, self.train_step(step, batch))
         for name, value in log.means().items():
             self.curves.setdefault(name, []).append(value)
+        self._training = False
         self.epoch += 1
 
     def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
@@ -85,6 +92,21 @@ class Trainer:
         self.method.step_index = step
         self._set_rates((step + 0.5) / self.steps)
         return self.method.step(batch, self.optimizers)
+
+    def relative_passes(self) -> dict[str, float]:
+        """The images that passed forward through student (with its peers) and teacher in training so far, by metric,
+        in multiples of those of plain training of the same recipe."""
+        plain = self.epoch * self.stream.steps_per_pass * self.stream.batch_size
+        return {f"{who}_passes": images / plain for who, images in self.passes.items()}
+
+    def _count_passes(self, who: str, owner: nn.Module) -> None:
+        def count_images(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if self._training:
+                self.passes[who] += len(inputs[0])
+
+        for network in owner.modules():
+            if isinstance(network, Network):
+                network.register_forward_pre_hook(count_images)
 
     @property
     def steps(self) -> int:
@@ -118,13 +140,13 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         cuda = next(self.method.parameters()).is_cuda
         return {
-            "epoch": self.epoch, "curves": self.curves, "method": self.method.state_dict(),
+            "epoch": self.epoch, "curves": self.curves, "passes": self.passes, "method": self.method.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": torch.get_rng_state(), "cuda_random": torch.cuda.get_rng_state() if cuda else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.curves = state["epoch"], state["curves"]
+        self.epoch, self.curves, self.passes = state["epoch"], state["curves"], state["passes"]
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])

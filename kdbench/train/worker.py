@@ -17,7 +17,7 @@ from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
 from kdbench.metrics.catalog import score, vectors
 from kdbench.metrics.groups import group_names
-from kdbench.networks import saved_part, serialise
+from kdbench.networks import count_parameters, saved_part, serialise
 from kdbench.plugins import registry
 from kdbench.results.record import Record
 from kdbench.results.store import Store
@@ -86,7 +86,9 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     memory = peak_memory(device)
     robustness = measure(network, dataset)
     return {
-        "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness()},
+        "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
+                    **trainer.relative_passes(),
+                    "deployed_size": count_parameters(network) / count_parameters(method.student)},
         "vectors": {**vectors(predictions), **robustness.vectors},
         "groups": group_names(predictions),
         "curves": trainer.curves,
@@ -117,5 +119,5 @@ def _resume(trainer: Trainer, folder: RunFolder, made_by: dict[str, str], device
 
 def _made_by(job: Job, dataset: Dataset) -> dict[str, str]:
     """What a checkpoint must share with the run that continues from it."""
-    return {"run": job.id, "version of the method": job.method.digest, "dataset": dataset.digest,
+    return {"format": "2", "run": job.id, "version of the method": job.method.digest, "dataset": dataset.digest,
             "version of torch": str(torch.__version__)}

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from support.records import RECIPE, REGISTRY, planned, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
+from kdbench.analysis.ranking import tied_with_best
 from kdbench.disk import atomic_write
 from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
@@ -57,6 +58,55 @@ def folder(tmp_path):
 def rows(folder):
     (cell,) = build(folder, REGISTRY).cells
     return {row.label: row for row in cell.rows}
+
+
+# How rows are called.
+
+def test_a_method_that_stands_once_is_called_by_its_name_and_a_note_tells_its_settings(folder):
+    for seed in range(3):
+        Store(folder).files.record(spec("kd", seed).id).unlink()
+        Store(folder).write(record(spec("kd", seed, temperature=8.0), .9))
+    row = rows(folder)["kd"]
+    assert row.hyperparameters == {"temperature": 8.0}
+    assert rows(folder)["ce"].differences["kd"].mean == pytest.approx(-.08)  # it is the cell's kd
+    assert "Not at their defaults: kd: temperature=8.0." in render(build(folder, REGISTRY), "md")
+
+
+def test_variants_of_one_method_are_told_apart_by_what_differs_between_them(folder):
+    for temperature, budget in ((8.0, 1), (8.0, 10)):
+        run = spec("kd", temperature=temperature).model_copy(update={"updates": budget})
+        Store(folder).write(record(run, .9))
+    assert set(rows(folder)) == {"ce", "at", "kd", "kd (temperature=8.0)", "kd (temperature=8.0, updates=10)"}
+    for seed in range(3):
+        Store(folder).files.record(spec("kd", seed).id).unlink()
+    assert set(rows(folder)) == {"ce", "at", "kd", "kd (updates=10)"}
+
+
+# Conditions.
+
+def test_what_a_method_learned_under_stands_beside_it(folder):
+    registry = {**REGISTRY, "at": SimpleNamespace(family="attention", conditions=("with kd",), hyperparameters={})}
+    passes = {"student_passes": 12.0, "teacher_passes": 1.0, "deployed_size": 3.456}
+    Store(folder).write(record(spec("at", 0).model_copy(update={"updates": 2}), .9, metrics=passes))
+    Store(folder).files.record(spec("at", 0).id).unlink()
+    Store(folder).files.record(spec("at", 1).id).unlink()
+    Store(folder).files.plan(spec("at", 2).id).unlink()
+    board = build(folder, registry)
+    told = {row.label: row.conditions for row in board.cells[0].rows}
+    assert told == {"ce": (), "kd": (), "at": ("with kd", "2x updates", "12x student passes", "3.5x size")}
+    assert " | with kd; 2x updates; 12x student passes; 3.5x size |" in render(board, "md")
+    assert json.loads(render(board, "json"))["rows"][0]["conditions"] == list(told["at"])
+
+
+def test_methods_without_data_stand_in_a_table_of_their_own_beside_the_references(folder):
+    for seed in range(3):
+        Store(folder).write(record(spec("blind", seed), .99, family="data_free"))
+    board = build(folder, REGISTRY)
+    first, second = render(board, "md").split("## Without data: ")
+    assert "blind" not in first
+    assert [line.split()[1] for line in second.splitlines() if line.startswith("| ")][2:] == [
+        "teacher", "kd", "ce", "blind"]
+    assert tied_with_best(board.cells[0])[0].label == "kd"
 
 
 # The table above.
@@ -132,7 +182,7 @@ def test_a_method_that_is_no_longer_installed_is_still_shown_with_its_recorded_f
     Store(folder).write(record(spec("gone", 0, temperature=2.0), .5, family="relation"))
     Store(folder).write(record(spec("unheard_of", 0), .4))
     table = rows(folder)
-    assert table["gone (temperature=2.0)"].family == "relation"
+    assert (table["gone"].family, table["gone"].hyperparameters) == ("relation", {"temperature": 2.0})
     assert table["unheard_of"].family == "unknown"
 
 
@@ -273,9 +323,11 @@ def test_the_markdown_table_lines_up_and_fits_100_columns(folder):
 
 
 def test_markup_in_a_value_cannot_break_the_table(tmp_path):
-    run = spec("kd").model_copy(update={"hyperparameters": {"mode": "a|b\nc"}})
+    run = spec("kd").model_copy(update={"hyperparameters": {"mode": "a|b\nc", "temperature": 8.0}})
     Store(tmp_path).write(record(run, .5))
-    assert "kd (mode=a\\|b c)" in render(build(tmp_path, REGISTRY), "md")
+    assert "\nNot at their defaults: kd: mode=a|b c, temperature=8.0." in render(build(tmp_path, REGISTRY), "md")
+    Store(tmp_path).write(record(spec("kd", temperature=8.0), .5))
+    assert "| kd (mode=a\\|b c) |" in render(build(tmp_path, REGISTRY), "md")
 
 
 def test_json_rows_carry_everything_and_are_valid_json(folder):
@@ -335,7 +387,7 @@ def test_an_unknown_format_is_a_user_error(folder):
 def test_the_installed_methods_name_the_families_unless_others_are_given(folder):
     (cell,) = build(folder).cells
     assert {row.method: row.family for row in cell.rows}["ce"] == "baseline"
-    (cell,) = build(folder, {"ce": SimpleNamespace(family="mine", hyperparameters={})}).cells
+    (cell,) = build(folder, {"ce": SimpleNamespace(family="mine", conditions=(), hyperparameters={})}).cells
     assert {row.method: row.family for row in cell.rows} == {"ce": "mine", "kd": "unknown", "at": "unknown"}
 
 

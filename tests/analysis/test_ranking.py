@@ -56,6 +56,23 @@ def test_ranks_scores_and_wins_are_those_computed_by_hand(tmp_path):
     assert ranking.friedman is None and "5 cells or more, here are 3" in ranking.withheld
 
 
+def test_methods_without_data_are_not_ranked(tmp_path):
+    write(tmp_path, TABLE)
+    before = standings(tmp_path)
+    for pair in TABLE:
+        Store(tmp_path).write(record(run(pair, "blind"), .99, family="data_free"))
+    assert standings(tmp_path) == before
+
+
+def test_a_method_with_other_hyperparameters_in_each_cell_is_one_method_across_cells(tmp_path):
+    write(tmp_path, TABLE)
+    for pair, temperature in (("a", 8.0), ("b", 2.0)):
+        Store(tmp_path).files.record(run(pair, "kd").id).unlink()
+        tuned = run(pair, "kd").model_copy(update={"hyperparameters": {"temperature": temperature}})
+        Store(tmp_path).write(record(tuned, TABLE[pair]["kd"]))
+    assert standings(tmp_path)["kd"].cells == 3
+
+
 def test_a_method_without_a_result_somewhere_gets_no_score(tmp_path):
     write(tmp_path, TABLE)
     assert (standings(tmp_path)["at"].score, standings(tmp_path)["at"].worst, standings(tmp_path)["at"].cells) == (

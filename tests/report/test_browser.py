@@ -43,7 +43,7 @@ def page_file(tmp_path_factory):
                         environment={"python": "3.11", "git_commit": "0123456789" * (4 + seed)}))
     store.write(record(spec("rkd"), status="crashed", reason=f"memory {ATTACK}"))
     registry = {name: replace(info, doc=f"{ATTACK} {info.doc}") for name, info in Registry().items()}
-    registry[ATTACK] = SimpleNamespace(name=ATTACK, family="logit", doc=ATTACK, idea=ATTACK, paper=None,
+    registry[ATTACK] = SimpleNamespace(name=ATTACK, family="logit", conditions=(), doc=ATTACK, idea=ATTACK, paper=None,
                                        hyperparameters={})
     write_report(folder, registry)
     return folder / "index.html"

@@ -41,7 +41,7 @@ def board(folder, methods, registry, dataset="mnist5k"):
 
 def info(**paper):
     fields = dict(title="A Title of Note", authors=("Ann Bee",), year=2020, venue="ICLR")
-    return SimpleNamespace(family="logit", hyperparameters={}, paper=Paper(**{**fields, **paper}))
+    return SimpleNamespace(family="logit", conditions=(), hyperparameters={}, paper=Paper(**{**fields, **paper}))
 
 
 def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
@@ -67,7 +67,7 @@ def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
 
 
 def test_the_sentence_cites_what_has_an_entry_and_carries_the_results_hash(tmp_path):
-    registry = {"kd": info(), "ce": SimpleNamespace(family="baseline", hyperparameters={}, paper=None)}
+    registry = {"kd": info(), "ce": SimpleNamespace(family="baseline", conditions=(), hyperparameters={}, paper=None)}
     leaderboard = board(tmp_path, ["ce", "kd", "my_own"], registry, "digits")
     text = cite(leaderboard, registry)
     sentence = text.split("\n\n")[-1]

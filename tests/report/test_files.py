@@ -26,7 +26,7 @@ SCRIPT = "<script>alert('x')</script>"
 
 def info(name, family, doc="Says one thing.\n\nloss = 1"):
     return SimpleNamespace(
-        name=name, family=family, doc=doc, idea=doc.split("\n", maxsplit=1)[0], hyperparameters={},
+        name=name, family=family, conditions=(), doc=doc, idea=doc.split("\n", maxsplit=1)[0], hyperparameters={},
         paper=Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR", arxiv="2001.00001"))
 
 
@@ -312,13 +312,14 @@ def test_details_are_those_of_the_runs_in_the_tables(folder):
 def test_latex_tables_are_booktabs_with_every_special_character_escaped(folder, undrawn):
     Store(folder).write(record(spec("my_own", 0, temperature=50), .5, family="data_free"))
     text = report_files(folder, REAL)["leaderboard.tex"].decode()
-    assert r"my\_own (temperature=50) & data\_free & 1 & 50.00 $\pm$ n/a" in text
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 1
+    assert r"my\_own & data\_free & 1 & 50.00 $\pm$ n/a" in text
+    assert r"my\_own: temperature=50" in text
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 2
     header = next(line for line in text.splitlines() if line.startswith("method &"))
     assert r"\begin{tabular}{llrrrrrr}" in text
     body = [line for line in text.splitlines() if line.endswith((r"\\", r"\\ \midrule"))]
     assert {line.count("&") for line in body} == {header.count("&")}
-    assert "& $-$30.00 $\\pm$ n/a &" in next(line for line in body if "temperature=50" in line)  # a minus, no hyphen
+    assert "& $-$30.00 $\\pm$ n/a &" in next(line for line in body if r"my\_own" in line)  # a minus, no hyphen
     assert build(folder, REAL).results_hash[:16] in text
 
 

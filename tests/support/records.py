@@ -7,9 +7,10 @@ from kdbench.spec import Architecture, Recipe, RunSpec, TrainedTeacher
 
 RECIPE = Recipe(epochs=2, batch_size=8, image_size=8, lr=0.1)
 REGISTRY = {  # what the table asks of it
-    "ce": SimpleNamespace(family="baseline", hyperparameters={}),
-    "kd": SimpleNamespace(family="logit", hyperparameters={"temperature": SimpleNamespace(default=4.0)}),
-    "at": SimpleNamespace(family="attention", hyperparameters={}),
+    "ce": SimpleNamespace(family="baseline", conditions=(), hyperparameters={}),
+    "kd": SimpleNamespace(family="logit", conditions=(),
+                          hyperparameters={"temperature": SimpleNamespace(default=4.0)}),
+    "at": SimpleNamespace(family="attention", conditions=(), hyperparameters={}),
 }
 
 

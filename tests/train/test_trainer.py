@@ -76,6 +76,39 @@ def test_an_epoch_shows_every_image_once():
     assert sorted(positions.tolist()) == list(range(len(random_images().train)))
 
 
+class Attacker(Recorder):
+    """Passes each batch twice through the student and once through a peer, and looks at the teacher on one image."""
+
+    learns_from = "teacher"
+
+    def losses(self, batch, student, teacher):
+        with torch.no_grad():
+            self.student(batch.images)
+            self.peer(batch.images)
+            self.ctx.teacher(batch.images[:1])
+        return super().losses(batch, student, teacher)
+
+    def teach(self, batch):
+        return None
+
+
+def test_the_images_that_pass_through_student_peers_and_teacher_are_counted_in_training_alone():
+    trainer = Subject(Attacker, {"draws": 1}, "convolutional").trainer()
+    for _ in range(2):
+        trainer.train_epoch()
+        trainer.method.student(random_images().train.images.take(torch.arange(2)).float())  # as validation does
+    assert trainer.relative_passes() == {"student_passes": 3.0, "teacher_passes": 1 / trainer.stream.batch_size}
+
+
+def test_a_budget_of_updates_is_as_many_more_steps_and_passes():
+    method, stream = prepare(Recorder, {}, PAIRS["convolutional"][1], None, random_images(), RECIPE, 0, CPU, updates=3)
+    trainer = Trainer(method, stream, RECIPE)
+    trainer.train_epoch()
+    plain = trainer_of()
+    assert len(method.seen) == 3 * plain.stream.steps_per_epoch and trainer.steps == 3 * plain.steps
+    assert method.ctx.steps == trainer.steps and trainer.relative_passes()["student_passes"] == 3.0
+
+
 def test_progress_runs_from_zero_towards_one():
     trainer = trainer_of(recipe=RECIPE.model_copy(update={"epochs": 2}))
     for _ in range(2):

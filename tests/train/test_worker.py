@@ -107,6 +107,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, cache, 
         assert resumed.weights_sha256 == whole.weights_sha256
         assert resumed.predictions_sha256 == whole.predictions_sha256
         assert resumed.curves == whole.curves
+        assert resumed.metrics["student_passes"] == whole.metrics["student_passes"] >= 2  # two students
     assert not CacheFolder(cache).unfinished(whole.run_id).checkpoint.exists()
 
 

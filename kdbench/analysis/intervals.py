@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 CONFIDENCE = 0.95
+POWER = 0.8  # of a test: how often it finds a difference that is there (Cohen, 1988)
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,13 @@ class Estimate:
     mean: float
     half_width: float | None
     count: int
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation over seeds, of which the interval is made."""
+        if self.half_width is None:
+            return None
+        return self.half_width * math.sqrt(self.count) / t_quantile(self.count - 1)
 
     @property
     def low(self) -> float | None:
@@ -55,6 +63,28 @@ def paired_p_value(values: Mapping[int, float], reference: Mapping[int, float]) 
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * stdtr(count - 1, -abs(mean) / error))
+
+
+@lru_cache
+def detectable_effect(count: int) -> float:
+    """The least true mean, in standard deviations, that a two-sided t-test at 5 % tells from zero in POWER of all
+    samples of `count` normal values, at least two."""
+    import numpy as np
+    from scipy.special import chdtri, ndtr  # here, because scipy takes a second to import
+
+    # The test compares the mean with a multiple of the sample's deviation, which has a chi distribution.
+    shares = (np.arange(20_000) + 0.5) / 20_000
+    limits = t_quantile(count - 1) * np.sqrt(chdtri(count - 1, shares) / (count - 1))
+
+    def power(effect: float) -> float:
+        shift = effect * math.sqrt(count)
+        return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
+
+    low, high = 0.0, 100.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if power(middle) < POWER else (low, middle)
+    return high
 
 
 @lru_cache

@@ -1,11 +1,13 @@
 """The tables of a leaderboard, each as a `Table` of text that Markdown, LaTeX and HTML set alike."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
-from kdbench.analysis.harm import ClassChange, Harm
+from kdbench.analysis.harm import MIN_SEEDS, ClassChange, Harm
+from kdbench.analysis.intervals import POWER, detectable_effect
 from kdbench.analysis.ranking import Ranking, rank, tied_with_best
 from kdbench.analysis.reported import reported
 from kdbench.data import catalog
@@ -74,7 +76,7 @@ def _main_table(name: str, cell: Cell) -> Table:
     """The methods of a cell by test accuracy; notes tell which the best cannot be told from, and at what settings."""
     header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
-    table = Table(name, header, _lines(cell), 3, (*_best(cell), *_settings(cell)))
+    table = Table(name, header, _lines(cell), 3, (*_best(cell), *_resolution(cell), *_settings(cell)))
     if not any(row.conditions for row in cell.rows):
         table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
                         text_columns=2)
@@ -146,6 +148,17 @@ def _best(cell: Cell) -> tuple[str, ...]:
     names = ", ".join(row.label for row in tied)
     return (f"Cannot be told from the best, {best.label}: {names or 'none'} (paired t-tests over equal seeds, 5 % "
             "after Holm's correction).",)
+
+
+def _resolution(cell: Cell) -> Iterable[str]:
+    """The note on how small a difference to the reference the cell's seeds can show; none with too few seeds."""
+    found = [row.differences[REFERENCE] for row in cell.rows if REFERENCE in row.differences]
+    deviations = sorted(one.deviation for one in found if one.count >= MIN_SEEDS and one.deviation is not None)
+    if deviations:
+        seeds = statistics.mode(one.count for one in found if one.count >= MIN_SEEDS)
+        least = statistics.median(deviations) * detectable_effect(seeds)
+        yield (f"Resolution: {seeds} seeds find a true difference to {REFERENCE} of {number(least, 'share')} points in "
+               f"{POWER:.0%} of repetitions (paired t-test at 5 %, the median method's noise).")
 
 
 def _measures(cell: Cell, metrics: Iterable[str]) -> bool:

@@ -84,7 +84,8 @@ def _suites(_: Iterable[Path]) -> list[dict[str, Any]]:
 
     return [
         {"name": name, "pairs": ", ".join(content.pairs), "datasets": ", ".join(content.datasets),
-         "seeds": content.seeds, "epochs": content.recipe.epochs, "description": content.description}
+         "seeds": content.seeds, "epochs": content.recipe.epochs, "description": content.description,
+         "resolution": content.resolution}
         for name in built_in_suites() for content in [load_suite(name).content]
     ]
 

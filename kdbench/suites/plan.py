@@ -44,10 +44,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
     settings, recipe_settings = _split_settings(selection.settings, registry)
-    recipe = validate(Recipe, {**content.recipe.model_dump(), **recipe_settings}, f"{suite.source}: recipe")
-    teacher_recipe = validate(
-        Recipe, {**recipe.model_dump(), **content.teacher_recipe}, f"{suite.source}: teacher_recipe"
-    )
+    for name in content.recipes.keys() - suite.pairs.keys():
+        raise unknown(f"pair of {suite.source}: recipes", name, suite.pairs)
     methods = _choose_methods(content, registry, selection)
     given = _by_place(suite, registry)
     reference = registry[content.reference]
@@ -62,6 +60,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
         if pair_name not in suite.pairs:
             raise unknown("pair", pair_name, suite.pairs)
         pair = suite.pairs[pair_name]
+        recipe, teacher_recipe = _recipes(suite, pair_name, recipe_settings)
         for dataset, fingerprint in datasets.items():
             common: dict[str, Any] = {
                 "pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint, "device": selection.device}
@@ -86,6 +85,16 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             teachers |= {run.id: run for run in needed}
     return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
                 reference.name)
+
+
+def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
+    """The recipes of a pair's students and of its teacher. UserError for a key or value that a recipe does not have."""
+    content = suite.content
+    own = {**content.recipe.model_dump(), **content.recipes.get(pair, {})}
+    where = f"recipes.{pair}" if pair in content.recipes else "recipe"
+    recipe = validate(Recipe, {**own, **settings}, f"{suite.source}: {where}")
+    teacher = {**recipe.model_dump(), **content.teacher_recipe}
+    return recipe, validate(Recipe, teacher, f"{suite.source}: teacher_recipe")
 
 
 Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method, by the pair or dataset they are for; "" is all

@@ -57,6 +57,7 @@ class SuiteFile(Frozen):
     """The content of a suite's TOML file."""
 
     description: str = ""
+    resolution: str = Field("", description="what the suite can and cannot tell apart, and which runs show it")
     methods: Literal["all"] | tuple[str, ...] = "all"
     core: tuple[str, ...] = Field((), description="the methods of `--core`; empty: all methods of the suite")
     pairs: tuple[str, ...]
@@ -66,6 +67,7 @@ class SuiteFile(Frozen):
     teacher_seed: int = Field(1000, ge=0, le=MAX_SEED, description="seed of the teachers' runs")
     recipe: Recipe
     teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs")
+    recipes: dict[str, dict[str, Any]] = Field({}, description="by pair, the keys in which its recipe differs")
     pair: dict[str, Pair] = Field({}, description="the suite's own pairs, by name")
     hyperparameters: dict[str, dict[str, Value]] = Field(
         {}, description="those that are not a method's defaults, by METHOD, or by METHOD@PAIR or METHOD@DATASET; what "

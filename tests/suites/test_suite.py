@@ -97,6 +97,26 @@ def test_hyperparameters_for_a_pair_go_before_those_for_a_dataset_and_these_befo
     assert {s.hyperparameters["temperature"] for s in told.students if s.method == "kd"} == {7.0}
 
 
+def test_a_pair_may_have_a_recipe_of_its_own_for_its_students_and_its_teacher(tmp_path):
+    text = PLACES.replace("[pair.mine]", '[recipes.other]\noptimizer = "adamw"\nlr = 0.001\n\n[pair.mine]')
+    plan = plan_of(tmp_path, text, pairs=["mine", "other"], settings={"recipe.lr": 0.5})
+    assert {(s.pair, s.recipe.optimizer, s.recipe.lr) for s in plan.students} == {
+        ("mine", "sgd", 0.5), ("other", "adamw", 0.5)}
+    teachers = {s.pair: s.teacher.run.recipe for s in plan_of(tmp_path, text, pairs=["mine", "other"]).students}
+    assert (teachers["other"].optimizer, teachers["other"].lr, teachers["other"].epochs) == ("adamw", 0.001, 4)
+    assert (teachers["mine"].optimizer, teachers["mine"].lr) == ("sgd", 0.1)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("[recipes.other]", "[recipes.othre]", "unknown pair of .*recipes 'othre'; did you mean 'other'"),
+    ("lr = 0.001", "lrr = 0.001", "recipes.other: lrr: unknown key; did you mean 'lr'"),
+])
+def test_a_wrong_recipe_of_a_pair_is_refused(tmp_path, old, new, message):
+    text = PLACES.replace("[pair.mine]", "[recipes.other]\nlr = 0.001\n\n[pair.mine]").replace(old, new)
+    with pytest.raises(UserError, match=message):
+        plan_of(tmp_path, text, pairs=["mine", "other"])
+
+
 def test_hyperparameters_for_a_variant_of_a_dataset_go_before_those_for_the_dataset(tmp_path):
     text = PLACES + '[hyperparameters."kd@synthetic+longtail(2.0)"]\ntemperature = 4.0\n'
     plan = plan_of(tmp_path, text, datasets=["synthetic", "synthetic+longtail(2)"])

@@ -25,7 +25,10 @@ class OFD(Method):
     The authors' code derives the margin from the teacher's last BatchNorm as if its output were Gaussian and there were
     no shortcut; the paper allows counting it in training, which works for any network: the mean of all negative
     responses so far. The teacher stays in eval mode (the code has it in train mode). A stage that no activation ends is
-    taken as it is. Connector, weights and alpha (CIFAR; 1e-4 for ImageNet) as in the code.
+    taken as it is. Connector, its initialisation, weights and alpha (CIFAR; 1e-4 for ImageNet) as in the code.
+
+    The distance is a sum over C x H x W elements, so alpha goes with their inverse: 16 / (C H W) of the teacher's last
+    stage gives the authors' value for CIFAR (256 x 8 x 8) and nearly that for ImageNet (2048 x 7 x 7).
     """
 
     name, family = "ofd", "feature"
@@ -41,6 +44,8 @@ class OFD(Method):
         self.alpha = alpha
         pairs = pair_stages(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
         self.connectors = nn.ModuleList(projection(s[0], t[0]) for s, t in pairs)
+        for convolution, _ in self.connectors:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
         self.margins = nn.ModuleList(NegativeMean(t[0]) for _, t in pairs)
         self.student_before = BeforeActivation(ctx.student, ctx.image_shape)
         self.teacher_before = BeforeActivation(ctx.teacher, ctx.image_shape)

@@ -73,3 +73,15 @@ def test_inapplicable_without_class_activation_maps(size):
     assert "average-pooled" in CATKD.inapplicable(pooled, other)
     assert "one position" in CATKD.inapplicable(point, pooled)
     assert "one position" in CATKD.inapplicable(pooled, point)
+
+
+def test_maps_can_be_compared_without_normalisation():
+    student, teacher = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    expected = ((student.numpy() - teacher.numpy()) ** 2).mean()
+    assert map_loss(student, teacher, normalise=False).item() == pytest.approx(expected, rel=1e-12)
+    training = trainer(CATKD, normalise=False)
+    method, batch = training.method, first_batch(training)
+    student, teacher = method.student(batch.images), method.teach(batch)
+    maps = [pool(class_maps(outputs.stages[-1], network.classifier.weight), method.size)
+            for network, outputs in ((method.student, student), (method.ctx.teacher, teacher))]
+    torch.testing.assert_close(method.losses(batch, student, teacher)["cat"], 15 * F.mse_loss(*maps))

@@ -75,3 +75,10 @@ def test_a_step_moves_student_and_connectors():
     method.step(batch, training.optimizers)
     assert moved(method, before) == set(before)
     assert all(margin.count.sum() > 0 for margin in method.margins)
+
+
+def test_a_connector_starts_as_the_authors_do_with_the_variance_2_over_its_output_channels():
+    for connector in trainer(OFD, "cross-architecture").method.connectors:
+        weight = connector[0].weight
+        assert weight.numel() > 500
+        assert weight.std().item() == pytest.approx((2 / weight.shape[0]) ** 0.5, rel=0.1)

@@ -89,3 +89,13 @@ def test_a_step_moves_student_and_fusions():
     method.step_index, before = 6, snapshot(method)
     method.step(batch, training.optimizers)
     assert moved(method, before) == set(before)
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_the_students_stages_are_taken_before_their_rectifier_if_asked(preactivation):
+    training = trainer(ReviewKD, preactivation=preactivation)
+    method, batch = training.method, first_batch(training)
+    stages = method.study(batch).stages
+    assert [bool((stage < 0).any()) for stage in stages] == [preactivation] * len(stages)
+    for stage, plain in zip(stages, method.student(batch.images).stages, strict=True):
+        torch.testing.assert_close(stage.relu(), plain)

@@ -4,6 +4,7 @@ from kdbench.cli.options import read_settings
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
 from kdbench.spec import HubTeacher, TrainedTeacher
+from kdbench.suites import plan
 from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import built_in_pairs, built_in_suites, load_suite
 
@@ -171,6 +172,22 @@ def test_every_built_in_suite_is_valid_and_names_known_methods_and_pairs(name):
     assert suite.content.description
     assert set(suite.content.pairs) <= set(suite.pairs)
     assert set(suite.content.core) <= set(Registry())
+
+
+@pytest.mark.parametrize("suite, method, pair, expected", [
+    ("cifar100", "dkd", "resnet56-resnet20", {"beta": 2.0, "temperature": 4.0}),
+    ("cifar100", "dkd", "resnet32x4-resnet8x4", {"beta": 8.0, "temperature": 4.0}),
+    ("cifar100", "reviewkd", "resnet32x4-resnet8x4", {"alpha": 5.0, "preactivation": False}),
+    ("cifar100", "kd", "resnet56-resnet20", {"temperature": 4.0, "alpha": 0.9}),
+    ("imagenet", "kd", "resnet34-resnet18", {"temperature": 1.0, "alpha": 0.5}),
+    ("imagenet", "dkd", "resnet34-resnet18", {"beta": 0.5, "temperature": 1.0, "warmup": 0.01}),
+    ("imagenet", "reviewkd", "resnet34-resnet18", {"alpha": 1.0, "preactivation": True}),
+    ("imagenet", "dist", "resnet34-resnet18", {"temperature": 1.0, "inter": 2.0}),
+])
+def test_the_published_suites_take_the_authors_values_for_their_pairs(suite, method, pair, expected, monkeypatch):
+    monkeypatch.setattr(plan.collect, "fingerprint", lambda name: "")
+    (run,) = expand(load_suite(suite), Registry(), Selection(methods=[method], pairs=[pair], seeds=1)).students
+    assert {name: run.hyperparameters[name] for name in expected} == expected
 
 
 def test_published_weights_and_trained_teachers_are_told_apart(tmp_path):

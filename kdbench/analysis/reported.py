@@ -1,7 +1,7 @@
 """Figures that others published for the same pair, dataset and protocol, to stand beside the measured ones."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,19 +15,29 @@ from kdbench.suites.suite import Pair, built_in_pairs
 class Reported:
     accuracy: float  # a share
     source: str
-    differs: str     # what is known to be otherwise there than here
+    differs: str     # what is known to be otherwise for all figures of the source
+    own: str         # what is otherwise for this one; "" for none
 
 
-def reported(cell: Cell) -> dict[str, Reported]:
-    """The published figures for a cell, by method, with "teacher" among them. Where several sources have a method, the
-    first one counts."""
-    found: dict[str, Reported] = {}
+def of_row(cell: Cell, row: Row) -> Reported | None:
+    """The published figure for a row: of its method, with its hyperparameters; None if there is none."""
+    return _figure(cell, row.method, row.hyperparameters)
+
+
+def of_teacher(cell: Cell) -> Reported | None:
+    """The published figure for the teacher's architecture, trained alone; None if there is none."""
+    return _figure(cell, "teacher", {})
+
+
+def _figure(cell: Cell, name: str, hyperparameters: Mapping[str, Any]) -> Reported | None:
+    """What the first source that has it says of a method with these hyperparameters, where they are not defaults."""
     for source in _sources():
         if _same_protocol(source, cell):
             for pair in _pairs(cell):
-                for method, percent in source["accuracy"].get(pair, {}).items():
-                    found.setdefault(method, Reported(percent / 100, source["name"], source["differs"]))
-    return found
+                entry = source["accuracy"].get(pair, {}).get(name)
+                if entry and entry.get("hyperparameters", {}) == hyperparameters:
+                    return Reported(entry["percent"] / 100, source["name"], source["differs"], entry.get("differs", ""))
+    return None
 
 
 def _same_protocol(source: dict[str, Any], cell: Cell) -> bool:
@@ -36,15 +46,13 @@ def _same_protocol(source: dict[str, Any], cell: Cell) -> bool:
             and source["recipe"].items() <= recipe.items())
 
 
-def of_row(cell: Cell, row: Row) -> Reported | None:
-    """The published figure for a row; None if there is none, or if its hyperparameters are not the defaults."""
-    return None if row.hyperparameters else reported(cell).get(row.method)
-
-
 @cache
 def _sources() -> list[dict[str, Any]]:
+    """The sources, every entry as a dictionary."""
     text = resources.files("kdbench.analysis").joinpath("reported.toml").read_text(encoding="utf-8")
-    return [{**source, "recipe": _hashable(source["recipe"])} for source in tomllib.loads(text)["source"]]
+    return [{**source, "recipe": _hashable(source["recipe"]), "accuracy": {
+        pair: {name: entry if isinstance(entry, dict) else {"percent": entry} for name, entry in entries.items()}
+        for pair, entries in source["accuracy"].items()}} for source in tomllib.loads(text)["source"]]
 
 
 @cache

@@ -9,7 +9,7 @@ from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.harm import MIN_SEEDS, ClassChange, Harm
 from kdbench.analysis.intervals import POWER, detectable_effect
 from kdbench.analysis.ranking import Ranking, rank, tied_with_best
-from kdbench.analysis.reported import reported
+from kdbench.analysis.reported import of_row, of_teacher
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
@@ -116,22 +116,22 @@ def _mean(row: Row, metric: str) -> float | None:
 
 def _with_reported(cell: Cell, table: Table) -> Table:
     """The table with a column of published test accuracies beside the measured ones, where there are any."""
-    known = reported(cell)
-    methods = ["" if row.hyperparameters else row.method for row in cell.rows]
+    figures = [of_row(cell, row) for row in cell.rows]
     if cell.teacher:
-        methods.insert(0, "teacher")
-    if not set(methods) & set(known):
+        figures.insert(0, of_teacher(cell))
+    differs = {figure.source: figure.differs for figure in figures if figure}
+    if not differs:
         return table
-    sources = list(dict.fromkeys(known[method].source for method in methods if method in known))
-    place = table.header.index(METRICS["test_accuracy"].header) + 1
-    said = [f"{number(known[method].accuracy, 'share')} [{sources.index(known[method].source) + 1}]"
-            if method in known else "" for method in methods]
-    differs = {one.source: one.differs for one in known.values()}
+    sources, place = list(differs), table.header.index(METRICS["test_accuracy"].header) + 1
+    said = [f"{number(figure.accuracy, 'share')} [{sources.index(figure.source) + 1}]" if figure else ""
+            for figure in figures]
     return replace(
         table, header=[*table.header[:place], "reported", *table.header[place:]],
         lines=[[*line[:place], value, *line[place:]] for line, value in zip(table.lines, said, strict=True)],
-        notes=(*table.notes, *(f"reported [{place}]: {source}; {differs[source]}, with teachers of their own, and "
-                               "maybe at the best epoch." for place, source in enumerate(sources, 1))))
+        notes=(*table.notes,
+               *(f"reported [{i}]: {source}; {differs[source]}." for i, source in enumerate(sources, 1)),
+               *(f"reported for {line[0]}: {figure.own}." for line, figure in zip(table.lines, figures, strict=True)
+                 if figure and figure.own)))
 
 
 def _seeds(row: Row) -> str:

@@ -11,7 +11,7 @@ from support.records import record
 
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
-from kdbench.analysis.reported import reported
+from kdbench.analysis.reported import of_row, of_teacher
 from kdbench.plugins.registry import Registry
 from kdbench.report.files import render
 from kdbench.report.page import to_html
@@ -37,7 +37,8 @@ def board(folder, specs):
 
 def by_method(folder, specs):
     (cell,) = board(folder, specs).cells
-    return {method: figure.accuracy for method, figure in reported(cell).items()}
+    figures = {row.label: of_row(cell, row) for row in cell.rows} | {"teacher": of_teacher(cell)}
+    return {name: figure.accuracy for name, figure in figures.items() if figure}
 
 
 def test_a_published_figure_stands_beside_the_measured_one_with_its_source(tmp_path):
@@ -47,7 +48,7 @@ def test_a_published_figure_stands_beside_the_measured_one_with_its_source(tmp_p
     place = header.index("reported")
     assert header[place - 1] == "test acc."
     assert {line[0]: line[place] for line in lines} == {
-        "teacher": "72.34 [1]", "ce": "69.06 [1]", "kd": "70.66 [1]", "dkd": "71.97 [2]", "dist": ""}
+        "teacher": "72.34 [1]", "ce": "69.06 [1]", "kd": "70.66 [1]", "dkd (beta=2.0)": "71.97 [2]", "dist": ""}
     flat = " ".join(text.split())
     assert "reported [1]: RepDistiller's README" in flat and "reported [2]: mdistiller's README" in flat
     assert "trained on all 50,000 training images, with teachers of their own" in flat
@@ -91,6 +92,27 @@ def test_the_architectures_count_and_not_the_pair_s_label(tmp_path):
     assert by_method(tmp_path / "teacher", [run.model_copy(update={"teacher": teacher})]) == {}
 
 
+@pytest.mark.parametrize("pair, beta, figure", [
+    ("resnet56-resnet20", 2.0, .7197), ("resnet56-resnet20", 8.0, None),
+    ("resnet32x4-resnet8x4", 2.0, None), ("resnet32x4-resnet8x4", 8.0, .7632),
+])
+def test_a_figure_stands_beside_the_hyperparameters_that_it_was_published_with(tmp_path, pair, beta, figure):
+    (cell,) = board(tmp_path, runs(["dkd"], pair, settings={"dkd.beta": beta})).cells
+    found = of_row(cell, cell.rows[0])
+    assert (found and found.accuracy) == (figure and pytest.approx(figure))
+
+
+def test_what_is_otherwise_for_one_figure_is_noted_below_the_table(tmp_path):
+    flat = " ".join(render(board(tmp_path / "with", runs(["ce", "fsp"])), "md").split())
+    assert "reported for fsp: 30 further epochs for the flows" in flat
+    assert "reported for" not in render(board(tmp_path / "without", runs(["ce", "kd"])), "md")
+
+
+@pytest.mark.parametrize("method", ["fitnet", "cc", "ft"])
+def test_a_method_that_was_published_with_another_loss_has_no_figure(tmp_path, method):
+    assert set(by_method(tmp_path, runs(["ce", method]))) == {"ce", "teacher"}
+
+
 def test_other_hyperparameters_have_no_published_figure(tmp_path):
     specs = [*runs(["ce"]), *runs(["kd"], settings={"kd.temperature": 8})]
     rows = {row["method"]: row for row in json.loads(render(board(tmp_path, specs), "json"))["rows"]}
@@ -103,4 +125,9 @@ def test_every_figure_is_a_percentage_for_a_pair_that_there_is():
     text = resources.files("kdbench.analysis").joinpath("reported.toml").read_text()
     for source in tomllib.loads(text)["source"]:
         assert source["name"] and source["differs"] and set(source["accuracy"]) <= set(built_in_pairs())
-        assert all(50 < value < 100 for figures in source["accuracy"].values() for value in figures.values())
+        for entries in source["accuracy"].values():
+            for method, entry in entries.items():
+                content = entry if isinstance(entry, dict) else {"percent": entry}
+                assert content.keys() <= {"percent", "hyperparameters", "differs"} and 50 < content["percent"] < 100
+                if "hyperparameters" in content:
+                    assert REGISTRY[method].resolve(content["hyperparameters"])

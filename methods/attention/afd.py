@@ -39,6 +39,7 @@ class AFD(Method):
         authors=("Mingi Ji", "Byeongho Heo", "Sungrae Park"), year=2021, venue="AAAI", arxiv="2102.02973",
     )
     ranges = {"alpha": (1.0, 2000.0), "kd": (0.0, 10.0), "temperature": (1.0, 20.0), "width": (16, 512)}
+    conditions = ("with kd",)
 
     @classmethod
     def inapplicable(cls, student, teacher):

@@ -42,6 +42,7 @@ class SemCKD(Method):
         year=2021, venue="AAAI", arxiv="2012.03236",
     )
     ranges = {"alpha": (1.0, 2000.0), "kd": (0.0, 10.0), "temperature": (1.0, 20.0)}
+    conditions = ("with kd",)
 
     def __init__(self, ctx, *, alpha: float = 400.0, kd: float = 1.0, temperature: float = 4.0):
         super().__init__(ctx)

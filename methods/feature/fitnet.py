@@ -32,6 +32,7 @@ class FitNet(Method):
         year=2015, venue="ICLR", arxiv="1412.6550",
     )
     ranges = {"hint_share": (0.0, 0.9), "temperature": (1.0, 20.0), "alpha": (0.0, 20.0), "alpha_end": (0.0, 20.0)}
+    conditions = ("with kd",)
 
     def __init__(self, ctx, *, hint_share: float = 0.3, temperature: float = 3.0, alpha: float = 4.0,
                  alpha_end: float = 1.0):

@@ -20,6 +20,7 @@ class MSELogits(Method):
         year=2021, venue="IJCAI", arxiv="2105.08919", doi="10.24963/ijcai.2021/362",
     )
     ranges = {"alpha": (0.0, 1.0)}
+    conditions = ("no labels",)
 
     def __init__(self, ctx, *, alpha: float = 1.0):
         super().__init__(ctx)

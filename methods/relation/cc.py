@@ -31,6 +31,7 @@ class CorrelationCongruence(Method):
     )
     ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0), "beta": (0.0, 1000.0), "gamma": (0.01, 2.0),
               "order": (1, 6)}
+    conditions = ("with kd", "no labels")
 
     def __init__(self, ctx, *, temperature: float = 4.0, alpha: float = 1.0, beta: float = 100.0, gamma: float = 0.4,
                  order: int = 2):

@@ -23,6 +23,7 @@ class BAN(Method):
     )
     ranges = {"alpha": (0.0, 4.0)}
     learns_from = "student"
+    conditions = ("2 runs",)
 
     def __init__(self, ctx, *, alpha: float = 1.0):
         super().__init__(ctx)

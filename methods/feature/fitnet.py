@@ -18,8 +18,11 @@ class FitNet(Method):
     the rest: loss = CE(student, labels) + alpha(step) CE(teacher, student; temperature), alpha falling linearly
 
     Both stages of the paper, inside one budget; the paper ends its first stage by validation error, so its length is
-    ours. Values, decay and the sum over channels in the hint loss as in the authors' code; there, too, the soft term
-    has no squared temperature. Later one-stage versions (RepDistiller: CE + 100 MSE) are another method. The regressor
+    ours. Values and decay as in the authors' code; there, too, the soft term has no squared temperature. The paper's
+    squared norm is over a whole map. Their code sums over the second axis of arrays of (channels, rows, columns,
+    images), the rows, and averages over the rest; as they descend it by RMSprop, its scale is of no effect. For SGD we
+    sum over the channels and average over positions: the rate then suits maps of any size. Later one-stage versions
+    (RepDistiller: CE + 100 MSE) are another method. The regressor
     has BatchNorm in place of the authors' norm constraint and no rectifier, since a timm teacher's stage may be
     negative; where resolutions differ, the larger map is pooled instead of regressed by a wide kernel.
     """

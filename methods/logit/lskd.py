@@ -16,7 +16,12 @@ class LSKD(Method):
     loss = ce_weight CE(student, labels) + alpha temperature^2 KL(teacher || student) of z = (logits - mean) / deviation
 
     Mean and deviation are over the classes of a sample, the deviation being the unbiased one, as in the authors' code;
-    so are temperature 2, alpha 9 and a weight of 0.1 for the labels.
+    so are temperature 2, alpha 9 and a weight of 0.1 for the labels (1 on ImageNet).
+
+    The largest standardised logit of K classes is (K - 1) / sqrt(K), however sure a network is: 9.9 for 100 classes and
+    2.8 for 10. The odds of its class are exp(sqrt(K) / temperature) / (K - 1), 1.5 for 100 classes at temperature 2.
+    Fewer classes leave nearly uniform targets at that temperature; sqrt(K) / log(1.5 (K - 1)) keeps the odds: 1.2 for
+    10 classes.
     """
 
     name, family = "lskd", "logit"

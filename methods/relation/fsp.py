@@ -17,8 +17,13 @@ class FSP(Method):
 
     Both stages of the paper, inside one budget; the share is that of Tian et al. (2020), 30 epochs before 240, and so
     are the mean over the matrix where the paper has a sum and average pooling of the larger of two stages where it has
-    maximum pooling. The paper needs student and teacher stages of the same widths; where they differ, the student's
-    pass through a 1x1 convolution with BatchNorm that serves the first part alone.
+    maximum pooling. The paper's flows go from the first layer of a stage to its last. A network of any kind gives the
+    last map of each stage here, so flows go from stage to stage, like all but the first of Tian et al. The paper needs
+    student and teacher stages of the same widths; where they differ, the student's pass through a 1x1 convolution with
+    BatchNorm that serves the first part alone.
+
+    The first part needs steps at the full rate: where the recipe's rate warms up, `flow_share` is the default share
+    plus that of the warm-up. Otherwise the flows are learnt, if at all, while the rate is near zero.
     """
 
     name, family = "fsp", "relation"

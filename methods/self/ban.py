@@ -11,8 +11,10 @@ class BAN(Method):
     loss = CE(student, labels) + alpha KL(copy || student)
 
     At temperature 1, as in the paper. Its "dual goals" of labels and teacher are taken, with equal weights; it also
-    reports training on the teacher alone. There is one generation: the paper's further ones and their ensemble would
-    take more steps than other methods get.
+    reports training on the teacher alone. There is one generation; the paper has further ones, and their ensemble. The
+    copy is a whole run of plain training with the recipe and seed of the student's teachers, shared by all seeds. It
+    lies outside the budget and the cost of this run: a network that must be trained from nothing costs twice what is
+    shown ("2 runs").
     """
 
     name, family = "ban", "self"

@@ -38,10 +38,12 @@ class BYOT(Method):
     loss = CE(p_C, labels) + sum_i<C [(1 - alpha) CE(p_i, labels) + alpha KL(p_C || p_i) + hint |f_i - f_C|^2]
 
     KL is at a temperature and, as in the authors' code, not multiplied by its square; the deepest outputs get no
-    gradient from it or from the hint. alpha 0.3, hint 0.03 and temperature 3 are the code's. That code is of the later
-    journal version, which adds attention modules, a linear layer on f_i and an unsquared distance over the whole batch:
-    the conference paper's squared distance, per sample, is taken. A bottleneck is as wide as its stage and has no last
-    ReLU, because f_C, the embedding, may be negative.
+    gradient from it or from the hint. alpha 0.3 and temperature 3 are the code's. That code is of the later journal
+    version, which adds attention modules, a linear layer on f_i and an unsquared distance over the whole batch, and
+    spares one branch the hint: the conference paper's squared distance, for every branch, is taken, of the pooled
+    features, as in the code. The paper states no weight for it; the code's 0.03 is of the unsquared distance, so that
+    it is ours to keep it. A bottleneck is as wide as its stage and has no last ReLU, because f_C, the embedding, may be
+    negative.
     """
 
     name, family = "byot", "self"

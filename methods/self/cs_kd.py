@@ -13,7 +13,7 @@ class CSKD(Method):
 
     x' is drawn anew for each x from all training images of its class, x itself included; no gradient flows into its
     prediction. alpha 1 and temperature 4 are the paper's for CIFAR-100. As in the authors' code x' passes through the
-    student in training mode, in a batch of its own.
+    student in training mode, in a batch of its own: the student sees twice the images of other methods.
     """
 
     name, family = "cs_kd", "self"

@@ -12,8 +12,8 @@ class DLB(Method):
     loss = CE(student, labels), over this and the last batch, + alpha temperature^2 KL(last || student), over the last
 
     The last batch comes newly augmented; `last` are its logits of the step before. As in the authors' code a step takes
-    a whole new batch and the whole last one, each through the student by itself. Temperature 3 and alpha 1 are the
-    paper's.
+    a whole new batch and the whole last one, each through the student by itself: twice the images of other methods for
+    the same number of updates. Temperature 3 and alpha 1 are the paper's.
     """
 
     name, family = "dlb", "self"

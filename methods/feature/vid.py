@@ -27,6 +27,12 @@ class VID(Method):
     mu is three 1x1 convolutions, sigma_c^2 = softplus(scale_c) + 1e-5 is learned per channel from 5, as in the authors'
     code; weight 1 and the mean over elements as in RepDistiller, which carries that code. Where resolutions differ, the
     larger map is pooled.
+
+    The mean gives each of C variances 1 / C of a gradient, so from 5 they take thousands of steps to the size of the
+    residuals (0.1 to 0.3, say), and the residuals count as little as that for the student. Short runs need a larger
+    alpha, 10 to 100. It weights the gradient that reaches the student; regressors and variances, which occur in no
+    other term, descend theirs unweighted. With 100 times the rate the regressors, whose curvature grows as the
+    variances fall, would diverge within a hundred steps.
     """
 
     name, family = "vid", "feature"
@@ -46,12 +52,19 @@ class VID(Method):
         self.scales = nn.ParameterList(torch.full((t[0],), initial) for _, t in pairs)
 
     def losses(self, batch, student, teacher):
-        pairs = [match_resolution(s, t) for s, t in pair_stages(student.stages, teacher.stages)]
+        stages = [weigh_gradient(stage, self.alpha) for stage in student.stages]
+        pairs = [match_resolution(s, t) for s, t in pair_stages(stages, teacher.stages)]
         parts = zip(pairs, self.means, self.scales, strict=True)
+        loss = sum(negative_log_likelihood(mean(s), t, scale) for (s, t), mean, scale in parts)
         return {
             "ce": F.cross_entropy(student.logits, batch.labels),
-            "vid": self.alpha * sum(negative_log_likelihood(mean(s), t, scale) for (s, t), mean, scale in parts),
+            "vid": loss + (self.alpha - 1) * loss.detach(),  # of the weighted loss's size
         }
+
+
+def weigh_gradient(values, weight):
+    """The values themselves, whose gradient is multiplied by the weight."""
+    return values.detach() + weight * (values - values.detach())
 
 
 def regressor(channels_in, channels_out):

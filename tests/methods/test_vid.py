@@ -79,3 +79,16 @@ def test_the_term_is_alpha_times_the_sum_over_pairs_pooled_to_the_smaller_map():
     assert np.prod(teacher.stages[0].shape[2:]) > np.prod(student.stages[1].shape[2:])
     assert terms["vid"].item() == pytest.approx(3 * expected, rel=1e-4)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student.logits, batch.labels).item())
+
+
+def test_alpha_weights_the_students_gradient_and_not_that_of_regressors_and_variances():
+    gradients = {}
+    for alpha in (1.0, 50.0):
+        training = trainer(VID, alpha=alpha)
+        method, batch = training.method, first_batch(training)
+        student, teacher = method.student(batch.images), method.teach(batch)
+        term = method.losses(batch, student, teacher)["vid"]
+        gradients[alpha] = torch.autograd.grad(term, [*student.stages, *method.means.parameters(), *method.scales])
+    stages = len(student.stages)
+    for i, (plain, weighted) in enumerate(zip(*gradients.values(), strict=True)):
+        torch.testing.assert_close(weighted, plain * (50 if i < stages else 1), rtol=1e-4, atol=1e-8)

@@ -254,7 +254,9 @@ def legend(leaderboard: Leaderboard) -> list[str]:
     if conditions:
         lines.append("conditions: what is otherwise than in plain training: the student's updates and the images that "
                      "pass through student (with peers) and teacher, in multiples of plain training's; the size of the "
-                     "network that is deployed, in multiples of the student's; with kd: its loss contains that of kd.")
+                     "network that is deployed, in multiples of the student's; with kd: its loss contains that of kd; "
+                     "no labels: its loss does not read them; 2 runs: a copy of the student was trained before, which "
+                     "is in no cost shown here.")
     if any(row.data_free for cell in leaderboard.cells for row in cell.rows):
         lines.append("Without data: methods that see neither images nor labels, with a budget of updates of their own; "
                      "they are not ranked among those that do.")

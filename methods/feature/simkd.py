@@ -30,7 +30,7 @@ class SimKD(Method):
         year=2022, venue="CVPR", arxiv="2203.14001",
     )
     ranges = {"alpha": (0.0, 1000.0), "factor": (1, 8)}
-    conditions = ("no labels", "larger student")
+    conditions = ("no labels",)
 
     def __init__(self, ctx, *, alpha: float = 1.0, factor: int = 2):
         super().__init__(ctx)

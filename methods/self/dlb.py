@@ -24,7 +24,6 @@ class DLB(Method):
     )
     ranges = {"alpha": (0.0, 4.0), "temperature": (1.0, 10.0)}
     learns_from = None
-    conditions = ("2x images",)
 
     def __init__(self, ctx, *, alpha: float = 1.0, temperature: float = 3.0):
         super().__init__(ctx)

@@ -48,7 +48,7 @@ def test_a_published_figure_stands_beside_the_measured_one_with_its_source(tmp_p
     place = header.index("reported")
     assert header[place - 1] == "test acc."
     assert {line[0]: line[place] for line in lines} == {
-        "teacher": "72.34 [1]", "ce": "69.06 [1]", "kd": "70.66 [1]", "dkd (beta=2.0)": "71.97 [2]", "dist": ""}
+        "teacher": "72.34 [1]", "ce": "69.06 [1]", "kd": "70.66 [1]", "dkd": "71.97 [2]", "dist": ""}
     flat = " ".join(text.split())
     assert "reported [1]: RepDistiller's README" in flat and "reported [2]: mdistiller's README" in flat
     assert "trained on all 50,000 training images, with teachers of their own" in flat

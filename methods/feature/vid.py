@@ -30,7 +30,7 @@ class VID(Method):
 
     The mean gives each of C variances 1 / C of a gradient, so from 5 they take thousands of steps to the size of the
     residuals (0.1 to 0.3, say), and the residuals count as little as that for the student. Short runs need a larger
-    alpha, 10 to 100. It weights the gradient that reaches the student; regressors and variances, which occur in no
+    alpha, up to 100. It weights the gradient that reaches the student; regressors and variances, which occur in no
     other term, descend theirs unweighted. With 100 times the rate the regressors, whose curvature grows as the
     variances fall, would diverge within a hundred steps.
     """

@@ -148,8 +148,9 @@ def check(
     every: Annotated[bool, typer.Option("--all", help="every method")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Run the contract tests on methods. Exit code 1 if one fails."""
+    """Run the contract tests on methods, with the hyperparameters of the suite `smoke`. Exit code 1 if one fails."""
     from kdbench.plugins.registry import Registry, load
+    from kdbench.suites.suite import load_suite
 
     registry = Registry(plugin or ())
     if not methods and not every:
@@ -158,9 +159,9 @@ def check(
     classes = [load(info) for info in infos]
     from kdbench.checks.contract import check_method
 
-    failures = 0
+    failures, short = 0, load_suite("smoke").content.hyperparameters
     for info, cls in zip(infos, classes, strict=True):
-        for result in check_method(cls, info.resolve({})):
+        for result in check_method(cls, info.resolve(short.get(info.name, {}))):
             mark = "n/a " if result.inapplicable else "FAIL" if result.error else "ok  "
             detail = result.inapplicable or result.error
             print(f"{mark} {result.method}  {result.pair}: {result.test}" + (f": {detail}" if detail else ""),

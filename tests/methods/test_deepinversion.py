@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from support.methods import kl, moved, recorded, snapshot, softmax, trainer
+from support.methods import kl, moved, random_logits, recorded, snapshot, softmax, trainer
 from torch import nn
 
-from kdbench_methods.data_free.deepinversion import DeepInversion, feature_difference, total_variation
+from kdbench_methods.data_free.deepinversion import (
+    DeepInversion,
+    feature_difference,
+    jensen_shannon,
+    total_variation,
+)
 
 
 def test_total_variation_by_hand():
@@ -55,74 +60,134 @@ def test_a_network_without_batchnorm_has_no_feature_difference():
     assert difference.item() == 0
 
 
-def test_an_update_descends_the_papers_sum():
-    t = trainer(DeepInversion, feature=0.5, variation=0.1, l2=0.2, updates=1, iterations=1)
-    method = t.method
-    with recorded(method.ctx.teacher) as by_teacher:
-        terms = method.step(None, t.optimizers)
-    (images, teacher), = by_teacher
-    logits, images = teacher.logits.detach().double().numpy(), images.detach()
-    classes = np.arange(len(images)) % 6
-    with torch.no_grad():
-        _, difference = feature_difference(method.ctx.teacher, images)
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx({
-        "class": -np.log(softmax(logits)[range(len(images)), classes]).mean(),
-        "feature": 0.5 * difference.item(), "variation": 0.1 * total_variation(images).item(),
-        "l2": 0.2 * np.sqrt((images.numpy() ** 2).sum()),
-    }, rel=1e-4)
+def test_jensen_shannon_is_the_papers_in_numpy():
+    first, second = (random_logits(5, 4, seed=seed) for seed in (0, 1))
+    p, q = (softmax(logits.numpy() / 3) for logits in (first, second))
+    expected = (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)).mean() / 2
+    assert jensen_shannon(first, second, 3.0).item() == pytest.approx(expected, rel=1e-9)
+    assert jensen_shannon(second, first, 3.0).item() == pytest.approx(expected, rel=1e-9)
 
 
-def run(t, steps):
-    """Call the step as the trainer does, for the first `steps` of all."""
-    for t.method.step_index in range(steps):
+def test_jensen_shannon_is_from_nought_for_equals_to_the_logarithm_of_two_and_keeps_a_finite_gradient():
+    certain = 1000 * torch.eye(3, dtype=torch.float64)
+    assert jensen_shannon(certain, certain, 1.0).item() == pytest.approx(0, abs=1e-12)
+    apart = jensen_shannon(certain.requires_grad_(), certain.detach().roll(1, 0), 1.0)
+    assert apart.item() == pytest.approx(np.log(2))
+    assert torch.autograd.grad(apart, certain)[0].isfinite().all()
+
+
+def run(t, *steps):
+    """The terms of the steps of these numbers, called as the trainer does."""
+    for t.method.step_index in steps:
         yield t.method.step(None, t.optimizers)
 
 
-def test_images_are_made_first_and_the_student_is_trained_on_them_afterwards():
-    t = trainer(DeepInversion, synthesis=0.5, updates=3, iterations=9, temperature=2.0)
-    method = t.method
-    assert (method.ctx.steps, method.synthesis_steps, method.batches) == (12, 6, 2)
-    before = snapshot(method)
-    for step, terms in enumerate(run(t, 12)):
-        assert ("kd" in terms) == (step >= 6)
-        assert (method.bank[0] != 0).any().item() == (step >= 2)
-        assert (method.bank[1] != 0).any().item() == (step >= 5)
-        part = "images" if step < 6 else "student."
-        assert moved(method, before) == {name for name in before if name.startswith(part)}
-        before = snapshot(method)
-
-
-def test_each_batch_starts_from_noise_and_a_fresh_optimizer_and_asks_for_the_next_classes():
-    t = trainer(DeepInversion, synthesis=0.5, updates=2, iterations=4, jitter=0)
-    method, optimizer, seen = t.method, t.optimizers["images"], []
-    for _ in run(t, 6):
-        seen.append((optimizer.state[method.images]["step"].item(), method.images.detach().clone()))
-    assert method.batches == 3
-    assert [steps for steps, _ in seen] == [2, 4, 2, 4, 2, 4]
-    assert all(torch.equal(method.bank[batch], seen[2 * batch + 1][1]) for batch in range(3))
-    assert (method.bank[0] - method.bank[1]).abs().mean() > 0.5
+def test_the_images_descend_the_papers_sum():
+    t = trainer(DeepInversion, feature=0.5, variation=0.1, l2=0.2, competition=2.0, temperature=3.0)
+    method, images = t.method, torch.randn(8, 3, 32, 32, requires_grad=True)
+    classes = torch.arange(8) % 6
+    method.student.eval()
+    terms = method.image_terms(images, classes, competing=True)
     with torch.no_grad():
-        answers = method.ctx.teacher(method.bank.flatten(0, 1)).logits.log_softmax(dim=1)
-    classes = torch.arange(len(answers)) % 6
-    assert answers[range(len(answers)), classes].mean() > answers.mean()
+        teacher, difference = feature_difference(method.ctx.teacher, images)
+        student = method.student(images)
+    of_teacher, of_student = (outputs.logits.double().numpy() for outputs in (teacher, student))
+    p, q = softmax(of_teacher / 3), softmax(of_student / 3)
+    pixels = images.detach()
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx({
+        "class": -np.log(softmax(of_teacher)[range(8), classes]).mean(),
+        "feature": 0.5 * difference.item(), "variation": 0.1 * total_variation(pixels).item(),
+        "l2": 0.2 * np.sqrt((pixels.numpy() ** 2).sum()),
+        "competition": 2 * (1 - (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)).mean() / 2),
+    }, rel=1e-4)
 
 
-def test_the_next_batch_is_of_the_next_classes():
-    t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, jitter=0)
+def test_without_its_weight_there_is_no_competition_and_the_student_is_not_asked():
+    t = trainer(DeepInversion, competition=0.0)
+    with recorded(t.method.student) as by_student:
+        terms = t.method.image_terms(torch.randn(4, 3, 32, 32), torch.arange(4), competing=True)
+    assert set(terms) == {"class", "feature", "variation", "l2"} and not by_student
+
+
+@pytest.mark.parametrize(("batches", "synthesis", "steps"), [
+    (3, 0.5, [0, 2, 4]), (4, 1.0, [0, 3, 6, 9]), (6, 0.5, [0, 1, 2, 3, 4, 5]), (100, 0.25, [0, 1, 2]),
+    (1, 0.5, [0]), (5, 0.0, [0])])
+def test_batches_are_made_at_even_intervals_in_the_first_part_of_the_run(batches, synthesis, steps):
+    t = trainer(DeepInversion, batches=batches, synthesis=synthesis, iterations=1)
     method = t.method
-    for batch in range(3):
-        for method.step_index in (2 * batch, 2 * batch + 1):
-            with recorded(method.ctx.teacher) as by_teacher:
-                terms = method.step(None, t.optimizers)
-            logits = by_teacher[0][1].logits.detach().double().numpy()
-            classes = np.arange(8 * batch, 8 * batch + 8) % 6
-            assert terms["class"].item() == pytest.approx(-np.log(softmax(logits)[range(8), classes]).mean(), rel=1e-4)
+    assert method.ctx.steps == 12
+    for step, terms in enumerate(run(t, *range(12))):
+        so_far = sum(start <= step for start in steps)
+        assert ("class" in terms) == (step in steps)
+        assert [batch.any().item() for batch in method.bank] == [i < so_far for i in range(len(steps))]
+
+
+def test_every_step_moves_the_student_once_and_nothing_else():
+    t = trainer(DeepInversion, batches=2, synthesis=0.5, iterations=3)
+    updates = []
+    t.optimizers["main"].register_step_post_hook(lambda *_: updates.append(t.method.step_index))
+    before = snapshot(t.method)
+    for _ in run(t, *range(8)):
+        assert moved(t.method, before) == set(before)
+        before = snapshot(t.method)
+    assert updates == list(range(8)) and all(name.startswith("student.") for name in before)
+
+
+def test_each_batch_takes_its_iterations_from_fresh_noise_and_asks_for_the_next_classes():
+    t = trainer(DeepInversion, batches=3, synthesis=0.5, iterations=4, competition=0.0, jitter=0)
+    method = t.method
+    for number, step in enumerate((0, 2, 4)):
+        with recorded(method.ctx.teacher) as by_teacher:
+            terms, = run(t, step)
+        made = by_teacher[:4]
+        assert len(by_teacher) == 4 + 1 and all(images.requires_grad for images, _ in made)
+        assert made[0][0].std().item() == pytest.approx(1, abs=0.05)
+        classes = np.arange(8 * number, 8 * number + 8) % 6
+        answers = softmax(made[-1][1].logits.detach().double().numpy())
+        assert terms["class"].item() == pytest.approx(-np.log(answers[range(8), classes]).mean(), rel=1e-4)
+    assert all((method.bank[i] - method.bank[j]).abs().mean() > 0.5 for i, j in ((0, 1), (1, 2)))
+
+
+def test_from_the_second_batch_on_the_images_compete_with_the_student_as_it_is_then_in_eval_mode():
+    t, modes = trainer(DeepInversion, batches=2, synthesis=0.5, iterations=2), []
+    method = t.method
+    method.train()
+    method.student.register_forward_hook(lambda *_: modes.append(method.student.training))
+    first, = run(t, 0)
+    assert "competition" not in first and modes == [True]
+    modes.clear()
+    statistics = [buffer.clone() for buffer in method.student.buffers()]
+    method.synthesise(1)
+    assert modes == [False, False] and method.student.training
+    assert all(torch.equal(a, b) for a, b in zip(statistics, method.student.buffers(), strict=True))
+    second, = run(t, 3)
+    assert "competition" in second
+
+
+def test_competition_makes_images_on_which_student_and_teacher_differ():
+    def divergence(competition):
+        t = trainer(DeepInversion, batches=2, iterations=60, image_lr=0.05, competition=competition, feature=0.0,
+                    jitter=0)
+        method = t.method
+        torch.manual_seed(0)
+        method.synthesise(1)
+        method.student.eval()
+        with torch.no_grad():
+            return jensen_shannon(method.ctx.teacher(method.bank[1]).logits, method.student(method.bank[1]).logits, 3.0)
+
+    assert divergence(10.0) > 1.2 * divergence(0.0)
+
+
+def test_making_images_leaves_the_students_weights_without_gradients():
+    method = trainer(DeepInversion, batches=2, iterations=2).method
+    method.synthesise(1)
+    assert all(p.grad is None for p in method.student.parameters())
 
 
 def test_images_hold_what_pixels_can_be():
-    t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, image_lr=1.0)
+    t = trainer(DeepInversion, batches=2, iterations=2, image_lr=1.0)
     method = t.method
-    list(run(t, 6))
+    list(run(t, *range(6)))
     low, high = (edge.expand_as(method.bank[0]) for edge in (method.ctx.pixel_low, method.ctx.pixel_high))
     for images in method.bank:
         assert (images >= low).all() and (images <= high).all()
@@ -137,32 +202,24 @@ def test_images_are_shifted_both_ways():
     assert seen == {(i, j) for i in (1, 2, 3) for j in (1, 2, 3)}
 
 
-def test_once_there_are_enough_images_the_student_has_the_other_steps():
-    method = trainer(DeepInversion, synthesis=0.5, updates=10, iterations=15, bank_size=16).method
-    assert method.batches == 2 and len(method.bank) * method.bank.shape[1] == 16
-    assert method.ctx.steps == 12 and method.synthesis_steps == 3
-    few = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=1000).method
-    assert few.batches == 1 and few.synthesis_steps == 6
-
-
-def test_the_student_learns_the_teachers_answers_to_the_bank():
-    t = trainer(DeepInversion, synthesis=0.5, updates=1, iterations=2, temperature=2.0, jitter=1)
+def test_the_student_learns_the_teachers_answers_to_the_images_that_exist_so_far():
+    t = trainer(DeepInversion, batches=3, synthesis=0.5, iterations=2, temperature=2.0, jitter=1)
     method = t.method
-    list(run(t, 6))
-    method.step_index = 6
+    list(run(t, 0, 1, 2))
     with recorded(method.student) as by_student, recorded(method.ctx.teacher) as by_teacher:
-        terms = method.step(None, t.optimizers)
+        terms, = run(t, 3)
     (images, student), (asked, teacher) = by_student[0], by_teacher[0]
     assert torch.equal(images, asked)
     expected = kl(*(softmax(x.logits.detach().double().numpy() / 2) for x in (teacher, student))).mean()
     assert terms["kd"].item() == pytest.approx(4 * expected, rel=1e-4)
-    shifted = {bank.roll((i, j), (1, 2)).numpy().tobytes() for bank in method.bank.flatten(0, 1)
+    shifted = {bank.roll((i, j), (1, 2)).numpy().tobytes() for bank in method.bank[:2].flatten(0, 1)
                for i in (-1, 0, 1) for j in (-1, 0, 1)}
     assert all(image.contiguous().numpy().tobytes() in shifted for image in images)
 
 
 def test_inverting_longer_makes_images_that_the_teacher_takes_for_their_class():
-    t = trainer(DeepInversion, synthesis=0.95, updates=4, iterations=44, feature=0.1, image_lr=0.1, jitter=0)
-    terms = list(run(t, 11))
-    assert terms[-1]["class"] < 0.75 * terms[0]["class"]
-    assert terms[-1]["feature"] < 0.6 * terms[0]["feature"]
+    short, long = (
+        next(run(trainer(DeepInversion, batches=1, iterations=n, feature=0.1, image_lr=0.1, jitter=0), 0))
+        for n in (1, 44))
+    assert long["class"] < 0.75 * short["class"]
+    assert long["feature"] < 0.6 * short["feature"]

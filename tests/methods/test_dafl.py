@@ -19,7 +19,7 @@ def test_class_entropy_is_in_base_ten_and_of_the_mean():
 
 @pytest.mark.parametrize("pair", ["convolutional", "vit"])  # of which only the first has embeddings above zero
 def test_dafl_is_the_papers_sum(pair):
-    t = trainer(DAFL, pair, one_hot=0.7, activation=0.2, balance=3.0, temperature=2.0)
+    t = trainer(DAFL, pair, one_hot=0.7, activation=0.2, balance=3.0, temperature=2.0, width=4)
     with recorded(t.method.student) as by_student, recorded(t.method.ctx.teacher) as by_teacher:
         terms = t.method.step(None, t.optimizers)
     (shown, student), = by_student
@@ -37,7 +37,7 @@ def test_dafl_is_the_papers_sum(pair):
 
 def test_each_term_moves_its_own_network():
     for weights, mover in [((0, 0, 0), "student."), ((1, 0, 0), ""), ((0, 1, 0), ""), ((0, 0, 1), "")]:
-        t = trainer(DAFL, **dict(zip(("one_hot", "activation", "balance"), map(float, weights), strict=True)))
+        t = trainer(DAFL, width=4, **dict(zip(("one_hot", "activation", "balance"), map(float, weights), strict=True)))
         for group in t.optimizers["main"].param_groups:
             group["weight_decay"] = 0.0
         before = snapshot(t.method)

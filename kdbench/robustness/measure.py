@@ -4,7 +4,7 @@ Random numbers depend on an image's position in the test split only; the global 
 changed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from kdbench.data.base import Dataset
 from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.metrics.robustness import STEPS, SUBSET
-from kdbench.parts.attack import projected_gradient
+from kdbench.parts.attack import ball
 from kdbench.robustness.corruptions import CORRUPTIONS
 from kdbench.seeds import fixed_random
 
@@ -28,7 +28,7 @@ class Robustness(NamedTuple):
     """The robustness of a network as a record keeps it."""
 
     metrics: dict[str, float]               # by the names in MEASURED
-    vectors: dict[str, list[float | None]]  # corruption_accuracy.NAME: by severity; pgd_radius: the attack's radius
+    vectors: dict[str, list[float | None]]  # corruption_accuracy.NAME: by severity; the attacks' radii
 
 
 class Subset(NamedTuple):
@@ -43,15 +43,17 @@ def measure(network: nn.Module, dataset: Dataset) -> Robustness:
     """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
     eval mode; its modes, parameters and their `requires_grad` are the same afterwards."""
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
-    radius = dataset.attack_radius
+    radius, small_radius = dataset.attack_radius, dataset.small_attack_radius
     with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
-        robust = withstands(network, normalise, subset, clean, radius)
+        nearly = withstands(network, normalise, subset, clean, small_radius)
+        robust = withstands(network, normalise, subset, nearly, radius)  # the small ball lies inside the large one
         corrupted = {name: _corrupted(network, normalise, subset, name) for name in CORRUPTIONS}
     return Robustness(
         {"clean_accuracy": float(clean.mean()), "pgd_accuracy": float(robust.mean()),
-         "corruption_accuracy": float(np.mean(list(corrupted.values())))},
-        {**{f"corruption_accuracy.{name}": list(values) for name, values in corrupted.items()}, "pgd_radius": [radius]},
+         "pgd_small_accuracy": float(nearly.mean()), "corruption_accuracy": float(np.mean(list(corrupted.values())))},
+        {**{f"corruption_accuracy.{name}": list(values) for name, values in corrupted.items()},
+         "pgd_radius": [radius], "pgd_small_radius": [small_radius]},
     )
 
 
@@ -84,27 +86,39 @@ def _frozen(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def withstands(network: nn.Module, normalise: Normalise, subset: Subset, clean: np.ndarray, radius: float,
+def withstands(network: nn.Module, normalise: Normalise, subset: Subset, candidates: np.ndarray, radius: float,
                batch: int = BATCH) -> np.ndarray:
-    """Which images the network classifies right even when attacked within the L-infinity radius `radius`, for pixels
-    scaled to 0..1: [M] bool. Only those that it classifies right without attack, `clean` [M] bool, are attacked."""
-    shape, (low, high) = subset.images.shape[1:], normalise.bounds()
-    robust = clean.copy()
-    right = np.flatnonzero(clean)
-    for part in (right[i:i + batch] for i in range(0, len(right), batch)):
+    """Which of the images `candidates` [M] bool the network classifies right wherever an attack within the L-infinity
+    radius `radius`, for pixels scaled to 0..1, takes them: [M] bool. Only these are attacked."""
+    robust = candidates.copy()
+    attacked = np.flatnonzero(candidates)
+    for part in (attacked[i:i + batch] for i in range(0, len(attacked), batch)):
         index = torch.from_numpy(part).to(subset.labels.device)
-        images, labels = normalise(subset.images[index]), subset.labels[index]
-        start = radius * _start(subset.positions[part], shape).to(images.device)
-        attacked = projected_gradient(images, _cross_entropy(network, labels), low, high, epsilon=radius,
-                                      step_size=radius / 4, steps=STEPS, start=start)
-        robust[part] = _hits(network, attacked, labels)
+        start = radius * _start(subset.positions[part], subset.images.shape[1:]).to(index.device)
+        robust[part] = _withstand(network, normalise, subset.images[index], subset.labels[index], radius, start)
     return robust
 
 
-def _cross_entropy(network: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """The function of images that the attack raises: the cross-entropy, summed over images, so that an image's gradient
-    does not depend on its batch."""
-    return lambda images: F.cross_entropy(network(images).logits, labels, reduction="sum")
+def _withstand(network: nn.Module, normalise: Normalise, pixels: Tensor, labels: Tensor, radius: float,
+               start: Tensor) -> np.ndarray:
+    """Which of the images [B, C, H, W] uint8 stay right at every point of a projected gradient ascent: [B] bool. An
+    image is left alone as soon as it is wrong, so that a network that is not robust costs few steps."""
+    images, (low, high) = normalise(pixels), normalise.bounds()
+    lowest, highest = ball(images, low, high, radius)
+    attacked = torch.clamp(images + start * (high - low), lowest, highest)
+    left, stride = torch.arange(len(images), device=images.device), radius / 4 * (high - low)
+    for step in range(STEPS + 1):
+        attacked.requires_grad_(step < STEPS)
+        logits = network(attacked).logits
+        right = _are_right(logits.detach(), labels[left])
+        left = left[right]
+        if step == STEPS or not len(left):
+            break
+        # Summed over images, so that an image's gradient does not depend on its batch.
+        loss = F.cross_entropy(logits[right], labels[left], reduction="sum")
+        slope = torch.autograd.grad(loss, attacked)[0][right].sign()
+        attacked = torch.clamp(attacked.detach()[right] + stride * slope, lowest[left], highest[left])
+    return np.isin(np.arange(len(images)), left.cpu().numpy())
 
 
 def _start(positions: np.ndarray, shape: torch.Size) -> Tensor:
@@ -129,9 +143,12 @@ def _right(network: nn.Module, normalise: Normalise, images: Tensor, labels: Ten
                            for some, own in zip(images.split(BATCH), labels.split(BATCH), strict=True)])
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _hits(network: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Which of the normalised images [B, C, H, W] the network classifies right, [B] bool. An image with a logit that is
-    not finite is not."""
-    logits = network(images).logits
-    return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).cpu().numpy()
+    """Which of the normalised images [B, C, H, W] the network classifies right, [B] bool."""
+    return _are_right(network(images).logits, labels).cpu().numpy()
+
+
+def _are_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Where logits [B, K] are highest for the labels [B], as [B] bool. Where one is not finite, they are not right."""
+    return (logits.argmax(1) == labels) & logits.isfinite().all(1)

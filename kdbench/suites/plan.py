@@ -49,6 +49,9 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     methods = _choose_methods(content, registry, selection)
     given = _by_place(suite, registry)
     reference = registry[content.reference]
+    if reference.learns_from is not None:
+        raise UserError(f"{suite.source}: reference: {reference.name} learns from a {reference.learns_from}, and what "
+                        "trains the teachers must learn from none")
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
     datasets = {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets or content.datasets}

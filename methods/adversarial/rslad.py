@@ -10,32 +10,35 @@ class RSLAD(Method):
     labels everywhere, in the attack as in both terms of the loss ("robust soft labels"): no label is used.
 
     loss = alpha KL(teacher(x) || student(x + d)) + (1 - alpha) KL(teacher(x) || student(x)),
-    where d raises KL(teacher(x) || student(x + d)) within |d|_inf <= epsilon, for pixels in 0..1
+    where d raises KL(teacher(x) || student(x + d)) within |d|_inf <= radius, in multiples of the dataset's radius
 
-    Defaults are the authors' for CIFAR: alpha 5/6, ten steps of 2/255 within 8/255 from Gaussian noise of 0.001, the
-    student in eval mode during the attack. Their code divides the divergence by the number of classes too; we average
-    over the batch, as the equation does. The paper's teachers are adversarially trained; a pair's is not.
+    Defaults are the authors' for CIFAR-10: alpha 5/6, ten steps of 2/255 within 8/255 (a quarter of the radius) from
+    Gaussian noise of 0.001, the student in eval mode during the attack. Their code divides the divergence by the number
+    of classes too; we average over the batch, as the equation does. The paper's teachers are adversarially trained; a
+    suite's are where its `reference` is such a method.
     """
 
     name, family = "rslad", "adversarial"
+    conditions = ("robust",)
     paper = Paper(
         title="Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make Student Better",
         authors=("Bojia Zi", "Shihao Zhao", "Xingjun Ma", "Yu-Gang Jiang"),
         year=2021, venue="ICCV", arxiv="2108.07969",
     )
-    ranges = {"alpha": (0.0, 1.0), "epsilon": (0.0, 0.5), "step_size": (0.0, 0.5), "attack_steps": (1, 50)}
+    ranges = {"alpha": (0.0, 1.0), "radius": (0.0, 2.0), "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
 
-    def __init__(self, ctx, *, alpha: float = 0.8333, epsilon: float = 0.03137, step_size: float = 0.00784,
+    def __init__(self, ctx, *, alpha: float = 0.8333, radius: float = 1.0, step_size: float = 0.25,
                  attack_steps: int = 10):
         super().__init__(ctx)
-        self.alpha, self.epsilon, self.step_size, self.attack_steps = alpha, epsilon, step_size, attack_steps
+        self.alpha, self.step_size, self.attack_steps = alpha, step_size, attack_steps
+        self.epsilon = radius * ctx.attack_radius
 
     def attack(self, images, teacher_logits):
         """The images [B, C, H, W], perturbed to raise the student's divergence from the teacher's logits [B, K]."""
         self.student.eval()
         attacked = projected_gradient(
             images, lambda images: soft_cross_entropy(self.student(images).logits, teacher_logits, 1.0),
-            self.ctx.pixel_low, self.ctx.pixel_high, epsilon=self.epsilon, step_size=self.step_size,
+            self.ctx.pixel_low, self.ctx.pixel_high, epsilon=self.epsilon, step_size=self.step_size * self.epsilon,
             steps=self.attack_steps, start=0.001 * torch.randn_like(images),
         )
         self.student.train()

@@ -7,6 +7,7 @@ from torch import nn
 from kdbench.method import Method, Paper
 from kdbench.networks import freeze
 from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.statistics import batch_statistics
 
 
 class Codistillation(Method):
@@ -17,12 +18,15 @@ class Codistillation(Method):
 
     Unlike in mutual learning, no student sees the other's current weights, nor the other's batches. The term is logged
     as the divergence KL(stale student_j || student_i), which has the same gradient. Weight 1 and no temperature are the
-    paper's; its burn-in and exchange interval are steps on clusters, here the burn-in is a share of the run. The paper
-    prefers disjoint data for its groups; these splits are too small to be halved, so each student draws from all of it.
-    The first student trains on the shared batches and is scored.
+    paper's, which gives burn-in and exchange interval in steps of its clusters' long runs; the shares of the run are
+    ours. The checkpoints normalise by the statistics of the batch, as their students do in training: running statistics
+    lag behind the weights while the rate is high. The paper prefers disjoint data for its groups; these splits are too
+    small to be halved, so each student draws from all of it. The first student trains on the shared batches and is
+    scored.
     """
 
     name, family = "codistillation", "online"
+    conditions = ("peers",)
     learns_from = None
     paper = Paper(
         title="Large Scale Distributed Neural Network Training Through Online Distillation",
@@ -30,11 +34,11 @@ class Codistillation(Method):
                  "Geoffrey E. Hinton"),
         year=2018, venue="ICLR", arxiv="1804.03235",
     )
-    ranges = {"alpha": (0.0, 10.0), "burn_in": (0.0, 0.9), "exchange_steps": (1, 10000)}
+    ranges = {"alpha": (0.0, 10.0), "burn_in": (0.0, 0.9), "exchange": (0.001, 0.5)}
 
-    def __init__(self, ctx, *, alpha: float = 1.0, burn_in: float = 0.1, exchange_steps: int = 50):
+    def __init__(self, ctx, *, alpha: float = 1.0, burn_in: float = 0.3, exchange: float = 0.01):
         super().__init__(ctx)
-        self.alpha, self.burn_in, self.exchange_steps = alpha, burn_in, exchange_steps
+        self.alpha, self.burn_in, self.interval = alpha, burn_in, max(1, round(exchange * ctx.steps))
         self.peer = ctx.new_student()
         self.checkpoints = nn.ModuleDict({"student": freeze(copy.deepcopy(self.student)),
                                           "peer": freeze(copy.deepcopy(self.peer))})
@@ -48,7 +52,7 @@ class Codistillation(Method):
         return {"main": make([*self.student.parameters(), *self.peer.parameters()])}
 
     def step(self, batch, optimizers):
-        if self.step_index % self.exchange_steps == 0:
+        if self.step_index % self.interval == 0:
             self.exchange()
         return super().step(batch, optimizers)
 
@@ -68,6 +72,7 @@ class Codistillation(Method):
         """The loss terms of one student: its outputs on its batch, and the checkpoint of the other student."""
         terms = {f"{prefix}ce": F.cross_entropy(own.logits, batch.labels)}
         if self.progress >= self.burn_in:
-            stale = other(batch.images).logits
+            with batch_statistics(other):
+                stale = other(batch.images).logits
             terms[f"{prefix}kd"] = self.alpha * soft_cross_entropy(own.logits, stale, temperature=1.0)
         return terms

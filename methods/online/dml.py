@@ -4,6 +4,7 @@ from torch import nn
 
 from kdbench.method import Method, Paper, descend
 from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.statistics import batch_statistics
 
 
 class DML(Method):
@@ -14,10 +15,13 @@ class DML(Method):
 
     The students take turns, as in the paper's Algorithm 1: each learns from what the others predict after their latest
     step. (The authors' released code also gives each turn a batch of its own; here a step is one batch, as for all
-    methods.) The scored student is the first; the paper reports each, or their mean.
+    methods.) What a student predicts after its step is a second pass over the batch, which BatchNorm does not record.
+    One peer, as in most of the paper's experiments. The scored student is the first; the paper reports each, or their
+    mean.
     """
 
     name, family = "dml", "online"
+    conditions = ("peers",)
     learns_from = None
     paper = Paper(
         title="Deep Mutual Learning",
@@ -48,7 +52,7 @@ class DML(Method):
             descend(optimizer, sum(mine.values()))
             terms |= mine
             if i + 1 < len(cohort):  # whoever is next learns from the student that has just stepped
-                with torch.no_grad():
+                with torch.no_grad(), batch_statistics(network):
                     logits[i] = network(batch.images).logits
         return terms
 

@@ -14,13 +14,14 @@ class KDCL(Method):
     min_logit: teacher logit of class k = min_i (z_ik - z_i,label), which is 0 at the label
     naive: teacher logits = those of the student with the lowest cross-entropy on the image
 
-    Temperature 2, alpha 1, and the choice of the teacher per image are the paper's, which has two further teachers,
-    not taken over: `linear` solves a convex problem in every step, `general` weights the students by their errors on
-    held-out images, which no method here may see. The first student trains on the shared batch and is scored; the
-    others get further augmentations of its images.
+    Temperature 2, alpha 1 (its lambda) and the choice of the teacher per image are the paper's; one peer, and
+    `min_logit` as the default, are ours. It has two further teachers, not taken over: `linear` solves a convex problem
+    in every step, `general` weights the students by their errors on held-out images, which no method here may see. The
+    first student trains on the shared batch and is scored; the others get further augmentations of its images.
     """
 
     name, family = "kdcl", "online"
+    conditions = ("peers",)
     learns_from = None
     paper = Paper(
         title="Online Knowledge Distillation via Collaborative Learning",

@@ -23,6 +23,7 @@ class ONE(Method):
     """
 
     name, family = "one", "online"
+    conditions = ("branches",)
     learns_from = None
     paper = Paper(
         title="Knowledge Distillation by On-the-Fly Native Ensemble",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,8 @@ from support.methods import first_batch, kl, recorded, softmax, trainer
 
 from kdbench_methods.adversarial.ard import ARD
 
-SETTINGS = {"alpha": 0.7, "temperature": 3.0, "epsilon": 0.05, "step_size": 0.02, "attack_steps": 4}
+SETTINGS = {"alpha": 0.7, "temperature": 3.0, "radius": 1.59375, "step_size": 0.4, "attack_steps": 4}
+# 0.05 and 0.02 of pixels in 0..1: the dataset's radius is 8/255
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +71,24 @@ def test_the_loss_reaches_the_student_through_the_attacked_image(step):
     for term in terms.values():
         gradient, = torch.autograd.grad(term, method.student.model.conv1.weight, retain_graph=True)
         assert (gradient != 0).any()
+
+
+def test_running_statistics_record_the_clean_and_the_attacked_batch_and_not_the_attack():
+    t = trainer(ARD)
+    t.method.step(first_batch(t), t.optimizers)
+    assert {norm.num_batches_tracked.item() for norm in t.method.student.modules()
+            if isinstance(norm, torch.nn.BatchNorm2d)} == {2}
+
+
+@pytest.mark.parametrize("radius", [0.1, 0.3])
+def test_the_radius_and_the_steps_are_in_multiples_of_the_datasets(radius):
+    t = trainer(ARD)
+    method = ARD(replace(t.method.ctx, attack_radius=radius))
+    batch = first_batch(t)
+    scale = method.ctx.pixel_high - method.ctx.pixel_low
+    with recorded(method.student) as seen:
+        method.attack(batch)
+    farthest = max(((images - batch.images).abs() / scale).max().item() for images, _ in seen)
+    assert farthest == pytest.approx(radius, rel=1e-4)
+    moved = ((seen[1][0] - seen[0][0]).abs() / scale).max().item()
+    assert moved == pytest.approx(radius / 4, rel=1e-4)

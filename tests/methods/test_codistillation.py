@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,11 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def trained(method, name):
+    """A copy of a checkpoint that normalises by the statistics of the batch."""
+    return copy.deepcopy(method.checkpoints[name]).train()
+
+
 def at_step(training, step_index):
     """The method with so many of the run's steps behind it."""
     training.method.step_index = step_index
@@ -35,7 +42,7 @@ def test_during_the_burn_in_the_students_learn_from_labels_alone():
 
 
 def test_afterwards_each_learns_from_the_others_checkpoint_on_a_batch_of_its_own():
-    training = trainer(Codistillation, burn_in=0.0, exchange_steps=100, alpha=0.3)
+    training = trainer(Codistillation, burn_in=0.0, exchange=0.5, alpha=0.3)
     batch = first_batch(training)
     at_step(training, 1).step(batch, training.optimizers)  # the checkpoints are stale from here on
     method = at_step(training, 2)
@@ -45,8 +52,8 @@ def test_afterwards_each_learns_from_the_others_checkpoint_on_a_batch_of_its_own
     torch.set_rng_state(random)
     assert sorted(other.positions.tolist()) != sorted(batch.positions.tolist())
     expected = {}
-    for prefix, network, stale, own in (("", method.student, method.checkpoints["peer"].eval(), batch),
-                                        ("peer_", method.peer, method.checkpoints["student"].eval(), other)):
+    for prefix, network, stale, own in (("", method.student, trained(method, "peer"), batch),
+                                        ("peer_", method.peer, trained(method, "student"), other)):
         logits = network(own.images).logits
         expected[f"{prefix}ce"] = F.cross_entropy(logits, own.labels).item()
         expected[f"{prefix}kd"] = 0.3 * kl(softmax(stale(own.images).logits), softmax(logits))
@@ -56,7 +63,7 @@ def test_afterwards_each_learns_from_the_others_checkpoint_on_a_batch_of_its_own
 
 
 def test_checkpoints_are_exchanged_at_the_interval_and_stay_as_they_are_between():
-    training = trainer(Codistillation, exchange_steps=3)
+    training = trainer(Codistillation, exchange=0.25)  # of 12 steps
     fresh = []
     for step, batch in enumerate([*training.stream.epoch(0), *training.stream.epoch(1)][:6]):
         method = at_step(training, step)
@@ -70,8 +77,20 @@ def test_checkpoints_are_exchanged_at_the_interval_and_stay_as_they_are_between(
     assert fresh == [True, False, False, True, False, False]
 
 
+def test_however_short_the_run_checkpoints_are_exchanged_at_every_step_at_most():
+    assert trainer(Codistillation, exchange=0.001).method.interval == 1
+
+
+def test_the_checkpoints_statistics_are_those_of_their_exchange():
+    training = trainer(Codistillation, burn_in=0.0, exchange=0.5)
+    method = at_step(training, 1)
+    before = {name: value.clone() for name, value in method.checkpoints.state_dict().items()}
+    method.step(first_batch(training), training.optimizers)
+    assert all(torch.equal(value, before[name]) for name, value in method.checkpoints.state_dict().items())
+
+
 def test_an_exchange_copies_weights_and_statistics():
-    training = trainer(Codistillation, exchange_steps=100)
+    training = trainer(Codistillation, exchange=0.5)
     method = at_step(training, 1)
     method.step(first_batch(training), training.optimizers)
     assert not same(method.student, method.checkpoints["student"])

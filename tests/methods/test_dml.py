@@ -71,3 +71,10 @@ def test_all_students_start_from_different_weights():
     assert not torch.equal(first, second)
     assert not torch.equal(second, third)
     assert not torch.equal(first, third)
+
+
+def test_running_statistics_record_each_batch_once():
+    training = trainer(DML, peers=2)
+    training.method.step(first_batch(training), training.optimizers)
+    norms = [module for module in training.method.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {norm.num_batches_tracked.item() for norm in norms} == {1}

@@ -10,7 +10,7 @@ from kdbench.results.store import Store
 
 GROUPS = {"worst_group_accuracy": .5, "group_gap": .25, "equalised_odds_difference": .3,
           "demographic_parity_difference": .1, "bias_amplification": .02}
-ROBUST = {"clean_accuracy": .9, "corruption_accuracy": .6, "pgd_accuracy": .1}
+ROBUST = {"clean_accuracy": .9, "corruption_accuracy": .6, "pgd_small_accuracy": .4, "pgd_accuracy": .1}
 TAIL = {"medium_shot_accuracy": .7, "few_shot_accuracy": .2}
 
 
@@ -50,13 +50,21 @@ def test_a_bin_that_is_empty_is_not_applicable(folder):
 def test_robustness_has_a_table_and_a_plot_and_autoattack_one_where_it_was_run(folder):
     tables = tables_of(folder)["attacked"]
     assert set(tables) == {"big-small on attacked", "Robustness"}
-    assert tables["Robustness"].header == ["method", "clean", "corrupted", "PGD"]
-    assert tables["Robustness"].lines[:2] == [["teacher", "90.00", "60.00", "10.00"],
-                                              ["ce", "90.00 ± n/a", "60.00 ± n/a", "10.00 ± n/a"]]
+    assert tables["Robustness"].header == ["method", "clean", "corrupted", "PGD (small)", "PGD"]
+    assert tables["Robustness"].lines[:2] == [["teacher", "90.00", "60.00", "40.00", "10.00"],
+                                              ["ce", "90.00 ± n/a", "60.00 ± n/a", "40.00 ± n/a", "10.00 ± n/a"]]
     names = [name for name in report_files(folder, {}) if "robustness" in name and name.endswith("svg")]
     assert names == ["plots/robustness-big-small-on-attacked.svg"]
     Store(folder).write(record(spec("ce", 0, "attacked"), .8, metrics={**ROBUST, "autoattack_accuracy": .05}))
     assert tables_of(folder)["attacked"]["AutoAttack"].lines[1] == ["ce", "5.00 ± n/a"]
+
+
+def test_the_table_of_robustness_says_how_far_attacks_on_a_known_dataset_go(folder):
+    Store(folder).write(record(spec("ce", 0, "mnist5k"), .8, metrics=ROBUST))
+    tables = tables_of(folder)
+    assert tables["attacked"]["Robustness"].notes == () == tables["tailed"]["Long tail"].notes
+    assert tables["mnist5k"]["Robustness"].notes == (
+        "PGD (small) changes pixels in 0..1 by up to 0.0314, PGD by up to 0.1000.",)
 
 
 def test_the_legend_defines_the_figures_that_are_shown_and_no_others(folder):

@@ -222,10 +222,14 @@ def test_robustness_has_a_mark_for_each_kind_of_image(draw, tmp_path):
     for run, role, clean in ((teacher_spec(), "teacher", .9), (spec("ce"), "student", .8)):
         metrics = {"clean_accuracy": clean, "corruption_accuracy": clean - .3, "pgd_accuracy": .1}
         store.write(record(run, clean, metrics=metrics, role=role))
-    axes = draw(tmp_path)[f"robustness-{CELL}"]
-    assert {line.get_label(): line.get_xydata().tolist() for line in axes.lines} == {
+    expected = {
         "clean accuracy": [[90, 0], [80, 1]], "corruption accuracy": [pytest.approx([60, 0]), pytest.approx([50, 1])],
         "PGD accuracy": [[10, 0], [10, 1]]}
+    for more in ({}, {"pgd_small_accuracy": .4}):  # records of before have no second radius
+        store.write(record(spec("ce"), .8, metrics={**metrics, **more}))
+        axes = draw(tmp_path)[f"robustness-{CELL}"]
+        assert {line.get_label(): line.get_xydata().tolist() for line in axes.lines} == {
+            **expected, **({"PGD accuracy, small radius": [[40, 1]]} if more else {})}
 
 
 def test_the_critical_difference_diagram_joins_what_the_test_cannot_tell_apart(draw, tmp_path):

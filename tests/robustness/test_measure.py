@@ -59,6 +59,39 @@ def test_accuracy_under_attack_falls_as_the_radius_grows_and_never_exceeds_the_c
     assert 0 < metrics["clean_accuracy"] < 1 and metrics["pgd_accuracy"] <= metrics["clean_accuracy"]
 
 
+def test_accuracy_within_both_radii_is_measured_and_falls_from_clean_to_small_to_large():
+    network = Linear(classes=2, scale=.3)
+    dataset = own_labels(network, random_data())
+    logits = network(Normalise(dataset, CPU)(dataset.test.images.images)).logits.detach()
+    slope = (network.weight[0] - network.weight[1]).detach().abs().sum() / .2  # of pixels in 0..1; none leaves 0..1
+    expected = [((logits[:, 0] - logits[:, 1]).abs() > radius * slope).float().mean().item()
+                for radius in (0, 2 / 255, 8 / 255)]
+    metrics = measure(network, dataset).metrics
+    assert [metrics[name] for name in ("clean_accuracy", "pgd_small_accuracy", "pgd_accuracy")] \
+        == pytest.approx(expected)
+    assert expected[0] > expected[1] > expected[2]
+
+
+def test_an_image_is_attacked_no_further_once_it_is_wrong_and_every_point_of_the_way_counts():
+    dataset, shown = random_data(6, classes=2), []
+
+    class Turning(nn.Module):
+        """Of three images, wrong about the first at the third point, about the second at the last, and never."""
+
+        def forward(self, images):
+            shown.append(len(images))
+            step = len(shown) - 1
+            wrong = [step == 2, step == 10, False] if len(images) == 3 else [step == 10, False]
+            signs = torch.tensor([-1.0 if one else 1.0 for one in wrong]) * (1 + 0 * images.flatten(1).sum(1))
+            logits = torch.stack([signs, -signs], 1)
+            return Outputs(logits, logits, ())
+
+    subset = Subset(np.arange(3), dataset.test.images.images[:3], torch.zeros(3, dtype=torch.int64))
+    robust = withstands(Turning(), Normalise(dataset, CPU), subset, np.ones(3, bool), .01)
+    assert robust.tolist() == [False, False, True]
+    assert shown == [3] * 3 + [2] * 8  # the start and ten steps
+
+
 def test_what_is_wrong_from_the_start_is_not_attacked_and_stays_wrong():
     network = Linear(classes=2)
     dataset = own_labels(network, random_data())
@@ -128,7 +161,7 @@ def test_the_record_gets_each_corruption_at_each_severity_and_their_mean():
     assert len(values) == 5 and {len(v) for v in values} == {3}
     assert measured.metrics["corruption_accuracy"] == pytest.approx(np.mean(values))
     assert measured.metrics["clean_accuracy"] == 1 > measured.metrics["corruption_accuracy"]
-    assert measured.vectors["pgd_radius"] == [8 / 255]
+    assert measured.vectors["pgd_radius"] == [8 / 255] and measured.vectors["pgd_small_radius"] == [2 / 255]
 
 
 def test_logits_that_are_not_numbers_are_not_right():
@@ -152,12 +185,16 @@ def test_the_subset_is_fixed_stratified_and_the_whole_of_a_small_split():
     assert len(take_subset(rare).labels) == 700  # one of each class
 
 
-def test_every_dataset_says_its_radius():
+def test_every_dataset_says_its_radii():
+    assert {name: info.small_attack_radius for name, info in DATASETS.items()} == {
+        "mnist5k": 8 / 255, "fashion_mnist": 8 / 255, "cifar10": 2 / 255, "cifar100": 2 / 255, "imagefolder": 1 / 255,
+        "synthetic": 2 / 255}
     assert {name: info.attack_radius for name, info in DATASETS.items()} == {
         "mnist5k": .1, "fashion_mnist": .1, "cifar10": 8 / 255, "cifar100": 8 / 255, "imagefolder": 4 / 255,
         "synthetic": 8 / 255}
     data = random_data()
     assert dataset_of(data.test.images.images, data.test.labels, "mnist5k+skew(0.9)").attack_radius == .1
+    assert dataset_of(data.test.images.images, data.test.labels, "fashion_mnist").small_attack_radius == 8 / 255
 
 
 def test_a_gradient_step_raises_the_cross_entropy():

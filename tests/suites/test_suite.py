@@ -66,6 +66,16 @@ def test_a_method_that_learns_from_its_own_copy_gets_one_trained_on_the_students
     assert (own.student, own.recipe, own.seed, own.method) == (spec.student, spec.recipe, 1000, "ce")
 
 
+def test_a_suite_may_have_its_teachers_trained_by_another_method_than_ce(tmp_path):
+    text = 'reference = "pgd_at"\n' + SUITE
+    plan = plan_of(tmp_path, text)
+    assert {run.method for run in plan.teachers} == {"pgd_at"} and plan.reference == "pgd_at"
+    assert all(run.hyperparameters["radius"] == 1.0 for run in plan.teachers)
+    assert not {run.cell for run in plan.students} & {run.cell for run in plan_of(tmp_path).students}
+    with pytest.raises(UserError, match="reference: ard learns from a teacher, and what trains"):
+        plan_of(tmp_path, text.replace("pgd_at", "ard"))
+
+
 def test_the_command_line_narrows_and_overrides(tmp_path):
     plan = plan_of(tmp_path, methods=["kd"], pairs=["resnet56-resnet20"], seeds=[7],
                    settings={"kd.alpha": 0.3, "recipe.epochs": 5, "recipe.schedule": "step"})

@@ -72,7 +72,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                 for name, info in methods.items()
             }
             trained: dict[str, Any] = {
-                **common, "method": reference.name, "hyperparameters": reference.resolve({}),
+                **common, "method": reference.name,
+                "hyperparameters": reference.resolve(_merged(given[reference.name], catalog.parse(dataset), pair_name)),
                 "seed": content.teacher_seed}
             own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
             teacher = _teacher(pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))

@@ -71,6 +71,8 @@ def test_a_suite_may_have_its_teachers_trained_by_another_method_than_ce(tmp_pat
     plan = plan_of(tmp_path, text)
     assert {run.method for run in plan.teachers} == {"pgd_at"} and plan.reference == "pgd_at"
     assert all(run.hyperparameters["radius"] == 1.0 for run in plan.teachers)
+    softer = plan_of(tmp_path, text + "\n[hyperparameters.pgd_at]\nradius = 0.5\n")
+    assert all(run.hyperparameters["radius"] == 0.5 for run in softer.teachers)
     assert not {run.cell for run in plan.students} & {run.cell for run in plan_of(tmp_path).students}
     with pytest.raises(UserError, match="reference: ard learns from a teacher, and what trains"):
         plan_of(tmp_path, text.replace("pgd_at", "ard"))

@@ -8,7 +8,7 @@ from support.matrices import job, smoke
 
 from kdbench.errors import UserError, unknown
 from kdbench.execution.matrix import Training
-from kdbench.execution.pool import LocalPool
+from kdbench.execution.pool import TRIES, LocalPool
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 
@@ -51,7 +51,7 @@ def test_a_run_that_could_not_write_its_record_gets_one_with_its_device_and_fami
     assert (failed.status, failed.reason, failed.seconds) == ("timeout", "stopped after 1 second", 0.0)
 
 
-@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("times", [TRIES - 1, TRIES])
 def test_a_fork_server_that_is_killed_while_it_forks_is_started_again_a_few_times(pool, monkeypatch, times):
     start, failures = pool._context.Process.start, iter([EOFError] * times)
 
@@ -61,7 +61,7 @@ def test_a_fork_server_that_is_killed_while_it_forks_is_started_again_a_few_time
         start(process)
 
     monkeypatch.setattr(pool._context.Process, "start", fails_first)
-    if times == 2:
+    if times < TRIES:
         assert pool.call(f"{HERE}:where", 21)[2] == 42
     else:
         with pytest.raises(UserError, match="no process can be started"):

@@ -24,7 +24,8 @@ from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher, digest
 
-CONDITIONS = {"student_passes": "student passes", "teacher_passes": "teacher passes", "deployed_size": "size"}
+PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"}
+CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
 MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
 
 Methods = Mapping[str, MethodInfo]
@@ -285,7 +286,8 @@ def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], regi
     if spec.updates != 1:
         yield f"{spec.updates}x updates"
     for name, metric in CONDITIONS.items():
-        values = [own[name] for own in measured.values() if name in own]
+        each = spec.updates if name in PASSES else 1  # passes are told for each update
+        values = [own[name] / each for own in measured.values() if name in own]
         if values and not MUCH_ALIKE[0] < (mean := sum(values) / len(values)) < MUCH_ALIKE[1] and mean:
             yield f"{mean:.2g}x {metric}"
 

@@ -76,7 +76,9 @@ def _main_table(name: str, cell: Cell) -> Table:
     """The methods of a cell by test accuracy; notes tell which the best cannot be told from, and at what settings."""
     header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
-    table = Table(name, header, _lines(cell), 3, (*_best(cell), *_resolution(cell), *_settings(cell)))
+    ranked = not any(row.data_free for row in cell.rows)
+    told = (*_best(cell), *_resolution(cell)) if ranked else ()
+    table = Table(name, header, _lines(cell), 3, (*told, *_settings(cell)))
     if not any(row.conditions for row in cell.rows):
         table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
                         text_columns=2)
@@ -263,9 +265,10 @@ def legend(leaderboard: Leaderboard) -> list[str]:
         *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
     ]
     if conditions:
-        lines.append("conditions: what is otherwise than in plain training: the student's updates and the images that "
-                     "pass through student (with peers) and teacher, in multiples of plain training's; the size of the "
-                     "network that is deployed, in multiples of the student's; with kd: its loss contains that of kd; "
+        lines.append("conditions: what is otherwise than in plain training: the student's updates, and the images that "
+                     "pass through student (with peers) and teacher for each of them, in multiples of plain "
+                     "training's; the size of what is deployed, in multiples of the student's; with kd: its loss "
+                     "contains that of kd; "
                      "no labels: its loss does not read them; 2 runs: a copy of the student was trained before, which "
                      "is in no cost shown here.")
     if any(row.data_free for cell in leaderboard.cells for row in cell.rows):

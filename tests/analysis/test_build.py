@@ -104,7 +104,7 @@ def test_variants_of_one_method_are_told_apart_by_what_differs_between_them(fold
 
 def test_what_a_method_learned_under_stands_beside_it(folder):
     registry = {**REGISTRY, "at": SimpleNamespace(family="attention", conditions=("with kd",), hyperparameters={})}
-    passes = {"student_passes": 12.0, "teacher_passes": 1.0, "deployed_size": 3.456}
+    passes = {"student_passes": 24.0, "teacher_passes": 2.0, "deployed_size": 3.456}
     Store(folder).write(record(spec("at", 0).model_copy(update={"updates": 2}), .9, metrics=passes))
     Store(folder).files.record(spec("at", 0).id).unlink()
     Store(folder).files.record(spec("at", 1).id).unlink()

@@ -288,7 +288,8 @@ def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], regi
     for name, metric in CONDITIONS.items():
         each = spec.updates if name in PASSES else 1  # passes are told for each update
         values = [own[name] / each for own in measured.values() if name in own]
-        if values and not MUCH_ALIKE[0] < (mean := sum(values) / len(values)) < MUCH_ALIKE[1] and mean:
+        mean = sum(values) / len(values) if values else 0.0
+        if mean and not MUCH_ALIKE[0] < mean < MUCH_ALIKE[1]:
             yield f"{mean:.2g}x {metric}"
 
 

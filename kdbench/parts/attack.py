@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from kdbench.parts.losses import soft_cross_entropy
 
 
 def projected_gradient(
@@ -30,6 +32,18 @@ def projected_gradient(
         with torch.enable_grad():
             gradient, = torch.autograd.grad(objective(attacked), attacked)
         attacked = torch.clamp(attacked.detach() + step_size * scale * gradient.sign(), lowest, highest)
+    return attacked
+
+
+def diverging(student: nn.Module, images: Tensor, logits: Tensor, pixel_low: Tensor, pixel_high: Tensor, *,
+              epsilon: float, step_size: float, steps: int) -> Tensor:
+    """Normalised images [B, C, H, W] near `images` that raise the divergence of the student's predictions from `logits`
+    [B, K], from Gaussian noise of 0.001 on. The student is in eval mode meanwhile, and in training mode afterwards."""
+    student.eval()
+    attacked = projected_gradient(
+        images, lambda images: soft_cross_entropy(student(images).logits, logits, 1.0), pixel_low, pixel_high,
+        epsilon=epsilon, step_size=step_size, steps=steps, start=0.001 * torch.randn_like(images))
+    student.train()
     return attacked
 
 

@@ -258,19 +258,17 @@ def _ranking_notes(ranking: Ranking) -> Iterable[str]:
 
 def legend(leaderboard: Leaderboard) -> list[str]:
     """The meaning of the columns of the cells' tables, one sentence for each column or group of columns shown."""
-    conditions = sorted({one for cell in leaderboard.cells for row in cell.rows for one in row.conditions})
     lines = [
         f"Accuracies and shares are in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.",
         f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
         *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
     ]
-    if conditions:
+    if any(row.conditions for cell in leaderboard.cells for row in cell.rows):
         lines.append("conditions: what is otherwise than in plain training: the student's updates, and the images that "
                      "pass through student (with peers) and teacher for each of them, in multiples of plain "
                      "training's; the size of what is deployed, in multiples of the student's; with kd: its loss "
-                     "contains that of kd; "
-                     "no labels: its loss does not read them; 2 runs: a copy of the student was trained before, which "
-                     "is in no cost shown here.")
+                     "contains that of kd; no labels: its loss does not read them; 2 runs: a copy of the student was "
+                     "trained before, which is in no cost shown here.")
     if any(row.data_free for cell in leaderboard.cells for row in cell.rows):
         lines.append("Without data: methods that see neither images nor labels, with a budget of updates of their own; "
                      "they are not ranked among those that do.")

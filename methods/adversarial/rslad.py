@@ -1,7 +1,5 @@
-import torch
-
 from kdbench.method import Method, Paper
-from kdbench.parts.attack import projected_gradient
+from kdbench.parts.attack import diverging
 from kdbench.parts.losses import soft_cross_entropy
 
 
@@ -35,14 +33,8 @@ class RSLAD(Method):
 
     def attack(self, images, teacher_logits):
         """The images [B, C, H, W], perturbed to raise the student's divergence from the teacher's logits [B, K]."""
-        self.student.eval()
-        attacked = projected_gradient(
-            images, lambda images: soft_cross_entropy(self.student(images).logits, teacher_logits, 1.0),
-            self.ctx.pixel_low, self.ctx.pixel_high, epsilon=self.epsilon, step_size=self.step_size * self.epsilon,
-            steps=self.attack_steps, start=0.001 * torch.randn_like(images),
-        )
-        self.student.train()
-        return attacked
+        return diverging(self.student, images, teacher_logits, self.ctx.pixel_low, self.ctx.pixel_high,
+                         epsilon=self.epsilon, step_size=self.step_size * self.epsilon, steps=self.attack_steps)
 
     def losses(self, batch, student, teacher):
         attacked = self.student(self.attack(batch.images, teacher.logits)).logits

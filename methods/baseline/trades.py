@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
-from kdbench.parts.attack import projected_gradient
+from kdbench.parts.attack import diverging
 from kdbench.parts.losses import soft_cross_entropy
 
 
@@ -40,13 +40,8 @@ class TRADES(Method):
         self.student.eval()
         with torch.no_grad():
             clean = self.student(images).logits
-        attacked = projected_gradient(
-            images, lambda images: soft_cross_entropy(self.student(images).logits, clean, 1.0),
-            self.ctx.pixel_low, self.ctx.pixel_high, epsilon=self.epsilon, step_size=self.step_size * self.epsilon,
-            steps=self.attack_steps, start=0.001 * torch.randn_like(images),
-        )
-        self.student.train()
-        return attacked
+        return diverging(self.student, images, clean, self.ctx.pixel_low, self.ctx.pixel_high,
+                         epsilon=self.epsilon, step_size=self.step_size * self.epsilon, steps=self.attack_steps)
 
     def losses(self, batch, student, teacher):
         attacked = self.student(self.attack(batch.images)).logits

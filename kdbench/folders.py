@@ -113,12 +113,31 @@ class DataFolder:
 
 
 @dataclass(frozen=True)
+class PassFolder:
+    """What a teacher answers to the batches of a stream.
+
+    pass.json          what the pass was made of, and the key by which plans name it
+    <tensor>/<step>    an array of the answers' logits, embedding or stage, from that step of a run on
+    """
+
+    root: Path
+
+    @property
+    def note(self) -> Path:
+        return self.root / "pass.json"
+
+    def tensor(self, name: str) -> Path:
+        return self.root / name
+
+
+@dataclass(frozen=True)
 class CacheFolder:
     """What runs share and what can be made again.
 
     data/                   a `DataFolder`
     teachers/               a `ResultsFolder` of trained teachers
     checkpoints/<run id>/   a `RunFolder`
+    passes/<pass id>/       a `PassFolder`
     """
 
     root: Path
@@ -139,6 +158,13 @@ class CacheFolder:
     @property
     def teachers(self) -> Path:
         return self.root / "teachers"
+
+    @property
+    def passes(self) -> Path:
+        return self.root / "passes"
+
+    def teacher_pass(self, pass_id: str) -> PassFolder:
+        return PassFolder(self.passes / pass_id)
 
     def unfinished(self, run_id: str) -> RunFolder:
         return RunFolder(self.root / "checkpoints" / run_id)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -59,6 +58,7 @@ class Context:
 
     student: nn.Module
     teacher: nn.Module | None             # frozen, in eval mode; None where `learns_from` is None
+    teach: Callable[[Batch], Outputs] | None  # its outputs, without gradients; of the run's batches, maybe kept ones
     new_student: Callable[[], nn.Module]  # builds a further student, freshly initialised, for peers
     student_shapes: Shapes
     teacher_shapes: Shapes | None
@@ -124,10 +124,7 @@ class Method(nn.Module):
 
     def teach(self, batch: Batch) -> Outputs | None:
         """The teacher's outputs on the batch, without gradients; None without a teacher."""
-        if self.ctx.teacher is None:
-            return None
-        with torch.no_grad():
-            return self.ctx.teacher(batch.images)
+        return self.ctx.teach(batch) if self.ctx.teach is not None else None
 
     def optimizers(self, make: MakeOptimizer) -> dict[str, Optimizer]:
         """The optimizers by name; together they hold every trainable parameter exactly once."""

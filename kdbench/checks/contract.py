@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdbench.data.base import Dataset, Images, MemoryImages, Split
+from kdbench.folders import PassFolder
 from kdbench.method import Method, Outputs
 from kdbench.networks import Network, build, freeze, weights_sha256
 from kdbench.spec import Architecture, Recipe, tutor
+from kdbench.train.teacher_pass import Keep
 from kdbench.train.trainer import Trainer, prepare
 
 CLASSES = 6
@@ -74,10 +78,11 @@ class Subject:
         architecture = tutor(self.cls.learns_from, teacher=teacher, self_teacher=student)
         return None if architecture is None else _warm_teacher(architecture.model_dump_json())
 
-    def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None) -> Trainer:
+    def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None,
+                keep: Keep | None = None) -> Trainer:
         """A new trainer of the method, by default on `random_images()`."""
         method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(),
-                                 dataset or random_images(), recipe, seed, torch.device("cpu"))
+                                 dataset or random_images(), recipe, seed, torch.device("cpu"), keep=keep)
         return Trainer(method, stream, recipe)
 
     def inapplicable(self) -> str | None:
@@ -153,6 +158,17 @@ def a_checkpoint_in_the_middle_changes_nothing(subject: Subject) -> None:
         )
 
 
+def kept_answers_of_the_teacher_change_nothing(subject: Subject) -> None:
+    if subject.cls.learns_from is None or not subject.cls.needs_data:
+        return
+    with TemporaryDirectory(prefix="kdbench-check-") as folder:
+        keep = Keep(PassFolder(Path(folder)), ("logits", "embedding", "stages"))
+        hashes = [weights_sha256(_train(subject.trainer(keep=k), epochs=RECIPE.epochs).method.state_dict())
+                  for k in (None, keep, keep)]
+        _require(hashes[0] == hashes[1], "the run that wrote the teacher's answers ended with other weights")
+        _require(hashes[0] == hashes[2], "the run that read the teacher's answers ended with other weights")
+
+
 def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> None:
     trainer = subject.trainer()
     owned = Counter(id(p) for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"])
@@ -194,6 +210,7 @@ TESTS: dict[str, Callable[[Subject], None]] = {
         trains_with_finite_terms_and_leaves_the_teacher_alone,
         same_seed_gives_the_same_weights_and_another_seed_others,
         a_checkpoint_in_the_middle_changes_nothing,
+        kept_answers_of_the_teacher_change_nothing,
         every_leaf_of_the_loss_sits_in_exactly_one_optimizer,
         a_data_free_method_sees_no_image,
         the_deployed_network_gives_logits_and_is_saved_with_the_method,

@@ -22,17 +22,29 @@ def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
 
     A missing or damaged file is built anew. If the file cannot be written, the array is returned all the same.
     """
+    with suppress(OSError, ValueError):
+        return read(file)
+    array = np.ascontiguousarray(build())
+    with suppress(OSError):
+        write(file, array)
+    return array
+
+
+def read(file: Path) -> np.ndarray:
+    """The array in `file`. ValueError if the file is damaged, OSError if it cannot be read."""
     try:
         with os.fdopen(open_file(file), "rb") as stream:
             digest, array = stream.read(32), np.lib.format.read_array(stream, allow_pickle=False)
-        if _sha256(array) == digest:
-            return array
-    except (OSError, ValueError, EOFError, MemoryError):  # a damaged header may announce any size
-        pass
-    array = np.ascontiguousarray(build())
-    with suppress(OSError):
-        atomic_write(file, _content(array), sync=False)  # the digest tells whether a power cut has damaged it
+    except (ValueError, EOFError, MemoryError) as error:  # a damaged header may announce any size
+        raise ValueError(f"{file} holds no array: {error}") from error
+    if _sha256(array) != digest:
+        raise ValueError(f"{file} is damaged: the array does not match its digest")
     return array
+
+
+def write(file: Path, array: np.ndarray) -> None:
+    """Keep a C-contiguous array in `file`. OSError if it cannot be written."""
+    atomic_write(file, _content(array), sync=False)  # the digest tells whether a power cut has damaged it
 
 
 def _content(array: np.ndarray) -> Iterator[bytes]:

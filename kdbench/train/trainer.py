@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -16,6 +17,7 @@ from kdbench.method import Batch, Context, Method
 from kdbench.networks import Network, build
 from kdbench.seeds import derive
 from kdbench.spec import Architecture, Recipe
+from kdbench.train.teacher_pass import Keep, TeacherPass
 
 FINITE_CHECK_STEPS = 20  # losses are looked at together: each look makes a GPU wait
 
@@ -26,8 +28,9 @@ class DivergedError(Exception):
 
 def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
             dataset: Dataset, recipe: Recipe, seed: int, device: torch.device,
-            updates: int = 1) -> tuple[Method, BatchStream]:
-    """The method with its freshly initialised student, and its batch stream, on `device`.
+            updates: int = 1, keep: Keep | None = None) -> tuple[Method, BatchStream]:
+    """The method with its freshly initialised student, and its batch stream, on `device`. `keep` says where answers of
+    the teacher to that stream are kept.
 
     Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
     for everything the method draws (it is torch's global stream). So with one seed all methods start from the same
@@ -45,7 +48,9 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
     low, high = stream.normalise.bounds()
     torch.manual_seed(derive(seed, "method"))
     method = cls(Context(
-        student=network, teacher=teacher, new_student=lambda: new_network("peer", next(peers)),
+        student=network, teacher=teacher,
+        teach=TeacherPass(teacher, stream.steps_per_pass, keep) if teacher is not None else None,
+        new_student=lambda: new_network("peer", next(peers)),
         student_shapes=network.shapes, teacher_shapes=teacher.shapes if teacher else None,
         image_shape=dataset.image_shape, num_classes=num_classes, num_train=len(dataset.train),
         pixel_low=low, pixel_high=high, epochs=recipe.epochs, steps_per_epoch=stream.steps_per_epoch,
@@ -72,8 +77,10 @@ class Trainer:
         self.passes = {"student": 0, "teacher": 0}  # images that passed forward through them in training
         self._training = False
         self._count_passes("student", method)  # with its peers, and with copies of them that it learns from
-        if method.ctx.teacher is not None:
+        self.teacher_pass = method.ctx.teach
+        if self.teacher_pass is not None:
             self._count_passes("teacher", method.ctx.teacher)
+            self.teacher_pass.answered = partial(self._count, "teacher")
 
     def train_epoch(self) -> None:
         """The steps of one epoch of the stream. DivergedError if a loss term is not finite."""
@@ -90,6 +97,8 @@ class Trainer:
     def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
         """Take the step number `step` of the run, from 0, on a batch; the named loss terms."""
         self.method.step_index = step
+        if self.teacher_pass is not None:
+            self.teacher_pass.meet(step, batch)
         self._set_rates((step + 0.5) / self.steps)
         return self.method.step(batch, self.optimizers)
 
@@ -99,10 +108,14 @@ class Trainer:
         plain = self.epoch * self.stream.steps_per_pass * self.stream.batch_size
         return {f"{who}_passes": images / plain for who, images in self.passes.items()}
 
+    def _count(self, who: str, images: int) -> None:
+        if self._training:
+            self.passes[who] += images
+
     def _count_passes(self, who: str, owner: nn.Module) -> None:
         def count_images(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if self._training:
-                self.passes[who] += len(inputs[0])
+            if not (who == "teacher" and self.teacher_pass.repeating):
+                self._count(who, len(inputs[0]))
 
         for network in owner.modules():
             if isinstance(network, Network):

@@ -1,0 +1,256 @@
+"""The teacher pass: what a frozen teacher answers to the batches of a stream, computed once and kept in the cache for
+every run that meets the same batches.
+
+Each tensor of the answers (logits, embedding, stages) lies in files of its own, in pieces of consecutive steps. The
+first run that computes a piece writes it; others read it, and compute for themselves what is missing or damaged. A
+piece is verified by its digest as it is read, and read as a whole: bytes that another process may still change, as
+those of a mapped file, would not be the verified ones. The first answer of each run is computed and compared with the
+kept one, so that a pass of another machine or library is found out and left alone.
+"""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.data import array_cache
+from kdbench.data.base import Dataset
+from kdbench.disk import atomic_write
+from kdbench.environment import cpu_name, gpu_name, version
+from kdbench.folders import CacheFolder, PassFolder
+from kdbench.method import Batch, Outputs
+from kdbench.networks import Network, weights_sha256
+from kdbench.spec import RunSpec, digest
+
+PIECE_BYTES = 16 << 20  # of one tensor of the answers: what a run holds in memory of each
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where a run finds the pass that it shares with others, and which parts it may add: "logits", "embedding",
+    "stages"."""
+
+    folder: PassFolder
+    parts: Collection[str]
+
+
+def find_pass(cache: CacheFolder, spec: RunSpec, key: str, parts: Collection[str], teacher: Network,
+              dataset: Dataset) -> Keep:
+    """The pass of a teacher over the batch stream of a run, which all runs find that differ in nothing that an answer's
+    bits depend on. `key` names the pass in plans. A pass that may grow gets a note of what makes it."""
+    recipe = spec.recipe
+    made_of = {
+        "teacher": weights_sha256(teacher.state_dict()), "model": str(teacher.model), "dataset": dataset.digest,
+        "batches": [recipe.batch_size, recipe.image_size, recipe.augment, recipe.normalise, recipe.precision],
+        "seed": spec.seed, "torch": version("torch"), "timm": version("timm"), "cpu": cpu_name(),
+        "gpu": gpu_name() if spec.device == "cuda" else None,
+    }
+    folder = cache.teacher_pass(digest(made_of)[:16])
+    if parts and not folder.note.exists():
+        note = {"key": key, "teacher": spec.pair, "dataset": spec.dataset, "seed": spec.seed,
+                "recipe": recipe.model_dump(mode="json"), "made_of": made_of}
+        atomic_write(folder.note, json.dumps(note, indent=1).encode(), sync=False)
+    return Keep(folder, parts)
+
+
+class TeacherPass:
+    """Answers for the teacher of a run: from the kept pass for the batches of the run's stream, by the network for all
+    other images. The answers have the same bits either way."""
+
+    def __init__(self, teacher: Network, steps_per_pass: int, keep: Keep | None):
+        self.teacher, self.steps_per_pass, self.keep = teacher, steps_per_pass, keep
+        self.answered: Callable[[int], None] = lambda images: None  # called with the images of each kept answer
+        self.repeating = False  # whether the network computes a further part of an answer that was counted
+        self.notes: list[str] = []
+        self._tensors: dict[str, KeptTensor] | None = None  # by name; None before the first answer
+        self._step, self._met, self._version = 0, None, 0
+
+    def meet(self, step: int, batch: Batch | None) -> None:
+        """Announce the step of the run, from 0, and the batch of the stream that the method gets in it."""
+        self._step, self._met = step, batch and batch.images
+        self._version = batch.images._version if batch else 0
+
+    def __call__(self, batch: Batch) -> Outputs:
+        images = batch.images
+        if self.keep is None or images is not self._met or images._version != self._version:
+            return self._compute(images)
+        if self._tensors is None:
+            return self._first_answer(images, self.keep)
+        logits = self._tensors["logits"].get(self._step)
+        if logits is None:
+            return self._computed_and_kept(images, self._step)
+        self.answered(len(images))
+        return KeptOutputs(logits, self._tensors, self._step, lambda step: self._repeat(images, step))
+
+    @torch.no_grad()
+    def _compute(self, images: Tensor) -> Outputs:
+        return self.teacher(images)
+
+    def _repeat(self, images: Tensor, step: int) -> Outputs:
+        self.repeating = True
+        try:
+            return self._computed_and_kept(images, step)
+        finally:
+            self.repeating = False
+
+    def _computed_and_kept(self, images: Tensor, step: int) -> Outputs:
+        outputs = self._compute(images)
+        for name, tensor in named(outputs).items():
+            if self._tensors is not None:
+                self._tensors[name].put(step, tensor)
+        return outputs
+
+    def _first_answer(self, images: Tensor, keep: Keep) -> Outputs:
+        """Compute an answer, which tells how answers lie in memory; a pass that answers otherwise is not used."""
+        outputs = self._compute(images)
+        tensors = {name: KeptTensor(keep.folder.tensor(name), tensor, self.steps_per_pass,
+                                    name.rstrip("0123456789") in keep.parts, self.notes.append)
+                   for name, tensor in named(outputs).items()}
+        for name, tensor in named(outputs).items():
+            kept = tensors[name].get(self._step)
+            if kept is not None and not torch.equal(kept.view(torch.int32), tensor.view(torch.int32)):
+                self.notes.append(f"the teacher pass {keep.folder.root.name} has other {name} than this teacher: "
+                                  "it was not used")
+                self.keep = None
+                return outputs
+            tensors[name].put(self._step, tensor)
+        self._tensors = tensors
+        return outputs
+
+
+def named(outputs: Outputs) -> dict[str, Tensor]:
+    """The tensors of an answer by name."""
+    stages = {f"stages{place}": stage for place, stage in enumerate(outputs.stages)}
+    return {"logits": outputs.logits, "embedding": outputs.embedding, **stages}
+
+
+class KeptOutputs(Outputs):
+    """The outputs of a teacher of which some are kept: embedding and stages are read, or else computed, when a method
+    first touches them."""
+
+    def __new__(cls, logits: Tensor, tensors: dict[str, "KeptTensor"], step: int,
+                compute: Callable[[int], Outputs]) -> "KeptOutputs":
+        del tensors, step, compute
+        return super().__new__(cls, logits, None, None)  # type: ignore[arg-type]  # the properties stand before them
+
+    def __init__(self, logits: Tensor, tensors: dict[str, "KeptTensor"], step: int,
+                 compute: Callable[[int], Outputs]):
+        self._parts: dict[str, Any] = {"logits": logits}
+        self._tensors, self._step, self._compute = tensors, step, compute
+
+    def _part(self, part: str) -> Any:
+        if part not in self._parts:
+            names = [name for name in self._tensors if name.startswith(part)]
+            kept = [self._tensors[name].get(self._step) for name in names]
+            if any(tensor is None for tensor in kept):
+                outputs = self._compute(self._step)
+                self._parts |= {"embedding": outputs.embedding, "stages": outputs.stages}
+            else:
+                self._parts[part] = tuple(kept) if part == "stages" else kept[0]
+        return self._parts[part]
+
+    @property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        return self._part("logits")
+
+    @property
+    def embedding(self) -> Tensor:  # type: ignore[override]
+        return self._part("embedding")
+
+    @property
+    def stages(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return self._part("stages")
+
+    def __iter__(self):
+        return iter((self.logits, self.embedding, self.stages))
+
+    def __getitem__(self, index):
+        return (self.logits, self.embedding, self.stages)[index]
+
+
+class KeptTensor:
+    """One tensor of the answers to the batches of a stream: an array [steps, elements of a batch] in files of
+    consecutive steps. No file reaches over the end of a pass over the training images."""
+
+    def __init__(self, folder: Path, like: Tensor, steps_per_pass: int, grows: bool, note: Callable[[str], None]):
+        self.folder, self.grows, self.note = folder, grows, note
+        self.shape, self.strides, self.device = like.shape, like.stride(), like.device
+        self.dense = _is_dense(like)
+        self.steps_per_pass = steps_per_pass
+        self.piece = max(1, min(steps_per_pass, PIECE_BYTES // (4 * like.numel())))
+        self._first, self._rows = -1, None  # the piece that was looked for last, and its rows
+        self._new: list[np.ndarray] = []    # rows of the piece that is being computed
+
+    def get(self, step: int) -> Tensor | None:
+        """The tensor of that step; None if it is not kept."""
+        first, count = self._place(step)
+        if first != self._first:
+            self._first, self._rows, self._new = first, self._read(first, count), []
+        if self._rows is None:
+            return None
+        row = torch.from_numpy(self._rows[step - first])
+        tensor = torch.empty_strided(self.shape, self.strides)  # its memory is aligned as torch aligns all
+        _memory(tensor).copy_(row) if self.dense else tensor.copy_(row.view(self.shape))
+        return tensor.to(self.device)
+
+    def put(self, step: int, tensor: Tensor) -> None:
+        """Add the tensor of a step to its piece, which is written once it has all its steps."""
+        first, count = self._place(step)
+        if first != self._first:
+            self.get(step)
+        if not self.grows or self._rows is not None or len(self._new) != step - first:
+            return
+        if tensor.shape != self.shape or tensor.stride() != self.strides:
+            self.grows = False
+            return
+        self._new.append((_memory(tensor) if self.dense else tensor.reshape(-1)).cpu().numpy().copy())
+        if len(self._new) == count:
+            try:
+                array_cache.write(self._file(first), np.stack(self._new))
+            except OSError as error:
+                self.note(f"the teacher pass cannot be kept: {error}")
+                self.grows = False
+            self._new = []
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """The first step of the step's piece, and how many it has."""
+        start = step - step % self.steps_per_pass
+        offset = (step - start) // self.piece * self.piece
+        return start + offset, min(self.piece, self.steps_per_pass - offset)
+
+    def _read(self, first: int, count: int) -> np.ndarray | None:
+        try:
+            rows = array_cache.read(self._file(first))
+            if rows.dtype != np.float32 or rows.shape != (count, self.shape.numel()):
+                raise ValueError(f"{self._file(first)} holds {rows.dtype} {rows.shape}")
+        except OSError:
+            return None
+        except ValueError as error:
+            self.note(f"a piece of the teacher pass is computed again: {error}")
+            self.grows = True
+            return None
+        return rows
+
+    def _file(self, first: int) -> Path:
+        return self.folder / str(first)
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """The elements of a dense tensor in the order in which they lie in memory, as a view [elements]."""
+    return torch.as_strided(tensor, (tensor.numel(),), (1,))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements of a tensor lie side by side in memory, in whatever order of its dimensions."""
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+                               if size > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True

@@ -30,7 +30,7 @@ def run(
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
-    rerun_changed: bool = False,
+    rerun_changed: bool = False, teacher_cache: int | None = None,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -45,6 +45,8 @@ def run(
     retries        how often a run whose process was killed by a signal is tried again
     plugins        files with methods of yours
     rerun_changed  redo finished runs whose method's source changed since
+    teacher_cache  bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
+                   of the free disk
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
@@ -57,7 +59,9 @@ def run(
     pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)
     if jobs:
         pool.start()
-        reasons = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
+        reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
+        if teacher_cache != 0:
+            jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
     summary = matrix.run(jobs, reasons, pool, make_display(pool.workers))
     for name, count in matrix.changed_methods().items():
         print(f"note: {count} finished runs of {name} were made by another version of its source; "

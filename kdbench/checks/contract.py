@@ -161,12 +161,14 @@ def a_checkpoint_in_the_middle_changes_nothing(subject: Subject) -> None:
 def kept_answers_of_the_teacher_change_nothing(subject: Subject) -> None:
     if subject.cls.learns_from is None or not subject.cls.needs_data:
         return
+    complaints: list[str] = []
     with TemporaryDirectory(prefix="kdbench-check-") as folder:
-        keep = Keep(PassFolder(Path(folder)), ("logits", "embedding", "stages"))
+        keep = Keep(PassFolder(Path(folder)), ("logits", "embedding", "stages"), note=complaints.append)
         hashes = [weights_sha256(_train(subject.trainer(keep=k), epochs=RECIPE.epochs).method.state_dict())
                   for k in (None, keep, keep)]
         _require(hashes[0] == hashes[1], "the run that wrote the teacher's answers ended with other weights")
         _require(hashes[0] == hashes[2], "the run that read the teacher's answers ended with other weights")
+        _require(not complaints, f"the kept answers could not be used: {complaints}")
 
 
 def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> None:

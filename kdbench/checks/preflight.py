@@ -1,11 +1,14 @@
 """Checks of a plan before anything is written or trained: plugins, networks, datasets, pairs that do not fit."""
 
+import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 
 from kdbench.data.load import load_dataset
 from kdbench.errors import UserError
+from kdbench.execution.passes import AnswerSize
 from kdbench.folders import CacheFolder
 from kdbench.method import Shapes
 from kdbench.networks import build
@@ -15,9 +18,18 @@ from kdbench.spec import Architecture, RunSpec, tutor
 from kdbench.suites.suite import Pair
 
 
-def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder) -> dict[str, str]:
-    """Try the parts of every spec. UserError for what cannot work at all; the result says by run id why a method
-    cannot train a pair."""
+class DataSize(NamedTuple):
+    """What networks and passes must know of a dataset."""
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    num_train: int
+
+
+def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
+              cache: CacheFolder) -> tuple[dict[str, str], dict[str, AnswerSize]]:
+    """Try the parts of every spec. UserError for what cannot work at all. The result says by run id why a method cannot
+    train a pair, and of the others how much their teacher answers in a run."""
     specs = list(specs)
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
     _need_device({spec.device for spec in specs})
@@ -25,22 +37,32 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     known: dict[str, Shapes] = {}
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:
-        num_classes, image_shape = sizes[_data_key(spec)]
+        num_classes, image_shape, _ = sizes[_data_key(spec)]
         key = f"{architecture.model_dump_json()} {num_classes} {image_shape}"
         if key not in known:
             with torch.random.fork_rng(devices=[]):
                 known[key] = build(architecture, num_classes, image_shape).shapes
         return known[key]
 
-    reasons = {}
+    reasons, answers = {}, {}
     for spec in specs:
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
-        learns_from = methods[spec.method].learns_from
-        reason = classes[spec.method].inapplicable(student, tutor(learns_from, teacher=teacher, self_teacher=student))
+        source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=student)
+        reason = classes[spec.method].inapplicable(student, source)
         if reason is not None:
             reasons[spec.id] = reason
-    return reasons
+        elif source is not None:
+            answers[spec.id] = _answer_size(spec, source, sizes[_data_key(spec)])
+    return reasons, answers
+
+
+def _answer_size(spec: RunSpec, teacher: Shapes, data: DataSize) -> AnswerSize:
+    """What the teacher answers to the batches of a run, in bytes."""
+    batch = min(spec.recipe.batch_size, data.num_train)
+    images = spec.updates * spec.recipe.epochs * (data.num_train // batch) * batch
+    return AnswerSize(light=4 * images * (data.num_classes + teacher.embedding),
+                      heavy=4 * images * sum(map(math.prod, teacher.stages)))
 
 
 def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int = 10) -> dict[str, str | None]:
@@ -61,6 +83,6 @@ def _data_key(spec: RunSpec) -> tuple[str, str]:
     return spec.dataset, spec.recipe.model_dump_json()
 
 
-def _size(spec: RunSpec, cache: CacheFolder) -> tuple[int, tuple[int, int, int]]:
+def _size(spec: RunSpec, cache: CacheFolder) -> DataSize:
     dataset = load_dataset(spec.dataset, spec.recipe, cache.data, torch.device("cpu"))
-    return len(dataset.classes), dataset.image_shape
+    return DataSize(len(dataset.classes), dataset.image_shape, len(dataset.train))

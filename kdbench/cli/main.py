@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kdbench.cli import methods, results, run
+from kdbench.cli import cache, methods, results, run
 from kdbench.disk import explain
 from kdbench.errors import UserError, plain
 from kdbench.version import __version__
@@ -60,6 +60,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 for commands in (run, results, methods):
     for name, command in commands.COMMANDS.items():
         app.command(name=name)(command)
+app.add_typer(cache.cache_commands, name="cache")
 
 
 if __name__ == "__main__":

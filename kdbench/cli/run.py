@@ -22,6 +22,7 @@ from kdbench.cli.options import (
 )
 from kdbench.cli.results import leaderboard
 from kdbench.profile.energy import WATTS_PER_CORE
+from kdbench.results.sizes import read_size
 
 
 def run(
@@ -40,6 +41,9 @@ def run(
     plugin: Plugins = None,
     rerun_changed: Annotated[bool, typer.Option(
         "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
+    teacher_cache: Annotated[str | None, typer.Option(
+        metavar="SIZE", help="of the cache's disk for the answers of teachers, such as 8GB; 0: runs do not share them; "
+        "by default a tenth of the free disk")] = None,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
     from kdbench import api
@@ -47,7 +51,8 @@ def run(
     summary = api.run(
         suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
         seeds=read_seeds(seeds), settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
-        run_timeout=run_timeout, retries=retries, plugins=plugin or (), rerun_changed=rerun_changed)
+        run_timeout=run_timeout, retries=retries, plugins=plugin or (), rerun_changed=rerun_changed,
+        teacher_cache=read_size(teacher_cache, "--teacher-cache") if teacher_cache is not None else None)
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard(summary.folder, plugin=plugin)
@@ -89,7 +94,7 @@ def profile(
     jobs = profile_jobs(plan, folder, cache, ProfileSettings(steps, repeats, watts))
     pool = LocalPool(1)
     pool.start()
-    reasons = pool.call(PREFLIGHT, [job.spec for job in jobs if job.subject == "method"], plan.methods, cache)
+    reasons, _ = pool.call(PREFLIGHT, [job.spec for job in jobs if job.subject == "method"], plan.methods, cache)
     profiles = run_profiles(jobs, reasons, pool, say=print)
     print("\n" + tables_to_markdown(tables_of(profiles, plan.methods)))
     measured = sum(profile.seconds for profile in profiles)

@@ -11,6 +11,15 @@ from kdbench.spec import RunSpec, TrainedTeacher
 
 
 @dataclass(frozen=True)
+class PassShare:
+    """A teacher pass that a run may read, and the parts of the answers ("logits", "embedding", "stages") that it may
+    add."""
+
+    key: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """One run to train: what to do, with which method, and where its results go."""
 
@@ -20,6 +29,7 @@ class Job:
     suite: str
     out: Path    # the results folder of its record; for a teacher that of all teachers
     cache: CacheFolder
+    teacher_pass: PassShare | None = None  # None: the teacher computes all of its answers
 
     @property
     def id(self) -> str:

@@ -1,6 +1,6 @@
 """Runs a plan: what is not done yet, teachers first, each result on disk as it comes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,19 @@ from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
 from kdbench.errors import UserError
 from kdbench.execution.display import Display
 from kdbench.execution.job import Job
+from kdbench.execution.passes import (
+    AnswerSize,
+    default_budget,
+    make_room,
+    pass_lines,
+    shared_passes,
+    with_passes,
+)
 from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
+from kdbench.results.cached import passes
 from kdbench.results.record import Planned, Problem, Record, Role, Status
+from kdbench.results.sizes import size_text
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
@@ -64,6 +74,19 @@ class Matrix:
         needed = {teacher for job in jobs for teacher in job.teachers()}
         teachers = [t for t in self.plan.teachers if t.id in needed and not self._teacher_is_ready(t)]
         return [self._job(spec, "teacher") for spec in teachers] + jobs
+
+    def share_teachers(self, jobs: list[Job], sizes: Mapping[str, AnswerSize], budget: int | None) -> list[Job]:
+        """The jobs, with the teacher passes that they share. Passes of other plans make room for these, the longest
+        unused first, so that all stay within `budget` bytes."""
+        kept = passes(self.cache)
+        budget = default_budget(self.cache, kept) if budget is None else budget
+        shared = shared_passes(jobs, sizes, budget)
+        for line in pass_lines(shared, budget):
+            self.say(line)
+        if removed := make_room(kept, shared, budget):
+            self.say(f"{len(removed)} teacher passes of other plans, unused for longest, made room: "
+                     f"{size_text(sum(one.bytes for one in removed))}")
+        return with_passes(jobs, shared)
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display) -> Summary:
         """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. UserError if another

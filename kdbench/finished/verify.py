@@ -83,7 +83,7 @@ def verify(folder: Path, names: Collection[str], sample: int, registry: Registry
         matrix = Matrix(plan, Path(temporary) / "out", own, say)
         jobs = matrix.pending()
         pool.start()
-        reasons = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, own)
+        reasons, _ = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, own)
         matrix.run(jobs, reasons, pool, display)
         for record in {record.run_id: record for record in records}.values():
             again = matrix.store.get(record.run_id)

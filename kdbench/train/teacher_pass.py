@@ -9,7 +9,9 @@ kept one, so that a pass of another machine or library is found out and left alo
 """
 
 import json
+import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,40 +24,45 @@ from kdbench.data import array_cache
 from kdbench.data.base import Dataset
 from kdbench.disk import atomic_write
 from kdbench.environment import cpu_name, gpu_name, version
+from kdbench.execution.job import PassShare
 from kdbench.folders import CacheFolder, PassFolder
 from kdbench.method import Batch, Outputs
 from kdbench.networks import Network, weights_sha256
-from kdbench.spec import RunSpec, digest
+from kdbench.spec import PROTOCOL, RunSpec, digest
 
 PIECE_BYTES = 16 << 20  # of one tensor of the answers: what a run holds in memory of each
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Where a run finds the pass that it shares with others, and which parts it may add: "logits", "embedding",
-    "stages"."""
+    """Where a run finds the pass that it shares with others, which parts it may add ("logits", "embedding", "stages"),
+    and what is called with a sentence for the run's record."""
 
     folder: PassFolder
     parts: Collection[str]
+    note: Callable[[str], None]
 
 
-def find_pass(cache: CacheFolder, spec: RunSpec, key: str, parts: Collection[str], teacher: Network,
-              dataset: Dataset) -> Keep:
+def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Network, dataset: Dataset,
+              note: Callable[[str], None]) -> Keep:
     """The pass of a teacher over the batch stream of a run, which all runs find that differ in nothing that an answer's
-    bits depend on. `key` names the pass in plans. A pass that may grow gets a note of what makes it."""
+    bits depend on. A pass that may grow gets a file that says what makes it."""
     recipe = spec.recipe
     made_of = {
         "teacher": weights_sha256(teacher.state_dict()), "model": str(teacher.model), "dataset": dataset.digest,
         "batches": [recipe.batch_size, recipe.image_size, recipe.augment, recipe.normalise, recipe.precision],
-        "seed": spec.seed, "torch": version("torch"), "timm": version("timm"), "cpu": cpu_name(),
+        "seed": spec.seed, "protocol": PROTOCOL, "torch": version("torch"), "timm": version("timm"), "cpu": cpu_name(),
         "gpu": gpu_name() if spec.device == "cuda" else None,
     }
     folder = cache.teacher_pass(digest(made_of)[:16])
-    if parts and not folder.note.exists():
-        note = {"key": key, "teacher": spec.pair, "dataset": spec.dataset, "seed": spec.seed,
-                "recipe": recipe.model_dump(mode="json"), "made_of": made_of}
-        atomic_write(folder.note, json.dumps(note, indent=1).encode(), sync=False)
-    return Keep(folder, parts)
+    with suppress(OSError):  # a cache that cannot be written is read all the same
+        if folder.note.exists():
+            os.utime(folder.note)  # when it was used last
+        elif share.parts:
+            content = {"key": share.key, "pair": spec.pair, "dataset": spec.dataset, "seed": spec.seed,
+                       "made_of": made_of}
+            atomic_write(folder.note, json.dumps(content, indent=1).encode(), sync=False)
+    return Keep(folder, share.parts, note)
 
 
 class TeacherPass:
@@ -64,63 +71,52 @@ class TeacherPass:
 
     def __init__(self, teacher: Network, steps_per_pass: int, keep: Keep | None):
         self.teacher, self.steps_per_pass, self.keep = teacher, steps_per_pass, keep
-        self.answered: Callable[[int], None] = lambda images: None  # called with the images of each kept answer
-        self.repeating = False  # whether the network computes a further part of an answer that was counted
-        self.notes: list[str] = []
+        self.answered: Callable[[int], None] = lambda images: None  # called with the images of each answer of the pass
+        self.computing = False  # whether the network computes for such an answer
         self._tensors: dict[str, KeptTensor] | None = None  # by name; None before the first answer
-        self._step, self._met, self._version = 0, None, 0
+        self._step, self._version = 0, 0
+        self._met: Tensor | None = None
 
     def meet(self, step: int, batch: Batch | None) -> None:
         """Announce the step of the run, from 0, and the batch of the stream that the method gets in it."""
-        self._step, self._met = step, batch and batch.images
+        self._step, self._met = step, batch.images if batch else None
         self._version = batch.images._version if batch else 0
 
     def __call__(self, batch: Batch) -> Outputs:
         images = batch.images
         if self.keep is None or images is not self._met or images._version != self._version:
             return self._compute(images)
+        self.answered(len(images))
         if self._tensors is None:
             return self._first_answer(images, self.keep)
-        logits = self._tensors["logits"].get(self._step)
-        if logits is None:
-            return self._computed_and_kept(images, self._step)
-        self.answered(len(images))
-        return KeptOutputs(logits, self._tensors, self._step, lambda step: self._repeat(images, step))
+        return Answer(self._tensors, self._step, lambda: self._compute_quietly(images))
 
     @torch.no_grad()
     def _compute(self, images: Tensor) -> Outputs:
         return self.teacher(images)
 
-    def _repeat(self, images: Tensor, step: int) -> Outputs:
-        self.repeating = True
+    def _compute_quietly(self, images: Tensor) -> Outputs:
+        self.computing = True
         try:
-            return self._computed_and_kept(images, step)
+            return self._compute(images)
         finally:
-            self.repeating = False
-
-    def _computed_and_kept(self, images: Tensor, step: int) -> Outputs:
-        outputs = self._compute(images)
-        for name, tensor in named(outputs).items():
-            if self._tensors is not None:
-                self._tensors[name].put(step, tensor)
-        return outputs
+            self.computing = False
 
     def _first_answer(self, images: Tensor, keep: Keep) -> Outputs:
         """Compute an answer, which tells how answers lie in memory; a pass that answers otherwise is not used."""
-        outputs = self._compute(images)
+        outputs = self._compute_quietly(images)
         tensors = {name: KeptTensor(keep.folder.tensor(name), tensor, self.steps_per_pass,
-                                    name.rstrip("0123456789") in keep.parts, self.notes.append)
+                                    name.rstrip("0123456789") in keep.parts, keep.note)
                    for name, tensor in named(outputs).items()}
         for name, tensor in named(outputs).items():
             kept = tensors[name].get(self._step)
             if kept is not None and not torch.equal(kept.view(torch.int32), tensor.view(torch.int32)):
-                self.notes.append(f"the teacher pass {keep.folder.root.name} has other {name} than this teacher: "
-                                  "it was not used")
+                keep.note(f"the teacher pass {keep.folder.root.name} has other {name} than this teacher: "
+                          "it was not used")
                 self.keep = None
                 return outputs
-            tensors[name].put(self._step, tensor)
         self._tensors = tensors
-        return outputs
+        return Answer(tensors, self._step, lambda: outputs, computed=True)
 
 
 def named(outputs: Outputs) -> dict[str, Tensor]:
@@ -129,41 +125,55 @@ def named(outputs: Outputs) -> dict[str, Tensor]:
     return {"logits": outputs.logits, "embedding": outputs.embedding, **stages}
 
 
-class KeptOutputs(Outputs):
-    """The outputs of a teacher of which some are kept: embedding and stages are read, or else computed, when a method
-    first touches them."""
+class Answer(Outputs):
+    """The outputs of a teacher on a batch of the stream, each read from the pass, or else computed, when a method first
+    touches it. What is computed is added to the pass: stages, which are large, only if a method touches them."""
 
-    def __new__(cls, logits: Tensor, tensors: dict[str, "KeptTensor"], step: int,
-                compute: Callable[[int], Outputs]) -> "KeptOutputs":
-        del tensors, step, compute
-        return super().__new__(cls, logits, None, None)  # type: ignore[arg-type]  # the properties stand before them
+    def __new__(cls, *arguments: Any, **named: Any) -> "Answer":
+        return super().__new__(cls, None, None, None)  # type: ignore[arg-type]  # the properties stand before them
 
-    def __init__(self, logits: Tensor, tensors: dict[str, "KeptTensor"], step: int,
-                 compute: Callable[[int], Outputs]):
-        self._parts: dict[str, Any] = {"logits": logits}
+    def __init__(self, tensors: dict[str, "KeptTensor"], step: int, compute: Callable[[], Outputs],
+                 computed: bool = False):
         self._tensors, self._step, self._compute = tensors, step, compute
+        self._parts: dict[str, Any] = {}
+        self._computed: Outputs | None = self._take() if computed else None
 
     def _part(self, part: str) -> Any:
         if part not in self._parts:
-            names = [name for name in self._tensors if name.startswith(part)]
-            kept = [self._tensors[name].get(self._step) for name in names]
-            if any(tensor is None for tensor in kept):
-                outputs = self._compute(self._step)
-                self._parts |= {"embedding": outputs.embedding, "stages": outputs.stages}
-            else:
-                self._parts[part] = tuple(kept) if part == "stages" else kept[0]
+            kept = None if self._computed is not None else self._kept(part)
+            self._parts[part] = self._take_part(part) if kept is None else kept
         return self._parts[part]
 
+    def _kept(self, part: str) -> Any:
+        tensors = [tensor.get(self._step) for name, tensor in self._tensors.items() if name.startswith(part)]
+        if any(tensor is None for tensor in tensors):
+            return None
+        return tuple(tensors) if part == "stages" else tensors[0]
+
+    def _take_part(self, part: str) -> Any:
+        if self._computed is None:
+            self._computed = self._take()
+        if part == "stages":
+            for place, stage in enumerate(self._computed.stages):
+                self._tensors[f"stages{place}"].put(self._step, stage)
+        return getattr(self._computed, part)
+
+    def _take(self) -> Outputs:
+        computed = self._compute()
+        for part in ("logits", "embedding"):
+            self._tensors[part].put(self._step, getattr(computed, part))
+        return computed
+
     @property
-    def logits(self) -> Tensor:  # type: ignore[override]
+    def logits(self) -> Tensor:
         return self._part("logits")
 
     @property
-    def embedding(self) -> Tensor:  # type: ignore[override]
+    def embedding(self) -> Tensor:
         return self._part("embedding")
 
     @property
-    def stages(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def stages(self) -> tuple[Tensor, ...]:
         return self._part("stages")
 
     def __iter__(self):
@@ -171,6 +181,9 @@ class KeptOutputs(Outputs):
 
     def __getitem__(self, index):
         return (self.logits, self.embedding, self.stages)[index]
+
+    def _replace(self, **parts: Any) -> Outputs:  # type: ignore[override]  # what is replaced is no longer kept
+        return Outputs(*self)._replace(**parts)
 
 
 class KeptTensor:
@@ -183,8 +196,9 @@ class KeptTensor:
         self.dense = _is_dense(like)
         self.steps_per_pass = steps_per_pass
         self.piece = max(1, min(steps_per_pass, PIECE_BYTES // (4 * like.numel())))
-        self._first, self._rows = -1, None  # the piece that was looked for last, and its rows
-        self._new: list[np.ndarray] = []    # rows of the piece that is being computed
+        self._first = -1                     # the piece that was looked for last,
+        self._rows: Tensor | None = None     # its rows, if it is kept,
+        self._new: list[Tensor] = []         # and else those that were computed so far
 
     def get(self, step: int) -> Tensor | None:
         """The tensor of that step; None if it is not kept."""
@@ -193,10 +207,10 @@ class KeptTensor:
             self._first, self._rows, self._new = first, self._read(first, count), []
         if self._rows is None:
             return None
-        row = torch.from_numpy(self._rows[step - first])
-        tensor = torch.empty_strided(self.shape, self.strides)  # its memory is aligned as torch aligns all
+        row = self._rows[step - first]
+        tensor = torch.empty_strided(self.shape, self.strides, device=self.device)  # aligned as torch aligns all
         _memory(tensor).copy_(row) if self.dense else tensor.copy_(row.view(self.shape))
-        return tensor.to(self.device)
+        return tensor
 
     def put(self, step: int, tensor: Tensor) -> None:
         """Add the tensor of a step to its piece, which is written once it has all its steps."""
@@ -208,10 +222,10 @@ class KeptTensor:
         if tensor.shape != self.shape or tensor.stride() != self.strides:
             self.grows = False
             return
-        self._new.append((_memory(tensor) if self.dense else tensor.reshape(-1)).cpu().numpy().copy())
+        self._new.append((_memory(tensor) if self.dense else tensor.reshape(-1)).clone())
         if len(self._new) == count:
             try:
-                array_cache.write(self._file(first), np.stack(self._new))
+                array_cache.write(self._file(first), torch.stack(self._new).cpu().numpy())
             except OSError as error:
                 self.note(f"the teacher pass cannot be kept: {error}")
                 self.grows = False
@@ -223,7 +237,7 @@ class KeptTensor:
         offset = (step - start) // self.piece * self.piece
         return start + offset, min(self.piece, self.steps_per_pass - offset)
 
-    def _read(self, first: int, count: int) -> np.ndarray | None:
+    def _read(self, first: int, count: int) -> Tensor | None:
         try:
             rows = array_cache.read(self._file(first))
             if rows.dtype != np.float32 or rows.shape != (count, self.shape.numel()):
@@ -234,7 +248,9 @@ class KeptTensor:
             self.note(f"a piece of the teacher pass is computed again: {error}")
             self.grows = True
             return None
-        return rows
+        # To a GPU the piece goes as a whole, by a copy that nothing waits for.
+        here = torch.from_numpy(rows)
+        return here if self.device.type == "cpu" else here.pin_memory().to(self.device, non_blocking=True)
 
     def _file(self, first: int) -> Path:
         return self.folder / str(first)

@@ -77,9 +77,10 @@ class Trainer:
         self.passes = {"student": 0, "teacher": 0}  # images that passed forward through them in training
         self._training = False
         self._count_passes("student", method)  # with its peers, and with copies of them that it learns from
-        self.teacher_pass = method.ctx.teach
+        teach = method.ctx.teach
+        self.teacher_pass = teach if isinstance(teach, TeacherPass) else None
         if self.teacher_pass is not None:
-            self._count_passes("teacher", method.ctx.teacher)
+            self._count_passes("teacher", self.teacher_pass.teacher)
             self.teacher_pass.answered = partial(self._count, "teacher")
 
     def train_epoch(self) -> None:
@@ -114,7 +115,7 @@ class Trainer:
 
     def _count_passes(self, who: str, owner: nn.Module) -> None:
         def count_images(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if not (who == "teacher" and self.teacher_pass.repeating):
+            if not (who == "teacher" and self.teacher_pass and self.teacher_pass.computing):  # it counts for itself
                 self._count(who, len(inputs[0]))
 
         for network in owner.modules():

@@ -25,6 +25,7 @@ from kdbench.robustness.measure import measure
 from kdbench.train import checkpoint
 from kdbench.train.process import crash_reason, make_deterministic, only_one, peak_memory, report_progress
 from kdbench.train.scoring import first_accuracy, predictions_of
+from kdbench.train.teacher_pass import find_pass
 from kdbench.train.teachers import Teachers
 from kdbench.train.trainer import DivergedError, Trainer, prepare
 
@@ -65,8 +66,10 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device)
     normalise = Normalise(dataset, device)
     teachers = Teachers(job, dataset, normalise, device)
-    method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, teachers.tutor(), dataset,
-                             spec.recipe, spec.seed, device, spec.updates)
+    tutor, share = teachers.tutor(), job.teacher_pass
+    keep = None if tutor is None or share is None else find_pass(job.cache, spec, share, tutor, dataset, notes.append)
+    method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
+                             spec.recipe, spec.seed, device, spec.updates, keep)
     trainer = Trainer(method, stream, spec.recipe)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     while trainer.epoch < spec.recipe.epochs:

@@ -1,0 +1,150 @@
+"""What lies in the cache: teacher passes, teachers, unfinished runs and datasets, how large it is, and its removal."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kdbench.disk import read_file
+from kdbench.folders import CacheFolder, PassFolder, RunFolder
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+
+KINDS = ("passes", "teachers", "unfinished", "data")
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Files of the cache that stand and fall together."""
+
+    kind: str                # one of KINDS
+    name: str
+    what: str                # what made them, in a line
+    paths: tuple[Path, ...]  # files and folders
+    bytes: int
+    used: float              # when it was used last, in seconds since 1970
+
+
+@dataclass(frozen=True)
+class CachedPass(Cached):
+    """A teacher pass."""
+
+    key: str  # by which plans name it; "" if its note cannot be read
+
+
+class PassNote(msgspec.Struct):
+    """What `PassFolder.note` holds."""
+
+    key: str
+    pair: str
+    dataset: str
+    seed: int
+    made_of: dict[str, Any]
+
+
+def entries(cache: CacheFolder) -> list[Cached]:
+    """Everything that lies in the cache, by kind, and within a kind that was used last comes last."""
+    found = [*passes(cache), *_teachers(cache), *_unfinished(cache), *_data(cache)]
+    return sorted(found, key=lambda one: (KINDS.index(one.kind), one.used))
+
+
+def passes(cache: CacheFolder) -> list[CachedPass]:
+    """The teacher passes of the cache."""
+    return [_pass(PassFolder(folder)) for folder in _folders(cache.passes)]
+
+
+def _pass(folder: PassFolder) -> CachedPass:
+    size, used = _measure([folder.root])
+    tensors = sorted(path.name for path in _folders(folder.root))
+    try:
+        note = msgspec.json.decode(read_file(folder.note), type=PassNote)
+        with suppress(OSError):
+            used = folder.note.stat().st_mtime
+        key, what = note.key, (f"teacher of {note.pair} on {note.dataset}, seed {note.seed}: "
+                               f"{', '.join(tensors) or 'nothing yet'}")
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        key, what = "", "its note cannot be read"
+    return CachedPass("passes", folder.root.name, what, (folder.root,), size, used, key)
+
+
+def _teachers(cache: CacheFolder) -> Iterator[Cached]:
+    store = Store(cache.teachers)
+    for found in store.scan():
+        run_id = found.run_id if isinstance(found, Record) else Path(found.path).stem
+        files = store.files
+        paths = [files.record(run_id), files.student(run_id), files.predictions(run_id)]
+        if isinstance(found, Record):
+            spec = found.spec
+            accuracy = found.metrics.get("test_accuracy")
+            what = (f"{spec.student.model} of {spec.pair} on {spec.dataset}, seed {spec.seed}: "
+                    + (found.status if accuracy is None else f"{accuracy:.2%}"))
+        else:
+            what = found.reason
+        yield _entry("teachers", run_id, what, paths)
+
+
+def _unfinished(cache: CacheFolder) -> Iterator[Cached]:
+    for folder in _folders(cache.unfinished("x").root.parent):
+        run = RunFolder(folder)
+        if run.checkpoint.exists():
+            yield _entry("unfinished", folder.name, "the checkpoint of a run that has not ended", [folder])
+
+
+def _data(cache: CacheFolder) -> Iterator[Cached]:
+    for folder in _folders(cache.data):
+        yield _entry("data", folder.name, "a dataset's files, or what was made of them", [folder])
+
+
+def remove(entry: Cached) -> bool:
+    """Remove an entry's files; False if a process is at work on them, which is left alone. What is removed is made
+    again when a run needs it."""
+    if entry.kind == "unfinished" and _is_locked(RunFolder(entry.paths[0])):
+        return False
+    for path in entry.paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return True
+
+
+def _is_locked(run: RunFolder) -> bool:
+    try:
+        file = os.open(run.lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+
+
+def _entry(kind: str, name: str, what: str, paths: list[Path]) -> Cached:
+    there = tuple(path for path in paths if path.exists())
+    size, used = _measure(there)
+    return Cached(kind, name, what, there, size, used)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _measure(paths: list[Path] | tuple[Path, ...]) -> tuple[int, float]:
+    """Bytes, and the time of the latest change, of files and folders with all in them."""
+    size, latest = 0, 0.0
+    for path in paths:
+        for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+            with suppress(OSError):  # another process removed it meanwhile
+                status = file.stat()
+                size += status.st_size if file.is_file() else 0
+                latest = max(latest, status.st_mtime)
+    return size, latest

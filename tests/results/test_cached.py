@@ -1,0 +1,77 @@
+"""What lies in the cache, and its removal."""
+
+import fcntl
+import os
+
+import pytest
+from support.matrices import smoke, teacher_job
+
+from kdbench.errors import UserError
+from kdbench.folders import CacheFolder
+from kdbench.results.cached import entries, remove
+from kdbench.results.sizes import read_size, size_text
+from kdbench.train.worker import run_job
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A cache with a teacher, a readable and an unreadable pass, an unfinished run and data."""
+    folder = CacheFolder(tmp_path / "full")
+    run_job(teacher_job(smoke("ce"), folder.root))
+    for name, note in (("one", '{"key":"k","pair":"tiny","dataset":"synthetic","seed":3,"made_of":{}}'), ("two", "{")):
+        kept = folder.teacher_pass(name)
+        kept.tensor("logits").mkdir(parents=True)
+        (kept.tensor("logits") / "0").write_bytes(bytes(1000))
+        kept.note.write_text(note)
+    run = folder.unfinished("abc")
+    run.root.mkdir(parents=True)
+    run.checkpoint.write_bytes(bytes(500))
+    (folder.data / "raw").mkdir(parents=True)
+    (folder.data / "raw" / "file").write_bytes(bytes(70))
+    return folder
+
+
+def test_every_entry_says_its_kind_size_and_what_made_it(full):
+    found = {(one.kind, one.name): one for one in entries(full)}
+    teacher = next(one for (kind, _), one in found.items() if kind == "teachers")
+    assert {name for kind, name in found if kind != "teachers"} == {"one", "two", "abc", "raw"}
+    assert found["passes", "one"].what == "teacher of tiny on synthetic, seed 3: logits"
+    assert found["passes", "two"].what == "its note cannot be read"
+    assert found["passes", "one"].bytes == 1000 + found["passes", "one"].paths[0].joinpath("pass.json").stat().st_size
+    assert (found["unfinished", "abc"].bytes, found["data", "raw"].bytes) == (500, 70)
+    assert teacher.what.startswith("resnet_cifar of tiny on synthetic, seed 1000: ") and teacher.bytes > 10_000
+
+
+def test_what_is_removed_is_gone_and_nothing_else(full):
+    for one in entries(full):
+        before = {(other.kind, other.name) for other in entries(full)}
+        assert remove(one)
+        assert {(other.kind, other.name) for other in entries(full)} == before - {(one.kind, one.name)}
+    assert entries(full) == []
+
+
+def test_an_unfinished_run_that_a_process_works_on_is_left_alone(full):
+    (run,) = [one for one in entries(full) if one.kind == "unfinished"]
+    file = os.open(full.unfinished("abc").lock, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    assert not remove(run) and full.unfinished("abc").checkpoint.exists()
+    os.close(file)
+    assert remove(run)
+
+
+@pytest.mark.parametrize("text, size", [
+    ("8GB", 8 * 10**9), ("0", 0), (" 1.5 gb ", 1_500_000_000), ("500MB", 500_000_000), ("3kB", 3000), ("7B", 7)])
+def test_sizes_are_read_with_their_unit(text, size):
+    assert read_size(text, "--option") == size
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "8G", "-1GB", "1e3GB", "8GBs", "", "nan", "9" * 30 + "GB"])
+def test_what_is_no_size_is_refused_with_the_option_s_name(text):
+    with pytest.raises(UserError, match=r"--option .*expected a size such as 8GB"):
+        read_size(text, "--option")
+
+
+@pytest.mark.parametrize("size, text", [
+    (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_940_000, "9.9 MB"), (12_340_000, "12 MB"), (4.8e9, "4.8 GB")])
+def test_sizes_are_shown_with_two_or_three_digits(size, text):
+    assert size_text(int(size)) == text

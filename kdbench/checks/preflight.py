@@ -61,8 +61,8 @@ def _answer_size(spec: RunSpec, teacher: Shapes, data: DataSize) -> AnswerSize:
     """What the teacher answers to the batches of a run, in bytes."""
     batch = min(spec.recipe.batch_size, data.num_train)
     images = spec.updates * spec.recipe.epochs * (data.num_train // batch) * batch
-    return AnswerSize(light=4 * images * (data.num_classes + teacher.embedding),
-                      heavy=4 * images * sum(map(math.prod, teacher.stages)))
+    return AnswerSize(*(4 * images * values for values in (
+        data.num_classes, teacher.embedding, sum(map(math.prod, teacher.stages)))))
 
 
 def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int = 10) -> dict[str, str | None]:

@@ -14,14 +14,14 @@ from kdbench.spec import RunSpec, TrainedTeacher, digest, tutor
 
 DEFAULT_SHARE = 0.1  # of the disk's free space: the budget, unless one is given
 BATCH_SETTINGS = {"batch_size", "image_size", "train_size", "augment", "normalise", "precision"}
-LIGHT, HEAVY = ("logits", "embedding"), ("stages",)
 
 
 class AnswerSize(NamedTuple):
-    """What a teacher answers in a run, in bytes of float32: see `Outputs`."""
+    """What a teacher answers in a run, in bytes of float32, by the parts of `Outputs`."""
 
-    light: int  # logits and embeddings
-    heavy: int  # stages
+    logits: int
+    embedding: int
+    stages: int
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def pass_key(spec: RunSpec, method: MethodInfo) -> str | None:
 def shared_passes(jobs: Iterable[Job], sizes: Mapping[str, AnswerSize], budget: int) -> list[SharedPass]:
     """The passes that two or more of the runs share, in the order of the runs, each with what may be kept of it.
 
-    `sizes` are by run id. Logits and embeddings are small and come first, for as many passes as `budget` bytes allow;
-    stages are kept of the passes for which there is room then.
+    `sizes` are by run id. The budget of so many bytes goes to the logits of as many passes as it allows, then to their
+    embeddings, then to their stages.
     """
     sharing: dict[str, list[AnswerSize]] = {}
     for job in jobs:
@@ -57,14 +57,11 @@ def shared_passes(jobs: Iterable[Job], sizes: Mapping[str, AnswerSize], budget: 
             sharing.setdefault(key, []).append(sizes[job.id])
     found = [SharedPass(key, len(all_sizes), max(all_sizes), ())
              for key, all_sizes in sharing.items() if len(all_sizes) > 1]
-    for place, one in enumerate(found):
-        if one.size.light <= budget:
-            budget -= one.size.light
-            found[place] = replace(one, parts=LIGHT)
-    for place, one in enumerate(found):
-        if one.parts and one.size.heavy <= budget:
-            budget -= one.size.heavy
-            found[place] = replace(one, parts=LIGHT + HEAVY)
+    for number, part in enumerate(AnswerSize._fields):
+        for place, one in enumerate(found):
+            if len(one.parts) == number and one.size[number] <= budget:
+                budget -= one.size[number]
+                found[place] = replace(one, parts=(*one.parts, part))
     return found
 
 
@@ -99,22 +96,34 @@ def make_room(kept: Iterable[CachedPass], shared: Iterable[SharedPass], budget: 
 
 def bytes_to_keep(shared: SharedPass) -> int:
     """The bytes that a pass takes once it is complete."""
-    return shared.size.light * (LIGHT[0] in shared.parts) + shared.size.heavy * (HEAVY[0] in shared.parts)
+    return sum(getattr(shared.size, part) for part in shared.parts)
 
 
 def pass_lines(shared: Sequence[SharedPass], budget: int) -> list[str]:
-    """What the plan says of its passes, in a sentence or two; nothing where none is shared."""
-    if not shared:
-        return []
-    light = [one for one in shared if one.parts]
-    heavy = [one for one in shared if HEAVY[0] in one.parts]
-    text = (f"teacher passes: {sum(one.runs for one in light)} runs share the answers of a teacher in {len(light)} "
-            f"{'pass' if len(light) == 1 else 'passes'}: {size_text(sum(one.size.light for one in light))} of logits "
-            f"and embeddings")
-    if heavy:
-        text += f", up to {size_text(sum(one.size.heavy for one in heavy))} of stages"
-    lines = [f"{text}; --teacher-cache {size_text(budget)}"]
-    if left := [one.size.heavy for one in shared if HEAVY[0] not in one.parts]:
-        lines.append(f"teacher passes: the stages of {len(left)} of them, {size_text(sum(left))}, are beyond that: "
-                     "each run that uses them computes them")
+    """What the plan says of its passes: a line on what will be kept, and one on what is beyond the budget. Nothing
+    where none is shared."""
+    kept, beyond = [], []
+    for part in AnswerSize._fields:
+        inside = [getattr(one.size, part) for one in shared if part in one.parts]
+        outside = [getattr(one.size, part) for one in shared if part not in one.parts]
+        if inside:
+            kept.append(f"{size_text(sum(inside))} of {_plural(part)}")
+        if outside:
+            beyond.append(f"{size_text(sum(outside))} of {_plural(part)} of {_passes(len(outside))}")
+    lines = []
+    if kept:
+        holding = [one for one in shared if one.parts]
+        lines.append(f"teacher passes: {sum(one.runs for one in holding)} runs share the answers of a teacher in "
+                     f"{_passes(len(holding))}: up to {', '.join(kept)}; --teacher-cache {size_text(budget)}")
+    if beyond:
+        lines.append(f"teacher passes: beyond --teacher-cache {size_text(budget)}, and computed by each run that uses "
+                     f"them: {', '.join(beyond)}")
     return lines
+
+
+def _plural(part: str) -> str:
+    return part if part.endswith("s") else f"{part}s"
+
+
+def _passes(count: int) -> str:
+    return "1 pass" if count == 1 else f"{count} passes"

@@ -19,7 +19,7 @@ from kdbench.execution.passes import (
 from kdbench.folders import CacheFolder
 from kdbench.results.cached import passes
 
-LIGHT, ALL = ("logits", "embedding"), ("logits", "embedding", "stages")
+ALL = ("logits", "embedding", "stages")
 
 
 def jobs_of(plan, tmp_path):
@@ -58,25 +58,25 @@ def test_a_pass_is_shared_by_runs_that_meet_the_same_batches(setting, same):
 def test_a_pass_pays_from_the_second_pending_run_on_and_grows_to_the_longest(tmp_path):
     jobs = jobs_of(smoke("kd", "dkd", seeds=[0, 1]), tmp_path)
     one_seed = [job for job in jobs if job.spec.seed == 0] + [job for job in jobs if job.spec.method == "kd"][-1:]
-    sizes = {job.id: AnswerSize(100 + place, 1000) for place, job in enumerate(one_seed)}
+    sizes = {job.id: AnswerSize(100 + place, 500, 1000) for place, job in enumerate(one_seed)}
     (shared,) = shared_passes(one_seed, sizes, budget=10_000)
-    assert (shared.runs, shared.size, shared.parts) == (2, AnswerSize(101, 1000), ALL)
+    assert (shared.runs, shared.size, shared.parts) == (2, AnswerSize(101, 500, 1000), ALL)
     told = with_passes(one_seed, [shared])
     assert [job.teacher_pass.parts for job in told] == [ALL, ALL, ()]  # the single run may read what it finds
 
 
 def test_inapplicable_runs_do_not_count(tmp_path):
     jobs = jobs_of(smoke("kd", "dkd"), tmp_path)
-    assert shared_passes(jobs, {jobs[0].id: AnswerSize(1, 1)}, budget=10) == []
+    assert shared_passes(jobs, {jobs[0].id: AnswerSize(1, 1, 1)}, budget=10) == []
 
 
 @pytest.mark.parametrize("budget, kept", [
-    (0, [(), ()]), (99, [(), ()]), (100, [LIGHT, ()]), (200, [LIGHT, LIGHT]), (1199, [LIGHT, LIGHT]),
-    (1200, [ALL, LIGHT]), (2200, [ALL, ALL])])
-def test_a_budget_goes_first_to_the_logits_and_embeddings_of_all_passes(tmp_path, budget, kept):
+    (0, [0, 0]), (99, [0, 0]), (100, [1, 0]), (200, [1, 1]), (249, [1, 1]), (250, [2, 1]), (300, [2, 2]),
+    (1299, [2, 2]), (1300, [3, 2]), (2300, [3, 3])])
+def test_a_budget_goes_to_logits_of_all_passes_then_to_embeddings_then_to_stages(tmp_path, budget, kept):
     jobs = jobs_of(smoke("kd", "dkd", seeds=[0, 1]), tmp_path)
-    shared = shared_passes(jobs, {job.id: AnswerSize(100, 1000) for job in jobs}, budget)
-    assert [one.parts for one in shared] == kept
+    shared = shared_passes(jobs, {job.id: AnswerSize(100, 50, 1000) for job in jobs}, budget)
+    assert [one.parts for one in shared] == [ALL[:count] for count in kept]
 
 
 def kept_passes(cache, sizes):
@@ -93,7 +93,7 @@ def kept_passes(cache, sizes):
 def test_passes_of_other_plans_make_room_the_longest_unused_first(tmp_path):
     cache = CacheFolder(tmp_path)
     kept = kept_passes(cache, {"old": 1000, "mine": 1000, "new": 1000})
-    shared = [SharedPass("mine", 2, AnswerSize(1500, 0), LIGHT)]
+    shared = [SharedPass("mine", 2, AnswerSize(1000, 500, 9000), ALL[:2])]
     removed = make_room(kept, shared, budget=3000)
     assert [one.name for one in removed] == ["old"]
     assert {one.name for one in passes(cache)} == {"mine", "new"}
@@ -103,7 +103,7 @@ def test_passes_of_other_plans_make_room_the_longest_unused_first(tmp_path):
 def test_a_pass_of_the_plan_is_never_removed(tmp_path):
     cache = CacheFolder(tmp_path)
     kept = kept_passes(cache, {"mine": 1000})
-    assert make_room(kept, [SharedPass("mine", 2, AnswerSize(5000, 0), LIGHT)], budget=10) == []
+    assert make_room(kept, [SharedPass("mine", 2, AnswerSize(5000, 0, 0), ALL[:1])], budget=10) == []
 
 
 def test_the_default_budget_is_a_tenth_of_what_is_free_and_of_what_passes_take(tmp_path, monkeypatch):
@@ -114,10 +114,13 @@ def test_the_default_budget_is_a_tenth_of_what_is_free_and_of_what_passes_take(t
 
 
 def test_the_plan_says_what_its_passes_take():
-    shared = [SharedPass("a", 3, AnswerSize(4_800_000_000, 7 * 10**10), LIGHT),
-              SharedPass("b", 2, AnswerSize(100_000_000, 2 * 10**9), ALL)]
+    cifar = AnswerSize(4_800_000_000, 12_300_000_000, 10**12)
+    shared = [SharedPass("a", 3, cifar, ALL[:1]), SharedPass("b", 2, AnswerSize(10**8, 2 * 10**8, 3 * 10**9), ALL)]
     assert pass_lines(shared, 10**10) == [
-        "teacher passes: 5 runs share the answers of a teacher in 2 passes: 4.9 GB of logits and embeddings, up to "
-        "2.0 GB of stages; --teacher-cache 10 GB",
-        "teacher passes: the stages of 1 of them, 70 GB, are beyond that: each run that uses them computes them"]
+        "teacher passes: 5 runs share the answers of a teacher in 2 passes: up to 4.9 GB of logits, 200 MB of "
+        "embeddings, 3.0 GB of stages; --teacher-cache 10 GB",
+        "teacher passes: beyond --teacher-cache 10 GB, and computed by each run that uses them: 12 GB of embeddings of "
+        "1 pass, 1.0 TB of stages of 1 pass"]
+    assert pass_lines([SharedPass("a", 3, cifar, ())], 10**9)[0].startswith(
+        "teacher passes: beyond --teacher-cache 1.0 GB, and computed by each run that uses them: 4.8 GB of logits of 1")
     assert pass_lines([], 10) == []

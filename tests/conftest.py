@@ -34,3 +34,10 @@ def kdbench(monkeypatch, capsys, tmp_path):
         return code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch finds no GPU here: the exactness of runs on one is not tested"))])
+def device(request):
+    """The devices that runs must be exact on."""
+    return request.param

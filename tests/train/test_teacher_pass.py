@@ -253,11 +253,13 @@ def the_pass(cache):
     return PassFolder(folder)
 
 
-def test_records_are_the_same_with_and_without_a_pass(tmp_path, own_cache):
-    plan = smoke("kd")
-    records = [run_job(job(plan, tmp_path / "live", own_cache, "kd")),
-               run_job(kept_job(plan, tmp_path / "writing", own_cache)),
-               run_job(kept_job(plan, tmp_path / "reading", own_cache))]
+@pytest.mark.parametrize("method", ["kd", "at"])  # logits, and stages
+def test_records_are_the_same_with_and_without_a_pass(tmp_path, method, device):
+    plan, cache = smoke(method, device=device), tmp_path / "cache"
+    assert run_job(teacher_job(plan, cache)).status == "ok"
+    records = [run_job(job(plan, tmp_path / "live", cache, method)),
+               run_job(kept_job(plan, tmp_path / "writing", cache, method)),
+               run_job(kept_job(plan, tmp_path / "reading", cache, method))]
     assert {record.status for record in records} == {"ok"}
     assert len({record.weights_sha256 for record in records}) == len({r.predictions_sha256 for r in records}) == 1
     assert records[0].metrics == records[1].metrics == records[2].metrics and records[2].notes == []

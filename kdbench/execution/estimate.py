@@ -8,7 +8,8 @@ spends beside it on loading, predicting and scoring, which do not. What a unit o
 2. the same method on the same networks, whatever the data and recipe
 3. the method's ratio to the reference (`ce`) in other cells, times what the reference takes on these networks by 1 or 2
 4. the same method on the same networks, on another machine
-5. the other methods that trained the same student here
+5. the median ratio of the other methods, or `TYPICAL` before one is known, times what the reference takes here
+6. what the other methods take that trained the same student here
 
 Ratios may come from any machine, all else but 4 from this one. At each place records of runs come before a short
 timing, and that before profiles, which are measured alone. Of several figures the median counts. Only runs that ended
@@ -32,6 +33,7 @@ from kdbench.spec import RunSpec
 Source = Literal["record", "timed", "profile"]
 SOURCES: tuple[Source, ...] = ("record", "timed", "profile")  # the better first
 What = Literal["rate", "around", "memory", "disk"]
+TYPICAL = 2.3  # multiples of the reference's step: the median of the 42 methods in results/quick, measured alone
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class Estimator:
         around = self._first("around", fmean, (kind.scored, this_machine(spec.device)), kind.scored, kind.student)
         return Estimate(rate.seconds * _work(spec), around or 0.0, rate.basis, rate.trusted)
 
+    def alike(self, spec: RunSpec) -> Hashable:
+        """What runs share that differ in length and seed alone."""
+        return self._kind(spec).like
+
     def memory(self, spec: RunSpec) -> float | None:
         """The bytes that the run will hold at most at a time; None if nothing is known of its student."""
         kind = self._kind(spec)
@@ -134,19 +140,30 @@ class Estimator:
         for key in ((kind.like, here), (kind.networks, here)):
             if found := self._found("rate", key):
                 return _Rate(median(found[1]), _words(*found), True)
-        if self.reference is not None and kind.method != self.reference:
-            plain = self._first("rate", median, (self.reference, kind.cell, here),
-                                ((self.reference, kind.student, None), here))
-            ratio = self._ratio(kind.method)
-            if plain is not None and ratio is not None:
-                return _Rate(ratio * plain, f"{ratio:.1f} x {self.reference}", True)
+        plain = self._plain(kind, here)
+        if plain is not None and (ratio := self._ratio(kind.method)) is not None:
+            return _Rate(ratio * plain, f"{ratio:.1f} x {self.reference}", True)
         if found := self._found("rate", kind.networks):
             return _Rate(median(found[1]), f"{_words(*found)}, another machine", False)
+        if plain is not None:
+            ratios = [ratio for method in self._cells if (ratio := self._ratio(method)) is not None]
+            ratio = median(ratios) if ratios else TYPICAL
+            return _Rate(ratio * plain, f"{ratio:.1f} x {self.reference}, as other methods", False)
         others = [self._first("rate", median, key) for key in self._trained.get((kind.student, here), ())]
-        return _Rate(median(rate for rate in others if rate), "other methods", False) if others else None
+        return _Rate(median(rate for rate in others if rate), "as other methods", False) if others else None
+
+    def _plain(self, kind: "_Kind", here: str) -> float | None:
+        """What a unit of work takes the reference on the run's student here; None if that is not known, or is asked."""
+        if self.reference is None or kind.method == self.reference:
+            return None
+        return self._first("rate", median, (self.reference, kind.cell, here),
+                           ((self.reference, kind.student, None), here))
 
     def _ratio(self, method: str) -> float | None:
-        """How long the method takes in multiples of the reference, where both were seen in a cell; None if nowhere."""
+        """How long the method takes in multiples of the reference, where both were seen in a cell; None if nowhere, and
+        of the reference itself."""
+        if method == self.reference:
+            return None
         both = self._cells.get(method, set()) & self._cells.get(str(self.reference), set())
         pairs = [(self._first("rate", median, (method, *place)), self._first("rate", median, (self.reference, *place)))
                  for place in both]

@@ -51,10 +51,10 @@ class Summary:
 
 
 class Matrix:
-    """The runs of one plan in one output folder."""
+    """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk."""
 
-    def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say):
-        self.plan, self.out, self.cache, self.say = plan, out, cache, say
+    def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False):
+        self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
     def pending(self, rerun_changed: bool = False) -> list[Job]:
@@ -177,6 +177,9 @@ class Matrix:
                 self._set_aside(found)
 
     def _set_aside(self, problem: Problem) -> None:
+        if self.look_only:
+            self.say(f"damaged record {problem.path} ({problem.reason}); the run is redone")
+            return
         aside = set_aside(problem.path)
         self.say(f"damaged record {problem.path} ({problem.reason}) was set aside as {aside.name}; the run is redone")
 

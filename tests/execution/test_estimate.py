@@ -6,7 +6,7 @@ import pytest
 from support.records import RECIPE, record, spec, teacher_spec
 
 from kdbench.environment import cpu_name
-from kdbench.execution.estimate import Estimator, Sample, time_for
+from kdbench.execution.estimate import TYPICAL, Estimator, Sample, time_for
 from kdbench.spec import Architecture
 
 HERE = {"cpu": cpu_name()}
@@ -92,9 +92,16 @@ def test_a_ratio_comes_from_any_machine_and_seconds_from_this_one():
     assert (alone.seconds, alone.basis, alone.trusted) == (60, "1 record, another machine", False)
 
 
-def test_an_unknown_method_takes_what_the_other_methods_take_on_the_same_student():
-    found = known(sample(run("ce"), 2.0), sample(run("at"), 6.0), sample(run("ce", pair="wide"), 99.0))
-    assert found.estimate(run()) == (4.0, 0.0, "other methods", False)
+def test_an_unknown_method_takes_the_median_ratio_of_the_others():
+    found = known(sample(run("ce"), 2.0), sample(run("at"), 6.0), sample(run("rkd"), 10.0), sample(run("fsp"), 4.0))
+    assert found.estimate(run()) == (pytest.approx(6), 0.0, "3.0 x ce, as other methods", False)
+    found = known(sample(run("ce"), 2.0)).estimate(run())
+    assert (found.seconds, found.basis) == (pytest.approx(2 * TYPICAL), "2.3 x ce, as other methods")
+
+
+def test_without_the_reference_an_unknown_method_takes_what_others_take_on_the_same_student():
+    found = known(sample(run("at"), 6.0), sample(run("rkd"), 2.0), sample(run("ce", pair="wide"), 99.0)).estimate(run())
+    assert found == (4.0, 0.0, "as other methods", False)
 
 
 def test_nothing_is_estimated_of_a_student_that_nobody_trained():
@@ -123,7 +130,7 @@ def test_runs_that_did_not_end_well_tell_nothing(status):
 
 def test_a_finished_run_changes_the_estimates_that_come_after_it():
     estimator = known(sample(run("ce"), 2.0))
-    assert estimator.estimate(run()).seconds == 2
+    assert estimator.estimate(run()).seconds == pytest.approx(2 * TYPICAL)
     estimator.learn(record(run(), seconds=7.0, environment=HERE))
     assert estimator.estimate(run(seed=5)).seconds == 7
 

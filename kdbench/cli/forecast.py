@@ -62,7 +62,7 @@ def _memory(found: Forecast) -> str:
 def _disk(found: Forecast) -> str:
     if not found.disk:
         return "not known"
-    cache = f", {_bytes(found.cache_disk)} for teachers in {plain(found.cache)}" if found.cache_disk else ""
+    cache = f", {_bytes(found.cache_disk)} for teachers in the cache" if found.cache_disk else ""
     return f"{_bytes(found.disk)} in {plain(found.folder)}{cache}; {_bytes(found.disk_free)} are free"
 
 

@@ -32,7 +32,7 @@ at               0    3                    0        -  unknown             -
 5 runs to do (3 of the plan not applicable) and 1 teacher to train first, 2 at a time
 time: about 3 min 20 s (3.62 core-hours)
 memory: up to 1.2 GB of 8.4 GB
-disk: 790 kB in runs/quick, 1.3 MB for teachers in /cache; 72 GB are free
+disk: 790 kB in runs/quick, 1.3 MB for teachers in the cache; 72 GB are free
 note: timed a few steps of 1 kind of runs in 2 s"""
 
 

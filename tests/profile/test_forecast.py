@@ -96,6 +96,12 @@ def test_runs_are_counted_by_method_as_finished_not_applicable_to_do_and_failed_
     assert (found.runs, found.teachers, found.suite) == (7, 1, "smoke")
 
 
+def test_what_cannot_train_a_pair_is_not_timed(tmp_path):
+    pool = Pool(reasons={"at": "too few stages"}, timed={"ce": 1.0})
+    ask(smoke("ce", "at"), tmp_path, pool)
+    assert pool.asked == [["ce", "ce"]]
+
+
 def test_a_teacher_in_the_cache_is_finished(tmp_path):
     plan = smoke("ce")
     finish_teacher(tmp_path / "cache", plan.teachers[0])

@@ -18,6 +18,7 @@ well tell anything: the seconds of a crash are no run's.
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -27,6 +28,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from kdbench.data import catalog
 from kdbench.environment import cpu_name, gpu_name
+from kdbench.errors import UserError
 from kdbench.results.record import Record
 from kdbench.spec import RunSpec
 
@@ -53,11 +55,14 @@ class Sample:
         """What a record tells; None if its run did not end well."""
         if record.status != "ok":
             return None
-        whole = datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)
-        around = whole.total_seconds() - record.seconds
-        # A record keeps times to the second. A run that was resumed trained for longer than since its last start.
-        return cls(record.spec, record.seconds, machine(record.environment), memory=record.peak_memory_bytes, disk=disk,
-                   around=max(around, 0.0) if around > -1 else None)
+        around = None
+        with suppress(ValueError):  # of a time that never was
+            whole = datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)
+            beside = whole.total_seconds() - record.seconds
+            # Times are kept to the second. A run that was resumed trained for longer than since its last start.
+            around = max(beside, 0.0) if beside > -1 else None
+        return cls(record.spec, record.seconds, machine(record.environment), around=around,
+                   memory=record.peak_memory_bytes, disk=disk)
 
 
 class Estimate(NamedTuple):
@@ -221,7 +226,10 @@ def _images(spec: RunSpec) -> tuple[str, float]:
 
 @cache
 def _published_size(dataset: str) -> int | None:
-    name = catalog.parse(dataset)
+    try:
+        name = catalog.parse(dataset)
+    except UserError:  # of a record that another kdbench wrote
+        return None
     return name.info.sizes[0] if name.info.sizes and "longtail" not in dict(name.modifiers) else None
 
 

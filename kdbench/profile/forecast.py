@@ -188,7 +188,7 @@ def _time_unknown(plan: Plan, jobs: Sequence[Job], estimator: Estimator, out: Pa
             yield f"{left} kinds of runs were not timed: the time for that was up"
     if timed:
         load = os.getloadavg()[0]
-        busy = f"; the load average is {load:.1f}, and they take less while nothing else runs" if load > BUSY else ""
+        busy = f"; the load average is {load:.1f}: they take longer while something else runs" if load > BUSY else ""
         yield f"timed a few steps of {timed} kind{'s' * (timed != 1)} of runs in {seconds:.0f} s{busy}"
 
 

@@ -1,7 +1,11 @@
-"""A short timing of runs of which nothing is known: a few steps of each, alone and on untrained networks."""
+"""A short timing of runs of which nothing is known: a few steps of each, alone and on untrained networks.
+
+What a CPU computes is timed by the seconds that it works for this process: so few steps on a machine that others share
+would else tell of these others. A run on it takes longer, too.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -64,29 +68,34 @@ def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float
 
 def _step_seconds(trainer: Trainer, device: torch.device) -> float:
     """The mean of a few steps out of all parts of the run."""
-    numbers, synchronise = spread(trainer.steps, STEPS, 0), synchroniser(device)
+    numbers, synchronise, clock = spread(trainer.steps, STEPS, 0), synchroniser(device), _clock(device)
     step = stepper(trainer, numbers)
     synchronise()
-    begin, laps = time.perf_counter(), 0
-    while laps < len(numbers) and time.perf_counter() - begin < SECONDS:
+    begin, laps = clock(), 0
+    while laps < len(numbers) and clock() - begin < SECONDS:
         step()
         synchronise()
         laps += 1
-    return (time.perf_counter() - begin) / laps
+    return (clock() - begin) / laps
 
 
 def _seconds_around(student: Network, dataset: Dataset, recipe: Recipe) -> float:
     """What a run spends on validation, on predictions and on robustness, by some images for which its network is right,
     as a trained one is for most."""
-    normalise = Normalise(dataset, dataset.test.labels.device)
+    device = dataset.test.labels.device
+    normalise, clock = Normalise(dataset, device), _clock(device)
     validation, test = len(dataset.validation), len(dataset.test)
     few = Split(MemoryImages(dataset.test.images.take(torch.arange(min(IMAGES, test)))), dataset.test.labels[:IMAGES])
-    labels = torch.from_numpy(predict(student, few, normalise, recipe.image_size).argmax(1)).to(few.labels.device)
-    begin = time.perf_counter()
+    labels = torch.from_numpy(predict(student, few, normalise, recipe.image_size).argmax(1)).to(device)
+    begin = clock()
     first_accuracy(student, few, normalise, recipe)
-    predicting = (time.perf_counter() - begin) / len(few)
-    begin = time.perf_counter()
+    predicting = (clock() - begin) / len(few)
+    begin = clock()
     measure(student, replace(dataset, test=Split(few.images, labels)))
-    measuring = (time.perf_counter() - begin) / len(few)
+    measuring = (clock() - begin) / len(few)
     predicted = recipe.epochs * min(validation, VALIDATE_EACH_EPOCH) + validation + test
     return predicting * predicted + measuring * min(test, max(SUBSET, len(dataset.classes)))
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    return time.process_time if device.type == "cpu" else time.perf_counter

@@ -142,6 +142,14 @@ def test_a_record_tells_what_its_process_spent_beside_training():
     assert Sample.of(record(run(), seconds=9.0)).around is None  # most of it before it was resumed
 
 
+def test_records_of_unknown_datasets_and_of_times_that_never_were_do_no_harm():
+    odd = run().model_copy(update={"dataset": "of another kdbench", "recipe": RECIPE})
+    estimator = known(sample(odd, 5.0))
+    estimator.learn(record(run(), seconds=7.0, environment=HERE, finished="2026-99-99T00:00:00Z"))
+    assert estimator.estimate(run()) == (7.0, 0.0, "1 record", True)
+    assert estimator.estimate(odd).seconds == 5
+
+
 def test_memory_and_disk_are_the_most_that_such_runs_took():
     found = known(sample(run(), 1.0, memory=5, disk=70), sample(run(seed=1), 1.0, memory=6, disk=60))
     assert (found.memory(run(seed=2)), found.disk(run(seed=2))) == (6, 70)

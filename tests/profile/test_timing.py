@@ -27,7 +27,8 @@ def steps(monkeypatch):
         return step
 
     monkeypatch.setattr(timing, "stepper", stepper)
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.time))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(
+        perf_counter=lambda: clock.time, process_time=lambda: clock.time))
     return clock
 
 

@@ -1,6 +1,7 @@
 """kdbench: a reproducible benchmark of knowledge distillation for image classification.
 
     kdbench.run("quick", methods=["ce", "kd"])      train what is not trained yet
+    kdbench.plan("quick", methods=["ce", "kd"])     how long that would take, on how much memory and disk
     kdbench.leaderboard("runs/quick")               a pandas DataFrame
     kdbench.load_student("runs/quick", RUN)         a trained torch module
 
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kdbench.version import __version__
 
 if TYPE_CHECKING:
-    from kdbench.api import leaderboard, load_student, run
+    from kdbench.api import leaderboard, load_student, plan, run
 
-__all__ = ["__version__", "leaderboard", "load_student", "run"]
+__all__ = ["__version__", "leaderboard", "load_student", "plan", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,12 @@ from kdbench.analysis.build import build
 from kdbench.data import collect
 from kdbench.errors import one_line
 from kdbench.execution.display import make_display
+from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix, Summary
 from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
+from kdbench.profile.forecast import Forecast, earlier, forecast
 from kdbench.report.flat import to_frame
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
@@ -30,43 +32,65 @@ def run(
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
-    rerun_changed: bool = False, teacher_cache: int | None = None,
+    rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
-    suite          a built-in suite's name, or the path of a TOML file
-    methods        only these; core: only the suite's core methods
-    pairs          only these; datasets: these instead of the suite's
-    seeds          how many, from 0, or which
-    settings       hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
-    out            the results folder; by default runs/SUITE
-    workers        runs at a time; by default the number of cores
-    run_timeout    seconds after which a run is stopped
-    retries        how often a run whose process was killed by a signal is tried again
-    plugins        files with methods of yours
-    rerun_changed  redo finished runs whose method's source changed since
-    teacher_cache  bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
-                   of the free disk
+    suite           a built-in suite's name, or the path of a TOML file
+    methods         only these; core: only the suite's core methods
+    pairs           only these; datasets: these instead of the suite's
+    seeds           how many, from 0, or which
+    settings        hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
+    out             the results folder; by default runs/SUITE
+    workers         runs at a time; by default the number of cores
+    run_timeout     seconds after which a run is stopped
+    retries         how often a run whose process was killed by a signal is tried again
+    plugins         files with methods of yours
+    rerun_changed   redo finished runs whose method's source changed since
+    estimates_from  folders of results that tell, besides `out` and the cache, how long runs take
+    teacher_cache   bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
+                    of the free disk
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan = make_plan(suite, selection, Registry(map(Path, plugins)), cache)
-    matrix = Matrix(plan, Path(out) if out else default_folder(plan), cache, say=lambda text: print(one_line(text)))
+    folder = Path(out) if out else default_folder(plan)
+    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
-    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)
+    pool, known = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries), []
     if jobs:
         pool.start()
+        known = earlier(cache.teachers, folder, named=estimates_from)
         reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
-    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers))
+    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)))
     for name, count in matrix.changed_methods().items():
         print(f"note: {count} finished runs of {name} were made by another version of its source; "
               f"--rerun-changed redoes them")
     return summary
+
+
+def plan(
+    suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
+    device: Device = "cpu", plugins: Iterable[str | Path] = (), rerun_changed: bool = False,
+    estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
+) -> Forecast:
+    """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
+    how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
+    record tells. UserError for whatever `run` would refuse."""
+    cache = CacheFolder.of_user()
+    selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
+    wanted = expand(load_suite(suite), Registry(map(Path, plugins)), selection)
+    folder = Path(out) if out else default_folder(wanted)
+    known = earlier(cache.teachers, folder, named=estimates_from)
+    return forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, rerun_changed,
+                    teacher_cache)
 
 
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":

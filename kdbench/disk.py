@@ -80,6 +80,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def need_writable(folder: Path) -> None:
+    """OSError if no file can be made in `folder`, or where it would be made. Nothing is written to find that out."""
+    place = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to NAME.corrupt-N, so that its work can be redone, and return the new path."""
     number = 1

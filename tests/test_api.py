@@ -48,7 +48,20 @@ def test_a_run_says_how_many_were_done_and_where_and_does_nothing_twice(tmp_path
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message) as error:
         package.run("smoke", out=tmp_path / "out", **arguments)
-    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+    with pytest.raises(UserError) as again:
+        package.plan("smoke", out=tmp_path / "out", **arguments)
+    assert str(again.value) == str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_tells_of_the_runs_to_do_in_a_parent_without_torch(tmp_path):
+    code = ("import sys, kdbench\nfound = kdbench.plan('smoke', methods=['ce', 'kd'], seeds=[7], workers=3)\n"
+            "assert 'torch' not in sys.modules\n"
+            "print(found.runs, found.workers, found.folder, [row.method for row in found.rows], found.seconds > 0)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2 3 runs/smoke ['teachers', 'ce', 'kd'] True\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_results_or_an_unknown_run_is_a_user_error(tmp_path):

@@ -52,7 +52,7 @@ TORCH = (
     "kdbench.method", "kdbench.networks", "kdbench.parts", "kdbench.train", "kdbench_methods",
     "kdbench.data.base", "kdbench.data.load", "kdbench.data.stream",
     "kdbench.robustness.measure",
-    "kdbench.profile.in_use", "kdbench.profile.worker",
+    "kdbench.profile.in_use", "kdbench.profile.timing", "kdbench.profile.worker",
     "kdbench.finished.attack", "kdbench.finished.export", "kdbench.finished.reload",
     "kdbench.checks.contract", "kdbench.checks.preflight",
 )

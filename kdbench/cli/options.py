@@ -22,6 +22,8 @@ Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
 Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
 Workers = Annotated[int | None, typer.Option(min=1, help="runs at a time; by default the number of cores")]
+EstimatesFrom = Annotated[list[Path] | None, typer.Option(
+    "--estimates-from", metavar="DIR", help="results that tell, besides those in --out, how long runs take")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 

@@ -159,14 +159,16 @@ def verify(
     """Repeat finished runs and compare. Exit code 0 if all are bit-equal; 3 if one is not, and within the noise between
     seeds on another machine, or not comparable; 1 if one is different or fails."""
     from kdbench.execution.display import make_display
+    from kdbench.execution.estimate import Estimator
     from kdbench.execution.pool import LocalPool
     from kdbench.finished.verify import exit_code, tally, verify
     from kdbench.folders import CacheFolder
+    from kdbench.profile.forecast import earlier
 
     pool = LocalPool(workers or os.cpu_count() or 1, retries=1)
     verdicts = []
     for verdict in verify(folder, runs or (), sample, Registry(plugin or ()), CacheFolder.of_user(), pool,
-                          make_display(pool.workers), say=print):
+                          make_display(pool.workers, Estimator(earlier(folder))), say=print):
         print(printable(str(verdict)))
         verdicts.append(verdict)
     print(tally(verdicts))

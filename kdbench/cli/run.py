@@ -1,14 +1,18 @@
 """The commands that train and measure."""
 
+import dataclasses
+import json
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdbench.cli.options import (
+    AsJson,
     Core,
     Datasets,
     Device,
+    EstimatesFrom,
     Methods,
     Out,
     Pairs,
@@ -21,6 +25,7 @@ from kdbench.cli.options import (
     split_names,
 )
 from kdbench.cli.results import leaderboard
+from kdbench.errors import UserError
 from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.results.sizes import read_size
 
@@ -44,15 +49,29 @@ def run(
     teacher_cache: Annotated[str | None, typer.Option(
         metavar="SIZE", help="of the cache's disk for the answers of teachers, such as 8GB; 0: runs do not share them; "
         "by default a tenth of the free disk")] = None,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="print what would run, and the time, memory and disk that it takes; write nothing")] = False,
+    estimates_from: EstimatesFrom = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
     from kdbench import api
 
-    summary = api.run(
-        suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
-        seeds=read_seeds(seeds), settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
-        run_timeout=run_timeout, retries=retries, plugins=plugin or (), rerun_changed=rerun_changed,
-        teacher_cache=read_size(teacher_cache, "--teacher-cache") if teacher_cache is not None else None)
+    if as_json and not dry_run:
+        raise UserError("--json goes with --dry-run")
+    asked: dict[str, Any] = {
+        "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
+        "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
+        "device": device.value, "plugins": plugin or (), "rerun_changed": rerun_changed,
+        "estimates_from": estimates_from or (),
+        "teacher_cache": read_size(teacher_cache, "--teacher-cache") if teacher_cache is not None else None}
+    if dry_run:
+        from kdbench.cli.forecast import forecast_to_text
+
+        found = api.plan(suite, **asked)
+        print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
+        return
+    summary = api.run(suite, run_timeout=run_timeout, retries=retries, **asked)
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard(summary.folder, plugin=plugin)

@@ -11,19 +11,20 @@ from rich.table import Table
 
 from kdbench.disk import read_file
 from kdbench.errors import one_line, plain
+from kdbench.execution.estimate import Estimator, time_for
 from kdbench.execution.job import Job
 from kdbench.execution.pool import Running
 from kdbench.results.record import Record
 
 
 class Display:
-    """Progress of a matrix. Counts and estimates; the subclasses show them."""
+    """Progress of a matrix. Counts and estimates, which each finished run makes better; the subclasses show them."""
 
-    def __init__(self, console: Console, workers: int):
-        self.console, self.workers = console, workers
+    def __init__(self, console: Console, workers: int, estimator: Estimator | None = None):
+        self.console, self.workers, self.estimator = console, workers, estimator or Estimator()
         self.total = self.done = 0
-        self._seconds: list[float] = []
-        self._waiting = 0
+        self._open: dict[str, Job] = {}  # by id, in the order in which they begin: what has not ended
+        self._epochs: dict[str, tuple[int, float]] = {}  # of running jobs: the last that ended, and when that was seen
         self._started = time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -33,15 +34,15 @@ class Display:
         pass
 
     def expect(self, jobs: Sequence[Job]) -> None:
-        self.total, self._waiting = len(jobs), len(jobs)
+        self.total, self._open = len(jobs), {job.id: job for job in jobs}
 
     def watch(self, running: list[Running[Job]], waiting: int) -> None:
         """Show the running jobs; called several times a second."""
-        self._waiting = waiting
 
     def ended(self, job: Job, record: Record) -> None:
         self.done += 1
-        self._seconds.append(record.seconds)
+        self._open.pop(job.id, None)
+        self.estimator.learn(record)
         self.console.print(one_line(self._line(job, record)), markup=False, highlight=False, soft_wrap=True)
         for note in record.notes:
             self.console.print(f"  note: {plain(note)}", markup=False, highlight=False, soft_wrap=True)
@@ -52,13 +53,32 @@ class Display:
             return f"{count} FAILED  {job}: {record.reason}"
         return f"{count} {job}: {record.metrics['test_accuracy']:.2%} in {record.seconds:.0f} s"
 
-    def seconds_left(self, running: list[Running[Job]]) -> float | None:
-        """Estimated seconds until all runs are done, from the mean of the finished ones; None before there is one."""
-        if not self._seconds:
+    def seconds_left(self, running: Sequence[Running[Job]] = ()) -> float | None:
+        """Estimated seconds until all runs are done; None as long as nothing is known of one of them."""
+        left = {r.job.id: self._left(r) for r in running}
+        waiting = [job for job in self._open.values() if job.id not in left]
+        whole = [self._seconds(job) for job in waiting]
+        known, needed = {run: own for run, own in left.items() if own is not None}, [s for s in whole if s is not None]
+        if len(known) < len(left) or len(needed) < len(waiting):
             return None
-        mean = sum(self._seconds) / len(self._seconds)
-        begun = sum(max(mean - (time.monotonic() - r.started), 0) for r in running)
-        return (begun + mean * self._waiting) / self.workers
+        return time_for(waiting, needed, known, self.workers)
+
+    def _seconds(self, job: Job) -> float | None:
+        estimate = self.estimator.estimate(job.spec)
+        return estimate and estimate.seconds
+
+    def _left(self, running: Running[Job]) -> float | None:
+        """The seconds that a running job still needs: by its own epochs, once one has ended."""
+        now, job = time.monotonic(), running.job
+        estimate, progress = self.estimator.estimate(job.spec), read_progress(job)
+        if progress is None or not progress.epoch or not progress.seconds:
+            return max(estimate.seconds - (now - running.started), 0.0) if estimate else None
+        epoch, since = self._epochs.get(job.id, (0, now))
+        if epoch != progress.epoch:
+            since = now
+            self._epochs[job.id] = progress.epoch, since
+        training = progress.seconds / progress.epoch * (progress.epochs - progress.epoch)
+        return max(training + (estimate.around if estimate else 0.0) - (now - since), 0.0)
 
 
 class TerminalDisplay(Display):
@@ -86,8 +106,8 @@ class TerminalDisplay(Display):
             table.add_row(*what, str(spec.seed), epoch, accuracy,
                           f"{time.monotonic() - r.started:.0f}")
         left = self.seconds_left(running)
-        remaining = f", about {_duration(left)} left" if left is not None else ""
-        table.caption = f"{self.done} of {self.total} runs, {_duration(time.monotonic() - self._started)}{remaining}"
+        remaining = f", about {duration(left)} left" if left is not None else ""
+        table.caption = f"{self.done} of {self.total} runs, {duration(time.monotonic() - self._started)}{remaining}"
         self._live.update(table)
 
 
@@ -97,13 +117,15 @@ class PlainDisplay(Display):
     def expect(self, jobs: Sequence[Job]) -> None:
         super().expect(jobs)
         if jobs:
-            self.console.print(f"{len(jobs)} runs, {self.workers} at a time", highlight=False)
+            left = self.seconds_left()
+            about = f", about {duration(left)}" if left is not None else ""
+            self.console.print(f"{len(jobs)} runs, {self.workers} at a time{about}", highlight=False)
 
 
-def make_display(workers: int) -> Display:
+def make_display(workers: int, estimator: Estimator | None = None) -> Display:
     """The display that fits where standard output goes."""
     console = Console()
-    return TerminalDisplay(console, workers) if console.is_terminal else PlainDisplay(console, workers)
+    return (TerminalDisplay if console.is_terminal else PlainDisplay)(console, workers, estimator)
 
 
 class Progress(msgspec.Struct):
@@ -112,6 +134,7 @@ class Progress(msgspec.Struct):
     epoch: int
     epochs: int
     accuracy: float
+    seconds: float = 0.0  # of training, so far
 
 
 def read_progress(job: Job) -> Progress | None:
@@ -122,7 +145,8 @@ def read_progress(job: Job) -> Progress | None:
         return None
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time to read: "40 s", "3 min 20 s", "2 h 05 min"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -10,17 +10,9 @@ from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
 from kdbench.errors import UserError
 from kdbench.execution.display import Display
 from kdbench.execution.job import Job
-from kdbench.execution.passes import (
-    AnswerSize,
-    default_budget,
-    make_room,
-    pass_lines,
-    shared_passes,
-    with_passes,
-)
+from kdbench.execution.passes import AnswerSize, plan_passes, with_passes
 from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
-from kdbench.results.cached import passes
 from kdbench.results.record import Planned, Problem, Record, Role, Status
 from kdbench.results.sizes import size_text
 from kdbench.results.store import Store
@@ -61,10 +53,10 @@ class Summary:
 
 
 class Matrix:
-    """The runs of one plan in one output folder."""
+    """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk."""
 
-    def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say):
-        self.plan, self.out, self.cache, self.say = plan, out, cache, say
+    def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False):
+        self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
     def pending(self, rerun_changed: bool = False) -> list[Job]:
@@ -76,17 +68,15 @@ class Matrix:
         return [self._job(spec, "teacher") for spec in teachers] + jobs
 
     def share_teachers(self, jobs: list[Job], sizes: Mapping[str, AnswerSize], budget: int | None) -> list[Job]:
-        """The jobs, with the teacher passes that they share. Passes of other plans make room for these, the longest
-        unused first, so that all stay within `budget` bytes."""
-        kept = passes(self.cache)
-        budget = default_budget(self.cache, kept) if budget is None else budget
-        shared = shared_passes(jobs, sizes, budget)
-        for line in pass_lines(shared, budget):
+        """The jobs, with the teacher passes that they share within `budget` bytes, by default a share of the free disk.
+        Passes of other plans make room for these, the longest unused first."""
+        passes = plan_passes(self.cache, jobs, sizes, budget)
+        for line in passes.lines():
             self.say(line)
-        if removed := make_room(kept, shared, budget):
+        if removed := passes.make_room():
             self.say(f"{len(removed)} teacher passes of other plans, unused for longest, made room: "
                      f"{size_text(sum(one.bytes for one in removed))}")
-        return with_passes(jobs, shared)
+        return with_passes(jobs, passes.shared)
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display) -> Summary:
         """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. UserError if another
@@ -200,6 +190,9 @@ class Matrix:
                 self._set_aside(found)
 
     def _set_aside(self, problem: Problem) -> None:
+        if self.look_only:
+            self.say(f"damaged record {problem.path} ({problem.reason}); the run is redone")
+            return
         aside = set_aside(problem.path)
         self.say(f"damaged record {problem.path} ({problem.reason}) was set aside as {aside.name}; the run is redone")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kdbench.execution.job import Job, PassShare
 from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
-from kdbench.results.cached import CachedPass, remove
+from kdbench.results.cached import CachedPass, passes, remove
 from kdbench.results.sizes import size_text
 from kdbench.spec import RunSpec, TrainedTeacher, digest, tutor
 
@@ -78,47 +78,61 @@ def default_budget(cache: CacheFolder, kept: Sequence[CachedPass]) -> int:
     return int(DEFAULT_SHARE * (shutil.disk_usage(folder).free + sum(one.bytes for one in kept)))
 
 
-def make_room(kept: Iterable[CachedPass], shared: Iterable[SharedPass], budget: int) -> list[CachedPass]:
-    """Remove passes that the runs do not share, the longest unused first, until all passes together will stay within
-    `budget` bytes; those that were removed."""
-    keys = {one.key for one in shared}
-    others = sorted((one for one in kept if one.key not in keys), key=lambda one: one.used)
-    room = budget - sum(bytes_to_keep(one) for one in shared) - sum(one.bytes for one in others)
-    removed = []
-    for one in others:
-        if room >= 0:
-            break
-        remove(one)
-        removed.append(one)
-        room += one.bytes
-    return removed
+@dataclass(frozen=True)
+class PassPlan:
+    """The passes of a matrix beside those that the cache holds already."""
+
+    shared: Sequence[SharedPass]
+    kept: Sequence[CachedPass]
+    budget: int  # bytes
+
+    @property
+    def bytes(self) -> int:
+        """What the shared passes take once they are complete."""
+        return sum(getattr(one.size, part) for one in self.shared for part in one.parts)
+
+    def make_room(self) -> list[CachedPass]:
+        """Remove passes that the matrix does not share, the longest unused first, until all passes together will stay
+        within the budget; those that were removed."""
+        keys = {one.key for one in self.shared}
+        others = sorted((one for one in self.kept if one.key not in keys), key=lambda one: one.used)
+        room, removed = self.budget - self.bytes - sum(one.bytes for one in others), []
+        for one in others:
+            if room >= 0:
+                break
+            remove(one)
+            removed.append(one)
+            room += one.bytes
+        return removed
+
+    def lines(self) -> list[str]:
+        """A line on what will be kept, and one on what is beyond the budget. Nothing where no pass is shared."""
+        kept, beyond = [], []
+        for part in AnswerSize._fields:
+            inside = [getattr(one.size, part) for one in self.shared if part in one.parts]
+            outside = [getattr(one.size, part) for one in self.shared if part not in one.parts]
+            if inside:
+                kept.append(f"{size_text(sum(inside))} of {_plural(part)}")
+            if outside:
+                beyond.append(f"{size_text(sum(outside))} of {_plural(part)} of {_passes(len(outside))}")
+        lines, budget = [], f"--teacher-cache {size_text(self.budget)}"
+        if kept:
+            holding = [one for one in self.shared if one.parts]
+            lines.append(f"teacher passes: {sum(one.runs for one in holding)} runs share the answers of a teacher in "
+                         f"{_passes(len(holding))}: up to {', '.join(kept)}; {budget}")
+        if beyond:
+            lines.append(f"teacher passes: beyond {budget}, and computed by each run that uses them: "
+                         f"{', '.join(beyond)}")
+        return lines
 
 
-def bytes_to_keep(shared: SharedPass) -> int:
-    """The bytes that a pass takes once it is complete."""
-    return sum(getattr(shared.size, part) for part in shared.parts)
-
-
-def pass_lines(shared: Sequence[SharedPass], budget: int) -> list[str]:
-    """What the plan says of its passes: a line on what will be kept, and one on what is beyond the budget. Nothing
-    where none is shared."""
-    kept, beyond = [], []
-    for part in AnswerSize._fields:
-        inside = [getattr(one.size, part) for one in shared if part in one.parts]
-        outside = [getattr(one.size, part) for one in shared if part not in one.parts]
-        if inside:
-            kept.append(f"{size_text(sum(inside))} of {_plural(part)}")
-        if outside:
-            beyond.append(f"{size_text(sum(outside))} of {_plural(part)} of {_passes(len(outside))}")
-    lines = []
-    if kept:
-        holding = [one for one in shared if one.parts]
-        lines.append(f"teacher passes: {sum(one.runs for one in holding)} runs share the answers of a teacher in "
-                     f"{_passes(len(holding))}: up to {', '.join(kept)}; --teacher-cache {size_text(budget)}")
-    if beyond:
-        lines.append(f"teacher passes: beyond --teacher-cache {size_text(budget)}, and computed by each run that uses "
-                     f"them: {', '.join(beyond)}")
-    return lines
+def plan_passes(cache: CacheFolder, jobs: Iterable[Job], sizes: Mapping[str, AnswerSize],
+                budget: int | None) -> PassPlan:
+    """The passes of the runs within `budget` bytes, by default a share of the free disk. Nothing is written or
+    removed."""
+    kept = passes(cache)
+    allowed = default_budget(cache, kept) if budget is None else budget
+    return PassPlan(shared_passes(jobs, sizes, allowed) if allowed else [], kept, allowed)
 
 
 def _plural(part: str) -> str:

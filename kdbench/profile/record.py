@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from kdbench.disk import atomic_write, json_files
+from kdbench.execution.estimate import Sample, machine
 from kdbench.profile.energy import Source
 from kdbench.results.record import Outcome, Problem, decode, read
 from kdbench.results.store import Store
@@ -113,6 +114,17 @@ class Profile(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def metrics(self) -> dict[str, float]:
         parts = (self.training, self.deployment)
         return {name: value for part in parts if part is not None for name, value in part.metrics.items()}
+
+
+def samples_of(profile: Profile) -> list[Sample]:
+    """What a profile of a method tells of its run, and of one of the reference: their training alone."""
+    training = profile.training
+    if training is None:
+        return []
+    reference = profile.spec.model_copy(update={"method": training.reference, "hyperparameters": {}})
+    here = machine(profile.environment)
+    return [Sample(spec, training.run_steps * step.median, here, "profile") for spec, step in (
+        (profile.spec, training.step_seconds), (reference, training.reference_step_seconds))]
 
 
 def profile_id(subject: Subject, spec: RunSpec) -> str:

@@ -59,7 +59,7 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
     """The measured fields of the profile."""
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
-    bench = Bench(find_meter(spec.device, job.settings.watts_per_core), synchronise=_synchroniser(device))
+    bench = Bench(find_meter(spec.device, job.settings.watts_per_core), synchronise=synchroniser(device))
     dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device)
     networks = Networks(job, dataset, device)
     found: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
     return found
 
 
-def _synchroniser(device: torch.device):
+def synchroniser(device: torch.device):
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
@@ -169,13 +169,13 @@ def training_cost(seconds: list[dict[str, float]], joules: list[float | None], r
 def in_step(trainers: dict[str, Trainer], steps: list[int], bench: Bench) -> dict[str, float]:
     """The seconds that `steps` of a run take each of the trainers, which take every step in turns. They are new, and
     these are their first steps."""
-    laps = bench.laps({name: _stepper(trainer, steps) for name, trainer in trainers.items()}, len(steps))
+    laps = bench.laps({name: stepper(trainer, steps) for name, trainer in trainers.items()}, len(steps))
     return {name: math.fsum(seconds) for name, seconds in laps.items()}
 
 
 def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
     """What `steps` of a run cost together: counters of energy are too slow for single ones."""
-    step = _stepper(trainer, steps)
+    step = stepper(trainer, steps)
 
     def work() -> None:
         for _ in steps:
@@ -184,7 +184,7 @@ def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
     return bench.sample(work)
 
 
-def _stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:
+def stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:
     """A function that takes the next of the steps at each call, after some steps of warm-up."""
     batches, numbers = _endless(trainer), iter(steps)
     trainer.method.train()

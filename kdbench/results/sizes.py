@@ -7,7 +7,7 @@ from kdbench.errors import UserError
 UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
 
 
-def size_text(size: int) -> str:
+def size_text(size: float) -> str:
     """A number of bytes with its unit and two or three digits."""
     unit = next((unit for unit, bytes_of in UNITS.items() if size >= bytes_of), "B")
     value = size / UNITS[unit]

@@ -74,6 +74,7 @@ MISTAKES = {
         '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))], "did you mean 'resnet18'"),
     "folder is a file": (lambda f: ["run", "smoke", "--out", (f / "file").write_text("") or "file"],
                          "the output folder is not writable"),
+    "no earlier results": (lambda f: ["run", "smoke", "--estimates-from", "nowhere"], "nowhere: no records here"),
     "option": (lambda f: ["run", "smoke", "--metods", "kd"], "No such option: --metods"),
     "number": (lambda f: ["run", "smoke", "--workers", "0"], "--workers"),
     "method to profile": (lambda f: ["profile", "smoke", "--methods", "kdd"], "did you mean 'kd'?"),
@@ -95,15 +96,57 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_with_exit_code_2_and_nothing_written(kdbench, tmp_path, cache, mistake):
-    arguments, message = MISTAKES[mistake]
-    arguments = arguments(tmp_path)
-    before = sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in str(p))
+    typed, message = MISTAKES[mistake]
+    arguments = typed(tmp_path)
+    before = tree(tmp_path)
     code, out, err = kdbench(*arguments)
     assert (code, out) == (2, "")
     *progress, line = err.splitlines()
     assert all(told.startswith("downloading ") for told in progress)
     assert line.startswith("kdbench: ") and message in line
-    assert sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in str(p)) == before
+    assert tree(tmp_path).keys() == before.keys()
+    if arguments[0] == "run" and mistake != "no such download":  # which a dry run does not try
+        before = tree(tmp_path, cache)
+        code, out, line = kdbench(*arguments, "--dry-run")
+        assert (code, out, len(line.splitlines())) == (2, "", 1)
+        assert line.startswith("kdbench: ") and message in line
+        assert tree(tmp_path, cache) == before
+
+
+def tree(*folders):
+    """Every file and folder, with its time of change."""
+    return {path: path.lstat().st_mtime_ns for folder in folders for path in folder.rglob("*")
+            if "__pycache__" not in str(path)}
+
+
+def test_a_dry_run_prints_the_plan_in_words_and_json_and_writes_nothing(kdbench, tmp_path, monkeypatch):
+    """With a cache that is not there, and a method that fails in its first step."""
+    empty = tmp_path / "cache"
+    monkeypatch.setenv("KDBENCH_CACHE", str(empty))
+    asked = ["run", "smoke", "--methods", "ce,kd,mine", "--seeds", "2", "--plugin",
+             plugin(tmp_path, "raise ValueError('oh')"), "--workers", "2", "--dry-run"]
+    before = tree(tmp_path)
+    code, out, err = kdbench(*asked)
+    assert (code, err) == (0, "") and tree(tmp_path).keys() == before.keys()
+    table, totals = (part.splitlines() for part in out.split("\n\n"))
+    assert [line.split()[0] for line in table] == ["method", "teachers", "ce", "kd", "mine"]
+    assert [line.split()[3] for line in table[1:]] == ["1", "2", "2", "2"]
+    assert [" timed " in line for line in table[1:]] == [True, True, True, False]
+    assert totals[0] == "6 runs to do and 1 teacher to train first, 2 at a time"
+    assert [line.split(":")[0] for line in totals[1:4]] == ["time", "memory", "disk"]
+    assert not any("not known" in line for line in totals)
+    assert any("mine " in line and "could not be timed: crashed: ValueError: oh" in line for line in totals[4:])
+
+    code, out, _ = kdbench(*asked, "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["runs"], found["teachers"], found["unknown"]) == (6, 1, 0)
+    assert found["seconds"] > 0 and found["disk"] > 0 and found["memory"] > 0
+    assert tree(tmp_path).keys() == before.keys()
+
+
+def test_json_without_a_dry_run_is_refused(kdbench):
+    code, _, err = kdbench("run", "smoke", "--json")
+    assert code == 2 and "--json goes with --dry-run" in err
 
 
 def test_an_output_folder_in_use_is_refused_with_the_process_that_holds_it(kdbench, tmp_path):

@@ -8,11 +8,11 @@ from support.matrices import smoke
 from kdbench.execution.job import Job
 from kdbench.execution.passes import (
     AnswerSize,
+    PassPlan,
     SharedPass,
     default_budget,
-    make_room,
     pass_key,
-    pass_lines,
+    plan_passes,
     shared_passes,
     with_passes,
 )
@@ -94,16 +94,16 @@ def test_passes_of_other_plans_make_room_the_longest_unused_first(tmp_path):
     cache = CacheFolder(tmp_path)
     kept = kept_passes(cache, {"old": 1000, "mine": 1000, "new": 1000})
     shared = [SharedPass("mine", 2, AnswerSize(1000, 500, 9000), ALL[:2])]
-    removed = make_room(kept, shared, budget=3000)
+    removed = PassPlan(shared, kept, 3000).make_room()
     assert [one.name for one in removed] == ["old"]
     assert {one.name for one in passes(cache)} == {"mine", "new"}
-    assert make_room(passes(cache), shared, budget=3000) == []
+    assert PassPlan(shared, passes(cache), 3000).make_room() == []
 
 
 def test_a_pass_of_the_plan_is_never_removed(tmp_path):
     cache = CacheFolder(tmp_path)
     kept = kept_passes(cache, {"mine": 1000})
-    assert make_room(kept, [SharedPass("mine", 2, AnswerSize(5000, 0, 0), ALL[:1])], budget=10) == []
+    assert PassPlan([SharedPass("mine", 2, AnswerSize(5000, 0, 0), ALL[:1])], kept, 10).make_room() == []
 
 
 def test_the_default_budget_is_a_tenth_of_what_is_free_and_of_what_passes_take(tmp_path, monkeypatch):
@@ -116,11 +116,20 @@ def test_the_default_budget_is_a_tenth_of_what_is_free_and_of_what_passes_take(t
 def test_the_plan_says_what_its_passes_take():
     cifar = AnswerSize(4_800_000_000, 12_300_000_000, 10**12)
     shared = [SharedPass("a", 3, cifar, ALL[:1]), SharedPass("b", 2, AnswerSize(10**8, 2 * 10**8, 3 * 10**9), ALL)]
-    assert pass_lines(shared, 10**10) == [
+    assert PassPlan(shared, [], 10**10).lines() == [
         "teacher passes: 5 runs share the answers of a teacher in 2 passes: up to 4.9 GB of logits, 200 MB of "
         "embeddings, 3.0 GB of stages; --teacher-cache 10 GB",
         "teacher passes: beyond --teacher-cache 10 GB, and computed by each run that uses them: 12 GB of embeddings of "
         "1 pass, 1.0 TB of stages of 1 pass"]
-    assert pass_lines([SharedPass("a", 3, cifar, ())], 10**9)[0].startswith(
+    assert PassPlan([SharedPass("a", 3, cifar, ())], [], 10**9).lines()[0].startswith(
         "teacher passes: beyond --teacher-cache 1.0 GB, and computed by each run that uses them: 4.8 GB of logits of 1")
-    assert pass_lines([], 10) == []
+    assert PassPlan([], [], 10).lines() == []
+
+
+def test_a_budget_of_nothing_shares_nothing_and_a_plan_writes_nothing(tmp_path):
+    jobs = jobs_of(smoke("kd", "dkd"), tmp_path)
+    sizes = {job.id: AnswerSize(1, 1, 1) for job in jobs}
+    cache = CacheFolder(tmp_path / "cache")
+    assert (plan_passes(cache, jobs, sizes, 0).shared, plan_passes(cache, jobs, sizes, 0).lines()) == ([], [])
+    assert plan_passes(cache, jobs, sizes, None).bytes == 3
+    assert not cache.root.exists()

@@ -1,0 +1,256 @@
+"""What a plan would cost: known before it runs, from earlier records or a short timing. Writes nothing that stays."""
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import nlargest
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from kdbench.data import catalog, collect
+from kdbench.data.files import PUBLISHED
+from kdbench.disk import explain, need_writable
+from kdbench.errors import UserError
+from kdbench.execution.estimate import Estimate, Estimator, Sample, time_for
+from kdbench.execution.job import Job
+from kdbench.execution.matrix import FINAL, Matrix
+from kdbench.execution.passes import PassPlan, plan_passes
+from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.folders import CacheFolder
+from kdbench.profile.job import ProfileJob, Settings
+from kdbench.profile.record import BUSY, Profile, profiles, samples_of
+from kdbench.results.record import Record
+from kdbench.results.store import Store
+from kdbench.spec import RunSpec
+from kdbench.suites.plan import Plan
+
+TIMING = "kdbench.profile.timing:time_runs"
+TIMING_SECONDS = 60.0  # after which no further method is timed
+TEACHERS = "teachers"  # the row of the runs that train them
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method, or of the teachers."""
+
+    method: str
+    finished: int
+    inapplicable: int         # finished with that, or found now
+    to_do: int
+    failed: int               # of those to do: how many failed before
+    seconds: float | None     # of a run, in the mean over those to do, or over all if none is; None: not known
+    basis: str                # where that comes from
+    core_hours: float | None  # of those to do
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a command would do, and what that takes. Seconds and bytes are of the runs of which they are known."""
+
+    suite: str
+    folder: str
+    cache: str
+    workers: int
+    rows: tuple[Row, ...]
+    runs: int                  # of students, to do
+    teachers: int              # to train
+    seconds: float             # until all are done
+    unknown: int               # runs of unknown length
+    memory: float              # bytes at a time: of the largest runs that can be at work together
+    memory_there: int | None   # bytes of this machine; None for a GPU
+    disk: float                # bytes of the results
+    cache_disk: float          # bytes of the teachers, in the cache
+    disk_free: int             # bytes where the results go
+    passes_disk: int           # bytes of the teacher passes that the runs share, in the cache
+    passes: tuple[str, ...]    # what these hold
+    notes: tuple[str, ...]
+
+
+def earlier(*folders: Path, named: Iterable[Path | str] = ()) -> list[Sample]:
+    """What the records and profiles in folders of results tell. Of a run that lies in several the first counts.
+    UserError if one of those that the user has `named` is none."""
+    samples: dict[tuple[str, str], list[Sample]] = {}
+    asked = [Store(folder) for folder in named]
+    for store in asked:
+        if not store.files.records.is_dir():
+            raise store.no_records()
+    for store in (*map(Store, folders), *asked):
+        for found in store.scan():
+            if isinstance(found, Record) and (sample := Sample.of(found, _disk(store, found.run_id))):
+                samples.setdefault(("record", found.run_id), [sample])
+        for profile, _ in profiles(store):
+            if isinstance(profile, Profile):
+                samples.setdefault(("profile", profile.run_id), samples_of(profile))
+    return [sample for some in samples.values() for sample in some]
+
+
+def _disk(store: Store, run_id: str) -> int | None:
+    """The bytes of a run's files; None where the network is not among them, as in copies of records alone."""
+    files = store.files
+    try:
+        return sum(path.stat().st_size for path in (
+            files.record(run_id), files.student(run_id), files.predictions(run_id)))
+    except OSError:
+        return None
+
+
+def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples: Iterable[Sample],
+             rerun_changed: bool = False, teacher_cache: int | None = None) -> Forecast:
+    """What running the plan would do and take. UserError for what a run would refuse. What is not known of a method is
+    timed, in a process of the pool."""
+    notes: list[str] = []
+    matrix = Matrix(plan, out, cache, notes.append, look_only=True)
+    estimator, reasons, sizes = Estimator(samples, plan.reference), {}, {}
+    with _shadow(cache) as shadow:
+        here = {name for name in {spec.dataset for spec in plan.students} if _is_here(name, shadow.data)}
+        for dataset in here:
+            collect.check(dataset, shadow.data)
+        jobs = matrix.pending(rerun_changed)
+        at_hand = [job for job in jobs if job.spec.dataset in here]
+        notes += [f"{name} is not on this machine: a run downloads it first, and what it needs is not checked now"
+                  for name in sorted({job.spec.dataset for job in jobs} - here)]
+        if at_hand:
+            pool.start()
+            reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in at_hand], plan.methods, shadow)
+        _need_folders(out, cache)
+        at_hand = [job for job in at_hand if job.id not in reasons]
+        notes += _time_unknown(plan, at_hand, estimator, out, shadow, pool)
+    passes = plan_passes(cache, jobs, sizes, teacher_cache)
+    return _sum_up(plan, matrix, jobs, reasons, estimator, pool.workers, passes, notes)
+
+
+# Without writing.
+
+@contextmanager
+def _shadow(cache: CacheFolder) -> Iterator[CacheFolder]:
+    """A temporary cache with links to the files of a cache's data: what is written into it leaves these as they are.
+    A UserError that names its files leaves it with the names of the cache's."""
+    with TemporaryDirectory(prefix="kdbench-") as folder:
+        shadow = CacheFolder(Path(folder))
+        for parent, _, names in os.walk(cache.data, followlinks=True):
+            place = shadow.data / Path(parent).relative_to(cache.data)
+            place.mkdir(parents=True)
+            for name in names:
+                (place / name).symlink_to(Path(parent, name).absolute())
+        try:
+            yield shadow
+        except UserError as error:
+            raise UserError(str(error).replace(folder, str(cache.root))) from error
+
+
+def _is_here(dataset: str, data: Path) -> bool:
+    """Whether a dataset can be read without a download."""
+    published = PUBLISHED.get(catalog.parse(dataset).base)
+    if published is None:
+        return True
+    places = [data / published.packed_in, *([published.elsewhere] if published.elsewhere else [])]
+    return all(all((data / published.unpacked_in / file).is_file() for file in packed.contents)
+               or any((place / packed.name).is_file() for place in places) for packed in published.files)
+
+
+def _need_folders(out: Path, cache: CacheFolder) -> None:
+    """UserError if a run could not write, in the words that it would use."""
+    for folder, what in ((out, "the output folder is not writable"), (cache.root, "the cache cannot be written")):
+        try:
+            need_writable(folder)
+        except OSError as error:
+            raise UserError(f"{what}: {explain(error)}") from error
+
+
+# Timing.
+
+def _time_unknown(plan: Plan, jobs: Sequence[Job], estimator: Estimator, out: Path, cache: CacheFolder,
+                  pool: LocalPool) -> Iterator[str]:
+    """Let the estimator know what a few steps take of the runs that it cannot tell of, and say so. The reference comes
+    first: with it, ratios of other machines and pairs may tell the rest."""
+    timed, seconds = 0, 0.0
+    for group in ([job for job in jobs if job.spec.method == plan.reference],
+                  [job for job in jobs if job.spec.method != plan.reference]):
+        unknown = {estimator.alike(job.spec): job for job in reversed(group) if not _is_known(estimator, job.spec)}
+        tasks = [ProfileJob("method", job.spec, job.method, plan.methods[plan.reference], plan.suite, out, cache,
+                            Settings()) for job in reversed(unknown.values())]
+        if not tasks:
+            continue
+        try:
+            samples, failed, took = pool.call(TIMING, tasks, TIMING_SECONDS - seconds)
+        except UserError as error:  # its process was killed
+            yield f"not timed: {error}"
+            continue
+        for sample in samples:
+            estimator.add(sample)
+        timed, seconds = timed + len(samples), seconds + took
+        for task in tasks:
+            if task.id in failed:
+                yield f"{task} could not be timed: {failed[task.id]}"
+        if left := len(tasks) - len(samples) - len(failed):
+            yield f"{left} kinds of runs were not timed: the time for that was up"
+    if timed:
+        load = os.getloadavg()[0]
+        busy = f"; the load average is {load:.1f}: they take longer while something else runs" if load > BUSY else ""
+        yield f"timed a few steps of {timed} kind{'s' * (timed != 1)} of runs in {seconds:.0f} s{busy}"
+
+
+def _is_known(estimator: Estimator, spec: RunSpec) -> bool:
+    found = estimator.estimate(spec)
+    return found is not None and found.trusted
+
+
+# Sums.
+
+def _sum_up(plan: Plan, matrix: Matrix, jobs: Sequence[Job], reasons: dict[str, str], estimator: Estimator,
+            workers: int, passes: PassPlan, notes: Sequence[str]) -> Forecast:
+    jobs = [job for job in jobs if job.id not in reasons]
+    estimates = [estimator.estimate(job.spec) for job in jobs]
+    known = [(job, found.seconds) for job, found in zip(jobs, estimates, strict=True) if found]
+    teachers = [job for job in jobs if job.role == "teacher"]
+    disks = {role: sum(estimator.disk(job.spec) or 0 for job in jobs if job.role == role)
+             for role in ("student", "teacher")}
+    cpu = all(spec.device == "cpu" for spec in plan.students)
+    return Forecast(
+        suite=plan.suite, folder=str(matrix.out), cache=str(matrix.cache.root), workers=workers,
+        rows=tuple(_rows(plan, matrix, {job.id for job in jobs}, reasons, estimator)),
+        runs=len(jobs) - len(teachers), teachers=len(teachers),
+        seconds=time_for([job for job, _ in known], [seconds for _, seconds in known], {}, workers),
+        unknown=len(jobs) - len(known),
+        memory=sum(nlargest(workers, (estimator.memory(job.spec) or 0 for job in jobs))),
+        memory_there=psutil.virtual_memory().total if cpu else None,
+        disk=disks["student"], cache_disk=disks["teacher"], disk_free=_free(matrix.out), passes_disk=passes.bytes,
+        passes=tuple(passes.lines()), notes=tuple(notes),
+    )
+
+
+def _rows(plan: Plan, matrix: Matrix, to_do: set[str], reasons: dict[str, str],
+          estimator: Estimator) -> Iterator[Row]:
+    """The teachers' row, and one for each method, in the order of the plan."""
+    specs: dict[str, list[RunSpec]] = defaultdict(list, {TEACHERS: list(plan.teachers)} if plan.teachers else {})
+    for spec in plan.students:
+        specs[spec.method].append(spec)
+    for name, runs in specs.items():
+        store = matrix.teachers if name == TEACHERS else matrix.store
+        records = {spec.id: store.get(spec.id) for spec in runs}
+        statuses = {run: record.status if isinstance(record, Record) else None for run, record in records.items()}
+        waiting = [spec for spec in runs if spec.id in to_do]
+        rest = [spec for spec in runs if spec.id not in to_do]
+        inapplicable = sum(spec.id in reasons or statuses[spec.id] == "inapplicable" for spec in rest)
+        found = [estimator.estimate(spec) for spec in waiting or rest]
+        known = [estimate for estimate in found if estimate is not None]
+        seconds = fmean(estimate.seconds for estimate in known) if known else None
+        yield Row(
+            name, finished=len(rest) - inapplicable, inapplicable=inapplicable, to_do=len(waiting),
+            failed=sum(statuses[spec.id] not in (None, *FINAL) for spec in waiting), seconds=seconds,
+            basis=_bases(found), core_hours=None if seconds is None else seconds * len(waiting) / 3600)
+
+
+def _bases(estimates: Sequence[Estimate | None]) -> str:
+    """Where the figures come from, each place once."""
+    return "; ".join(dict.fromkeys("unknown" if found is None else found.basis for found in estimates))
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free

@@ -1,0 +1,66 @@
+"""The short timing of runs, on the smoke suite; no test asserts a real time."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from support.matrices import plugin, smoke, teacher_job
+from support.profiles import job
+
+from kdbench.data.catalog import DATASETS
+from kdbench.environment import cpu_name
+from kdbench.profile import timing
+from kdbench.profile.forecast import earlier
+from kdbench.profile.timing import time_runs
+from kdbench.train.worker import run_job
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Steps that do nothing and take as long by a clock of their own as `steps.take` says."""
+    clock = SimpleNamespace(time=0.0, take=0.1, taken=0)
+
+    def stepper(trainer, numbers):
+        def step():
+            clock.time += clock.take
+            clock.taken += 1
+        return step
+
+    monkeypatch.setattr(timing, "stepper", stepper)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(
+        perf_counter=lambda: clock.time, process_time=lambda: clock.time))
+    return clock
+
+
+def test_a_run_takes_the_mean_of_a_few_steps_for_each_of_its_steps(tmp_path, cache, steps):
+    kd = job("kd", tmp_path, cache, settings={"recipe.epochs": 5})
+    (sample,), failed, _ = time_runs([kd], 60)
+    per_epoch = DATASETS["synthetic"].sizes[0] // kd.spec.recipe.batch_size
+    assert (steps.taken, sample.seconds) == (timing.STEPS, pytest.approx(.1 * 5 * per_epoch))
+    assert (sample.spec, sample.source, sample.machine, failed) == (kd.spec, "timed", cpu_name(), {})
+
+
+def test_slow_steps_are_few_and_slow_methods_end_the_timing(tmp_path, cache, steps):
+    steps.take = 40.0
+    jobs = [job(method, tmp_path, cache) for method in ("ce", "kd", "at")]
+    samples, _, took = time_runs(jobs, 60)
+    assert (steps.taken, took, [sample.spec.method for sample in samples]) == (2, 80, ["ce", "kd"])
+
+
+def test_a_method_that_fails_is_named_with_its_reason_and_costs_no_other(tmp_path, cache):
+    jobs = [job("mine", tmp_path, cache, plugins=[plugin(tmp_path, "raise ValueError('oh')")]),
+            job("ce", tmp_path, cache)]
+    samples, failed, _ = time_runs(jobs, 60)
+    assert [sample.spec.method for sample in samples] == ["ce"]
+    assert failed == {jobs[0].id: "crashed: ValueError: oh"}
+
+
+def test_the_files_of_a_run_are_foreseen(tmp_path, cache):
+    """What a teacher leaves; its record is left out of the forecast."""
+    teacher = teacher_job(smoke("ce"), tmp_path)
+    run_job(teacher)
+    (real,) = earlier(tmp_path / "teachers")
+    timed = job("ce", tmp_path, cache)
+    (sample,), _, _ = time_runs([replace(timed, spec=teacher.spec)], 60)
+    assert sample.disk == pytest.approx(real.disk, rel=.1)
+    assert sample.memory > 0 and sample.around > 0 and sample.seconds > 0

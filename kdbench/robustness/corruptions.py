@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from kdbench.seeds import fixed_random
+from kdbench.seeds import fixed_randoms
 
 SMALL = 64  # pixels a side, up to which images get CIFAR-C's strengths; larger ones get ImageNet-C's
 
@@ -34,8 +34,8 @@ class Corruption:
 def gaussian_noise(images: np.ndarray, positions: np.ndarray, deviation: float) -> np.ndarray:
     """Add independent Gaussian noise to every pixel, with standard deviation `deviation` for pixels scaled to 0..1. The
     noise of an image depends on its position only."""
-    noise = np.stack([fixed_random("noise", str(position)).normal(scale=deviation, size=images.shape[1:])
-                      for position in positions])
+    noise = np.stack([random.normal(scale=deviation, size=images.shape[1:])
+                      for random in fixed_randoms("noise", positions)])
     return _to_8_bit(images / 255 + noise)
 
 

@@ -6,6 +6,7 @@ changed.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.metrics.robustness import STEPS, SUBSET
 from kdbench.parts.attack import ball
-from kdbench.robustness.corruptions import CORRUPTIONS
+from kdbench.robustness.corruptions import CORRUPTIONS, corrupted
 from kdbench.seeds import fixed_randoms
 
 BATCH = 100       # images that are attacked at a time
@@ -40,20 +41,21 @@ class Subset(NamedTuple):
     labels: Tensor         # [M]
 
 
-def measure(network: nn.Module, dataset: Dataset) -> Robustness:
+def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None) -> Robustness:
     """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
-    eval mode; its modes, parameters and their `requires_grad` are the same afterwards."""
+    eval mode; its modes, parameters and their `requires_grad` are the same afterwards. Corrupted images are taken from
+    the data folder `folder`, or made and kept there."""
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
     radius, small_radius = dataset.attack_radius, dataset.small_attack_radius
     with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
         nearly = withstands(network, normalise, subset, clean, small_radius)
         robust = withstands(network, normalise, subset, nearly, radius)  # the small ball lies inside the large one
-        corrupted = {name: _corrupted(network, normalise, subset, name) for name in CORRUPTIONS}
+        corruption = {name: _corrupted(network, normalise, subset, name, folder) for name in CORRUPTIONS}
     return Robustness(
         {"clean_accuracy": float(clean.mean()), "pgd_accuracy": float(robust.mean()),
-         "pgd_small_accuracy": float(nearly.mean()), "corruption_accuracy": float(np.mean(list(corrupted.values())))},
-        {**{f"corruption_accuracy.{name}": list(values) for name, values in corrupted.items()},
+         "pgd_small_accuracy": float(nearly.mean()), "corruption_accuracy": float(np.mean(list(corruption.values())))},
+        {**{f"corruption_accuracy.{name}": list(values) for name, values in corruption.items()},
          "pgd_radius": [radius], "pgd_small_radius": [small_radius]},
     )
 
@@ -146,14 +148,12 @@ def _noise(positions: np.ndarray, shape: torch.Size) -> Tensor:
     return torch.from_numpy(np.stack(noise).astype(np.float32))
 
 
-def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: str) -> list[float]:
+def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: str,
+               folder: Path | None) -> list[float]:
     """The accuracy on images with the corruption `name`, at each severity."""
-    corruption, images = CORRUPTIONS[name], subset.images.cpu().numpy()
-    found = []
-    for strength in corruption.strengths(images.shape[-1]):
-        changed = torch.from_numpy(corruption.apply(images, subset.positions, strength)).to(subset.images.device)
-        found.append(float(_right(network, normalise, changed, subset.labels).mean()))
-    return found
+    changed = torch.from_numpy(corrupted(name, subset.images.cpu().numpy(), subset.positions, folder))
+    return [float(_right(network, normalise, images.to(subset.images.device), subset.labels).mean())
+            for images in changed]
 
 
 def _right(network: nn.Module, normalise: Normalise, images: Tensor, labels: Tensor) -> np.ndarray:

@@ -84,7 +84,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     weights = serialise(saved_part(network).state_dict())
     atomic_write(store.files.student(job.id), weights)
     memory = peak_memory(device)
-    robustness = measure(network, dataset)
+    robustness = measure(network, dataset, job.cache.data)
     return {
         "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
                     **trainer.relative_passes(),

@@ -185,7 +185,7 @@ class LocalPool:
 
     @contextmanager
     def _ended_on_exit(self, running: list[Running]) -> Iterator[None]:
-        """No process outlives the loop: a run loses at most the epoch it is in."""
+        """No process outlives the loop: a run loses what it did since its last checkpoint."""
         try:
             yield
         finally:

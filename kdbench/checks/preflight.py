@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from kdbench.data.load import load_dataset
+from kdbench.data.load import shape_of
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
 from kdbench.method import Shapes
@@ -21,7 +21,8 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     specs = list(specs)
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
     _need_device({spec.device for spec in specs})
-    sizes = {key: _size(spec, cache) for key, spec in {_data_key(spec): spec for spec in specs}.items()}
+    sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
+             for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:
@@ -59,8 +60,3 @@ def _need_device(devices: set[str]) -> None:
 
 def _data_key(spec: RunSpec) -> tuple[str, str]:
     return spec.dataset, spec.recipe.model_dump_json()
-
-
-def _size(spec: RunSpec, cache: CacheFolder) -> tuple[int, tuple[int, int, int]]:
-    dataset = load_dataset(spec.dataset, spec.recipe, cache.data, torch.device("cpu"))
-    return len(dataset.classes), dataset.image_shape

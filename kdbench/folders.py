@@ -74,7 +74,7 @@ class ResultsFolder:
 class RunFolder:
     """What an unfinished run keeps until it is done.
 
-    checkpoint        32 bytes of SHA-256, then torch's file of the last finished epoch's state
+    checkpoint        32 bytes of SHA-256, then torch's file of the state after an epoch, not always the last
     progress.json     epoch, epochs, validation accuracy and training seconds so far, for whoever watches
     lock              held by the process that works on the run
     """
@@ -96,11 +96,12 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Datasets, and what was made of image folders.
+    """Datasets, and what was made of their images.
 
     FashionMNIST/raw/, cifar-10-batches-py/, ...   published files, in torchvision's layout
     decoded/<name>        an array made of the files of an image folder; its name is a hash of what it was made of
     checked/<state>       an empty file: all images of the folder with that state could be read
+    corrupted/<name>      corrupted test images; the name is a hash of the images and of what corrupted them
     """
 
     root: Path
@@ -110,6 +111,9 @@ class DataFolder:
 
     def checked(self, state: str) -> Path:
         return self.root / "checked" / state
+
+    def corrupted(self, name: str) -> Path:
+        return self.root / "corrupted" / name
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Derives independent random streams from one seed."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -15,3 +16,12 @@ def fixed_random(*purpose: str) -> np.random.RandomState:
     """A random stream that depends on the purpose alone, for choices that belong to the definition of a dataset or of a
     measurement. It is a RandomState because NumPy never changes the streams of that class."""
     return np.random.RandomState(derive(0, *purpose) % 2**32)
+
+
+def fixed_randoms(purpose: str, positions: Iterable[int]) -> Iterator[np.random.RandomState]:
+    """For each position the stream `fixed_random(purpose, str(position))`, to be used before the next is asked for:
+    they are one object that is seeded anew, in a hundredth of the time that making it takes."""
+    random = np.random.RandomState(0)
+    for position in positions:
+        random.seed(derive(0, purpose, str(position)) % 2**32)
+        yield random

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,17 @@ from kdbench.results.store import Store
 
 @dataclass(frozen=True)
 class Details:
-    curves: dict[str, list[float]]              # validation accuracy per epoch, by run id
+    curves: dict[str, dict[float, float]]       # validation accuracy by epoch, by run id
     vectors: dict[str, dict[str, np.ndarray]]   # by run id; NaN where the record says None
     environments: tuple[tuple[str, int], ...]   # canonical JSON, and how many runs had it; the most common first
     started: str                                # of the first run
     finished: str                               # of the last one
 
-    def mean_curve(self, row: Row) -> np.ndarray | None:
-        """[epochs]: mean over the row's seeds; None if they have none or of different lengths."""
-        return _mean(self.curves.get(run) for run in row.runs.values())
+    def mean_curve(self, row: Row) -> dict[float, float]:
+        """By epoch, the mean over the row's seeds that have a curve, at the epochs that all their curves have."""
+        curves = [curve for run in row.runs.values() if (curve := self.curves.get(run))]
+        shared = set.intersection(*map(set, curves)) if curves else set()
+        return {epoch: float(np.mean([curve[epoch] for curve in curves])) for epoch in sorted(shared)}
 
     def mean_vector(self, row: Row, name: str, seeds: Iterable[int] | None = None) -> np.ndarray | None:
         """A vector's mean over the row's seeds, or the given ones; None if they have none or of different lengths."""
@@ -45,7 +48,8 @@ def read_details(store: Store, leaderboard: Leaderboard) -> Details:
     environments: Counter[str] = Counter()
     for found in store.scan():
         if isinstance(found, Record) and found.run_id in wanted:
-            curves[found.run_id] = found.curves.get("validation_accuracy", [])
+            accuracy = found.curves.get("validation_accuracy", [])
+            curves[found.run_id] = dict(zip(found.curves.get("validation_epoch", count(1)), accuracy, strict=False))
             vectors[found.run_id] = {name: np.array(values, dtype=float) for name, values in found.vectors.items()}
             environments[json.dumps(found.environment, sort_keys=True)] += 1
             times += [found.started, found.finished]

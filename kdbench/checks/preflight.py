@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import torch
 
-from kdbench.data.load import load_dataset
+from kdbench.data.load import DataShape, shape_of
 from kdbench.errors import UserError
 from kdbench.execution.passes import AnswerSize
 from kdbench.folders import CacheFolder
@@ -18,14 +17,6 @@ from kdbench.spec import Architecture, RunSpec, tutor
 from kdbench.suites.suite import Pair
 
 
-class DataSize(NamedTuple):
-    """What networks and passes must know of a dataset."""
-
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    num_train: int
-
-
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
               cache: CacheFolder) -> tuple[dict[str, str], dict[str, AnswerSize]]:
     """Try the parts of every spec. UserError for what cannot work at all. The result says by run id why a method cannot
@@ -33,7 +24,8 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
     specs = list(specs)
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
     _need_device({spec.device for spec in specs})
-    sizes = {key: _size(spec, cache) for key, spec in {_data_key(spec): spec for spec in specs}.items()}
+    sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
+             for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:
@@ -57,7 +49,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
     return reasons, answers
 
 
-def _answer_size(spec: RunSpec, teacher: Shapes, data: DataSize) -> AnswerSize:
+def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
     """What the teacher answers to the batches of a run, in bytes."""
     batch = min(spec.recipe.batch_size, data.num_train)
     images = spec.updates * spec.recipe.epochs * (data.num_train // batch) * batch
@@ -81,8 +73,3 @@ def _need_device(devices: set[str]) -> None:
 
 def _data_key(spec: RunSpec) -> tuple[str, str]:
     return spec.dataset, spec.recipe.model_dump_json()
-
-
-def _size(spec: RunSpec, cache: CacheFolder) -> DataSize:
-    dataset = load_dataset(spec.dataset, spec.recipe, cache.data, torch.device("cpu"))
-    return DataSize(len(dataset.classes), dataset.image_shape, len(dataset.train))

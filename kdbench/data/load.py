@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +39,7 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) 
     which gives the same images bit for bit. UserError if the dataset cannot be read.
     """
     found = collect(parse(name), folder, recipe.train_size)
-    channels = 3 if recipe.normalise == "imagenet" else found.splits["train"].channels
-    size = recipe.image_size
+    channels, size = _channels(found, recipe), recipe.image_size
     sides = {"train": round(size * CROP_MARGIN) if "random_resized_crop" in recipe.augment else size,
              "validation": size, "test": size}
     on_demand = found.folder is not None and _bytes(found, sides) > _memory_budget()
@@ -51,6 +51,25 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) 
         str(parse(name)), found.classes, splits["train"], splits["validation"], splits["test"],
         (channels, size, size), torch.tensor(mean), torch.tensor(std), digest, found.group_names,
     )
+
+
+class DataShape(NamedTuple):
+    """What can be said of a dataset without its images."""
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    num_train: int
+
+
+def shape_of(name: str, recipe: Recipe, folder: Path) -> DataShape:
+    """The shape of what `load_dataset` gives on a CPU, and the same UserErrors. Images of an image folder are decoded
+    for it and kept; those of a published dataset are not made."""
+    if parse(name).path is not None:
+        dataset = load_dataset(name, recipe, folder, torch.device("cpu"))
+        return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train))
+    found = collect(parse(name), folder, recipe.train_size)
+    shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
+    return DataShape(len(found.classes), shape, len(found.splits["train"].labels))
 
 
 Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; level counts of train; digest
@@ -103,6 +122,10 @@ class FileImages(Images):
 
 
 # Pixels.
+
+def _channels(found: Collected, recipe: Recipe) -> int:
+    return 3 if recipe.normalise == "imagenet" else found.splits["train"].channels
+
 
 def _pixels(found: Collected, split: str, size: int, channels: int, folder: Path) -> np.ndarray:
     """All images of a split, [N, channels, size, size] uint8. Those decoded from files are kept in the data folder, for

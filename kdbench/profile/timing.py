@@ -21,7 +21,7 @@ from kdbench.profile.worker import Networks, spread, stepper, synchroniser
 from kdbench.robustness.measure import measure
 from kdbench.spec import Recipe
 from kdbench.train.process import crash_reason, make_deterministic, peak_memory
-from kdbench.train.scoring import VALIDATE_EACH_EPOCH, first_accuracy, predict
+from kdbench.train.scoring import ON_CURVE, first_accuracy, is_on_curve, predict
 from kdbench.train.trainer import Trainer
 
 STEPS = 8       # of a method,
@@ -93,7 +93,8 @@ def _seconds_around(student: Network, dataset: Dataset, recipe: Recipe) -> float
     begin = clock()
     measure(student, replace(dataset, test=Split(few.images, labels)))
     measuring = (clock() - begin) / len(few)
-    predicted = recipe.epochs * min(validation, VALIDATE_EACH_EPOCH) + validation + test
+    points = sum(is_on_curve(epoch, recipe.epochs) for epoch in range(1, recipe.epochs))
+    predicted = points * min(validation, ON_CURVE) + validation + test
     return predicting * predicted + measuring * min(test, max(SUBSET, len(dataset.classes)))
 
 

@@ -311,14 +311,14 @@ def _curves(rows: list[Row], details: Details) -> Figure | None:
     highlighted, drawn = _highlighted(rows), 0
     for row in rows:
         curve = details.mean_curve(row)
-        if curve is None:
+        if not curve:
             continue
-        epochs = range(1, len(curve) + 1)
+        epochs, accuracy = list(curve), 100 * np.array(list(curve.values()))
         if row in highlighted:
             colour, marker = look(highlighted.index(row))
-            axes.plot(epochs, 100 * curve, color=colour, marker=marker, markersize=3, label=row.label, zorder=3)
+            axes.plot(epochs, accuracy, color=colour, marker=marker, markersize=3, label=row.label, zorder=3)
         else:
-            axes.plot(epochs, 100 * curve, color="#BBBBBB", linewidth=.8)
+            axes.plot(epochs, accuracy, color="#BBBBBB", linewidth=.8)
         drawn += 1
     if not drawn:
         return None

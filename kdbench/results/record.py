@@ -107,7 +107,8 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     role: Role
     notes: list[str] = field(default_factory=list)  # what went otherwise than planned, such as a damaged checkpoint
     metrics: Mapping[str, Number] = field(default_factory=dict)  # by name in `kdbench list metrics`
-    # One value per epoch: "loss" and "loss.TERM", means over the epoch's steps; "validation_accuracy" after the epoch.
+    # One value per epoch: "loss" and "loss.TERM", means over the epoch's steps. "validation_accuracy" has one after
+    # each of the epochs in "validation_epoch", from 1; in older records, which lack these, after every epoch.
     curves: dict[str, list[Number]] = field(default_factory=dict)
     # Of the test predictions: accuracy by class and by group, reliability bins; of the robustness subset: accuracy by
     # severity of each corruption, and the attack's radius. None where there are no images.

@@ -5,15 +5,20 @@ A corruption maps images [B, C, H, W] uint8, their positions in the test split [
 larger images of ImageNet-C, at severities 1, 3 and 5.
 """
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
-from kdbench.seeds import fixed_random
+from kdbench.data.array_cache import cached
+from kdbench.environment import version
+from kdbench.folders import DataFolder
+from kdbench.seeds import fixed_randoms
 
 SMALL = 64  # pixels a side, up to which images get CIFAR-C's strengths; larger ones get ImageNet-C's
 
@@ -34,13 +39,15 @@ class Corruption:
 def gaussian_noise(images: np.ndarray, positions: np.ndarray, deviation: float) -> np.ndarray:
     """Add independent Gaussian noise to every pixel, with standard deviation `deviation` for pixels scaled to 0..1. The
     noise of an image depends on its position only."""
-    noise = np.stack([fixed_random("noise", str(position)).normal(scale=deviation, size=images.shape[1:])
-                      for position in positions])
+    noise = np.stack([random.normal(scale=deviation, size=images.shape[1:])
+                      for random in fixed_randoms("noise", positions)])
     return _to_8_bit(images / 255 + noise)
 
 
 def gaussian_blur(images: np.ndarray, positions: np.ndarray, sigma: float) -> np.ndarray:
     """Blur with a Gaussian of standard deviation `sigma` pixels; beyond the edge the nearest pixel is repeated."""
+    from scipy.ndimage import gaussian_filter  # takes a fifth of a second, and corrupted images are kept
+
     return _to_8_bit(gaussian_filter(images / 255, (0, 0, sigma, sigma), mode="nearest"))
 
 
@@ -86,3 +93,25 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "brightness": Corruption(brightness, (.05, .15, .3), (.1, .3, .5)),
     "jpeg": Corruption(jpeg, (80, 58, 40), (25, 15, 7)),
 }
+
+
+def corrupted(name: str, images: np.ndarray, positions: np.ndarray, folder: Path | None) -> np.ndarray:
+    """The images [M, C, H, W] uint8 with the corruption `name` at each severity: [3, M, C, H, W]. Small ones are kept
+    in the data folder, if there is one, since every run on a dataset is shown the same."""
+    strengths = CORRUPTIONS[name].strengths(images.shape[-1])
+
+    def corrupt() -> np.ndarray:
+        return np.stack([CORRUPTIONS[name].apply(images, positions, strength) for strength in strengths])
+
+    if folder is None or images.shape[-1] > SMALL:
+        return corrupt()
+    made_of = hashlib.sha256(f"{_makers()} {name} {images.shape} {positions.tolist()}".encode())
+    made_of.update(np.ascontiguousarray(images).data)
+    return cached(DataFolder(folder).corrupted(f"{name}-{made_of.hexdigest()[:16]}"), corrupt)
+
+
+@cache
+def _makers() -> str:
+    """What decides over corrupted images beside the images: this file, and the versions of what it calls."""
+    packages = {package: version(package) for package in ("numpy", "scipy", "pillow")}
+    return f"{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()} {packages}"

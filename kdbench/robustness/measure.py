@@ -4,8 +4,9 @@ Random numbers depend on an image's position in the test split only; the global 
 changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,11 @@ from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.metrics.robustness import STEPS, SUBSET
 from kdbench.parts.attack import ball
-from kdbench.robustness.corruptions import CORRUPTIONS
-from kdbench.seeds import fixed_random
+from kdbench.robustness.corruptions import CORRUPTIONS, corrupted
+from kdbench.seeds import fixed_randoms
 
-BATCH = 100  # images that are attacked or classified at a time
+BATCH = 100       # images that are attacked at a time
+CLASSIFIED = 250  # images that are classified at a time
 
 
 class Robustness(NamedTuple):
@@ -39,20 +41,21 @@ class Subset(NamedTuple):
     labels: Tensor         # [M]
 
 
-def measure(network: nn.Module, dataset: Dataset) -> Robustness:
+def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None) -> Robustness:
     """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
-    eval mode; its modes, parameters and their `requires_grad` are the same afterwards."""
+    eval mode; its modes, parameters and their `requires_grad` are the same afterwards. Corrupted images are taken from
+    the data folder `folder`, or made and kept there."""
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
     radius, small_radius = dataset.attack_radius, dataset.small_attack_radius
     with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
         nearly = withstands(network, normalise, subset, clean, small_radius)
         robust = withstands(network, normalise, subset, nearly, radius)  # the small ball lies inside the large one
-        corrupted = {name: _corrupted(network, normalise, subset, name) for name in CORRUPTIONS}
+        corruption = {name: _corrupted(network, normalise, subset, name, folder) for name in CORRUPTIONS}
     return Robustness(
         {"clean_accuracy": float(clean.mean()), "pgd_accuracy": float(robust.mean()),
-         "pgd_small_accuracy": float(nearly.mean()), "corruption_accuracy": float(np.mean(list(corrupted.values())))},
-        {**{f"corruption_accuracy.{name}": list(values) for name, values in corrupted.items()},
+         "pgd_small_accuracy": float(nearly.mean()), "corruption_accuracy": float(np.mean(list(corruption.values())))},
+        {**{f"corruption_accuracy.{name}": list(values) for name, values in corruption.items()},
          "pgd_radius": [radius], "pgd_small_radius": [small_radius]},
     )
 
@@ -89,58 +92,74 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 def withstands(network: nn.Module, normalise: Normalise, subset: Subset, candidates: np.ndarray, radius: float,
                batch: int = BATCH) -> np.ndarray:
     """Which of the images `candidates` [M] bool the network classifies right wherever an attack within the L-infinity
-    radius `radius`, for pixels scaled to 0..1, takes them: [M] bool. Only these are attacked."""
-    robust = candidates.copy()
-    attacked = np.flatnonzero(candidates)
-    for part in (attacked[i:i + batch] for i in range(0, len(attacked), batch)):
-        index = torch.from_numpy(part).to(subset.labels.device)
-        start = radius * _start(subset.positions[part], subset.images.shape[1:]).to(index.device)
-        robust[part] = _withstand(network, normalise, subset.images[index], subset.labels[index], radius, start)
+    radius `radius`, for pixels scaled to 0..1, takes them: [M] bool. Only these are attacked.
+
+    The attack is a projected gradient ascent, and an image is left alone as soon as it is wrong. All images take a step
+    before any takes the next, so that the batches of those that are left are full.
+    """
+    left = torch.from_numpy(np.flatnonzero(candidates)).to(subset.labels.device)  # [L]
+    points: Iterable[Tensor] = (_start(normalise, subset, index, radius) for index in left.split(batch))
+    for step in range(STEPS + 1):
+        if not len(left):
+            break
+        parts = [_climb(network, normalise, subset, index, some, radius, last=step == STEPS)
+                 for index, some in zip(left.split(batch), points, strict=True)]
+        left, points = torch.cat([index for index, _ in parts]), torch.cat([some for _, some in parts]).split(batch)
+    robust = np.zeros(len(candidates), bool)
+    robust[left.cpu().numpy()] = True
     return robust
 
 
-def _withstand(network: nn.Module, normalise: Normalise, pixels: Tensor, labels: Tensor, radius: float,
-               start: Tensor) -> np.ndarray:
-    """Which of the images [B, C, H, W] uint8 stay right at every point of a projected gradient ascent: [B] bool. An
-    image is left alone as soon as it is wrong, so that a network that is not robust costs few steps."""
-    images, (low, high) = normalise(pixels), normalise.bounds()
-    lowest, highest = ball(images, low, high, radius)
-    attacked = torch.clamp(images + start * (high - low), lowest, highest)
-    left, stride = torch.arange(len(images), device=images.device), radius / 4 * (high - low)
-    for step in range(STEPS + 1):
-        attacked.requires_grad_(step < STEPS)
-        logits = network(attacked).logits
-        right = _are_right(logits.detach(), labels[left])
-        left = left[right]
-        if step == STEPS or not len(left):
-            break
-        # Summed over images, so that an image's gradient does not depend on its batch.
-        loss = F.cross_entropy(logits[right], labels[left], reduction="sum")
-        slope = torch.autograd.grad(loss, attacked)[0][right].sign()
-        attacked = torch.clamp(attacked.detach()[right] + stride * slope, lowest[left], highest[left])
-    return np.isin(np.arange(len(images)), left.cpu().numpy())
+def _climb(network: nn.Module, normalise: Normalise, subset: Subset, index: Tensor, points: Tensor, radius: float,
+           last: bool) -> tuple[Tensor, Tensor]:
+    """Of the images at positions `index` [B] of the subset, at the points [B, C, H, W] of their ascent: those that the
+    network classifies right there, and their next points. These are the same points if they are the last."""
+    labels = subset.labels[index]
+    points.requires_grad_(not last)
+    logits = network(points).logits
+    right = _are_right(logits.detach(), labels)
+    index = index[right]
+    if last or not len(index):
+        return index, points.detach()[right]
+    # Summed over images, so that an image's gradient does not depend on its batch.
+    loss = F.cross_entropy(logits[right], labels[right], reduction="sum")
+    slope = torch.autograd.grad(loss, points)[0][right].sign()
+    lowest, highest, span = _around(normalise, subset, index, radius)
+    return index, torch.clamp(points.detach()[right] + radius / 4 * span * slope, lowest, highest)
 
 
-def _start(positions: np.ndarray, shape: torch.Size) -> Tensor:
+def _around(normalise: Normalise, subset: Subset, index: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The lowest and the highest points [B, C, H, W] of the balls around images of the subset, and the distance of
+    black and white [1, C, 1, 1]."""
+    low, high = normalise.bounds()
+    return *ball(normalise(subset.images[index]), low, high, radius), high - low
+
+
+def _start(normalise: Normalise, subset: Subset, index: Tensor, radius: float) -> Tensor:
+    """Where the ascent of images of the subset begins: at a random point, which depends on an image's position."""
+    lowest, highest, span = _around(normalise, subset, index, radius)
+    noise = radius * _noise(subset.positions[index.cpu().numpy()], subset.images.shape[1:]).to(index.device)
+    return torch.clamp(normalise(subset.images[index]) + noise * span, lowest, highest)
+
+
+def _noise(positions: np.ndarray, shape: torch.Size) -> Tensor:
     """Uniform noise in -1..1, [B, C, H, W], where the noise of an image depends on its position [B] only."""
-    noise = [fixed_random("pgd", str(position)).uniform(-1, 1, tuple(shape)) for position in positions]
+    noise = [random.uniform(-1, 1, tuple(shape)) for random in fixed_randoms("pgd", positions)]
     return torch.from_numpy(np.stack(noise).astype(np.float32))
 
 
-def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: str) -> list[float]:
+def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: str,
+               folder: Path | None) -> list[float]:
     """The accuracy on images with the corruption `name`, at each severity."""
-    corruption, images = CORRUPTIONS[name], subset.images.cpu().numpy()
-    found = []
-    for strength in corruption.strengths(images.shape[-1]):
-        changed = torch.from_numpy(corruption.apply(images, subset.positions, strength)).to(subset.images.device)
-        found.append(float(_right(network, normalise, changed, subset.labels).mean()))
-    return found
+    changed = torch.from_numpy(corrupted(name, subset.images.cpu().numpy(), subset.positions, folder))
+    return [float(_right(network, normalise, images.to(subset.images.device), subset.labels).mean())
+            for images in changed]
 
 
 def _right(network: nn.Module, normalise: Normalise, images: Tensor, labels: Tensor) -> np.ndarray:
     """Which of the images [M, C, H, W] uint8 the network classifies right, [M] bool."""
-    return np.concatenate([_hits(network, normalise(some), own)
-                           for some, own in zip(images.split(BATCH), labels.split(BATCH), strict=True)])
+    return np.concatenate([_hits(network, normalise(some), own) for some, own in
+                           zip(images.split(CLASSIFIED), labels.split(CLASSIFIED), strict=True)])
 
 
 @torch.inference_mode()

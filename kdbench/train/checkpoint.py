@@ -1,4 +1,4 @@
-"""The state of an unfinished run after its last epoch, as one file that is either whole or known to be damaged."""
+"""The state of an unfinished run after an epoch, as one file that is either whole or known to be damaged."""
 
 import hashlib
 import io
@@ -9,7 +9,8 @@ import torch
 
 from kdbench.disk import atomic_write, read_file
 
-DIGEST = 32  # bytes of SHA-256 before the payload
+DIGEST = 32   # bytes of SHA-256 before the payload
+EVERY = 10.0  # seconds of training after which an epoch's end is saved: what a kill costs, with the epoch in progress
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -17,7 +18,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    # Not synced: after a power cut the digest tells, and an epoch is repeated.
+    # Not synced: after a power cut the digest tells, and epochs are repeated.
     atomic_write(path, [hashlib.sha256(payload).digest(), payload], sync=False)
 
 

@@ -14,6 +14,8 @@ from kdbench.errors import UserError
 from kdbench.folders import RunFolder
 from kdbench.train.trainer import Trainer
 
+TELL_EVERY = 0.5  # seconds between two reports of progress, at least
+
 
 def make_deterministic(device: torch.device) -> None:
     """Use one thread on a CPU; on a GPU deterministic kernels, and warn of each operation that has none."""
@@ -38,10 +40,12 @@ def only_one(folder: RunFolder) -> Iterator[None]:
         os.close(file)
 
 
-def report_progress(folder: RunFolder, trainer: Trainer, accuracy: float, seconds: float) -> None:
-    """Tell the parent how far the run is, by a file: a queue's lock could die with a killed worker."""
-    progress = {"epoch": trainer.epoch, "epochs": trainer.recipe.epochs, "accuracy": accuracy, "seconds": seconds}
-    atomic_write(folder.progress, json.dumps(progress).encode(), sync=False)
+def report_progress(folder: RunFolder, trainer: Trainer, seconds: float) -> None:
+    """Tell the parent how far the run is, with the last validation accuracy, by a file: a queue's lock could die with a
+    killed worker. Before the first validation there is nothing to tell."""
+    if known := trainer.curves.get("validation_accuracy"):
+        progress = {"epoch": trainer.epoch, "epochs": trainer.recipe.epochs, "accuracy": known[-1], "seconds": seconds}
+        atomic_write(folder.progress, json.dumps(progress).encode(), sync=False)
 
 
 def crash_reason(error: Exception) -> str:

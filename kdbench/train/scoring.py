@@ -1,5 +1,7 @@
 """A network's logits on the validation and test splits."""
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,8 +12,9 @@ from kdbench.results.predictions import Predictions
 from kdbench.spec import Recipe
 from kdbench.train.trainer import DivergedError
 
-BATCH = 250                 # images in a forward pass
-VALIDATE_EACH_EPOCH = 1000  # validation images scored after each epoch; all of them after the last
+BATCH = 250           # images in a forward pass
+ON_CURVE = 1000       # validation images that a run's curve of validation accuracy is of
+CURVE_INTERVALS = 20  # the most that such a curve has
 
 
 def predictions_of(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
@@ -25,10 +28,25 @@ def predictions_of(network: nn.Module, dataset: Dataset, normalise: Normalise, r
     return arrays | known_of_images(dataset)
 
 
+def is_on_curve(epoch: int, epochs: int) -> bool:
+    """Whether the curve of validation accuracy has a point after the epoch, counted from 1: after the first, then at
+    even intervals, and after the last."""
+    return (epoch - 1) % math.ceil(epochs / CURVE_INTERVALS) == 0 or epoch == epochs
+
+
 def first_accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:
     """Accuracy on the split's first images, for the curve of a run."""
-    logits = predict(network, split, normalise, recipe.image_size, limit=VALIDATE_EACH_EPOCH)
-    return float((logits.argmax(1) == split.labels[:len(logits)].cpu().numpy()).mean())
+    logits = predict(network, split, normalise, recipe.image_size, limit=ON_CURVE)
+    return _accuracy(logits, split.labels[:ON_CURVE].cpu().numpy())
+
+
+def last_accuracy(predictions: Predictions) -> float:
+    """What `first_accuracy` is of the network that predicted so."""
+    return _accuracy(predictions["validation_logits"][:ON_CURVE], predictions["validation_labels"][:ON_CURVE])
+
+
+def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float((logits.argmax(1) == labels).mean())
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ class Teachers:
         if not set(MEASURED) <= found.keys():
             found = _read_numbers(path)
         if not set(MEASURED) <= found.keys():
-            found = measure(self._load(teacher), self.dataset).metrics
+            found = measure(self._load(teacher), self.dataset, self.job.cache.data).metrics
             atomic_write(path, msgspec.json.encode(found))
         return {f"teacher_{name}": found[name] for name in MEASURED}
 

@@ -23,8 +23,15 @@ from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.robustness.measure import measure
 from kdbench.train import checkpoint
-from kdbench.train.process import crash_reason, make_deterministic, only_one, peak_memory, report_progress
-from kdbench.train.scoring import first_accuracy, predictions_of
+from kdbench.train.process import (
+    TELL_EVERY,
+    crash_reason,
+    make_deterministic,
+    only_one,
+    peak_memory,
+    report_progress,
+)
+from kdbench.train.scoring import first_accuracy, is_on_curve, last_accuracy, predictions_of
 from kdbench.train.teacher_pass import find_pass
 from kdbench.train.teachers import Teachers
 from kdbench.train.trainer import DivergedError, Trainer, prepare
@@ -72,22 +79,28 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
                              spec.recipe, spec.seed, device, spec.updates, keep)
     trainer = Trainer(method, stream, spec.recipe)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
+    saved, told = seconds, 0.0
     while trainer.epoch < spec.recipe.epochs:
         start = time.perf_counter()
         trainer.train_epoch()
         seconds += time.perf_counter() - start
-        accuracy = first_accuracy(method.deployed(), dataset.validation, normalise, spec.recipe)
-        trainer.curves.setdefault("validation_accuracy", []).append(accuracy)
-        checkpoint.save(folder.checkpoint, {
-            "trainer": trainer.state_dict(), "seconds": seconds, "made_by": _made_by(job, dataset)})
-        report_progress(folder, trainer, accuracy, seconds)
+        if trainer.epoch < spec.recipe.epochs and is_on_curve(trainer.epoch, spec.recipe.epochs):
+            _validated(trainer, first_accuracy(method.deployed(), dataset.validation, normalise, spec.recipe))
+        if seconds - saved >= checkpoint.EVERY:
+            checkpoint.save(folder.checkpoint, {
+                "trainer": trainer.state_dict(), "seconds": seconds, "made_by": _made_by(job, dataset)})
+            saved = seconds
+        if time.monotonic() - told >= TELL_EVERY:
+            report_progress(folder, trainer, seconds)
+            told = time.monotonic()
 
     network = method.deployed()
     predictions = predictions_of(network, dataset, normalise, spec.recipe)
+    _validated(trainer, last_accuracy(predictions))
     weights = serialise(saved_part(network).state_dict())
     atomic_write(store.files.student(job.id), weights)
     memory = peak_memory(device)
-    robustness = measure(network, dataset)
+    robustness = measure(network, dataset, job.cache.data)
     return {
         "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
                     **trainer.relative_passes(),
@@ -101,6 +114,12 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
         "predictions_sha256": store.write_predictions(job.id, predictions),
         "dataset_digest": dataset.digest,
     }
+
+
+def _validated(trainer: Trainer, accuracy: float) -> None:
+    """Note the validation accuracy after the last finished epoch."""
+    trainer.curves.setdefault("validation_accuracy", []).append(accuracy)
+    trainer.curves.setdefault("validation_epoch", []).append(trainer.epoch)
 
 
 def _resume(trainer: Trainer, folder: RunFolder, made_by: dict[str, str], device: torch.device,
@@ -122,5 +141,5 @@ def _resume(trainer: Trainer, folder: RunFolder, made_by: dict[str, str], device
 
 def _made_by(job: Job, dataset: Dataset) -> dict[str, str]:
     """What a checkpoint must share with the run that continues from it."""
-    return {"format": "2", "run": job.id, "version of the method": job.method.digest, "dataset": dataset.digest,
+    return {"format": "3", "run": job.id, "version of the method": job.method.digest, "dataset": dataset.digest,
             "version of torch": str(torch.__version__)}

@@ -116,6 +116,7 @@ ACCEPTED = {
     "crashed without a reason": {"status": "crashed", "reason": None}, "finished without metrics": {"metrics": {}},
     "metric with NUL": {"metrics.a\0b": .5}, "curves without values": {"curves": {"loss": []}},
     "curves of other lengths": {"curves": {"loss": [1.0], "validation_accuracy": [.1] * 100}},
+    "curves at other epochs": {"curves": {"validation_epoch": [-1.5, -1.5, 1e300], "validation_accuracy": [.1] * 100}},
     "vectors without values": {"vectors": {"class_accuracy": [], "reliability_images": []}},
     "vectors of other lengths": {"vectors": {"class_accuracy": [.5] * 3, "reliability_images": [1],
                                              "reliability_correct": [], "reliability_confidence": [1, 2]}},

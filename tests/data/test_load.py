@@ -54,6 +54,24 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+# Shapes.
+
+@pytest.mark.parametrize("name", ["synthetic", "mnist5k", "mnist5k+skew(0.9)", "synthetic+longtail(10)", "photos"])
+@pytest.mark.parametrize("changes", [{}, {"normalise": "imagenet"}, {"augment": ["random_resized_crop"]}])
+def test_the_shape_of_a_dataset_is_that_of_what_is_loaded(data, photos, name, changes):
+    name = f"imagefolder:{photos}" if name == "photos" else name
+    dataset = load_dataset(name, recipe(**changes), data, CPU)
+    assert load.shape_of(name, recipe(**changes), data) == (
+        len(dataset.classes), dataset.image_shape, len(dataset.train))
+
+
+def test_the_shape_of_a_published_dataset_takes_none_of_its_pixels_but_refuses_what_cannot_be_chosen(data, monkeypatch):
+    monkeypatch.setattr(load, "_pixels", None)
+    assert load.shape_of("synthetic", recipe(), data) == (10, (3, 16, 16), 900)
+    with pytest.raises(UserError, match="more than the 900 images"):
+        load.shape_of("synthetic", recipe(train_size=901), data)
+
+
 # Splits.
 
 def test_mnist5k_has_stratified_disjoint_splits_of_the_stated_sizes(data):

@@ -1,6 +1,7 @@
 """A function called in a process of its own, and the results of processes that could not write theirs."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -40,6 +41,15 @@ def test_a_user_error_is_raised_as_it_was_there_and_any_other_with_its_traceback
 def test_a_call_whose_process_dies_says_how(pool):
     with pytest.raises(UserError, match="killed by SIGKILL"):
         pool.call(f"{HERE}:killed")
+
+
+def test_processes_do_not_run_the_script_that_starts_them(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("from kdbench.execution.pool import LocalPool\nprint('once')\npool = LocalPool(1)\npool.start()\n"
+                      f"print(pool.call('{HERE}:where', 21)[2])\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert (found.stdout, found.returncode) == ("once\n42\n", 0), found.stderr
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -302,7 +302,7 @@ def test_details_are_those_of_the_runs_in_the_tables(folder):
     board = build(folder, REGISTRY)
     details = read_details(Store(folder), board)
     (kd,) = (row for row in board.cells[0].rows if row.method == "kd")
-    assert details.mean_curve(kd) == pytest.approx([.425, .85])
+    assert details.mean_curve(kd) == pytest.approx({1: .425, 2: .85})
     assert details.environments == ((json.dumps({"cores": 2, "python": "3.11"}), 4),)
     assert (details.started, details.finished) == ("2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z")
 

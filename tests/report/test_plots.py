@@ -182,6 +182,16 @@ def test_learning_curves_are_means_over_seeds_by_epoch(draw, folder):
     assert lines(axes) == [[pytest.approx([1, half]), pytest.approx([2, 2 * half])] for half in (42.5, 40.5, 39)]
 
 
+def test_learning_curves_have_the_epochs_of_their_records_and_over_seeds_those_that_all_have(draw, folder):
+    for seed, epochs, accuracy in ((2, [1, 4, 6], [.2, .5, .8]), (3, [], [.1, .2, .3, .4, .5, .6])):
+        Store(folder).write(record(spec("at", seed), .8, curves={
+            "validation_accuracy": accuracy, **({"validation_epoch": epochs} if epochs else {})}))
+    Store(folder).write(record(spec("at", 0), .8, curves={  # the last two points of a run of six epochs
+        "validation_accuracy": [.6, .7], "validation_epoch": [4.0, 6.0]}))
+    axes = draw(folder)[f"curves-{CELL}"]
+    assert [pytest.approx([4, 50]), pytest.approx([6, 70])] in lines(axes)
+
+
 def test_the_curves_of_the_three_best_and_of_the_references_are_named_and_the_others_grey(draw, folder):
     for place, accuracy in enumerate((.90, .92, .91, .89)):
         Store(folder).write(record(spec("kd", 0, temperature=5.0 + place), accuracy,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.functional import adjust_brightness, gaussian_blur
 
-from kdbench.robustness.corruptions import CORRUPTIONS
+from kdbench.robustness.corruptions import CORRUPTIONS, corrupted
 
 GENERATOR = np.random.RandomState(0)
 POSITIONS = np.array([3, 11, 40, 41])
@@ -81,3 +81,36 @@ def test_jpeg_keeps_a_plain_image_and_blurs_a_busy_one_the_more_the_lower_its_qu
     busy = GENERATOR.randint(0, 255, (1, 1, 16, 16)).astype(np.uint8)
     errors = [np.abs(apply("jpeg", busy, quality, [0]).astype(int) - busy).mean() for quality in (80, 40, 7)]
     assert errors[0] < errors[1] < errors[2]
+
+
+# What is kept.
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corrupted_images_are_made_once_for_each_set_of_images_and_positions(tmp_path, monkeypatch, name):
+    expected = [apply(name, images(), strength) for strength in CORRUPTIONS[name].small]
+    first = corrupted(name, images(), POSITIONS, tmp_path)
+    others = [corrupted(name, 255 - images(), POSITIONS, tmp_path), corrupted(name, images(), POSITIONS + 1, tmp_path)]
+    assert np.array_equal(others[0][0], apply(name, 255 - images(), CORRUPTIONS[name].small[0]))
+    assert len(list((tmp_path / "corrupted").iterdir())) == 3
+    monkeypatch.setitem(CORRUPTIONS, name, CORRUPTIONS[name].__class__(None, *[CORRUPTIONS[name].small] * 2))
+    for found in (first, corrupted(name, images(), POSITIONS, tmp_path)):
+        assert np.array_equal(found, expected) and found.dtype == np.uint8
+
+
+def test_large_corrupted_images_are_not_kept(tmp_path):
+    large = images(3, 128)
+    found = corrupted("contrast", large, POSITIONS, tmp_path)
+    assert np.array_equal(found[2], apply("contrast", large, .05)) and not list(tmp_path.iterdir())
+
+
+def test_images_that_another_version_of_a_package_corrupted_are_not_taken(tmp_path, monkeypatch):
+    from kdbench.robustness import corruptions
+
+    corrupted("jpeg", images(), POSITIONS, tmp_path)
+    corruptions._makers.cache_clear()
+    monkeypatch.setattr(corruptions, "version", lambda package: "0")
+    try:
+        corrupted("jpeg", images(), POSITIONS, tmp_path)
+    finally:
+        corruptions._makers.cache_clear()
+    assert len(list((tmp_path / "corrupted").iterdir())) == 2

@@ -92,6 +92,25 @@ def test_an_image_is_attacked_no_further_once_it_is_wrong_and_every_point_of_the
     assert shown == [3] * 3 + [2] * 8  # the start and ten steps
 
 
+def test_images_that_are_left_of_several_batches_take_the_next_step_in_one():
+    dataset, shown = random_data(6), []
+
+    class Half(nn.Module):
+        """Wrong about every second image at the start, and then about none."""
+
+        def forward(self, images):
+            wrong = torch.arange(len(images)) % 2 * (2 if len(shown) < 2 else 0)
+            shown.append(len(images))
+            signs = (1 - wrong) * (1 + 0 * images.flatten(1).sum(1))
+            logits = torch.stack([signs, -signs], 1)
+            return Outputs(logits, logits, ())
+
+    subset = Subset(np.arange(6), dataset.test.images.images, torch.zeros(6, dtype=torch.int64))
+    robust = withstands(Half(), Normalise(dataset, CPU), subset, np.ones(6, bool), .01, batch=4)
+    assert robust.tolist() == [True, False, True, False, True, False]
+    assert shown == [4, 2] + [3] * 10
+
+
 def test_what_is_wrong_from_the_start_is_not_attacked_and_stays_wrong():
     network = Linear(classes=2)
     dataset = own_labels(network, random_data())

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 from support.matrices import job, plugin, smoke, teacher_job
 
 from kdbench.disk import file_sha256
+from kdbench.execution.display import read_progress
 from kdbench.finished.reload import dataset_of, reload
 from kdbench.folders import CacheFolder
 from kdbench.metrics.robustness import MEASURED
@@ -15,7 +17,8 @@ from kdbench.networks import build
 from kdbench.results.store import Store
 from kdbench.robustness.measure import measure
 from kdbench.spec import FileTeacher
-from kdbench.train import checkpoint
+from kdbench.train import checkpoint, scoring, worker
+from kdbench.train.trainer import Trainer
 from kdbench.train.worker import run_job
 
 
@@ -27,8 +30,9 @@ def teacher(cache):
 
 
 def interrupted_after(epochs, monkeypatch):
-    """Let the next run die once it has saved that many epochs."""
+    """Let the next run save every epoch, and die once it has saved that many."""
     save, saved = checkpoint.save, []
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
 
     def save_and_die(path, state):
         save(path, state)
@@ -109,6 +113,58 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, cache, 
         assert resumed.curves == whole.curves
         assert resumed.metrics["student_passes"] == whole.metrics["student_passes"] >= 2  # two students
     assert not CacheFolder(cache).unfinished(whole.run_id).checkpoint.exists()
+
+
+def test_a_checkpoint_is_saved_once_enough_training_would_be_lost(tmp_path, cache, monkeypatch):
+    clock, train, saved = [0.0], Trainer.train_epoch, []
+
+    def train_for_4_seconds(trainer):
+        train(trainer)
+        clock[0] += 4
+
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Trainer, "train_epoch", train_for_4_seconds)
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["trainer"]["epoch"]))
+    record = run_job(job(smoke("ce", settings={"recipe.epochs": 8}), tmp_path, cache, "ce"))
+    assert saved == [3, 6] and record.seconds == 32  # after 12 and 24 seconds
+
+
+def test_a_run_is_validated_after_its_first_epoch_at_even_intervals_and_after_its_last(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(scoring, "CURVE_INTERVALS", 3)
+    record = run_job(job(smoke("ce", settings={"recipe.epochs": 6}), tmp_path, cache, "ce"))
+    curves = record.curves
+    assert curves["validation_epoch"] == [1, 3, 5, 6] and len(curves["loss"]) == 6
+    assert len(curves["validation_accuracy"]) == 4
+    assert curves["validation_accuracy"][-1] == record.metrics["validation_accuracy"]
+    monkeypatch.setattr(scoring, "CURVE_INTERVALS", 6)
+    often = run_job(job(smoke("ce", settings={"recipe.epochs": 6}), tmp_path / "often", cache, "ce"))
+    assert often.curves["validation_epoch"] == [1, 2, 3, 4, 5, 6]
+    assert [often.curves["validation_accuracy"][epoch - 1] for epoch in (1, 3, 5, 6)] == curves["validation_accuracy"]
+    assert often.weights_sha256 == record.weights_sha256
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 20, 21, 24, 40, 80, 240])
+def test_a_curve_has_every_epoch_of_a_short_run_and_about_twenty_of_a_long_one(epochs):
+    points = [epoch for epoch in range(1, epochs + 1) if scoring.is_on_curve(epoch, epochs)]
+    assert min(epochs, 11) <= len(points) <= 21 and points[0] == 1 and points[-1] == epochs
+    assert len(points) == epochs or epochs > 20
+    assert len({later - point for point, later in pairwise(points[:-1])}) <= 1
+
+
+def test_progress_tells_the_epoch_and_the_last_validation(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(scoring, "CURVE_INTERVALS", 2)
+    monkeypatch.setattr(worker, "TELL_EVERY", 0.0)
+    told, this = [], job(smoke("ce", settings={"recipe.epochs": 4}), tmp_path, cache, "ce")
+    report = worker.report_progress
+
+    def report_and_read(*arguments):
+        report(*arguments)
+        told.append(read_progress(this))
+
+    monkeypatch.setattr(worker, "report_progress", report_and_read)
+    first, third, _ = run_job(this).curves["validation_accuracy"]
+    assert [(one.epoch, one.epochs, one.accuracy) for one in told] == [
+        (1, 4, first), (2, 4, first), (3, 4, third), (4, 4, third)]
 
 
 def test_a_damaged_checkpoint_is_set_aside_told_and_redone(tmp_path, cache, monkeypatch):

@@ -33,7 +33,7 @@ TRIES = 5  # of starting a process,
 PAUSE = 0.2  # seconds after each of them
 UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
 # By name, since the process that holds the pool imports no torch.
-PRELOADED = ["kdbench.train.worker"]
+PRELOADED = ["kdbench.execution.preload", "kdbench.train.worker"]
 PREFLIGHT = "kdbench.checks.preflight:preflight"
 
 
@@ -268,6 +268,7 @@ def _answer(folder: str, function: str, arguments: tuple[Any, ...], sender: Conn
 
 def _begin(folder: str) -> None:
     gc.freeze()  # to look through what the fork server has imported takes a fifth of a second, and copies its memory
+    gc.enable()  # the server does without
     os.chdir(folder)  # the fork server stays in the folder that it was started in
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()

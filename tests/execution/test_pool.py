@@ -43,6 +43,11 @@ def test_a_call_whose_process_dies_says_how(pool):
         pool.call(f"{HERE}:killed")
 
 
+def test_processes_collect_their_own_garbage_and_leave_what_was_imported_alone(pool):
+    enabled, left_alone = pool.call(f"{HERE}:collector")
+    assert enabled and left_alone > 100_000  # torch and timm alone are more
+
+
 def test_processes_do_not_run_the_script_that_starts_them(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("from kdbench.execution.pool import LocalPool\nprint('once')\npool = LocalPool(1)\npool.start()\n"

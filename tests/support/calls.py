@@ -1,5 +1,6 @@
 """Functions that a test calls in another process."""
 
+import gc
 import os
 import signal
 
@@ -20,3 +21,7 @@ def broken():
 
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def collector():
+    return gc.isenabled(), gc.get_freeze_count()

@@ -134,13 +134,14 @@ class Trainer:
 
     def _make_optimizer(self, parameters, *, scale: float = 1.0) -> Optimizer:
         recipe, parameters = self.recipe, list(parameters)
-        optimizer: Optimizer
+        optimizer: Optimizer  # foreach=True: PyTorch's choice on a GPU; on a CPU the same bits in less time
         if recipe.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, lr=recipe.lr * scale, momentum=recipe.momentum,
                                         nesterov=recipe.nesterov and recipe.momentum > 0,
-                                        weight_decay=recipe.weight_decay)
+                                        weight_decay=recipe.weight_decay, foreach=True)
         else:
-            optimizer = torch.optim.AdamW(parameters, lr=recipe.lr * scale, weight_decay=recipe.weight_decay)
+            optimizer = torch.optim.AdamW(parameters, lr=recipe.lr * scale, weight_decay=recipe.weight_decay,
+                                          foreach=True)
         self._scheduled.append((optimizer, recipe.lr * scale))
         return optimizer
 

@@ -55,11 +55,13 @@ class AdversarialOnline(Method):
         mine, other = self.discriminators
         discriminators = discriminator_loss(mine, *maps) + discriminator_loss(other, *maps[::-1])
         descend(optimizers["discriminators"], discriminators)
+        self.discriminators.requires_grad_(False)  # the gradient passes through them, to the students alone
         terms = {
             **self.student_terms("", student, peer, mine, batch.labels),
             **self.student_terms("peer_", peer, student, other, batch.labels),
         }
         descend([optimizers["main"], optimizers["peer"]], sum(terms.values()))
+        self.discriminators.requires_grad_(True)
         return {**terms, "discriminators": discriminators}
 
     def student_terms(self, prefix, student, peer, critic, labels):

@@ -38,6 +38,10 @@ class ARD(Method):
         self.alpha, self.temperature = alpha, temperature
         self.epsilon, self.step_size, self.attack_steps = radius * ctx.attack_radius, step_size, attack_steps
 
+    def study(self, batch):
+        with torch.set_grad_enabled(self.alpha < 1):  # else clean images only enter BatchNorm's running statistics
+            return self.student(batch.images)
+
     def attack(self, batch):
         """The batch's images [B, C, H, W], perturbed to raise the student's cross-entropy."""
         with batch_statistics(self.student):

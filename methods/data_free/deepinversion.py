@@ -123,8 +123,7 @@ def feature_difference(network, images):
 
     def compare(layer, inputs, _):
         x = inputs[0].float().movedim(1, -1).flatten(0, 2)  # [BHW, C]: much faster than over three dimensions
-        mean = x.mean(dim=0)
-        variance = (x - mean).square().mean(dim=0)
+        mean, variance = Moments.apply(x)
         differences.append((mean - layer.running_mean).norm() + (variance - layer.running_var).norm())
 
     hooks = [layer.register_forward_hook(compare) for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -133,6 +132,24 @@ def feature_difference(network, images):
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class Moments(torch.autograd.Function):
+    """Mean and variance [C] of the rows of x [N, C]. Autograd's own gradient has the same bits, in eight passes over
+    arrays of x's size where this one takes three."""
+
+    @staticmethod
+    def forward(ctx, x):
+        mean = x.mean(dim=0)
+        centred = x - mean
+        ctx.save_for_backward(centred)
+        return mean, centred.square().mean(dim=0)
+
+    @staticmethod
+    def backward(ctx, of_mean, of_variance):
+        centred, = ctx.saved_tensors
+        gradient = centred * (2 * (of_variance / len(centred)))
+        return gradient.add_((of_mean - gradient.sum(dim=0)) / len(centred))
 
 
 def total_variation(images):  # [B, C, H, W]

@@ -6,6 +6,7 @@ from torch import nn
 
 from kdbench_methods.data_free.deepinversion import (
     DeepInversion,
+    Moments,
     feature_difference,
     jensen_shannon,
     total_variation,
@@ -53,6 +54,21 @@ def test_images_that_excite_the_layer_as_training_did_have_no_feature_difference
     layer(images)
     layer.running_var *= (8 * 25 - 1) / (8 * 25)  # PyTorch keeps the unbiased variance
     assert feature_difference(layer.eval(), images)[1].item() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moments_and_their_gradient_are_those_of_autograd_bit_for_bit(dtype):
+    torch.manual_seed(0)
+    ours = (3 * torch.randn(300, 5, dtype=dtype) + 1).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    means = theirs.mean(dim=0)
+    found, expected = Moments.apply(ours), (means, (theirs - means).square().mean(dim=0))
+    weights = torch.randn(2, 5, dtype=dtype)
+    for x, moments in ((ours, found), (theirs, expected)):
+        sum((w * m).norm() for w, m in zip(weights, moments, strict=True)).backward()
+        assert x.grad.abs().min() > 0
+    assert all(map(torch.equal, found, expected))
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 def test_a_network_without_batchnorm_has_no_feature_difference():

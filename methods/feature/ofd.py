@@ -11,7 +11,7 @@ def partial_distance(student, teacher, margin):  # [B, C, H, W] twice, [C]
     Elements where the target is not positive and the student is not above it count as 0."""
     target = torch.maximum(teacher, margin.view(1, -1, 1, 1))
     matters = (student > target) | (target > 0)
-    return torch.where(matters, student - target, 0).pow(2).sum() / len(student)
+    return ((student - target).pow(2) * matters).sum() / len(student)
 
 
 class OFD(Method):

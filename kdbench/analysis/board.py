@@ -7,6 +7,7 @@ from typing import Any
 from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
+from kdbench.analysis.moderated import Comparisons
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
@@ -41,7 +42,7 @@ class Row:
     hyperparameters: dict[str, Any]       # where they are not the defaults, and a budget of updates
     conditions: tuple[str, ...]           # under which other conditions than plain training it learned
     metrics: Mapping[str, Mapping[int, float]]  # by metric and seed: what all finished runs have, and the one profile
-    differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds
+    differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds, by itself
     wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
     harm: Harm | None                     # against the first reference; None where it is withheld
     failures: tuple[Failure, ...]         # failed, not applicable and missing runs
@@ -84,6 +85,7 @@ class Cell:
     spec: dict[str, Any] = field(repr=False)  # of one of its runs, as JSON
     teacher: Teacher | None
     rows: tuple[Row, ...]
+    comparisons: Comparisons  # of test accuracy
     costs: tuple[Cost, ...]  # its profiles
 
 

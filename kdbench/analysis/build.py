@@ -14,6 +14,7 @@ from kdbench.analysis.costs import Cost, method_metrics, read_costs, teacher_met
 from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import Variant, labels
+from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.statement import statement
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
@@ -194,7 +195,18 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
-                spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows), costs=tuple(costs))
+                spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows),
+                comparisons=_comparisons(rows), costs=tuple(costs))
+
+
+def _comparisons(rows: list[Row]) -> Comparisons:
+    """The comparisons of a cell's rows, which stand best first."""
+    accuracies = {row.label: row.metrics["test_accuracy"] for row in rows if "test_accuracy" in row.metrics}
+    blind = {row.label for row in rows if row.data_free}
+    complete = [row.label for row in rows if not row.failures]
+    return compare({label: own for label, own in accuracies.items() if label not in blind},
+                   {label: own for label, own in accuracies.items() if label in blind}, REFERENCES,
+                   [label for label in complete if label not in blind])
 
 
 def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher | None:

@@ -4,7 +4,7 @@ A mean that rises can hide classes that lose. Whether a class really lost is ask
 other seeds, and other test images. A test over pooled images alone takes the noise of three seeds for an effect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,16 +128,17 @@ def crossed_p_value(differences: np.ndarray) -> float | None:
     if noise == 0:
         return floor
     degrees = noise**2 / (ms_seeds**2 / (seeds - 1) + ms_images**2 / (images - 1))
-    return max(floor, _two_sided(mean * np.sqrt(seeds * images / noise), degrees))
+    return max(floor, two_sided(mean * np.sqrt(seeds * images / noise), degrees))
 
 
-def _two_sided(t: float, degrees: float) -> float:
+def two_sided(t: float, degrees: float) -> float:
+    """Two-sided p of Student's t."""
     from scipy.special import stdtr  # here, because scipy takes a second to import
 
     return float(2 * stdtr(degrees, -abs(t)))
 
 
-def holm(p_values: list[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction: the chance of any false alarm among them stays below the level."""
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)

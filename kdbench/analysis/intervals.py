@@ -52,19 +52,6 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
     return estimate([values[seed] - reference[seed] for seed in shared]) if shared else None
 
 
-def paired_p_value(values: Mapping[int, float], reference: Mapping[int, float]) -> float:
-    """Two-sided p of the paired t-test over the seeds that both have, at least two."""
-    from scipy.special import stdtr  # here, because scipy takes a second to import
-
-    shared = sorted(values.keys() & reference.keys())
-    differences = [values[seed] - reference[seed] for seed in shared]
-    mean, count = math.fsum(differences) / len(shared), len(shared)
-    error = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (count - 1) / count)
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(count - 1, -abs(mean) / error))
-
-
 @lru_cache
 def detectable_effect(count: int) -> float:
     """The least true mean, in standard deviations, that a two-sided t-test at 5 % tells from zero in POWER of all
@@ -88,7 +75,7 @@ def detectable_effect(count: int) -> float:
 
 
 @lru_cache
-def t_quantile(degrees: int) -> float:
+def t_quantile(degrees: float) -> float:
     """Student's t for a two-sided 95 % interval with that many degrees of freedom."""
     from scipy.special import stdtrit  # here, because scipy takes a second to import
 

@@ -10,9 +10,8 @@ from itertools import groupby
 
 import numpy as np
 
-from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row, Wins
-from kdbench.analysis.harm import MIN_SEEDS, holm
-from kdbench.analysis.intervals import CONFIDENCE, paired_p_value
+from kdbench.analysis.board import REFERENCE, Leaderboard, Row, Wins
+from kdbench.analysis.intervals import CONFIDENCE
 
 MIN_CELLS = 2           # for an average over cells
 
@@ -160,16 +159,3 @@ def range_quantile(methods: int) -> float:
         share = methods * np.trapezoid(density * (ndtr(z) - ndtr(z - middle)) ** (methods - 1), z)
         low, high = (middle, high) if share < CONFIDENCE else (low, middle)
     return high
-
-
-def tied_with_best(cell: Cell) -> tuple[Row, list[Row]] | None:
-    """The best complete row of a cell and those that three or more common seeds cannot tell from it, by paired t-tests
-    with Holm's correction; None where the best has fewer seeds."""
-    complete = [row for row in cell.rows if not row.data_free and _accuracy(row) is not None]
-    if not complete or len(complete[0].seeds) < MIN_SEEDS:
-        return None
-    best, others = complete[0], complete[1:]
-    p_values = [paired_p_value(row.metrics["test_accuracy"], best.metrics["test_accuracy"])
-                if len(set(row.seeds) & set(best.seeds)) >= MIN_SEEDS else None for row in others]
-    tied = [row for row, p in zip(others, holm(p_values), strict=True) if p is not None and p >= 1 - CONFIDENCE]
-    return best, tied

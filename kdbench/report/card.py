@@ -14,7 +14,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
 from kdbench.report.markdown import align, fill, items, safe
-from kdbench.report.tables import class_name
+from kdbench.report.tables import class_name, versus
 from kdbench.results.record import Record
 from kdbench.version import __version__
 
@@ -172,9 +172,12 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
     """How the method changes test accuracy and classes against the reference, or that too few seeds say so."""
     if cell is None or row is None or row.is_reference:
         return
-    if (difference := row.differences.get(REFERENCE)) is not None:
+    if REFERENCE in row.differences:
+        compared = cell.comparisons.to[REFERENCE].get(row.label)
+        verdict = f", {'' if compared.significant else 'not '}significant at 5 % after Holm's correction" if compared \
+            else ""
         yield (f"Against {REFERENCE} with the same seeds, its test accuracy differs by "
-               f"{interval(difference, 'share', '+')} points.")
+               f"{versus(cell, row).removesuffix(' *')} points (moderated 95 % interval){verdict}.")
     if row.harm is None:
         yield (f"Which classes it harms against {REFERENCE} is withheld: that takes saved predictions of at least "
                "three shared seeds.")

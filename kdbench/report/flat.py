@@ -11,6 +11,7 @@ from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.costs import energy_source
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate
+from kdbench.analysis.moderated import Comparison
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
 from kdbench.metrics.catalog import METRICS
@@ -24,13 +25,16 @@ def _typed(*estimates: str) -> dict[str, str]:
     return {f"{name}_{part}": "float64" for name in estimates for part in ("mean", "low", "high")}
 
 
+MODERATED = ("moderated_low", "moderated_high", "degrees", "p", "p_holm")  # of a difference to a reference
 COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
     "role": "string", "method": "string", "family": "string", "pair": "string", "dataset": "string", "cell": "string",
     "hyperparameters": "object", "conditions": "object", "seeds": "Int64", "seed_values": "object",
     "failed": "Int64", "missing": "Int64", "inapplicable": "Int64", "failures": "object",
     **_typed("test_accuracy"), "reported_test_accuracy": "float64", "reported_by": "string",
+    "tier": "Int64",
     **{column: kind for name in REFERENCES for column, kind in {
-        **_typed(f"difference_to_{name}"), f"wins_over_{name}": "float64", f"pairs_with_{name}": "Int64"}.items()},
+        **_typed(f"difference_to_{name}"), **{f"difference_to_{name}_{part}": "float64" for part in MODERATED},
+        f"wins_over_{name}": "float64", f"pairs_with_{name}": "Int64"}.items()},
     **_typed(*METRICS), "training_energy_source": "string", "use_energy_source": "string",
     "classes_harmed": "object", "classes_helped": "object", "flipped": "float64", "flipped_accuracy": "float64",
     f"flipped_{REFERENCE}_accuracy": "float64", "most_affected_classes": "object", "runs": "object",
@@ -45,8 +49,11 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
     `role` is "student" or "teacher", `cell` the id of what methods are compared in: one pair, dataset and recipe.
     `hyperparameters` has those that are not their defaults. Each metric of `kdbench list metrics` has three columns:
     NAME_mean, over the row's `seeds`, and the ends NAME_low and NAME_high of its 95 % t interval. So has the paired
-    difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Shares, accuracies among
-    them, are from 0 to 1. `results` is the leaderboard's hash, the same in every row.
+    difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Of these there are the ends of
+    the moderated interval besides, its degrees of freedom, and p before and after Holm's correction for all methods of
+    the cell (see kdbench.analysis.moderated). `tier` is 1 for the best method that sees the data and those that cannot
+    be told from it. Shares, accuracies among them, are from 0 to 1. `results` is the leaderboard's hash, the same in
+    every row.
 
     The types are those of `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing value
     is pd.NA, NaN or None, by type. A teacher's row has its architecture as `method`, and of the metrics their means.
@@ -124,10 +131,12 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
         **_estimate("test_accuracy", row.estimate("test_accuracy")),
         "reported_test_accuracy": published.accuracy if published else None,
         "reported_by": published.source if published else None,
+        "tier": next((i for i, tier in enumerate(cell.comparisons.tiers, 1) if row.label in tier), None),
     }
     for name in REFERENCES:
         wins = row.wins.get(name)
         flat |= _estimate(f"difference_to_{name}", row.differences.get(name))
+        flat |= _moderated(f"difference_to_{name}", cell.comparisons.to.get(name, {}).get(row.label))
         flat |= {f"wins_over_{name}": wins.won if wins else None, f"pairs_with_{name}": wins.pairs if wins else None}
     for name in METRICS:
         flat |= _estimate(name, row.estimate(name))
@@ -139,6 +148,11 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
 def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     return {f"{name}_mean": estimate.mean if estimate else None, f"{name}_low": estimate.low if estimate else None,
             f"{name}_high": estimate.high if estimate else None}
+
+
+def _moderated(name: str, told: Comparison | None) -> dict[str, float | None]:
+    values = (told.low, told.high, told.degrees, told.p, told.corrected) if told else (None,) * len(MODERATED)
+    return {f"{name}_{part}": value for part, value in zip(MODERATED, values, strict=True)}
 
 
 def _comparison(cell: Cell, comparison: Harm | None) -> dict[str, Any]:

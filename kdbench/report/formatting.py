@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.analysis.intervals import Estimate
 from kdbench.metrics.catalog import METRICS
 
@@ -27,10 +28,15 @@ def number(value: float | None, unit: str, sign: str = "") -> str:
 
 
 def interval(estimate: Estimate | None, unit: str, sign: str = "") -> str:
-    """"mean ± half the interval's width", in the units of `number`."""
+    """"mean ± half the interval's width", in the units of `number`; no width of fewer than three values."""
     if estimate is None:
         return NONE
-    return f"{number(estimate.mean, unit, sign)} ± {number(estimate.half_width, unit)}"
+    return f"{number(estimate.mean, unit, sign)} ± {few(estimate) or number(estimate.half_width, unit)}"
+
+
+def few(estimate: Estimate) -> str:
+    """What stands for the width of an interval that few values are no basis for; "" for three values or more."""
+    return "" if estimate.count >= MIN_SEEDS else NONE if estimate.count == 1 else f"{NONE} ({estimate.count} seeds)"
 
 
 def three_digits(value: float) -> str:

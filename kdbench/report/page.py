@@ -20,9 +20,9 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import MethodInfo, family_order
 from kdbench.report.costs import profiled_value
 from kdbench.report.drawing import family_look
-from kdbench.report.formatting import NONE, Table, interval, number, with_unit
+from kdbench.report.formatting import Table, few, interval, number, with_unit
 from kdbench.report.plots import Plot
-from kdbench.report.tables import all_tables, legend, title
+from kdbench.report.tables import all_tables, legend, title, versus
 from kdbench.version import __version__
 
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
@@ -143,18 +143,13 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
     return (
         f'<tr {data}><th scope="row" class="text">{_dot(row.family)}'
         f'{_link(f"method-{row.method}", row.label)}</th>'
-        f"<td>{_quiet_interval(_vs(row))}</td>"
+        f"<td>{_quiet_interval(versus(cell, row))}</td>"
         + "".join(f"<td{_metric_data(name)}>{_quiet_interval(_value(cell, row, name))}</td>" for name in shown)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"
         + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
         + f'<td class="text note">{escape(failures)}</td></tr>'
     )
-
-
-def _vs(row: Row) -> str:
-    """The row's difference of test accuracy to the reference, in points."""
-    return "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+")
 
 
 def _value(cell: Cell, row: Row, name: str) -> str:
@@ -164,7 +159,7 @@ def _value(cell: Cell, row: Row, name: str) -> str:
         return profiled_value(cell.costs, name, row.label, estimate.mean)
     if unit in ("share", "seconds", "bytes") or estimate is None:
         return interval(estimate, unit)
-    return f"{estimate.mean:.4f} ± " + (NONE if estimate.half_width is None else f"{estimate.half_width:.4f}")
+    return f"{estimate.mean:.4f} ± {few(estimate) or f'{estimate.half_width:.4f}'}"
 
 
 # Plots, methods, metrics and provenance.
@@ -180,7 +175,7 @@ def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[
     """What is known of a method, to unfold: its source's facts if it is installed, and its results in every cell."""
     info = registry.get(name)
     results = [[title(cell, leaderboard), row.label, str(len(row.seeds)),
-                interval(row.estimate("test_accuracy"), "share"), _vs(row)]
+                interval(row.estimate("test_accuracy"), "share"), versus(cell, row)]
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
     found = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],
                   results, 2)

@@ -1,5 +1,6 @@
 """The tables of a leaderboard, each as a `Table` of text that Markdown, LaTeX and HTML set alike."""
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,7 +9,8 @@ from typing import Any
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.harm import MIN_SEEDS, ClassChange, Harm
 from kdbench.analysis.intervals import POWER, detectable_effect
-from kdbench.analysis.ranking import Ranking, rank, tied_with_best
+from kdbench.analysis.moderated import Prior
+from kdbench.analysis.ranking import Ranking, rank
 from kdbench.analysis.reported import of_row, of_teacher
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
@@ -77,8 +79,9 @@ def _main_table(name: str, cell: Cell) -> Table:
     header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
     ranked = not any(row.data_free for row in cell.rows)
-    told = (*_best(cell), *_resolution(cell)) if ranked else ()
-    table = Table(name, header, _lines(cell), 3, (*told, *_settings(cell)))
+    told = (*_tiers(cell), _noise(cell.comparisons.prior), *_resolution(cell)) if ranked else \
+        (_noise(cell.comparisons.apart),)
+    table = Table(name, header, _lines(cell), 3, (*filter(None, told), *_settings(cell)))
     if not any(row.conditions for row in cell.rows):
         table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
                         text_columns=2)
@@ -101,7 +104,7 @@ def _lines(cell: Cell) -> list[list[str]]:
     """One line for each method, below the teacher's where it is known."""
     lines = [[row.label, row.family, "; ".join(row.conditions), _seeds(row),
               interval(row.estimate("test_accuracy"), "share"),
-              "" if row.is_reference else interval(row.differences.get(REFERENCE), "share", "+"),
+              versus(cell, row),
               *(number(_mean(row, name), METRICS[name].unit) for name in COLUMNS)] for row in cell.rows]
     teacher = cell.teacher
     if teacher is None:
@@ -141,15 +144,37 @@ def _seeds(row: Row) -> str:
     return f"{len(row.seeds)}/{len(row.seeds) + len(row.failures)}" if row.failures else str(len(row.seeds))
 
 
-def _best(cell: Cell) -> tuple[str, ...]:
-    """The note on which methods the best cannot be told from; none with too few seeds for a test."""
-    found = tied_with_best(cell)
-    if found is None:
-        return ()
-    best, tied = found
-    names = ", ".join(row.label for row in tied)
-    return (f"Cannot be told from the best, {best.label}: {names or 'none'} (paired t-tests over equal seeds, 5 % "
-            "after Holm's correction).",)
+def versus(cell: Cell, row: Row) -> str:
+    """The row's difference of test accuracy to the reference with its moderated interval, in points, and a star if it
+    is significant; "" for the reference."""
+    if row.is_reference:
+        return ""
+    if REFERENCE not in row.differences:
+        return NONE
+    told = cell.comparisons.to[REFERENCE].get(row.label)
+    width = number(told.half_width if told else None, "share")
+    return f"{number(row.differences[REFERENCE].mean, 'share', '+')} ± {width}{' *' * bool(told and told.significant)}"
+
+
+def _tiers(cell: Cell) -> Iterable[str]:
+    """The note on which methods cannot be told from the best, and then from the best of the rest; none for fewer than
+    two methods with two seeds."""
+    tiers = cell.comparisons.tiers
+    if (count := sum(map(len, tiers))) > 1:
+        listed = "; ".join(f"({i}) {', '.join(tier)}" for i, tier in enumerate(tiers, 1))
+        yield (f"Tiers: {listed}. Each holds the best of the methods that are left and all that cannot be told from it "
+               f"(moderated t-tests over equal seeds, 5 % after Holm's correction for {count * (count - 1) // 2} "
+               f"pair{'s' * (count > 2)}).")
+
+
+def _noise(prior: Prior) -> str:
+    """The note on what the methods share of their noise; "" if they share nothing."""
+    if not prior.degrees:
+        return ""
+    degrees = "inf" if math.isinf(prior.degrees) else f"{prior.degrees:.1f}"
+    return ("Noise: the methods' common standard deviation over seeds, s0 = "
+            f"{number(math.sqrt(prior.variance), 'share')} points, counts as d0 = {degrees} degrees of freedom beside "
+            "each one's own.")
 
 
 def _resolution(cell: Cell) -> Iterable[str]:
@@ -259,8 +284,12 @@ def _ranking_notes(ranking: Ranking) -> Iterable[str]:
 def legend(leaderboard: Leaderboard) -> list[str]:
     """The meaning of the columns of the cells' tables, one sentence for each column or group of columns shown."""
     lines = [
-        f"Accuracies and shares are in %. ± is half the width of the 95 % t interval over seeds; {NONE} with one seed.",
-        f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds.",
+        "Accuracies and shares are in %. ± is half the width of the 95 % t interval over the row's own seeds; "
+        f"{NONE} with fewer than {MIN_SEEDS}.",
+        f"vs {REFERENCE}: mean difference of test accuracy, on equal seeds. ± is half the width of its moderated 95 % "
+        "interval: seeds are blocks, and the variance over seeds of each method is shrunk towards what those of its "
+        f"table have in common (Smyth, 2004); {NONE} with one seed. * marks methods that are better or worse than "
+        f"{REFERENCE} at 5 %, after Holm's correction for all methods of the cell; of the others this is unclear.",
         *(f"{METRICS[name].header}: {METRICS[name].definition}" for name in ("test_accuracy", *COLUMNS)),
     ]
     if any(row.conditions for cell in leaderboard.cells for row in cell.rows):

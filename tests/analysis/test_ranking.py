@@ -16,8 +16,7 @@ import scipy.stats
 from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
-from kdbench.analysis.intervals import paired_p_value
-from kdbench.analysis.ranking import cell_ranks, friedman, range_quantile, rank, tied_with_best
+from kdbench.analysis.ranking import cell_ranks, friedman, range_quantile, rank
 from kdbench.report.files import render
 from kdbench.results.store import Store
 from kdbench.spec import Architecture
@@ -147,40 +146,6 @@ def test_methods_within_the_critical_difference_form_overlapping_groups():
 
 
 # Within a cell.
-
-def test_methods_that_three_seeds_cannot_tell_from_the_best_are_named(tmp_path):
-    for method, row in {"kd": (.84, .86, .88), "at": (.83, .87, .87), "ce": (.701, .72, .739)}.items():
-        for seed, accuracy in enumerate(row):
-            Store(tmp_path).write(record(spec(method, seed), accuracy))
-    (cell,) = build(tmp_path, REGISTRY).cells
-    best, tied = tied_with_best(cell)
-    assert best.label == "kd" and [row.label for row in tied] == ["at"]
-
-
-def test_being_told_from_the_best_takes_holm_s_correction_into_account(tmp_path):
-    """Each of two methods alone would differ at 5 % (t = 5.5, p = .031), but not as one of two."""
-    for method, row in {"kd": (.84, .86, .88), "at": (.815, .83, .835), "ce": (.815, .83, .835)}.items():
-        for seed, accuracy in enumerate(row):
-            Store(tmp_path).write(record(spec(method, seed), accuracy))
-    (cell,) = build(tmp_path, REGISTRY).cells
-    accuracy = {row.label: row.metrics["test_accuracy"] for row in cell.rows}
-    assert paired_p_value(accuracy["at"], accuracy["kd"]) < .05
-    assert [row.label for row in tied_with_best(cell)[1]] == ["at", "ce"]
-
-
-def test_two_seeds_tell_nothing_from_the_best(tmp_path):
-    for seed in range(2):
-        Store(tmp_path).write(record(spec("kd", seed), .8))
-    assert tied_with_best(build(tmp_path, REGISTRY).cells[0]) is None
-
-
-def test_the_paired_p_value_equals_scipy_s():
-    generator = np.random.default_rng(0)
-    values, reference = generator.normal(size=6), generator.normal(size=6)
-    expected = scipy.stats.ttest_rel(values, reference).pvalue
-    assert paired_p_value(dict(enumerate(values)), dict(enumerate(reference))) == pytest.approx(expected)
-    assert paired_p_value({0: 1., 1: 2.}, {0: 1., 1: 2.}) == 1 and paired_p_value({0: 1., 1: 2.}, {0: 0., 1: 1.}) == 0
-
 
 def test_equal_runs_are_half_a_win_and_runs_that_do_not_apply_are_no_pair(tmp_path):
     store = Store(tmp_path)

@@ -1,0 +1,222 @@
+"""Differences between methods from few seeds: moderated variances, their intervals, Holm's correction, tiers.
+
+Two seeds give a method one degree of freedom for its noise, and Student's t interval 12.7 standard errors. But all
+methods are trained with the same seeds, the blocks of a randomised block design, and their noise is much alike, so that
+each can borrow from what the others say of it. The model of the accuracy of method m with seed s is
+
+    y_ms = mu_m + b_s + e_ms,    e_ms ~ N(0, sigma_m^2) independent,    1 / sigma_m^2 ~ chi^2(d0) / (d0 s0^2):
+
+normal errors, seeds that move all methods alike, and variances that are draws of one distribution and of which nothing
+else is known in advance (exchangeable). d0 and s0 are fitted to all methods, and each sample variance s_m^2 with d_m
+degrees of freedom is shrunk towards s0^2 (Smyth 2004, the method behind limma):
+
+    v_m = (d0 s0^2 + d_m s_m^2) / (d0 + d_m)    with d0 + d_m degrees of freedom.
+
+A difference to method r over n seeds cancels b_s; its t is the difference over sqrt((v_m + v_r) / n), with the fewer
+degrees of freedom of the two. It is the variances of methods that are moderated, not those of their differences to a
+reference: these all hold the noise of the reference's runs, so that any number of them tells no more than four
+independent ones, and intervals made of them cover too little. With d0 = inf the interval is that of the two-way
+analysis of variance, and with two methods it is the paired t interval.
+
+Methods whose variances are of another world are fitted apart (here those without data): they neither lend nor borrow.
+Within a group, methods that are much noisier than the rest get intervals that are too narrow, and the rest too wide
+ones: what holds is the coverage of all comparisons together (tests/analysis/test_moderated.py).
+
+Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential expression in microarray
+experiments. Statistical Applications in Genetics and Molecular Biology 3(1):3. doi:10.2202/1544-6115.1027
+"""
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from kdbench.analysis.harm import holm, two_sided
+from kdbench.analysis.intervals import CONFIDENCE, t_quantile
+
+MIN_METHODS = 3   # below, nothing is known of how variances are distributed: each method keeps its own
+SMALLEST = 1e-5   # of the median variance: what a sample variance of zero is taken for, as in limma
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The distribution of the methods' variances: that of `variance` with `degrees` degrees of freedom."""
+
+    degrees: float   # d0; 0 if nothing is borrowed, inf if all methods share one variance
+    variance: float  # s0^2
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The moderated variance of a method's runs, the effects of seeds apart."""
+
+    variance: float
+    degrees: float  # of freedom; at most those of all methods of its group together
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method less another one, over the seeds that both have."""
+
+    mean: float
+    half_width: float  # of the moderated 95 % interval
+    degrees: float     # of freedom
+    p: float           # two-sided, of no difference
+    corrected: float   # the same after Holm's correction for all comparisons of its family
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+    @property
+    def significant(self) -> bool:
+        return self.corrected < 1 - CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """What the seeds of a cell tell of its methods, all by label."""
+
+    prior: Prior                                  # of methods that see the data
+    apart: Prior                                  # of those that do not
+    to: Mapping[str, Mapping[str, Comparison]]    # by reference, then method; without those with too few seeds
+    tiers: tuple[tuple[str, ...], ...]            # of those that see the data and are complete, the best first
+
+
+def compare(seeing: Mapping[str, Mapping[int, float]], blind: Mapping[str, Mapping[int, float]],
+            references: Sequence[str], ranked: Sequence[str]) -> Comparisons:
+    """The methods of a cell by their accuracies: of each method that sees the data and of each that does not, by seed.
+
+    Every method is compared with each of `references`, which are a family of comparisons each. `ranked` has the methods
+    to sort into tiers, the best first.
+    """
+    prior, noise = moderate(seeing)
+    apart, other_noise = moderate(blind, blocks=False)
+    values, noise = {**seeing, **blind}, noise | other_noise
+    to = {reference: family({label: (label, reference) for label in values if label != reference}, values, noise)
+          for reference in references if reference in values}
+    order = [label for label in ranked if label in noise]
+    pairs = family({(a, b): (b, a) for i, a in enumerate(order) for b in order[i + 1:]}, values, noise)
+    return Comparisons(prior, apart, to, tiers(order, {pair for pair, told in pairs.items() if told.significant}))
+
+
+Name = TypeVar("Name")
+
+
+def family(pairs: Mapping[Name, tuple[str, str]], values: Mapping[str, Mapping[int, float]],
+           noise: Mapping[str, Noise]) -> dict[Name, Comparison]:
+    """The first of each pair of methods less the second, corrected for the number of these comparisons; without pairs
+    that share fewer than two seeds, or show no noise at all."""
+    found = {}
+    for name, (ours, theirs) in pairs.items():
+        shared = sorted(values[ours].keys() & values[theirs].keys())
+        if ours in noise and theirs in noise and len(shared) > 1:
+            variance = (noise[ours].variance + noise[theirs].variance) / len(shared)
+            if variance:
+                mean = math.fsum(values[ours][seed] - values[theirs][seed] for seed in shared) / len(shared)
+                found[name] = mean, math.sqrt(variance), min(noise[ours].degrees, noise[theirs].degrees)
+    p_values = [two_sided(mean / error, degrees) for mean, error, degrees in found.values()]
+    return {name: Comparison(mean, t_quantile(degrees) * error, degrees, p, corrected)
+            for (name, (mean, error, degrees)), p, corrected in zip(found.items(), p_values, holm(p_values),
+                                                                    strict=True) if corrected is not None}
+
+
+def tiers(order: Sequence[str], differ: Container[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """Methods in groups: the best, with all that do not differ from it; then the same among the rest.
+
+    `order` has the best first, and `differ` the pairs (better, worse) that the data can tell apart.
+    """
+    found, rest = [], list(order)
+    while rest:
+        found.append(tuple(label for label in rest if (rest[0], label) not in differ))
+        rest = [label for label in rest if (rest[0], label) in differ]
+    return tuple(found)
+
+
+# Moderated variances.
+
+def moderate(values: Mapping[str, Mapping[int, float]], blocks: bool = True) -> tuple[Prior, dict[str, Noise]]:
+    """The prior of methods by their values, which are by seed, and the noise of each that has two or more seeds.
+
+    With `blocks` the effects of seeds are taken out, which takes methods that seeds move alike; else they are noise.
+    """
+    labels = [label for label, own in values.items() if len(own) > 1]
+    if not labels:
+        return Prior(0.0, 0.0), {}
+    seeds = sorted(set().union(*(values[label] for label in labels)))
+    table = np.array([[values[label].get(seed, math.nan) for seed in seeds] for label in labels])
+    variances, degrees, together = residual_variances(table, blocks)
+    prior = fit_prior(variances, degrees)
+    moderated, total = squeeze(variances, degrees, prior)
+    return prior, {label: Noise(float(variance), min(float(own), together))
+                   for label, variance, own in zip(labels, moderated, total, strict=True)}
+
+
+def residual_variances(values: np.ndarray, blocks: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """Sample variances [M] of methods, their degrees of freedom [M], and the degrees of freedom of all together.
+
+    `values` [M, S] has NaN for missing runs, and two or more others in each row. Means of methods, and with `blocks`
+    effects of seeds, are fitted by least squares. Without missing runs and with equal variances each is sigma^2 times
+    chi^2(S - 1) / (S - 1); of unequal variances, the others' mean is mixed in with a weight of 1 / (M - 1).
+    """
+    there = ~np.isnan(values)
+    method, seed = np.nonzero(there)
+    observed = values[there] - values[there].mean()
+    design = np.eye(len(values))[method]
+    if blocks:
+        design = np.hstack([design, np.eye(values.shape[1])[seed]])
+    left, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    basis = left[:, sizes > 1e-9]
+    residuals = observed - basis @ (basis.T @ observed)
+    residuals[np.abs(residuals) < 1e-12 * np.abs(observed).max()] = 0  # rounding, which is no noise
+    free = 1 - (basis**2).sum(axis=1)  # the share of a run's variance that its residual keeps
+    squares, kept = (np.bincount(method, each, len(values)) for each in (residuals**2, free))
+    return squares / np.maximum(kept, 1e-9), there.sum(axis=1) - 1.0, float(free.sum())
+
+
+def fit_prior(variances: np.ndarray, degrees: np.ndarray) -> Prior:
+    """d0 and s0^2 from the first two moments of log s_m^2.
+
+    With e_m = log s_m^2 - digamma(d_m / 2) + log(d_m / 2), trigamma(d0 / 2) is the variance of the e_m in excess of
+    the mean of trigamma(d_m / 2), which is what sampling explains; where nothing is in excess, d0 is inf and s0^2 the
+    pooled variance. With fewer than three methods, or where nothing varies, d0 is 0: each keeps its own variance.
+    """
+    from scipy.special import digamma, polygamma  # here, because scipy takes a second to import
+
+    if len(variances) < MIN_METHODS or not variances.any():
+        return Prior(0.0, 0.0)
+    raised = np.maximum(variances, SMALLEST * (np.median(variances) or variances.max()))
+    logs = np.log(raised) - digamma(degrees / 2) + np.log(degrees / 2)
+    excess = float(logs.var(ddof=1) - polygamma(1, degrees / 2).mean())
+    if excess <= 0:
+        return Prior(math.inf, float((degrees * variances).sum() / degrees.sum()))
+    half = trigamma_inverse(excess)
+    return Prior(2 * half, float(np.exp(logs.mean() + digamma(half) - np.log(half))))
+
+
+def trigamma_inverse(value: float) -> float:
+    """The x > 0 with trigamma(x) = value > 0, by Newton's method on 1 / trigamma."""
+    from scipy.special import polygamma
+
+    x = .5 + 1 / value
+    for _ in range(50):
+        trigamma = polygamma(1, x)
+        step = float(trigamma * (1 - trigamma / value) / polygamma(2, x))
+        x += step
+        if abs(step) < 1e-10 * x:
+            break
+    return float(x)
+
+
+def squeeze(variances: np.ndarray, degrees: np.ndarray, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
+    """The variances shrunk towards the prior's, and their degrees of freedom."""
+    if math.isinf(prior.degrees):
+        return np.full(len(variances), prior.variance), np.full(len(variances), math.inf)
+    total = prior.degrees + degrees
+    return (prior.degrees * prior.variance + degrees * variances) / total, total

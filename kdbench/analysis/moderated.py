@@ -177,7 +177,7 @@ def residual_variances(values: np.ndarray, blocks: bool) -> tuple[np.ndarray, np
     residuals[np.abs(residuals) < 1e-12 * np.abs(observed).max()] = 0  # rounding, which is no noise
     free = 1 - (basis**2).sum(axis=1)  # the share of a run's variance that its residual keeps
     squares, kept = (np.bincount(method, each, len(values)) for each in (residuals**2, free))
-    return squares / np.maximum(kept, 1e-9), there.sum(axis=1) - 1.0, float(free.sum())
+    return squares / np.maximum(kept, 1e-9), there.sum(axis=1) - 1.0, float(len(observed) - basis.shape[1])
 
 
 def fit_prior(variances: np.ndarray, degrees: np.ndarray) -> Prior:

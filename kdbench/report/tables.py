@@ -79,9 +79,9 @@ def _main_table(name: str, cell: Cell) -> Table:
     header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header, f"vs {REFERENCE}",
               *(METRICS[column].header for column in COLUMNS)]
     ranked = not any(row.data_free for row in cell.rows)
-    told = (*_tiers(cell), _noise(cell.comparisons.prior), *_resolution(cell)) if ranked else \
-        (_noise(cell.comparisons.apart),)
-    table = Table(name, header, _lines(cell), 3, (*filter(None, told), *_settings(cell)))
+    told = (*_tiers(cell), *_noise(cell, data_free=False), *_resolution(cell)) if ranked else \
+        _noise(cell, data_free=True)
+    table = Table(name, header, _lines(cell), 3, (*told, *_settings(cell)))
     if not any(row.conditions for row in cell.rows):
         table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
                         text_columns=2)
@@ -167,14 +167,19 @@ def _tiers(cell: Cell) -> Iterable[str]:
                f"pair{'s' * (count > 2)}).")
 
 
-def _noise(prior: Prior) -> str:
-    """The note on what the methods share of their noise; "" if they share nothing."""
-    if not prior.degrees:
-        return ""
-    degrees = "inf" if math.isinf(prior.degrees) else f"{prior.degrees:.1f}"
-    return ("Noise: the methods' common standard deviation over seeds, s0 = "
-            f"{number(math.sqrt(prior.variance), 'share')} points, counts as d0 = {degrees} degrees of freedom beside "
-            "each one's own.")
+def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
+    """The note on the noise that methods share, those that see the data or the others, and which of them it may not
+    fit; none if they share none."""
+    prior = cell.comparisons.apart if data_free else cell.comparisons.prior
+    if prior.degrees:
+        deviation = number(math.sqrt(prior.variance), "share")
+        degrees = "inf" if math.isinf(prior.degrees) else f"{prior.degrees:.1f}"
+        unusual = ", ".join(row.label for row in cell.rows
+                            if row.data_free == data_free and row.label in cell.comparisons.unusual)
+        yield (f"Noise: the methods' common standard deviation over seeds, s0 = {deviation} points, counts as d0 = "
+               f"{degrees} degrees of freedom beside each one's own." + (
+                   f" By themselves these are so much noisier that their intervals may be too narrow: {unusual}."
+                   if unusual else ""))
 
 
 def _resolution(cell: Cell) -> Iterable[str]:

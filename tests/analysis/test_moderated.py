@@ -187,6 +187,12 @@ def test_methods_without_data_neither_lend_nor_borrow():
     assert both.to["0"]["1"].corrected >= alone.to["0"]["1"].corrected  # they are in the family of comparisons
 
 
+def test_a_method_far_noisier_than_the_others_is_named():
+    table = np.vstack([random_table(spread=0.0), [[0., 60., 0.]]])
+    assert compare(by_label(table), {}, ["0"], []).unusual == {"12"}
+    assert compare(by_label(table[:12]), {}, ["0"], []).unusual == set()
+
+
 def test_no_noise_at_all_withholds_every_interval():
     told = compare(by_label([[.1, .3], [.4, .6], [.7, .9]]), {}, ["0"], ["2", "1", "0"])  # equal but for rounding
     assert told.prior.degrees == 0 and told.to == {"0": {}}
@@ -237,6 +243,13 @@ def test_what_holm_s_correction_leaves_unclear_has_no_star(tmp_path):
     text = " ".join(render(shown(tmp_path, {**HAND, **others}), "md").split())
     assert "+9.00 ± 2.76 * |" in text
     assert "+3.00 ± 2.76 |" in text  # p = .038 by itself, and .11 as the third of five comparisons
+
+
+def test_a_table_names_what_is_too_noisy_for_it(tmp_path):
+    rows = np.vstack([random_table(spread=0.0), [[0., 60., 0.]]]) + 30
+    table = {f"method{label}": own for label, own in by_label(rows).items()}
+    text = " ".join(render(shown(tmp_path, table), "md").split())
+    assert "so much noisier that their intervals may be too narrow: method12." in text
 
 
 def test_csv_has_both_intervals_the_p_values_and_the_tier(tmp_path):

@@ -21,9 +21,9 @@ analysis of variance, and with two methods it is the paired t interval.
 Methods whose variances are of another world are fitted apart (here those without data): they neither lend nor borrow.
 Within a group, methods that are much noisier than the rest get intervals that are too narrow, and the rest too wide
 ones: what holds is the coverage of all comparisons together (tests/analysis/test_moderated.py). A simulated table of 20
-methods of equal accuracy has a difference that is significant after Holm's correction in 1 % to 7 % of all cases; but if
-one method in ten has 25 times the variance, in 18 % with two seeds, 11 % with three and 4 % with five. So methods that
-look like it are named.
+methods of equal accuracy has a difference that is significant after Holm's correction in 1 % to 7 % of all cases; but
+if one method in ten has 25 times the variance, in 18 % with two seeds, 11 % with three and 4 % with five. So methods
+that look like it are named.
 
 Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential expression in microarray
 experiments. Statistical Applications in Genetics and Molecular Biology 3(1):3. doi:10.2202/1544-6115.1027

@@ -9,7 +9,6 @@ from typing import Any
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.harm import MIN_SEEDS, ClassChange, Harm
 from kdbench.analysis.intervals import POWER, detectable_effect
-from kdbench.analysis.moderated import Prior
 from kdbench.analysis.ranking import Ranking, rank
 from kdbench.analysis.reported import of_row, of_teacher
 from kdbench.data import catalog

@@ -73,7 +73,7 @@ def test_measuring_a_network_leaves_its_batchnorm_statistics_alone():
 def test_the_named_pairs_for_small_images_can_be_built(name):
     pair = built_in_pairs()[name]
     for side in (pair.teacher.architecture, pair.student):
-        assert build(side, 10, SHAPE).shapes.stages
+        assert build(side, 10, (3, pair.image_size, pair.image_size)).shapes.stages
 
 
 def test_one_seed_gives_one_network():

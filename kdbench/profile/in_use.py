@@ -101,8 +101,10 @@ def as_used(network: nn.Module) -> Callable[[Tensor], object]:
 
 def count_flops(run: Callable[[Tensor], object], images: Tensor) -> int:
     """Of convolutions, matrix products and attention; a multiply-accumulate is two operations."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode  # when the memory of training has been measured
 
-    with FlopCounterMode(display=False) as counter:
+    # As matrix products: of the CPU's kernel of attention some versions of torch count nothing.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run(images)
     return counter.get_total_flops()

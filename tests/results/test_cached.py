@@ -34,7 +34,7 @@ def full(tmp_path):
 def test_every_entry_says_its_kind_size_and_what_made_it(full):
     found = {(one.kind, one.name): one for one in entries(full)}
     teacher = next(one for (kind, _), one in found.items() if kind == "teachers")
-    assert {name for kind, name in found if kind != "teachers"} == {"one", "two", "abc", "raw"}
+    assert {name for kind, name in found if kind != "teachers"} == {"one", "two", "abc", "raw", "corrupted"}
     assert found["passes", "one"].what == "teacher of tiny on synthetic, seed 3: logits"
     assert found["passes", "two"].what == "its note cannot be read"
     assert found["passes", "one"].bytes == 1000 + found["passes", "one"].paths[0].joinpath("pass.json").stat().st_size

@@ -282,6 +282,7 @@ def test_a_run_killed_in_the_middle_of_a_pass_and_continued_ends_with_the_same_w
         save(path, state)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
     monkeypatch.setattr(checkpoint, "save", die)
     with pytest.raises(KeyboardInterrupt):
         run_job(kept_job(plan, tmp_path / "kept", own_cache))

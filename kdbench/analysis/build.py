@@ -112,9 +112,10 @@ def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record],
 
 
 def _group(run: Record) -> tuple:
-    """The key that the runs of one row share within their cell: method, self-teacher, budget and hyperparameters."""
-    own = run.spec.self_teacher
-    return run.spec.method, own.run.id if own else "", run.spec.updates, *sorted(run.spec.hyperparameters.items())
+    """The key that the runs of one row share within their cell: method, self-teacher, budget, own recipe and hyperparameters."""
+    own, recipe = run.spec.self_teacher, run.spec.own_recipe
+    return (run.spec.method, own.run.id if own else "", run.spec.updates,
+            tuple(recipe.given().items()) if recipe else (), *sorted(run.spec.hyperparameters.items()))
 
 
 def _results_hash(runs: Iterable[Record]) -> str:

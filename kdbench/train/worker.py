@@ -76,8 +76,8 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     tutor, share = teachers.tutor(), job.teacher_pass
     keep = None if tutor is None or share is None else find_pass(job.cache, spec, share, tutor, dataset, notes.append)
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
-                             spec.recipe, spec.seed, device, spec.updates, keep)
-    trainer = Trainer(method, stream, spec.recipe)
+                             spec.training, spec.seed, device, spec.updates, keep)
+    trainer = Trainer(method, stream, spec.training)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     saved, told = seconds, 0.0
     while trainer.epoch < spec.recipe.epochs:

@@ -60,12 +60,12 @@ def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], l
     for found, sha256 in store.scan_with_hashes():
         if isinstance(found, Problem):
             problems.append(found)
-        else:
+        elif found.role != "trial":  # a trial is no result
             runs.append(found)
             hashes[found.run_id] = sha256
     planned, plan_problems = store.planned(but=hashes.keys())
     damaged = {problem.path.stem: problem.reason for problem in problems}
-    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned]
+    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
     return runs, hashes, problems + plan_problems
 
 
@@ -112,7 +112,8 @@ def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record],
 
 
 def _group(run: Record) -> tuple:
-    """The key that the runs of one row share within their cell: method, self-teacher, budget, own recipe and hyperparameters."""
+    """The key that the runs of one row share within their cell: method, self-teacher, budget, own recipe and
+    hyperparameters."""
     own, recipe = run.spec.self_teacher, run.spec.own_recipe
     return (run.spec.method, own.run.id if own else "", run.spec.updates,
             tuple(recipe.given().items()) if recipe else (), *sorted(run.spec.hyperparameters.items()))

@@ -19,7 +19,7 @@ from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
-FINAL = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
+FINAL: tuple[Status, ...] = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
 LEFT_OVER = 3600.0  # seconds after which a temporary file in the cache is nobody's any more
 Say = Callable[[str], None]
 

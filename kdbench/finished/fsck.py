@@ -204,7 +204,8 @@ class Fsck:
     def _others(self) -> Iterator[Finding]:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
-                                       files.predictions("x").parent, files.robustness("x").parent, files.lock)}
+                                       files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
+                                       files.lock)}
         for path in sorted(self.store.folder.iterdir()):
             if path.name not in ours and path.name not in REPORT and not _is_temporary(path.name):
                 yield _foreign(path)

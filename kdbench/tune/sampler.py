@@ -80,9 +80,10 @@ class Search:
         """The next suggestions: values by name."""
         return [self._ask() for _ in range(count)]
 
-    def tell(self, values: Sequence[float | None], notes: Sequence[Mapping[str, Any]] = ()) -> None:
-        """What the suggestions of the last `ask` are worth, in their order; None for one that failed."""
-        for trial, value, note in itertools.zip_longest(self._asked, values, notes, fillvalue={}):
+    def tell(self, values: Sequence[float | None], notes: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """What the suggestions of the last `ask` are worth, in their order; None for one that failed. `notes` are kept
+        with them."""
+        for trial, value, note in zip(self._asked, values, notes or [{}] * len(values), strict=True):
             for key, content in note.items():
                 trial.set_user_attr(key, content)
             self.study.tell(trial, WORST if value is None else value)

@@ -35,7 +35,10 @@ Read = Callable[[Iterable[Record]], dict[int, Predicted]]
 def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     """The leaderboard of a folder of results. UserError if there are none."""
     store, registry = Store(folder), Registry() if registry is None else registry
-    runs, hashes, problems = _recorded_and_missing(store)
+    runs, hashes, problems, trials = _recorded_and_missing(store)
+    if trials and not any(run.role == "student" for run in runs):
+        raise UserError(f"{folder}: it holds trials of `kdbench tune`, and no results: `kdbench run SUITE --tuned "
+                        f"{folder}` makes some")
     if not runs and not problems:
         raise store.no_records()
     runs, others = _of_the_same_images(runs, store)
@@ -51,22 +54,25 @@ def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     )
 
 
-def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem]]:
+def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem], int]:
     """The runs of a folder, those included that were asked for and have no usable record; the SHA-256 of each record's
-    file, by run id; and the files that cannot be used."""
+    file, by run id; the files that cannot be used; and how many trials there are, which are no results."""
     runs: list[Record] = []
     hashes: dict[str, str] = {}
     problems: list[Problem] = []
+    trials = 0
     for found, sha256 in store.scan_with_hashes():
         if isinstance(found, Problem):
             problems.append(found)
-        elif found.role != "trial":  # a trial is no result
+        elif found.role == "trial":
+            trials += 1
+        else:
             runs.append(found)
             hashes[found.run_id] = sha256
     planned, plan_problems = store.planned(but=hashes.keys())
     damaged = {problem.path.stem: problem.reason for problem in problems}
     runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
-    return runs, hashes, problems + plan_problems
+    return runs, hashes, problems + plan_problems, trials
 
 
 def _missing(wanted: Planned, damage: str | None) -> Record:

@@ -19,7 +19,7 @@ from kdbench.report.flat import to_frame
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
-from kdbench.tune.choice import Choices, with_choices
+from kdbench.tune.choice import Choices, choices_for, with_choices, write_choices
 from kdbench.tune.study import Settings
 from kdbench.tune.study import tune as run_trials
 
@@ -75,6 +75,8 @@ def run(
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
     summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)))
+    if tuned is not None and folder != Path(tuned):
+        write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
     for name, count in matrix.changed_methods().items():
         print(f"note: {count} finished runs of {name} were made by another version of its source; "
               f"--rerun-changed redoes them")
@@ -128,6 +130,7 @@ def tune(
     pool = LocalPool(workers or os.cpu_count() or 1, retries=retries)
     pool.start()
     return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool,
+                              Estimator(earlier(cache.teachers, folder), plan.reference),
                               say=lambda text: print(one_line(text)))
 
 

@@ -100,10 +100,13 @@ def standard_error(trial: Trial, default: Trial) -> float | None:
 def write_choices(folder: Path, choices: Choices) -> None:
     """Put them into a folder of results, beside those for other methods and cells that it holds already."""
     file = Store(folder).files.tuning.choices
-    new = {(one.method, one.cell) for one in choices.choices}
-    kept = [one for one in read_choices(folder).choices if (one.method, one.cell) not in new] if file.exists() else []
-    both = sorted([*kept, *choices.choices], key=lambda one: (one.pair, one.dataset, one.cell, one.method))
-    content = msgspec.json.encode(msgspec.structs.replace(choices, choices=both))
+    if file.exists():
+        before, new = read_choices(folder), {(one.method, one.cell) for one in choices.choices}
+        kept = [one for one in before.choices if (one.method, one.cell) not in new]
+        choices = msgspec.structs.replace(
+            choices, seeds=sorted({*before.seeds, *choices.seeds}),
+            choices=sorted([*kept, *choices.choices], key=lambda one: (one.pair, one.dataset, one.cell, one.method)))
+    content = msgspec.json.encode(choices)
     atomic_write(file, msgspec.json.format(content, indent=1) + b"\n")
 
 
@@ -117,6 +120,12 @@ def read_choices(folder: Path) -> Choices:
     except (OSError, msgspec.MsgspecError, RecursionError) as error:
         raise UserError(f"{file}: cannot be used: {' '.join(str(error).split())[:300]}; `kdbench tune` with the same "
                         "options makes it again") from error
+
+
+def choices_for(plan: Plan, folder: Path) -> Choices:
+    """Of the folder's choices, those that the plan's students go by."""
+    found, places = read_choices(folder), {(spec.method, spec.cell) for spec in plan.students}
+    return msgspec.structs.replace(found, choices=[one for one in found.choices if (one.method, one.cell) in places])
 
 
 def with_choices(plan: Plan, folder: Path) -> Plan:

@@ -17,6 +17,7 @@ from kdbench.data import catalog, collect
 from kdbench.disk import atomic_write, read_file
 from kdbench.errors import UserError
 from kdbench.execution.display import make_display
+from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix
 from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
@@ -130,7 +131,7 @@ def check_validation(plan: Plan, cache: CacheFolder) -> None:
 
 
 def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: Settings, folder: Path,
-         cache: CacheFolder, pool: LocalPool, say: Say) -> Choices:
+         cache: CacheFolder, pool: LocalPool, estimator: Estimator, say: Say) -> Choices:
     """Run the trials that have no record yet, choose, and write the choices. The plan's students have the tune seeds.
 
     UserError, before anything is written, for a space that cannot be searched, a dataset without validation images, and
@@ -150,7 +151,7 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
             seed = derive(settings.sampler_seed, "tune", study.method.name, study.default.cell)
             study.search = Search(study.space, settings.sampler, seed, storage, study.name)
         while running := [study for study in studies if study.open]:
-            _round(running, plan, settings, folder, cache, pool, say)
+            _round(running, plan, settings, Runner(folder, cache, pool, estimator, say))
         choices = Choices(suite=suite.name, study=shared, seeds=list(settings.seed_numbers),
                           choices=[_choice(study) for study in studies])
         write_choices(folder, choices)
@@ -184,8 +185,36 @@ def _need_same(folder: Path, what: str, before: Any, now: dict[str, Any]) -> Non
                             "choose another folder with --out")
 
 
-def _round(studies: list[Study], plan: Plan, settings: Settings, folder: Path, cache: CacheFolder, pool: LocalPool,
-           say: Say) -> None:
+@dataclass(frozen=True)
+class Runner:
+    """Runs trials: where their records go, by which processes, and how that is told."""
+
+    folder: Path
+    cache: CacheFolder
+    pool: LocalPool
+    estimator: Estimator
+    say: Say
+
+    def run(self, plan: Plan) -> None:
+        """Run what has no record yet. UserError if a teacher could not be trained: of its students nothing is kept."""
+        matrix = Matrix(plan, self.folder, self.cache, self.say, role="trial", final=FINAL)
+        jobs = matrix.pending()
+        if not jobs:
+            return
+        reasons, sizes = self.pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, self.cache)
+        jobs = matrix.share_teachers(jobs, sizes, None)
+        matrix.run(jobs, reasons, self.pool, make_display(self.pool.workers, self.estimator))
+        failed = ""
+        for spec in plan.students:
+            record = matrix.store.get(spec.id)
+            if isinstance(record, Record) and (record.reason or "").removeprefix("crashed: ").startswith(NO_TEACHER):
+                matrix.store.files.record(spec.id).unlink()
+                failed = str(record.reason)
+        if failed:
+            raise UserError(f"{failed}; the same command tries again")
+
+
+def _round(studies: list[Study], plan: Plan, settings: Settings, runner: Runner) -> None:
     """One batch of each study: all are asked, then all runs are done, then all are told."""
     seeds = settings.seed_numbers
     asked: list[tuple[Study, list[Values], list[list[RunSpec]]]] = []
@@ -195,8 +224,8 @@ def _round(studies: list[Study], plan: Plan, settings: Settings, folder: Path, c
         asked.append((study, values, [study.specs(one, seeds) for one in values]))
     runs = {spec.id: spec for number in range(len(seeds)) for _, _, specs in asked for trial in specs
             for spec in (trial[number],)}  # seed by seed, since runs of one seed share the answers of their teacher
-    _run(replace(plan, students=tuple(runs.values())), folder, cache, pool, say)
-    store = Store(folder)
+    runner.run(replace(plan, students=tuple(runs.values())))
+    store = Store(runner.folder)
     for study, values, specs in asked:
         assert study.search is not None
         trials = [_trial(len(study.trials) + place, study, one, own, store)
@@ -206,25 +235,6 @@ def _round(studies: list[Study], plan: Plan, settings: Settings, folder: Path, c
                            for trial in trials])
         study.trials += trials
         study.inapplicable = trials[0].status == "inapplicable"
-
-
-def _run(plan: Plan, folder: Path, cache: CacheFolder, pool: LocalPool, say: Say) -> None:
-    """Run what has no record yet. UserError if a teacher could not be trained: of its students nothing is kept."""
-    matrix = Matrix(plan, folder, cache, say, role="trial", final=FINAL)
-    jobs = matrix.pending()
-    if not jobs:
-        return
-    reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
-    jobs = matrix.share_teachers(jobs, sizes, None)
-    matrix.run(jobs, reasons, pool, make_display(pool.workers))
-    store, failed = Store(folder), ""
-    for spec in plan.students:
-        record = store.get(spec.id)
-        if isinstance(record, Record) and (record.reason or "").removeprefix("crashed: ").startswith(NO_TEACHER):
-            store.files.record(spec.id).unlink()
-            failed = str(record.reason)
-    if failed:
-        raise UserError(f"{failed}; the same command tries again")
 
 
 def _trial(number: int, study: Study, values: Values, specs: list[RunSpec], store: Store) -> Trial:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from support.matrices import plugin
 
+from kdbench.analysis.build import build
 from kdbench.data import collect
 from kdbench.disk import json_files
 from kdbench.results.store import Store
@@ -111,7 +112,8 @@ def test_a_study_that_was_killed_equals_the_undisturbed_one_trial_by_trial(undis
 @pytest.mark.slow
 def test_a_study_that_was_killed_ten_times_equals_the_undisturbed_one(undisturbed, tmp_path, cache):
     draw = random.Random(0)
-    killed(tmp_path / "killed", cache, [(count, draw.uniform(0, 0.6)) for count in sorted(draw.choices(range(23), k=10))])
+    counts = sorted(draw.choices(range(23), k=10))
+    killed(tmp_path / "killed", cache, [(count, draw.uniform(0, 0.6)) for count in counts])
     assert told(tmp_path / "killed") == told(undisturbed)
     assert len(json_files(tmp_path / "killed" / "records")) == len(json_files(undisturbed / "records"))
 
@@ -128,6 +130,11 @@ def test_final_runs_take_seeds_of_their_own_and_stand_beside_the_defaults_in_one
     tuned = {True: 1, False: 0}[choice.status == "tuned"]
     assert len(students) == 1 + tuned
     assert any(record.spec.hyperparameters == choice.hyperparameters for record in students)
+    (cell,) = build(results).cells
+    assert sorted((row.label, row.conditions[:1]) for row in cell.rows) == (
+        [("kd", ()), ("kd (tuned)", ("tuned",))] if tuned else [("kd", ("tuned: default kept",))])
+    kdbench("report", results)
+    assert kdbench("report", "--check", results)[0] == 0 and kdbench("fsck", results)[0] == 0
 
 
 def test_a_folder_of_trials_has_no_leaderboard_and_nothing_foreign(undisturbed, kdbench):

@@ -19,6 +19,9 @@ from kdbench.report.flat import to_frame
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
+from kdbench.tune.choice import Choices, choices_for, with_choices, write_choices
+from kdbench.tune.study import Settings
+from kdbench.tune.study import tune as run_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +36,7 @@ def run(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
+    tuned: str | Path | None = None,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -50,12 +54,15 @@ def run(
     estimates_from  folders of results that tell, besides `out` and the cache, how long runs take
     teacher_cache   bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
                     of the free disk
+    tuned           a folder of `tune`: every method runs by what was chosen for it there
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan = make_plan(suite, selection, Registry(map(Path, plugins)), cache)
+    if tuned is not None:
+        plan = with_choices(plan, Path(tuned))
     folder = Path(out) if out else default_folder(plan)
     matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
     jobs = matrix.pending(rerun_changed)
@@ -68,6 +75,8 @@ def run(
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
     summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)))
+    if tuned is not None and folder != Path(tuned):
+        write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
     for name, count in matrix.changed_methods().items():
         print(f"note: {count} finished runs of {name} were made by another version of its source; "
               f"--rerun-changed redoes them")
@@ -79,7 +88,7 @@ def plan(
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", plugins: Iterable[str | Path] = (), rerun_changed: bool = False,
-    estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
+    estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
 ) -> Forecast:
     """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
     how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
@@ -87,10 +96,42 @@ def plan(
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     wanted = expand(load_suite(suite), Registry(map(Path, plugins)), selection)
+    if tuned is not None:
+        wanted = with_choices(wanted, Path(tuned))
     folder = Path(out) if out else default_folder(wanted)
     known = earlier(cache.teachers, folder, named=estimates_from)
     return forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, rerun_changed,
                     teacher_cache)
+
+
+def tune(
+    suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None, settings: Mapping[str, Any] | None = None, out: str | Path | None = None,
+    workers: int | None = None, device: Device = "cpu", retries: int = 1, plugins: Iterable[str | Path] = (),
+    trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0,
+) -> tuple[Path, Choices]:
+    """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
+    the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
+
+    suite ... device    as for `run`; `out` is runs/SUITE-tune by default
+    trials              of each method in each cell; the first is its default
+    tune_seeds          with how many seeds each trial is trained; final runs never use these
+    sampler             "tpe", "random" or "grid"
+    sampler_seed        of what is tried; the same trials for any number of workers
+
+    Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
+    """
+    wanted = Settings(trials, tune_seeds, sampler, sampler_seed)
+    wanted.check()
+    cache, registry = CacheFolder.of_user(), Registry(map(Path, plugins))
+    selection = Selection(methods, core, pairs, datasets, wanted.seed_numbers, settings or {}, device)
+    plan = make_plan(suite, selection, registry, cache)
+    folder = Path(out) if out else Path(f"{default_folder(plan)}-tune")
+    pool = LocalPool(workers or os.cpu_count() or 1, retries=retries)
+    pool.start()
+    return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool,
+                              Estimator(earlier(cache.teachers, folder), plan.reference),
+                              say=lambda text: print(one_line(text)))
 
 
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":

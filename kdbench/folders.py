@@ -15,6 +15,31 @@ REPORT = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.j
 
 
 @dataclass(frozen=True)
+class StudyFolder:
+    """What tuning keeps beside the records of its trials.
+
+    study.json      what the trials depend on: sampler, seeds, and of each method the space and the version
+    journal.log     the trials as optuna's own tools read them, written anew from the records whenever tuning starts
+    choices.json    of each method in each cell the chosen trial, with all of its trials
+    .lock           held by the one `kdbench tune` that works in the folder
+    """
+
+    root: Path
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.log"
+
+    @property
+    def choices(self) -> Path:
+        return self.root / "choices.json"
+
+
+@dataclass(frozen=True)
 class ResultsFolder:
     """The results of one suite, or in the cache the trained teachers of all suites.
 
@@ -26,6 +51,7 @@ class ResultsFolder:
     students/<run id>.safetensors     the state dict of the trained network, under timm's names where it is a timm model
     profile/<run id or cell>.json     a `Profile`: what training with a method, or using a pair's networks, costs
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
+    tune/                             a `StudyFolder`, where the records are of trials
     .lock                             held by the one command that writes into the folder; holds its process id
     leaderboard.*, index.html, plots/ the report, which `kdbench report` makes of all these
 
@@ -46,6 +72,10 @@ class ResultsFolder:
     @property
     def profiles(self) -> Path:
         return self.root / "profile"
+
+    @property
+    def tuning(self) -> StudyFolder:
+        return StudyFolder(self.root / "tune")
 
     @property
     def lock(self) -> Path:

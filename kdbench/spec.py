@@ -140,6 +140,17 @@ class Recipe(Frozen):
         return self
 
 
+class OwnRecipe(Frozen):
+    """The recipe's values that a run has for itself; None is the value that its recipe says."""
+
+    lr: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+
+    def given(self) -> dict[str, float]:
+        """The values that are not the recipe's, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
 class TrainedTeacher(Frozen):
     """A teacher that kdbench trains itself, as a run of its own."""
 
@@ -187,14 +198,19 @@ class RunSpec(Frozen):
     seed: int = Field(ge=0, le=MAX_SEED)
     device: Literal["cpu", "cuda"] = "cpu"
     updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
+    own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields by name, without `updates` where it is 1: so ids and files are those of specs without it."""
+        """The fields by name, without those that later versions added where they say nothing: so ids and files are
+        those of specs without them."""
         fields: dict[str, Any] = write(self)
-        if fields.get("updates") == 1:
-            del fields["updates"]
-        return fields
+        return {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
+
+    @cached_property
+    def training(self) -> Recipe:
+        """The recipe that the student is trained by: the shared one with the run's own values."""
+        return self.recipe.model_copy(update=self.own_recipe.given()) if self.own_recipe else self.recipe
 
     @cached_property
     def id(self) -> str:
@@ -204,7 +220,7 @@ class RunSpec(Frozen):
     @cached_property
     def cell(self) -> str:
         """The hash of what a comparison between methods must share: everything but the method, what it is given (its
-        hyperparameters, a self-teacher, its budget of updates) and the seed."""
+        hyperparameters, a self-teacher, its budget of updates, its own values of the recipe) and the seed."""
         return _identify(self._canonical_fields())[1]
 
     def _canonical_fields(self) -> dict[str, str]:
@@ -223,11 +239,11 @@ class RunSpec(Frozen):
         Thousands of runs share a teacher, a recipe, a dataset: each distinct text of a field is parsed once, so that
         100,000 records are read in seconds.
         """
-        if odd := sorted((fields.keys() | {"updates"}) ^ _ALL_FIELDS):
+        if odd := sorted((fields.keys() | _ADDED.keys()) ^ _ALL_FIELDS):
             raise ValueError(f"spec: {'unknown' if odd[0] in fields else 'missing'} field {odd[0]!r}")
         read = {name: _read_field(name, text) for name, text in fields.items()}
         run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
-        values = {"updates": 1} | {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
+        values = _ADDED | {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
         # What pydantic's model_construct does, without its look at every field: these values are validated.
         # Attribute by attribute, so that all specs share the keys of their dictionaries.
         spec = cls.__new__(cls)
@@ -263,9 +279,10 @@ def digest(content: Any) -> str:
 
 # Identity.
 
+_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None}  # fields that older specs lack: what they then are
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
-_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates"})
+_IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 

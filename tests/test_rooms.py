@@ -36,7 +36,7 @@ LAYERS = (
     "parts results suites",
     "execution robustness",
     "train",
-    "checks finished profile",
+    "checks finished profile tune",
     "analysis",
     "report",
     "api",

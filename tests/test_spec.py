@@ -1,7 +1,9 @@
+import json
+
 import pytest
 from pydantic import ValidationError
 
-from kdbench.spec import Architecture, FileTeacher, Recipe, RunSpec, TrainedTeacher
+from kdbench.spec import Architecture, FileTeacher, OwnRecipe, Recipe, RunSpec, TrainedTeacher
 
 RECIPE = Recipe(epochs=2, batch_size=8, image_size=16, lr=0.1)
 TEACHER = TrainedTeacher(run=RunSpec(method="ce", pair="p", student=Architecture(model="big"), dataset="d",
@@ -13,6 +15,7 @@ CHANGES = {
     "method": "other", "hyperparameters": {"alpha": 0.6}, "student": Architecture(model="small", kwargs={"width": 2}),
     "dataset": "other", "dataset_digest": "0" * 64, "recipe": RECIPE.model_copy(update={"lr": 0.2}), "seed": 1,
     "device": "cuda", "protocol": 2, "self_teacher": TEACHER, "updates": 10,
+    "own_recipe": OwnRecipe(lr=0.2),
     "teacher": TrainedTeacher(run=TEACHER.run.model_copy(update={"seed": 1001})),
 }
 
@@ -125,3 +128,26 @@ def test_the_name_of_a_model_is_no_place(model):
 def test_a_recipe_beyond_all_real_use_is_refused(change):
     with pytest.raises(ValidationError):
         Recipe.model_validate({**RECIPE.model_dump(), **change})
+
+
+def test_a_method_with_a_recipe_value_of_its_own_trains_by_it_and_stays_in_its_cell():
+    own = SPEC.model_copy(update={"own_recipe": OwnRecipe(lr=0.2)})
+    assert own.training == RECIPE.model_copy(update={"lr": 0.2}) and own.recipe == RECIPE
+    assert own.cell == SPEC.cell and own.id != SPEC.id
+
+
+def test_a_spec_without_recipe_values_of_its_own_is_written_as_before_they_existed():
+    assert "own_recipe" not in SPEC.model_dump() and SPEC.training == RECIPE
+
+
+def test_recipe_values_of_a_runs_own_survive_writing_and_reading():
+    own = SPEC.model_copy(update={"own_recipe": OwnRecipe(weight_decay=0.0)})
+    fields = {name: json.dumps(value).encode() for name, value in own.model_dump(mode="json").items()}
+    assert RunSpec.from_json(fields).training.weight_decay == 0.0 and RunSpec.from_json(fields).id == own.id
+
+
+@pytest.mark.parametrize("text", [b'{"lr": 0.0, "weight_decay": null}', b'{"lr": "fast"}', b'{"epochs": 3}'])
+def test_a_recipe_value_of_a_runs_own_that_no_recipe_may_have_is_refused(text):
+    fields = {name: json.dumps(value).encode() for name, value in SPEC.model_dump(mode="json").items()}
+    with pytest.raises(ValueError, match="own_recipe"):
+        RunSpec.from_json(fields | {"own_recipe": text})

@@ -16,6 +16,7 @@ from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import Variant, labels
 from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.statement import statement
+from kdbench.analysis.tuned import Tuned, read_tuned
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
@@ -36,38 +37,45 @@ Read = Callable[[Iterable[Record]], dict[int, Predicted]]
 def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
     """The leaderboard of a folder of results. UserError if there are none."""
     store, registry = Store(folder), Registry() if registry is None else registry
-    runs, hashes, problems = _recorded_and_missing(store)
+    runs, hashes, problems, trials = _recorded_and_missing(store)
+    if trials and not any(run.role == "student" for run in runs):
+        raise UserError(f"{folder}: it holds trials of `kdbench tune`, and no results: `kdbench run SUITE --tuned "
+                        f"{folder}` makes some")
     if not runs and not problems:
         raise store.no_records()
     runs, others = _of_the_same_images(runs, store)
     runs, repeats = _without_repeats(runs, store)
     results_hash, reader = _results_hash(runs), _Reader(store)
     costs, cost_problems = read_costs(store, registry)
-    cells = _cells(runs, registry, reader, costs)
-    problems += [*others, *repeats, *reader.problems, *cost_problems]
+    tuned, tuned_problems = read_tuned(store)
+    cells = _cells(runs, registry, reader, costs, tuned)
+    problems += [*others, *repeats, *reader.problems, *cost_problems, *tuned_problems]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})),
-        statement=tuple(map(plain, statement(folder, runs, problems, cells))), results_hash=results_hash,
-        records_hash=_records_hash(runs, hashes, costs, problems),
+        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines()))),
+        results_hash=results_hash, records_hash=_records_hash(runs, hashes, costs, problems, tuned),
     )
 
 
-def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem]]:
+def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem], int]:
     """The runs of a folder, those included that were asked for and have no usable record; the SHA-256 of each record's
-    file, by run id; and the files that cannot be used."""
+    file, by run id; the files that cannot be used; and how many trials there are, which are no results."""
     runs: list[Record] = []
     hashes: dict[str, str] = {}
     problems: list[Problem] = []
+    trials = 0
     for found, sha256 in store.scan_with_hashes():
         if isinstance(found, Problem):
             problems.append(found)
+        elif found.role == "trial":
+            trials += 1
         else:
             runs.append(found)
             hashes[found.run_id] = sha256
     planned, plan_problems = store.planned(but=hashes.keys())
     damaged = {problem.path.stem: problem.reason for problem in problems}
-    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned]
-    return runs, hashes, problems + plan_problems
+    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
+    return runs, hashes, problems + plan_problems, trials
 
 
 def _missing(wanted: Planned, damage: str | None) -> Record:
@@ -113,9 +121,11 @@ def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record],
 
 
 def _group(run: Record) -> tuple:
-    """The key that the runs of one row share within their cell: method, self-teacher, budget and hyperparameters."""
-    own = run.spec.self_teacher
-    return run.spec.method, own.run.id if own else "", run.spec.updates, *sorted(run.spec.hyperparameters.items())
+    """The key that the runs of one row share within their cell: method, self-teacher, budget, own recipe and
+    hyperparameters."""
+    own, recipe = run.spec.self_teacher, run.spec.own_recipe
+    return (run.spec.method, own.run.id if own else "", run.spec.updates,
+            tuple(recipe.given().items()) if recipe else (), *sorted(run.spec.hyperparameters.items()))
 
 
 def _results_hash(runs: Iterable[Record]) -> str:
@@ -128,10 +138,11 @@ def _results_hash(runs: Iterable[Record]) -> str:
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
-                  problems: Iterable[Problem]) -> str:
-    """The hash of everything that a table is made from, times and machines included: the files of used records and
-    profiles, the planned runs without a record, and the files left out."""
+                  problems: Iterable[Problem], tuned: Tuned) -> str:
+    """The hash of everything that a table is made from, times and machines included: the files of used records,
+    profiles and choices, the planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
+    used += [f"choices {tuned.sha256}"] if tuned.sha256 else []
     used += [f"profile/{cost.profile.run_id} {cost.file_sha256}" for cost in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))
@@ -166,7 +177,8 @@ class _Reader:
 
 # Runs to cells.
 
-def _cells(runs: list[Record], registry: Methods, read: Read, costs: Iterable[Cost]) -> tuple[Cell, ...]:
+def _cells(runs: list[Record], registry: Methods, read: Read, costs: Iterable[Cost],
+           tuned: Tuned) -> tuple[Cell, ...]:
     teachers = {run.run_id: run for run in runs if run.role == "teacher"}
     members: dict[str, list[Record]] = defaultdict(list)
     for run in runs:
@@ -175,23 +187,23 @@ def _cells(runs: list[Record], registry: Methods, read: Read, costs: Iterable[Co
     costs_of: dict[str, list[Cost]] = defaultdict(list)
     for cost in costs:
         costs_of[cost.profile.spec.cell].append(cost)
-    cells = [_cell(own, teachers, registry, read, costs_of[cell]) for cell, own in members.items()]
+    cells = [_cell(own, teachers, registry, read, costs_of[cell], tuned) for cell, own in members.items()]
     return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
 
 
 def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods, read: Read,
-          costs: list[Cost]) -> Cell:
+          costs: list[Cost], tuned: Tuned) -> Cell:
     """A cell with its rows and its teacher, whose metrics include what its profiles say."""
     spec = min(runs, key=lambda run: run.run_id).spec
     teacher = _teacher(runs, teachers)
     groups = _groups(runs)
     specs = [group[0].spec for group in groups]
     specs += [cost.profile.spec for cost in costs if cost.profile.subject == "method"]
-    names = labels(Variant.of(spec, registry) for spec in specs)
+    names = tuned.rename(labels(Variant.of(spec, registry) for spec in specs), specs, registry)
     costs = [replace(cost, label=names.get(Variant.of(cost.profile.spec, registry), cost.label)) for cost in costs]
     rows = [replace(row, metrics={
         **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
-    }) for row in _rows(groups, names, registry, read)]
+    }) for row in _rows(groups, names, registry, read, tuned)]
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
@@ -235,16 +247,17 @@ def _groups(runs: list[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def _rows(groups: list[list[Record]], names: Mapping[Variant, str], registry: Methods, read: Read) -> list[Row]:
+def _rows(groups: list[list[Record]], names: Mapping[Variant, str], registry: Methods, read: Read,
+          tuned: Tuned) -> list[Row]:
     called = [(names[Variant.of(group[0].spec, registry)], group) for group in groups]
     references = {label: group for label, group in called if label in REFERENCES}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    return sorted((_row(label, group, references, said, registry, read) for label, group in called), key=_rank)
+    return sorted((_row(label, group, references, said, registry, read, tuned) for label, group in called), key=_rank)
 
 
 def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
-         registry: Methods, read: Read) -> Row:
+         registry: Methods, read: Read, tuned: Tuned) -> Row:
     spec, finished, accuracy = runs[0].spec, _finished(runs), _accuracy(runs)
     measured = {run.spec.seed: metrics_of(run) for run in finished}
     shared = set.intersection(*map(set, measured.values())) if measured else set()
@@ -254,7 +267,7 @@ def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]],
     return Row(
         method=plain(spec.method), label=label, family=plain(_family(runs, registry)),
         hyperparameters=dict(Variant.of(spec, registry).settings),
-        conditions=tuple(_conditions(spec, measured, registry)),
+        conditions=tuple(_conditions(spec, measured, registry, tuned)),
         metrics={name: Numbers({seed: own[name] for seed, own in measured.items()})
                  for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
@@ -290,9 +303,12 @@ def _accuracy(runs: Iterable[Record]) -> dict[int, float]:
             if run.status == "ok" and "test_accuracy" in run.metrics}
 
 
-def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], registry: Methods) -> Iterable[str]:
-    """What is otherwise than in plain training by the recipe: what the method says of itself, its budget, the images
-    that pass through the networks, and the size of the network that is deployed."""
+def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], registry: Methods,
+                tuned: Tuned) -> Iterable[str]:
+    """What is otherwise than in plain training by the recipe: whether it was tuned, what the method says of itself, its
+    budget, the images that pass through the networks, and the size of the network that is deployed."""
+    if mark := tuned.mark(spec):
+        yield mark
     if spec.method in registry:
         yield from map(plain, registry[spec.method].conditions)
     if spec.updates != 1:

@@ -19,12 +19,13 @@ class Variant(NamedTuple):
     """A method as it was run in a cell: what the runs of a row share."""
 
     method: str
-    settings: tuple[tuple[str, Any], ...]  # hyperparameters that are not the defaults, and a budget of updates
+    settings: tuple[tuple[str, Any], ...]  # hyperparameters that are not the defaults, a budget, own recipe
 
     @classmethod
     def of(cls, spec: RunSpec, registry: Mapping[str, Any]) -> "Variant":
         budget = {"updates": spec.updates} if spec.updates != 1 else {}
-        return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, registry) | budget).items()))
+        recipe = {f"recipe.{name}": value for name, value in spec.own_recipe.given().items()} if spec.own_recipe else {}
+        return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, registry) | budget | recipe).items()))
 
 
 def labels(variants: Iterable[Variant]) -> dict[Variant, str]:

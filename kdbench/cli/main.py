@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kdbench.cli import cache, methods, results, run
+from kdbench.cli import cache, methods, results, run, tune
 from kdbench.disk import explain
 from kdbench.errors import UserError, plain
 from kdbench.version import __version__
@@ -37,7 +37,7 @@ def main() -> None:
             raise
         _fail(error.format_message())
     if code == INTERRUPTED:
-        print("\ninterrupted; `kdbench run` continues where it was stopped", file=sys.stderr)
+        print("\ninterrupted; the same command continues where it was stopped", file=sys.stderr)
     sys.exit(code)
 
 
@@ -57,7 +57,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
-for commands in (run, results, methods):
+for commands in (run, tune, results, methods):
     for name, command in commands.COMMANDS.items():
         app.command(name=name)(command)
 app.add_typer(cache.cache_commands, name="cache")

@@ -105,12 +105,13 @@ def show(
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Show a method: its idea, paper and hyperparameters."""
+    """Show a method: its idea, paper, hyperparameters, and what tuning tries."""
     from kdbench.plugins.registry import Registry
+    from kdbench.tune.space import rows
 
     info = Registry(plugin or ())[method]
     parameters: list[dict[str, Any]] = [
-        {"name": p.name, "type": p.type, "default": p.default, "range": p.range}
+        {"name": p.name, "type": p.type, "default": p.default, "range": p.range, "scale": p.scale}
         for p in info.hyperparameters.values()
     ]
     if as_json:
@@ -118,6 +119,7 @@ def show(
             "name": info.name, "family": info.family, "learns_from": info.learns_from, "needs_data": info.needs_data,
             "conditions": info.conditions, "doc": info.doc,
             "paper": dataclasses.asdict(info.paper) if info.paper else None, "hyperparameters": parameters,
+            "space": rows(info),
         }, indent=1))
         return
     print(f"{info.name}  ({info.family})\n\n{info.doc}\n")
@@ -125,9 +127,12 @@ def show(
         print(f"paper: {info.paper}" + (f" {info.paper.url}" if info.paper.url else "") + "\n")
     if parameters:
         allowed = {p.name: p.allowed for p in info.hyperparameters.values()}
-        print_columns([{**p, "range": allowed[p["name"]]} for p in parameters])
+        print_columns([{"name": p["name"], "type": p["type"], "default": p["default"], "range": allowed[p["name"]]}
+                       for p in parameters])
     else:
         print("no hyperparameters")
+    print("\nsearch space of `kdbench tune`; a suite may override it:")
+    print_columns(rows(info))
 
 
 def new_method(

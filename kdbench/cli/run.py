@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +53,8 @@ def run(
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="print what would run, and the time, memory and disk that it takes; write nothing")] = False,
     estimates_from: EstimatesFrom = None,
+    tuned: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="a folder of `kdbench tune`: run every method by what was chosen for it there")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
@@ -63,7 +66,7 @@ def run(
         "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
         "device": device.value, "plugins": plugin or (), "rerun_changed": rerun_changed,
-        "estimates_from": estimates_from or (),
+        "estimates_from": estimates_from or (), "tuned": tuned,
         "teacher_cache": read_size(teacher_cache, "--teacher-cache") if teacher_cache is not None else None}
     if dry_run:
         from kdbench.cli.forecast import forecast_to_text

@@ -51,7 +51,7 @@ class Display:
         count = f"[{self.done}/{self.total}]"
         if record.status != "ok":
             return f"{count} FAILED  {job}: {record.reason}"
-        return f"{count} {job}: {record.metrics['test_accuracy']:.2%} in {record.seconds:.0f} s"
+        return f"{count} {job}: {_accuracy(record)} in {record.seconds:.0f} s"
 
     def seconds_left(self, running: Sequence[Running[Job]] = ()) -> float | None:
         """Estimated seconds until all runs are done; None as long as nothing is known of one of them."""
@@ -120,6 +120,12 @@ class PlainDisplay(Display):
             left = self.seconds_left()
             about = f", about {duration(left)}" if left is not None else ""
             self.console.print(f"{len(jobs)} runs, {self.workers} at a time{about}", highlight=False)
+
+
+def _accuracy(record: Record) -> str:
+    """On the test images; of a trial, which does not see them, on the validation images."""
+    name = "validation_accuracy" if record.role == "trial" else "test_accuracy"
+    return f"{record.metrics[name]:.2%}" + (" of validation" if record.role == "trial" else "")
 
 
 def make_display(workers: int, estimator: Estimator | None = None) -> Display:

@@ -55,6 +55,8 @@ class Sample:
         """What a record tells; None if its run did not end well."""
         if record.status != "ok":
             return None
+        if record.role == "trial":  # it does less beside its training than a run does, and leaves fewer files
+            return cls(record.spec, record.seconds, machine(record.environment), memory=record.peak_memory_bytes)
         around = None
         with suppress(ValueError):  # of a time that never was
             whole = datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)

@@ -1,6 +1,6 @@
 """Runs a plan: what is not done yet, teachers first, each result on disk as it comes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
-FINAL = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
+FINAL: tuple[Status, ...] = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
 LEFT_OVER = 3600.0  # seconds after which a temporary file in the cache is nobody's any more
 Say = Callable[[str], None]
 
@@ -53,16 +53,19 @@ class Summary:
 
 
 class Matrix:
-    """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk."""
+    """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk. `role` is that of
+    the plan's students, and `final` the statuses with which they are not tried again."""
 
-    def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False):
+    def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False,
+                 role: Role = "student", final: Collection[Status] = FINAL):
         self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
+        self.role, self.final = role, final
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
     def pending(self, rerun_changed: bool = False) -> list[Job]:
         """The runs without a final record, teachers first. A teacher that no pending run needs is not among them."""
         students = [s for s in self.plan.students if not self._is_done(s, rerun_changed)]
-        jobs = [self._job(spec, "student") for spec in students]
+        jobs = [self._job(spec, self.role) for spec in students]
         needed = {teacher for job in jobs for teacher in job.teachers()}
         teachers = [t for t in self.plan.teachers if t.id in needed and not self._teacher_is_ready(t)]
         return [self._job(spec, "teacher") for spec in teachers] + jobs
@@ -98,8 +101,8 @@ class Matrix:
                     display.ended(job, record)
                     if job.role == "teacher":
                         self._copy_teachers()
-                    failed += job.role == "student" and record.status != "ok"
-        students = sum(job.role == "student" for job in jobs)
+                    failed += job.role == self.role and record.status != "ok"
+        students = sum(job.role == self.role for job in jobs)
         return Summary(self.out, skipped=len(self.plan.students) - students - len(reasons), trained=students - failed,
                        failed=failed, inapplicable=len(reasons))
 
@@ -119,7 +122,7 @@ class Matrix:
         if isinstance(record, Problem) and record.newer:
             self.say(f"{record.path}: {record.reason}; the run is left as it is")
             return True
-        if (not isinstance(record, Record) or record.role != "student" or record.status not in FINAL
+        if (not isinstance(record, Record) or record.role != self.role or record.status not in self.final
                 or (rerun_changed and self._has_changed(record))):
             return False
         if damage := self.store.damage(record):
@@ -162,7 +165,7 @@ class Matrix:
         for spec in self.plan.teachers:
             yield Planned(suite=self.plan.suite, role="teacher", spec=spec)
         for spec in self.plan.students:
-            yield Planned(suite=self.plan.suite, role="student", spec=spec)
+            yield Planned(suite=self.plan.suite, role=self.role, spec=spec)
 
     def _copy_teachers(self) -> None:
         """Copy the teachers' records and predictions, so that the output folder says everything by itself."""

@@ -132,7 +132,7 @@ class Fsck:
         if faults:  # a run that is writing replaces the files first, then the record
             again = store.get(record.run_id)
             faults = list(store.faults(again)) if isinstance(again, Record) else faults
-        what = TRAINS if record.role == "student" else "a rerun trains the teacher again where a run needs it"
+        what = TRAINS if record.role != "teacher" else "a rerun trains the teacher again where a run needs it"
         for fault in faults:
             yield _faulty(fault, what, repairable=not fault.missing)
 
@@ -173,7 +173,7 @@ class Fsck:
             if isinstance(found, Problem):
                 yield _unreadable(found, "a rerun writes it again")
             elif run_id not in self._status:
-                what = "a rerun trains it" if found.role == "student" else \
+                what = "a rerun trains it" if found.role != "teacher" else \
                     "a rerun copies it from the cache, or trains it where a run needs it"
                 self._teachers.discard(run_id)
                 yield Finding("missing", self.store.files.record(run_id), f"planned {_label(found)}, not run", what)
@@ -204,7 +204,8 @@ class Fsck:
     def _others(self) -> Iterator[Finding]:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
-                                       files.predictions("x").parent, files.robustness("x").parent, files.lock)}
+                                       files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
+                                       files.lock)}
         for path in sorted(self.store.folder.iterdir()):
             if path.name not in ours and path.name not in REPORT and not _is_temporary(path.name):
                 yield _foreign(path)

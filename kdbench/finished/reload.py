@@ -47,7 +47,7 @@ def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> 
     device = dataset.train.labels.device
     with torch.random.fork_rng(devices=[]):
         method, _ = prepare(registry.load(info), spec.hyperparameters, spec.student, _tutor(record, info, dataset),
-                            dataset, spec.recipe, spec.seed, device, spec.updates)
+                            dataset, spec.training, spec.seed, device, spec.updates)
     network = method.deployed().to(device)
     try:
         saved_part(network).load_state_dict(load_file(path))

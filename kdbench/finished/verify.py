@@ -173,7 +173,7 @@ def _row(record: Record) -> str:
 
 def _repeatable(record: Record) -> Record:
     if record.role != "student" or record.status != "ok":
-        what = "is a teacher" if record.role != "student" else f"has the status {record.status!r}"
+        what = f"is a {record.role}" if record.role != "student" else f"has the status {record.status!r}"
         raise UserError(f"run {record.run_id} {what}; only finished runs of students can be repeated")
     return record
 

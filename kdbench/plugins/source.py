@@ -14,6 +14,9 @@ from kdbench.paper import Paper
 FAMILIES = ("baseline", "logit", "feature", "attention", "relation", "self", "online", "adversarial", "data_free")
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}  # of hyperparameters, by annotation
 
+SCALES = ("linear", "log")
+LOG_FROM = 10  # a range this many times as high as low is searched on a logarithmic scale, unless it says otherwise
+
 Value = bool | int | float | str
 
 
@@ -30,6 +33,7 @@ class Hyperparameter:
     type: str                                # a key of TYPES
     default: Value
     range: tuple[Value, ...] | None = None   # (low, high) for int and float, else the choices; None: any value
+    declared_scale: str | None = None        # one of SCALES, if the range names it
 
     @property
     def allowed(self) -> str:
@@ -37,6 +41,13 @@ class Hyperparameter:
         if self.range is None:
             return "any"
         return f"{self.range[0]} to {self.range[1]}" if self._numeric else ", ".join(map(str, self.range))
+
+    @property
+    def scale(self) -> str | None:
+        """On which scale tuning searches the range, one of SCALES; None for choices and without a range."""
+        if self.range is None or not self._numeric:
+            return None
+        return self.declared_scale or usual_scale(*self.range)
 
     def check(self, value: Any, path: str) -> Any:
         """`value`, an int converted where a float is wanted. UserError that names `path` if it is mistyped, not finite
@@ -62,6 +73,11 @@ class Hyperparameter:
         if self._numeric:
             return self.range[0] <= value <= self.range[1]
         return value in self.range
+
+
+def usual_scale(low: Any, high: Any) -> str:
+    """The scale of a range that names none."""
+    return "log" if low > 0 and high >= LOG_FROM * low else "linear"
 
 
 @dataclass(frozen=True)
@@ -189,9 +205,29 @@ def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iter
             value = None
         if value is None:
             raise UserError(f"{path}: a hyperparameter needs a literal default")
-        parameter = Hyperparameter(argument.arg, annotation, value, ranges.get(argument.arg))
+        limits, scale = _range(ranges.get(argument.arg), annotation, f"{where}.ranges[{argument.arg!r}]")
+        parameter = Hyperparameter(argument.arg, annotation, value, limits, scale)
         parameter.check(value, f"{path} default")
         yield parameter
+
+
+def _range(written: Any, annotation: str, path: str) -> tuple[tuple[Value, ...] | None, str | None]:
+    """A range and the scale that it names: (low, high), (low, high, "log") or choices. UserError for anything else."""
+    if written is None:
+        return None, None
+    if not isinstance(written, tuple) or not written:
+        raise UserError(f"{path}: expected a tuple, got {written!r}")
+    if annotation not in ("int", "float"):
+        return written, None
+    limits, scale = (written[:2], written[2]) if len(written) == 3 else (written, None)
+    if len(limits) != 2 or not all(type(one) in (int, float) and math.isfinite(one) for one in limits) \
+            or (scale is not None and scale not in SCALES):
+        raise UserError(f"{path}: expected (low, high), or (low, high, 'log') or 'linear', got {written!r}")
+    if limits[0] > limits[1]:
+        raise UserError(f"{path}: an empty range, {limits[0]} to {limits[1]}")
+    if scale == "log" and limits[0] <= 0:
+        raise UserError(f"{path}: a logarithmic scale begins above zero, got {limits[0]}")
+    return limits, scale
 
 
 def _paper(node: ast.expr | None, where: str) -> Paper | None:

@@ -103,9 +103,9 @@ class Networks:
 
     def trainer(self, method: MethodInfo, hyperparameters: dict[str, Any], tutor: Network | None) -> Trainer:
         spec = self.spec
-        built, stream = prepare(registry.load(method), hyperparameters, spec.student, tutor, self.dataset, spec.recipe,
-                                spec.seed, self.device, spec.updates)
-        return Trainer(built, stream, spec.recipe)
+        built, stream = prepare(registry.load(method), hyperparameters, spec.student, tutor, self.dataset,
+                                spec.training, spec.seed, self.device, spec.updates)
+        return Trainer(built, stream, spec.training)
 
     def _stream(self) -> BatchStream:
         return BatchStream(self.dataset, self.spec.recipe, self.spec.seed, self.device)

@@ -124,7 +124,7 @@ def _data(record: Record) -> str:
 
 def _procedure(record: Record) -> str:
     recipe = [(name, json.dumps(value) if isinstance(value, list) else str(value))
-              for name, value in record.spec.recipe.model_dump(mode="json").items() if value not in (None, [])]
+              for name, value in record.spec.training.model_dump(mode="json").items() if value not in (None, [])]
     own = [(f"{record.spec.method}: {name}", str(value)) for name, value in record.spec.hyperparameters.items()]
     return "\n\n".join([
         fill("The student started from the weights of this seed and saw the batches of this seed, as every method in "

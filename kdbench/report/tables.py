@@ -18,6 +18,7 @@ from kdbench.report.costs import cost_tables
 from kdbench.report.formatting import NONE, Table, interval, number, p_value
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have all
+OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # what differs in a cell
 FURTHER = {  # tables by heading, with their metrics; for cells where some method has one of them
     "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
                "bias_amplification"),
@@ -65,7 +66,7 @@ def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """The values of a cell's spec by dotted path, without those that differ within a cell."""
     flat: dict[str, str] = {}
     for key, value in spec.items():
-        if key == "pair" or (not prefix and key in ("method", "hyperparameters", "seed", "self_teacher", "updates")):
+        if key == "pair" or (not prefix and key in OF_A_RUN):
             continue
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
     return flat

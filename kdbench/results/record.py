@@ -20,7 +20,7 @@ from kdbench.results.numbers import Numbers
 from kdbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
-Role = Literal["student", "teacher"]
+Role = Literal["student", "teacher", "trial"]  # a trial is a student that tuning trains: it never sees test images
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
 NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
 NO_NOTES: list[str] = []

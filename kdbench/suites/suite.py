@@ -72,6 +72,9 @@ class SuiteFile(Frozen):
     hyperparameters: dict[str, dict[str, Value]] = Field(
         {}, description="those that are not a method's defaults, by METHOD, or by METHOD@PAIR or METHOD@DATASET; what "
                         "is said of a pair goes before what is said of a dataset, and both before what is said of all")
+    space: dict[str, dict[str, Any]] = Field(
+        {}, description="what `kdbench tune` searches where it is not a method's own ranges, by METHOD, or for all by "
+                        "`recipe`: [low, high], [low, high, 'log' or 'linear'], choices, or 'fixed'")
     budget: dict[str, int] = Field({}, description="by family, the updates of the student in multiples of the recipe's")
 
     @field_validator("pairs", "datasets")

@@ -21,11 +21,21 @@ def predictions_of(network: nn.Module, dataset: Dataset, normalise: Normalise, r
     """The arrays that a run saves for metrics. DivergedError if logits are not finite."""
     arrays: Predictions = {}
     for name, split in (("validation", dataset.validation), ("test", dataset.test)):
-        logits = predict(network, split, normalise, recipe.image_size)
-        if not np.isfinite(logits).all():
-            raise DivergedError(f"diverged: the trained network's {name} logits are not finite")
-        arrays |= {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu().numpy()}
+        arrays |= _predictions_of(network, name, split, normalise, recipe)
     return arrays | known_of_images(dataset)
+
+
+def validation_of(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
+    """The arrays of the validation split alone; the test split is not touched. DivergedError if logits are not
+    finite."""
+    return _predictions_of(network, "validation", dataset.validation, normalise, recipe)
+
+
+def _predictions_of(network: nn.Module, name: str, split: Split, normalise: Normalise, recipe: Recipe) -> Predictions:
+    logits = predict(network, split, normalise, recipe.image_size)
+    if not np.isfinite(logits).all():
+        raise DivergedError(f"diverged: the trained network's {name} logits are not finite")
+    return {f"{name}_logits": logits, f"{name}_labels": split.labels.cpu().numpy()}
 
 
 def is_on_curve(epoch: int, epochs: int) -> bool:

@@ -17,8 +17,10 @@ from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
 from kdbench.metrics.catalog import score, vectors
 from kdbench.metrics.groups import group_names
+from kdbench.metrics.predictions import accuracy
 from kdbench.networks import count_parameters, saved_part, serialise
 from kdbench.plugins import registry
+from kdbench.results.predictions import Predictions
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.robustness.measure import measure
@@ -31,7 +33,7 @@ from kdbench.train.process import (
     peak_memory,
     report_progress,
 )
-from kdbench.train.scoring import first_accuracy, is_on_curve, last_accuracy, predictions_of
+from kdbench.train.scoring import first_accuracy, is_on_curve, last_accuracy, predictions_of, validation_of
 from kdbench.train.teacher_pass import find_pass
 from kdbench.train.teachers import Teachers
 from kdbench.train.trainer import DivergedError, Trainer, prepare
@@ -76,8 +78,8 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     tutor, share = teachers.tutor(), job.teacher_pass
     keep = None if tutor is None or share is None else find_pass(job.cache, spec, share, tutor, dataset, notes.append)
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
-                             spec.recipe, spec.seed, device, spec.updates, keep)
-    trainer = Trainer(method, stream, spec.recipe)
+                             spec.training, spec.seed, device, spec.updates, keep)
+    trainer = Trainer(method, stream, spec.training)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     saved, told = seconds, 0.0
     while trainer.epoch < spec.recipe.epochs:
@@ -95,6 +97,8 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
             told = time.monotonic()
 
     network = method.deployed()
+    if job.role == "trial":
+        return _scored_trial(trainer, validation_of(network, dataset, normalise, spec.recipe), seconds, dataset)
     predictions = predictions_of(network, dataset, normalise, spec.recipe)
     _validated(trainer, last_accuracy(predictions))
     weights = serialise(saved_part(network).state_dict())
@@ -114,6 +118,15 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
         "predictions_sha256": store.write_predictions(job.id, predictions),
         "dataset_digest": dataset.digest,
     }
+
+
+def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, dataset: Dataset) -> dict[str, Any]:
+    """The fields of the record of a trial, which is chosen among by its accuracy on all validation images, keeps
+    neither network nor predictions, and knows nothing of the test split."""
+    _validated(trainer, last_accuracy(predictions))
+    logits, labels = predictions["validation_logits"], predictions["validation_labels"]
+    return {"metrics": {"validation_accuracy": accuracy(logits, labels)}, "curves": trainer.curves, "seconds": seconds,
+            "peak_memory_bytes": peak_memory(trainer.stream.device), "dataset_digest": dataset.digest}
 
 
 def _validated(trainer: Trainer, accuracy: float) -> None:

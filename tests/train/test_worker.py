@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 from itertools import pairwise
@@ -16,7 +17,7 @@ from kdbench.metrics.robustness import MEASURED
 from kdbench.networks import build
 from kdbench.results.store import Store
 from kdbench.robustness.measure import measure
-from kdbench.spec import FileTeacher
+from kdbench.spec import FileTeacher, OwnRecipe
 from kdbench.train import checkpoint, scoring, worker
 from kdbench.train.trainer import Trainer
 from kdbench.train.worker import run_job
@@ -242,3 +243,55 @@ def test_the_student_file_loads_into_timms_own_model(tmp_path, cache):
     record = run_job(job(smoke("ce"), tmp_path, cache, "ce"))
     network = build(record.spec.student, 10, (3, 16, 16))
     network.model.load_state_dict(load_file(Store(tmp_path).files.student(record.run_id)))
+
+
+class Untouchable:
+    """Stands where the test split stands, and does not let itself be used."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the test split was touched: {name}")
+
+    def __len__(self):
+        raise AssertionError("the test split was counted")
+
+
+def without_test_split(monkeypatch):
+    load = worker.load_dataset
+    monkeypatch.setattr(worker, "load_dataset", lambda *args: dataclasses.replace(load(*args), test=Untouchable()))
+
+
+def trial(tmp_path, cache, method):
+    return dataclasses.replace(job(smoke(method), tmp_path, cache, method), role="trial")
+
+
+@pytest.mark.parametrize("method", ["ce", "kd"])
+def test_a_trial_never_touches_the_test_split(tmp_path, cache, method, monkeypatch):
+    without_test_split(monkeypatch)
+    record = run_job(trial(tmp_path, cache, method))
+    assert record.status == "ok", record.traceback
+    assert record.role == "trial" and set(record.metrics) == {"validation_accuracy"}
+
+
+def test_a_run_that_is_no_trial_does_touch_it(tmp_path, cache, monkeypatch):
+    without_test_split(monkeypatch)
+    assert "the test split was" in run_job(job(smoke("ce"), tmp_path, cache, "ce")).reason
+
+
+def test_a_trial_scores_on_validation_what_the_same_run_does_and_leaves_its_record_alone(tmp_path, cache):
+    record = run_job(trial(tmp_path / "trial", cache, "kd"))
+    same = run_job(job(smoke("kd"), tmp_path / "run", cache, "kd"))
+    assert record.run_id == same.run_id and record.curves == same.curves
+    assert record.metrics["validation_accuracy"] == same.metrics["validation_accuracy"]
+    assert [path.name for path in (tmp_path / "trial").rglob("*") if path.is_file()] == [f"{record.run_id}.json"]
+
+
+def test_a_learning_rate_of_a_runs_own_is_what_it_trains_by(tmp_path, cache):
+    plan = smoke("ce")
+    plain = job(plan, tmp_path / "plain", cache, "ce")
+    own = dataclasses.replace(plain, out=tmp_path / "own",
+                              spec=plain.spec.model_copy(update={"own_recipe": OwnRecipe(lr=0.1)}))
+    there = job(smoke("ce", settings={"recipe.epochs": 2, "recipe.lr": 0.1}), tmp_path / "there", cache, "ce")
+    weights = [run_job(one).weights_sha256 for one in (plain, own)]
+    assert weights[0] != weights[1]
+    run_job(dataclasses.replace(there, spec=there.spec.model_copy(update={"teacher": None})))
+    assert Store(tmp_path / "there").read()[0][0].weights_sha256 == weights[1]

@@ -1,0 +1,77 @@
+"""The command that tunes."""
+
+from typing import Annotated, Any
+
+import typer
+
+from kdbench.cli.columns import print_columns
+from kdbench.cli.options import (
+    Core,
+    Datasets,
+    Device,
+    Methods,
+    Out,
+    Pairs,
+    Plugins,
+    Settings,
+    SuiteName,
+    Workers,
+    read_settings,
+    split_names,
+)
+from kdbench.tune.choice import Choice
+
+
+def tune(
+    suite: SuiteName,
+    methods: Methods = None,
+    core: Core = False,
+    pairs: Pairs = None,
+    datasets: Datasets = None,
+    settings: Settings = None,
+    out: Out = None,
+    workers: Workers = None,
+    device: Annotated[Device, typer.Option(help="what to train on")] = Device.cpu,
+    retries: Annotated[int, typer.Option(min=0, help="further tries of a run whose process was killed")] = 1,
+    plugin: Plugins = None,
+    trials: Annotated[int, typer.Option(help="of each method in each cell; the first is its default")] = 16,
+    tune_seeds: Annotated[int, typer.Option(help="with how many seeds each trial is trained")] = 2,
+    sampler: Annotated[str, typer.Option(help="tpe, random or grid")] = "tpe",
+    sampler_seed: Annotated[int, typer.Option(help="of what is tried")] = 0,
+) -> None:
+    """Give every method the same number of trials, and choose by validation accuracy. The same command again continues
+    where it stopped."""
+    from kdbench import api
+
+    folder, found = api.tune(
+        suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
+        settings=read_settings(settings or ()), out=out, workers=workers, device=device.value, retries=retries,
+        plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed)
+    print()
+    print_columns([_row(choice) for choice in found.choices])
+    print(f"\nchosen by mean validation accuracy over {tune_seeds} seeds: {found.rule}\n"
+          f"`kdbench run {suite} --tuned {folder}` trains by it with other seeds, and reads the test split")
+    if any(choice.status == "failed" for choice in found.choices):
+        raise typer.Exit(1)
+
+
+def _row(choice: Choice) -> dict[str, Any]:
+    default = choice.trials[0]
+    changed = {name: value for name, value in choice.hyperparameters.items() if value != default.hyperparameters[name]}
+    failed = [trial for trial in choice.trials if trial.status != "ok"]
+    gain = "" if choice.accuracy is None or choice.default_accuracy is None or not choice.trial else (
+        f"{100 * (choice.accuracy - choice.default_accuracy):+.2f}"
+        + (f" (SE {100 * choice.standard_error:.2f})" if choice.standard_error is not None else ""))
+    reason = "" if choice.status not in ("failed", "inapplicable") else f": {failed[0].reason}"
+    what = ", ".join(f"{name}={value}" for name, value in (
+        *changed.items(), *((f"recipe.{name}", value) for name, value in choice.recipe.items())))
+    return {"method": choice.method, "pair": choice.pair, "dataset": choice.dataset, "trials": len(choice.trials),
+            "failed": len(failed), "default": _percent(choice.default_accuracy), "chosen": _percent(choice.accuracy),
+            "gain": gain, "core-seconds": f"{choice.seconds:.0f}", "settings": what or choice.status + reason}
+
+
+def _percent(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{100 * accuracy:.2f}"
+
+
+COMMANDS = {"tune": tune}

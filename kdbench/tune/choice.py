@@ -1,0 +1,158 @@
+"""Which trial of a study is taken, the file that says so, and a plan that goes by it.
+
+The rule: the default (the first trial) stays, unless trials beat it by more than one standard error of their paired
+difference over the tune seeds; of those the one with the highest mean validation accuracy is taken, of equal ones the
+earliest. It is a rule for ties and small noise and no test: with two seeds, some of sixteen trials pass it by chance.
+What the choice is worth is told by final runs on seeds that no trial used.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from kdbench.disk import atomic_write, read_file
+from kdbench.errors import UserError
+from kdbench.plugins.source import Value
+from kdbench.results.store import Store
+from kdbench.spec import OwnRecipe, RunSpec
+from kdbench.suites.plan import Plan
+
+ROUNDING = 1e-12  # of a mean: no gain
+RULE = ("the default, unless another trial beats it by more than one standard error of the paired difference over the "
+        "tune seeds; of those the one with the highest mean validation accuracy, of equal ones the earliest")
+
+
+class Trial(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One setting of a method, trained once for each tune seed."""
+
+    number: int                        # from 0, which is the default
+    hyperparameters: dict[str, Value]  # all of them
+    recipe: dict[str, float]           # the recipe's values that are not the suite's
+    status: str                        # "ok", or what became of the first run that failed
+    reason: str | None = None
+    accuracies: list[float | None]     # on all validation images, by tune seed
+    runs: list[str]                    # their ids
+    seconds: float                     # of training, one core each
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean over the tune seeds; None for a trial that failed."""
+        values = [value for value in self.accuracies if value is not None]
+        return fmean(values) if self.status == "ok" and values else None
+
+
+class Choice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What was chosen of a method in a cell."""
+
+    method: str
+    method_digest: str
+    pair: str
+    dataset: str
+    cell: str
+    trial: int                         # the number of the chosen one
+    status: Literal["tuned", "default", "failed", "inapplicable"]  # "default": no trial beat it; "failed": all failed
+    hyperparameters: dict[str, Value]
+    recipe: dict[str, float]
+    accuracy: float | None             # of the chosen trial, mean validation accuracy
+    default_accuracy: float | None
+    standard_error: float | None       # of the paired difference between them; None for the default, and for one seed
+    seconds: float                     # of training, of all trials, one core each
+    trials: list[Trial]
+
+
+class Choices(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The content of choices.json."""
+
+    schema_version: Literal[1] = 1
+    suite: str
+    rule: str = RULE
+    study: dict[str, Any]              # sampler, its settings and seed, optuna's version
+    seeds: list[int]                   # that the trials used, and no final run may
+    choices: list[Choice] = field(default_factory=list)
+
+
+def choose(trials: Sequence[Trial]) -> tuple[int, float | None]:
+    """The number of the trial to take by the rule, and the standard error of its difference to the default. With one
+    seed, whose difference has none, any gain counts."""
+    default = trials[0]
+    known = [(trial.accuracy, -trial.number, standard_error(trial, default)) for trial in trials
+             if trial.accuracy is not None]
+    if default.accuracy is not None:
+        least = default.accuracy + ROUNDING
+        known = [(accuracy, number, error) for accuracy, number, error in known if accuracy > least + (error or 0.0)]
+    _, number, error = max(known, key=lambda one: one[:2], default=(0.0, 0, None))
+    return -number, error
+
+
+def standard_error(trial: Trial, default: Trial) -> float | None:
+    """Of the mean difference on equal seeds; None for one seed."""
+    pairs = zip(trial.accuracies, default.accuracies, strict=True)
+    differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+    return stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
+
+
+def write_choices(folder: Path, choices: Choices) -> None:
+    """Put them into a folder of results, beside those for other methods and cells that it holds already."""
+    file = Store(folder).files.tuning.choices
+    if file.exists():
+        before, new = read_choices(folder), {(one.method, one.cell) for one in choices.choices}
+        kept = [one for one in before.choices if (one.method, one.cell) not in new]
+        choices = msgspec.structs.replace(
+            choices, seeds=sorted({*before.seeds, *choices.seeds}),
+            choices=sorted([*kept, *choices.choices], key=lambda one: (one.pair, one.dataset, one.cell, one.method)))
+    content = msgspec.json.encode(choices)
+    atomic_write(file, msgspec.json.format(content, indent=1) + b"\n")
+
+
+def read_choices(folder: Path) -> Choices:
+    """What `kdbench tune` chose. UserError if the folder does not tell, or its file is damaged."""
+    file = Store(folder).files.tuning.choices
+    try:
+        return msgspec.json.decode(read_file(file), type=Choices)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no choices here (expected {file}); `kdbench tune` makes them") from error
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be used: {' '.join(str(error).split())[:300]}; `kdbench tune` with the same "
+                        "options makes it again") from error
+
+
+def choices_for(plan: Plan, folder: Path) -> Choices:
+    """Of the folder's choices, those that the plan's students go by."""
+    found, places = read_choices(folder), {(spec.method, spec.cell) for spec in plan.students}
+    return msgspec.structs.replace(found, choices=[one for one in found.choices if (one.method, one.cell) in places])
+
+
+def with_choices(plan: Plan, folder: Path) -> Plan:
+    """The plan with each student by what was chosen for its method in its cell. UserError if nothing was, if it was
+    chosen around other values, or if a seed of the plan was used for choosing."""
+    found = read_choices(folder)
+    if used := sorted({spec.seed for spec in plan.students} & set(found.seeds)):
+        raise UserError(f"--tuned {folder}: seed {used[0]} was used by the trials: final runs take seeds of their own")
+    by_place = {(one.method, one.cell): one for one in found.choices}
+    return replace(plan, students=tuple(_chosen(spec, by_place.get((spec.method, spec.cell)), folder)
+                                        for spec in plan.students))
+
+
+def _chosen(spec: RunSpec, choice: Choice | None, folder: Path) -> RunSpec:
+    if choice is None:
+        raise UserError(f"--tuned {folder}: nothing was chosen for {spec.method} ({spec.pair}, {spec.dataset}) with "
+                        "this recipe and teacher: tune it in that folder first, with the same suite and settings")
+    default = choice.trials[0].hyperparameters
+    if default != spec.hyperparameters:
+        name = next(name for name in {**default, **spec.hyperparameters}
+                    if default.get(name) != spec.hyperparameters.get(name))
+        raise UserError(f"--tuned {folder}: {spec.method} was tuned around {name}={default.get(name)!r}, and here it "
+                        f"is {spec.hyperparameters.get(name)!r}")
+    return with_values(spec, choice.hyperparameters, choice.recipe)
+
+
+def with_values(spec: RunSpec, hyperparameters: dict[str, Value], recipe: dict[str, float]) -> RunSpec:
+    """The spec with other hyperparameters and values of the recipe of its own."""
+    return spec.model_copy(update={"hyperparameters": hyperparameters,
+                                   "own_recipe": OwnRecipe(**recipe) if recipe else None})

@@ -1,0 +1,114 @@
+import json
+
+import pytest
+from support.matrices import smoke
+
+from kdbench.errors import UserError
+from kdbench.spec import OwnRecipe
+from kdbench.tune.choice import Choice, Choices, Trial, choose, read_choices, with_choices, write_choices
+
+
+def trial(number, *accuracies, status="ok", **values):
+    return Trial(number=number, hyperparameters={"alpha": 0.9, "temperature": 4.0, **values}, recipe={}, status=status,
+                 accuracies=list(accuracies), runs=["a", "b"], seconds=1.0)
+
+
+def chosen(*accuracies):
+    return choose([trial(number, *own) for number, own in enumerate(accuracies)])
+
+
+def test_the_trial_with_the_highest_mean_is_taken_if_it_is_clear_of_the_default():
+    assert chosen((.50, .52), (.60, .62), (.58, .66), (.40, .40)) == (2, pytest.approx(0.03))
+
+
+def test_the_default_stays_unless_it_is_beaten_by_more_than_a_standard_error_of_the_paired_difference():
+    assert chosen((.50, .52), (.50, .56)) == (0, None)  # +2 points, with a standard error of 2
+    assert chosen((.50, .52), (.51, .56))[0] == 1       # +2.5 points, with one of 1.5
+
+
+def test_differences_are_paired_so_that_what_seeds_share_is_no_noise():
+    assert chosen((.30, .70), (.31, .71))[0] == 1
+
+
+def test_a_noisy_best_gives_way_to_a_lower_trial_that_is_clear_of_the_default():
+    assert chosen((.50, .50), (.49, .65), (.53, .54))[0] == 2
+
+
+def test_of_equal_trials_the_earlier_is_taken_and_the_default_stays_among_its_equals():
+    assert chosen((.5, .5), (.6, .6), (.6, .6))[0] == 1
+    assert chosen((.5, .5), (.5, .5)) == (0, None)
+
+
+def test_with_one_seed_any_gain_counts():
+    assert chosen((.5,), (.51,), (.5,)) == (1, None)
+
+
+def test_failed_trials_are_never_taken_and_one_that_works_replaces_a_default_that_does_not():
+    failed = trial(1, .9, None, status="diverged")
+    assert choose([trial(0, .5, .5), failed, trial(2, .4, .4)])[0] == 0
+    assert choose([trial(0, .9, None, status="crashed"), failed, trial(2, .3, .3), trial(3, .4, .4)])[0] == 3
+
+
+def test_where_every_trial_failed_the_default_is_named():
+    assert choose([trial(0, None, None, status="diverged"), trial(1, None, None, status="diverged")]) == (0, None)
+
+
+# The file, and plans that go by it.
+
+def choices(plan, method="kd", **changes):
+    spec = next(spec for spec in plan.students if spec.method == method)
+    one = {"method": method, "method_digest": "d", "pair": spec.pair, "dataset": spec.dataset, "cell": spec.cell,
+           "trial": 1, "status": "tuned", "hyperparameters": {"alpha": 0.5, "temperature": 2.0},
+           "recipe": {"lr": 0.2}, "accuracy": .6, "default_accuracy": .5, "standard_error": .01, "seconds": 3.0,
+           "trials": [trial(0, .5, .5), trial(1, .6, .6, alpha=0.5, temperature=2.0)]}
+    return Choices(suite="smoke", study={"sampler": "tpe"}, seeds=[1_000_000, 1_000_001],
+                   choices=[Choice(**{**one, **changes})])
+
+
+def test_a_plan_by_choices_has_their_values_stays_in_its_cells_and_keeps_its_seeds(tmp_path):
+    plan = smoke("kd", seeds=2)
+    write_choices(tmp_path, choices(plan))
+    tuned = with_choices(plan, tmp_path)
+    assert [spec.seed for spec in tuned.students] == [0, 1]
+    assert {spec.cell for spec in tuned.students} == {spec.cell for spec in plan.students}
+    for spec in tuned.students:
+        assert spec.hyperparameters == {"alpha": 0.5, "temperature": 2.0} and spec.own_recipe == OwnRecipe(lr=0.2)
+
+
+def test_a_choice_of_the_default_is_the_very_run_of_the_default(tmp_path):
+    plan = smoke("kd")
+    write_choices(tmp_path, choices(plan, trial=0, status="default", recipe={},
+                                    hyperparameters=plan.students[0].hyperparameters))
+    assert with_choices(plan, tmp_path).students == plan.students
+
+
+def test_choices_of_further_methods_join_those_that_are_there_and_replace_their_own(tmp_path):
+    plan = smoke("ce", "kd")
+    write_choices(tmp_path, choices(plan))
+    write_choices(tmp_path, choices(plan, "ce"))
+    write_choices(tmp_path, choices(plan, seconds=9.0))
+    assert [(one.method, one.seconds) for one in read_choices(tmp_path).choices] == [("ce", 3.0), ("kd", 9.0)]
+
+
+@pytest.mark.parametrize(("selection", "changes", "message"), [
+    ({"seeds": [0, 1_000_001]}, {}, "seed 1000001 was used by the trials"),
+    ({"settings": {"recipe.epochs": 3}}, {}, "nothing was chosen for kd (tiny, synthetic) with this recipe"),
+    ({}, {"cell": "0" * 16}, "nothing was chosen for kd"),
+    ({"settings": {"recipe.epochs": 2, "kd.alpha": 0.3}}, {}, "kd was tuned around alpha=0.9, and here it is 0.3"),
+])
+def test_choices_that_were_not_made_for_a_plan_are_refused(tmp_path, selection, changes, message):
+    write_choices(tmp_path, choices(smoke("kd"), **changes))
+    with pytest.raises(UserError) as error:
+        with_choices(smoke("kd", **selection), tmp_path)
+    assert message in str(error.value)
+
+
+def test_a_folder_without_choices_and_damaged_ones_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no choices here"):
+        with_choices(smoke("kd"), tmp_path)
+    write_choices(tmp_path, choices(smoke("kd")))
+    file = tmp_path / "tune" / "choices.json"
+    for content in ("{", "[]", json.dumps({**json.loads(file.read_text()), "schema_version": 2})):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"choices\.json: cannot be used"):
+            with_choices(smoke("kd"), tmp_path)

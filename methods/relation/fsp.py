@@ -23,8 +23,8 @@ class FSP(Method):
     BatchNorm that serves the first part alone.
 
     The first part needs steps at the full rate: where the recipe's rate warms up, `flow_share` is the default share
-    plus that of the warm-up. Otherwise the flows are learnt, if at all, while the rate is near zero. That is for runs of
-    few steps, such as the 168 of `quick`: with the 2,480 of `cpu` the default share did better (one seed).
+    plus that of the warm-up. Otherwise the flows are learnt, if at all, while the rate is near zero. That is for runs
+    of few steps, such as the 168 of `quick`: with the 2,480 of `cpu` the default share did better (one seed).
     """
 
     name, family = "fsp", "relation"

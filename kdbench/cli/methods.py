@@ -111,7 +111,7 @@ def show(
 
     info = Registry(plugin or ())[method]
     parameters: list[dict[str, Any]] = [
-        {"name": p.name, "type": p.type, "default": p.default, "range": p.range, "scale": p.scale}
+        {"name": p.name, "type": p.type, "default": p.default, "range": p.range}
         for p in info.hyperparameters.values()
     ]
     if as_json:
@@ -127,8 +127,7 @@ def show(
         print(f"paper: {info.paper}" + (f" {info.paper.url}" if info.paper.url else "") + "\n")
     if parameters:
         allowed = {p.name: p.allowed for p in info.hyperparameters.values()}
-        print_columns([{"name": p["name"], "type": p["type"], "default": p["default"], "range": allowed[p["name"]]}
-                       for p in parameters])
+        print_columns([{**p, "range": allowed[p["name"]]} for p in parameters])
     else:
         print("no hyperparameters")
     print("\nsearch space of `kdbench tune`; a suite may override it:")

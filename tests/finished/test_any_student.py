@@ -34,7 +34,7 @@ def test_any_bytes_are_a_network_or_one_line(tmp_path, monkeypatch, network, rea
     labels = SimpleNamespace(device=torch.device("cpu"))
     dataset = SimpleNamespace(train=SimpleNamespace(labels=labels))
     info = SimpleNamespace(digest="a")
-    spec = SimpleNamespace(method="ce", hyperparameters={}, student=SMALL, recipe=None, seed=0, updates=1)
+    spec = SimpleNamespace(method="ce", hyperparameters={}, student=SMALL, training=None, seed=0, updates=1)
 
     def load() -> None:
         digest = file_sha256(path)  # a stranger's record has the digest of the stranger's file

@@ -112,9 +112,10 @@ def test_weights_are_the_same_with_written_with_read_and_without_kept_answers(ke
     assert notes == []
 
 
-def test_kept_answers_have_the_bits_and_the_memory_format_of_the_network_s(keep):
+def test_kept_answers_have_the_bits_and_the_memory_format_of_the_network_s(keep, notes):
     first, _ = trained(keep, parts="logits embedding stages")
-    again, _ = trained(keep, parts="logits embedding stages")
+    again, shown = trained(keep, parts="logits embedding stages")
+    assert notes == [] and shown == again.stream.batch_size  # they were read
     for computed, read in zip(first.method.answers, again.method.answers, strict=True):
         for a, b in ((computed.logits, read.logits), (computed.embedding, read.embedding),
                      *zip(computed.stages, read.stages, strict=True)):

@@ -214,8 +214,8 @@ def wait_for_workers(parent: psutil.Popen) -> None:
 
 
 def damage_unfinished(place: Place, faults: Faults) -> None:
-    """Damage a file of each unfinished run."""
-    for folder in sorted((place.cache.root / "checkpoints").iterdir()):
+    """Damage a file of each unfinished run; of none where no run has begun."""
+    for folder in sorted((place.cache.root / "checkpoints").glob("*")):
         files = [path for path in (folder / "checkpoint", folder / "progress.json") if path.is_file()]
         if files and faults.count.total() < FAULTS["damaged while unfinished"]:
             others = [path for path in folder.parent.glob("*/checkpoint") if path.is_file()]

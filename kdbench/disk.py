@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterable
@@ -134,3 +135,8 @@ def json_files(folder: Path) -> list[str]:
         return []
     with os.scandir(folder) as entries:  # strings: to make a Path takes as long as to parse a small file
         return sorted(entry.path for entry in entries if entry.name.endswith(".json") and entry.name[0] != ".")
+
+
+def free_space(folder: Path) -> int:
+    """The free bytes of the disk that `folder` lies on, or would lie on if it were made."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free

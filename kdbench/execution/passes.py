@@ -1,10 +1,10 @@
 """Which runs of a matrix share a teacher pass, how large each pass becomes, and what of it may be kept."""
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from kdbench.disk import free_space
 from kdbench.execution.job import Job, PassShare
 from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
@@ -74,8 +74,7 @@ def with_passes(jobs: Iterable[Job], shared: Iterable[SharedPass]) -> list[Job]:
 
 def default_budget(cache: CacheFolder, kept: Sequence[CachedPass]) -> int:
     """A share of what is free on the cache's disk, with what passes take of it now, in bytes."""
-    folder = next(place for place in (cache.root, *cache.root.absolute().parents) if place.is_dir())
-    return int(DEFAULT_SHARE * (shutil.disk_usage(folder).free + sum(one.bytes for one in kept)))
+    return int(DEFAULT_SHARE * (free_space(cache.root) + sum(one.bytes for one in kept)))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What a plan would cost: known before it runs, from earlier records or a short timing. Writes nothing that stays."""
 
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import psutil
 
 from kdbench.data import catalog, collect
 from kdbench.data.files import PUBLISHED
-from kdbench.disk import explain, need_writable
+from kdbench.disk import explain, free_space, need_writable
 from kdbench.errors import UserError
 from kdbench.execution.estimate import Estimate, Estimator, Sample, time_for
 from kdbench.execution.job import Job
@@ -220,7 +219,7 @@ def _sum_up(plan: Plan, matrix: Matrix, jobs: Sequence[Job], reasons: dict[str, 
         unknown=len(jobs) - len(known),
         memory=sum(nlargest(workers, (estimator.memory(job.spec) or 0 for job in jobs))),
         memory_there=psutil.virtual_memory().total if cpu else None,
-        disk=disks["student"], cache_disk=disks["teacher"], disk_free=_free(matrix.out), passes_disk=passes.bytes,
+        disk=disks["student"], cache_disk=disks["teacher"], disk_free=free_space(matrix.out), passes_disk=passes.bytes,
         passes=tuple(passes.lines()), notes=tuple(notes),
     )
 
@@ -250,7 +249,3 @@ def _rows(plan: Plan, matrix: Matrix, to_do: set[str], reasons: dict[str, str],
 def _bases(estimates: Sequence[Estimate | None]) -> str:
     """Where the figures come from, each place once."""
     return "; ".join(dict.fromkeys("unknown" if found is None else found.basis for found in estimates))
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free

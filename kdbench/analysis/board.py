@@ -8,6 +8,7 @@ from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.moderated import Comparisons
+from kdbench.analysis.tuned import Order, Tuning
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
@@ -87,6 +88,8 @@ class Cell:
     rows: tuple[Row, ...]
     comparisons: Comparisons  # of test accuracy
     costs: tuple[Cost, ...]  # its profiles
+    tuning: tuple[Tuning, ...] = ()  # what tuning did to its methods
+    order: Order | None = None       # how much their order stays the same by it
 
 
 @dataclass(frozen=True)

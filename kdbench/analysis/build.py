@@ -16,7 +16,7 @@ from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import Variant, labels
 from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.statement import statement
-from kdbench.analysis.tuned import Tuned, read_tuned
+from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
@@ -25,6 +25,7 @@ from kdbench.results.numbers import Numbers
 from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher, digest
+from kdbench.tune.choice import Choice
 
 PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"}
 CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
@@ -206,9 +207,30 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
     }) for row in _rows(groups, names, registry, read, tuned)]
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
+    compared = list(_compared(groups, rows, names, registry, tuned))
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
                 spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows),
-                comparisons=_comparisons(rows), costs=tuple(costs))
+                comparisons=_comparisons(rows), costs=tuple(costs),
+                tuning=tuple(tuning_of(*one) for one in compared), order=order_of(one for _, one in compared))
+
+
+def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Variant, str], registry: Methods,
+              tuned: Tuned) -> Iterable[tuple[Choice, Compared]]:
+    """The choices for a cell's methods, each with the method's rows by default and tuned, those that there are."""
+    by_label = {row.label: row for row in rows}
+    labelled = [(group[0].spec, by_label[names[Variant.of(group[0].spec, registry)]]) for group in groups]
+    cell = groups[0][0].spec.cell
+    for choice in sorted(tuned.by_place.values(), key=lambda one: one.method):
+        if choice.cell == cell:
+            first, empty = choice.trials[0], dict[str, float]()
+            default, chosen = (
+                next((row for spec, row in labelled if spec.method == choice.method and settings_of(spec) == settings),
+                     None) for settings in ((first.hyperparameters, empty), (choice.hyperparameters, choice.recipe)))
+            there = [row for row in (default, chosen) if row is not None]
+            if there:
+                ranked = not any(row.data_free or row.failures for row in there)
+                yield choice, Compared(plain(choice.method), ranked, *(row.metrics if row else {}
+                                                                       for row in (default, chosen)))
 
 
 def _comparisons(rows: list[Row]) -> Comparisons:

@@ -1,9 +1,15 @@
-"""Which rows of a folder are what `kdbench tune` chose."""
+"""Which rows of a folder are what `kdbench tune` chose, what they gained by it, and whether it changes the order of
+methods."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
 
+import numpy as np
+
+from kdbench.analysis.intervals import Estimate, paired_difference
 from kdbench.analysis.labels import Variant
 from kdbench.disk import read_file
 from kdbench.errors import UserError
@@ -13,6 +19,9 @@ from kdbench.spec import RunSpec
 from kdbench.tune.choice import Choice, Choices, read_choices
 
 TUNED, KEPT = "tuned", "tuned: default kept"
+MIN_METHODS = 5    # for a correlation of their order
+RESAMPLES = 10_000
+MOST_SPLITS = 500  # of seeds into halves
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,7 @@ class Tuned:
     def mark(self, spec: RunSpec) -> str:
         """What a table says of a row beside its name; nothing where its settings were not chosen."""
         choice = self.by_place.get((spec.method, spec.cell))
-        recipe = spec.own_recipe.given() if spec.own_recipe else {}
-        if choice is None or (choice.hyperparameters, choice.recipe) != (spec.hyperparameters, recipe):
+        if choice is None or settings_of(spec) != (choice.hyperparameters, choice.recipe):
             return ""
         return {"tuned": TUNED, "default": KEPT}.get(choice.status, "")
 
@@ -47,6 +55,11 @@ class Tuned:
                    f"{self.sha256[:16]}.")
 
 
+def settings_of(spec: RunSpec) -> tuple[dict[str, Any], dict[str, float]]:
+    """What tuning may choose of a run: its hyperparameters, and its own values of the recipe."""
+    return spec.hyperparameters, spec.own_recipe.given() if spec.own_recipe else {}
+
+
 def read_tuned(store: Store) -> tuple[Tuned, list[Problem]]:
     """The choices in a folder of results, or what is wrong with them."""
     file = store.files.tuning.choices
@@ -57,3 +70,115 @@ def read_tuned(store: Store) -> tuple[Tuned, list[Problem]]:
     except UserError as error:
         return Tuned(), [Problem(file, str(error).removeprefix(f"{file}: "))]
     return Tuned(choices, sha256, {(one.method, one.cell): one for one in choices.choices}), []
+
+
+# What tuning changed in a cell.
+
+@dataclass(frozen=True)
+class Tuning:
+    """What trials and final runs tell of one method in one cell. Accuracies are shares."""
+
+    label: str
+    choice: Choice
+    validation: Estimate | None  # validation accuracy of final runs, tuned less default, on equal seeds
+    test: Estimate | None        # the same of test accuracy
+
+    @property
+    def claimed(self) -> float | None:
+        """The gain by the trials themselves: mean validation accuracy of the chosen one less the default's."""
+        if self.choice.accuracy is None or self.choice.default_accuracy is None:
+            return None
+        return self.choice.accuracy - self.choice.default_accuracy
+
+    @property
+    def optimism(self) -> float | None:
+        """By how much the claimed gain exceeds that of test accuracy on seeds that no trial had."""
+        return None if self.claimed is None or self.test is None else self.claimed - self.test.mean
+
+
+@dataclass(frozen=True)
+class Order:
+    """How much the order of a cell's methods by mean test accuracy stays the same when they are tuned."""
+
+    methods: int
+    correlation: float        # Kendall's tau-b between both orders: 1 is the same order, -1 the reverse
+    low: float                # the ends of its 95 % interval over methods, by the bootstrap
+    high: float
+    same_settings: float | None  # tau-b between two halves of the seeds, both by default, mean over splits: what noise
+                                 # alone leaves of an order; None for one seed
+    other_settings: float | None  # the same between one half by default and the other half tuned
+    swapped: int              # pairs of methods whose order is reversed
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A method's final runs: a metric by seed, by default and tuned; the same runs where the default was kept."""
+
+    label: str
+    ranked: bool  # it sees the data, and all its planned runs are finished
+    default: Mapping[str, Mapping[int, float]]
+    tuned: Mapping[str, Mapping[int, float]]
+
+
+def tuning_of(choice: Choice, compared: Compared) -> Tuning:
+    """What tuning did to one method."""
+    validation, test = (paired_difference(compared.tuned.get(name, {}), compared.default.get(name, {}))
+                        for name in ("validation_accuracy", "test_accuracy"))
+    return Tuning(compared.label, choice, validation, test)
+
+
+def order_of(methods: Iterable[Compared]) -> Order | None:
+    """Whether tuning changes the order of methods; None for fewer than `MIN_METHODS` that have both kinds of runs on
+    some common seeds."""
+    found = [tuple(own.get("test_accuracy", {}) for own in (one.default, one.tuned)) for one in methods if one.ranked]
+    found = [(default, tuned) for default, tuned in found if default.keys() & tuned.keys()]
+    if len(found) < MIN_METHODS:
+        return None
+    seeds = sorted(set.intersection(*(set(default) & set(tuned) for default, tuned in found)))
+    if not seeds:
+        return None
+    default, tuned = (np.array([[one[which][seed] for seed in seeds] for one in found]) for which in (0, 1))  # [M, S]
+    signs = _signs(default.mean(1)), _signs(tuned.mean(1))
+    low, high = _bootstrap(*signs)
+    swapped = int((signs[0] * signs[1] < 0).sum()) // 2
+    return Order(len(found), _tau(*signs), low, high, _between_halves(default, default),
+                 _between_halves(default, tuned), swapped)
+
+
+def _between_halves(values: np.ndarray, others: np.ndarray) -> float | None:
+    """Tau-b of the order by `values` [M, S] over one half of the seeds and that by `others` [M, S] over the rest, mean
+    over the ways to halve them; None for one seed."""
+    found = [_tau(_signs(values[:, half].mean(1)), _signs(others[:, rest].mean(1)))
+             for half, rest in _halves(values.shape[1])]
+    return float(np.mean(found)) if found else None
+
+
+def _signs(values: np.ndarray) -> np.ndarray:
+    """[M, M]: 1 where the first of two values is higher, -1 where it is lower, 0 where they are equal."""
+    return np.sign(values[:, None] - values[None, :])
+
+
+def _tau(first: np.ndarray, second: np.ndarray) -> float:
+    """Kendall's tau-b of two orders as their `_signs`; 0 where one has all values equal."""
+    scale = np.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() / scale) if scale else 0.0
+
+
+def _bootstrap(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of tau-b over methods drawn with replacement; the same for the same orders."""
+    random, count = np.random.default_rng(0), len(first)
+    found = []
+    for _ in range(RESAMPLES):
+        drawn = random.integers(count, size=count)
+        where = np.ix_(drawn, drawn)
+        found.append(_tau(first[where], second[where]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _halves(count: int) -> Iterable[tuple[Sequence[int], Sequence[int]]]:
+    """Splits of that many seeds into a half and the rest, every way round; at most `MOST_SPLITS`."""
+    everyone = range(count)
+    ways = combinations(everyone, count // 2) if count > 1 else iter(())
+    for one, _ in zip(ways, range(MOST_SPLITS), strict=False):
+        yield list(one), [seed for seed in everyone if seed not in one]

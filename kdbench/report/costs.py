@@ -1,12 +1,15 @@
-"""The tables of a cell's profiles: what training with each method costs, and what using the networks costs."""
+"""The tables of costs: what training with each method, using the networks, and tuning each method costs and gains."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdbench.analysis.costs import TRAINING, USE, Cost, cost, energy_source
+from kdbench.analysis.tuned import Order, Tuning
 from kdbench.metrics.catalog import METRICS
+from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.profile.record import BUSY, Profile
-from kdbench.report.formatting import NONE, Table, three_digits
+from kdbench.report.formatting import NONE, Table, interval, number, three_digits
+from kdbench.tune.summary import expected_best, quartiles
 
 SCALES = {  # by metric: the column's header, and what its values are divided by
     "training_memory_bytes": ("MiB", 2**20), "flops": ("MFLOPs", 1e6), "file_bytes": ("KiB", 2**10),
@@ -148,3 +151,66 @@ def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
             f", at {' or '.join(f'{w:g}' for w in watts)} W per core." if watts else ".")
     if any(p.energy_source is None for p in measured):
         yield f"Energy, {NONE}: no counter of the GPU could be read."
+
+
+# Tuning.
+
+def tuning_tables(tuning: Sequence[Tuning], order: Order | None, name: str) -> list[Table]:
+    """The tables of what tuning cost and gained in a cell, and of how its trials are spread; none without tuning."""
+    if not tuning:
+        return []
+    notes = tuple(_tuning_notes(tuning)) + ((_order_note(order),) if order else ())
+    return [
+        Table(f"Tuning: {name}", ["method", "trials", "core-seconds", "kJ (estimate)", "default", "chosen", "claimed",
+                                  "test gain", "optimism"], [_tuning_line(one) for one in tuning], 1, notes),
+        Table(f"Trials: {name}", ["method", "what matters", "failed %", "lower", "median", "upper", "best",
+                                  *(f"best of {count}" for count in _draws(tuning))],
+              [_trials_line(one, _draws(tuning)) for one in tuning], 2,
+              ("Mean validation accuracy of finished trials: quartiles and the highest. best of n: the highest to "
+               "expect of n trials drawn at random of these, a failed one as 0 (Dodge et al., 2019). what matters: the "
+               "share of the variance over the search space that each value explains by itself (functional ANOVA).",)),
+    ]
+
+
+def _tuning_line(one: Tuning) -> list[str]:
+    choice, kept = one.choice, one.choice.status == "default"
+    return [one.label, str(len(choice.trials)), f"{choice.seconds:,.0f}",
+            three_digits(choice.seconds * WATTS_PER_CORE / 1000), number(choice.default_accuracy, "share"),
+            number(choice.accuracy, "share"), number(one.claimed, "share", "+"),
+            "default kept" if kept else interval(one.test, "share", "+"),
+            "" if kept else number(one.optimism, "share", "+")]
+
+
+def _draws(tuning: Sequence[Tuning]) -> list[int]:
+    """Of how many trials the table tells the expected best: 1, 4, 16, ... and all."""
+    most = max(len(one.choice.trials) for one in tuning)
+    return [count for count in (1, 4, 16, 64, 256, 1024, 4096) if count < most] + [most]
+
+
+def _trials_line(one: Tuning, draws: Sequence[int]) -> list[str]:
+    accuracies = [trial.accuracy for trial in one.choice.trials]
+    finished = [value for value in accuracies if value is not None]
+    spread, best = quartiles(accuracies), expected_best(accuracies)
+    matters = ", ".join(f"{value} {share:.0%}" for value, share in one.choice.importance.items() if share >= .01)
+    return [one.label, matters or NONE, f"{100 * (1 - len(finished) / len(accuracies)):.0f}",
+            *(number(value, "share") for value in spread or (None, None, None)),
+            number(max(finished, default=None), "share"),
+            *(number(best[count - 1], "share") if count <= len(best) else "" for count in draws)]
+
+
+def _tuning_notes(tuning: Sequence[Tuning]) -> Iterable[str]:
+    yield ("default, chosen: mean validation accuracy of these trials; claimed: the chosen less the default. test "
+           "gain: test accuracy, tuned less default, on seeds that no trial had, with its 95 % t interval. optimism: "
+           "claimed less test gain, the part that choosing the best of many made up. kJ: core-seconds at "
+           f"{WATTS_PER_CORE:g} W.")
+    if failed := [one.label for one in tuning if one.choice.status == "failed"]:
+        yield f"Every trial failed: {', '.join(failed)}."
+
+
+def _order_note(order: Order) -> str:
+    noise = "" if order.same_settings is None or order.other_settings is None else (
+        f" Between two halves of the seeds it is {order.same_settings:.2f} with both by default, and "
+        f"{order.other_settings:.2f} with one half tuned: what is lost between these is not noise.")
+    return (f"Order of the {order.methods} methods, by default against tuned: Kendall's tau-b {order.correlation:.2f}, "
+            f"95 % interval {order.low:.2f} to {order.high:.2f} (bootstrap over methods); {order.swapped} of "
+            f"{order.methods * (order.methods - 1) // 2} pairs change places.{noise}")

@@ -16,6 +16,7 @@ from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.tables import MOST_AFFECTED, affected, class_name
+from kdbench.tune.summary import expected_best
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +105,7 @@ def to_json(leaderboard: Leaderboard) -> str:
         "statement": leaderboard.statement,
         "teachers": [_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
         "rows": [_row(cell, row) for cell in leaderboard.cells for row in cell.rows],
+        "tuning": [_tuning(cell) for cell in leaderboard.cells if cell.tuning],
         "ranking": dataclasses.asdict(ranking) if (ranking := rank(leaderboard)) else None,
     }
     return json.dumps(content, indent=1, allow_nan=False)
@@ -114,6 +116,25 @@ def _teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:
         "architecture": teacher.architecture, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
         "status": teacher.status, "reason": teacher.reason,
         **{name: teacher.metrics[name] for name in METRICS if name in teacher.metrics},
+    }
+
+
+def _tuning(cell: Cell) -> dict[str, Any]:
+    """What tuning did to the methods of a cell, and to their order."""
+    return {
+        "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
+        "methods": [{
+            "method": one.choice.method, "status": one.choice.status, "trials": len(one.choice.trials),
+            "core_seconds": one.choice.seconds, "default_validation_accuracy": one.choice.default_accuracy,
+            "chosen_validation_accuracy": one.choice.accuracy, "claimed_gain": one.claimed,
+            "validation_gain": one.validation and dataclasses.asdict(one.validation),
+            "test_gain": one.test and dataclasses.asdict(one.test), "optimism": one.optimism,
+            "hyperparameters": one.choice.hyperparameters, "recipe": one.choice.recipe,
+            "importance": one.choice.importance,
+            "expected_best": expected_best([trial.accuracy for trial in one.choice.trials]),
+            "trial_accuracies": [trial.accuracy for trial in one.choice.trials],
+        } for one in cell.tuning],
+        "order": cell.order and dataclasses.asdict(cell.order),
     }
 
 

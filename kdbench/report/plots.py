@@ -31,6 +31,7 @@ from kdbench.report.drawing import (
 )
 from kdbench.report.formatting import with_unit
 from kdbench.report.tables import FURTHER, class_name, title
+from kdbench.tune.summary import expected_best
 
 COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
 HIGHLIGHTED = 3  # best methods that are named in plots which the names of all would crowd
@@ -78,6 +79,9 @@ def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
                       "Accuracy of each method on clean, corrupted and attacked images of the same subset.")
         yield _finish(_curves(rows, details), f"curves-{slug}", f"Learning curves: {name}",
                       "Validation accuracy after each epoch, mean over seeds.")
+        yield _finish(_luck(cell), f"expected-best-{slug}", f"Expected best validation accuracy: {name}",
+                      "The highest validation accuracy to expect of so many trials of each method, drawn at random of "
+                      "those that were made (Dodge et al., 2019); a curve that rises late needs many.")
     yield from _latencies(leaderboard)
     yield _finish(_gains(leaderboard), "gain-by-family", f"Gain over {REFERENCE} by family",
                   f"Test accuracy of each method in each cell less that of {REFERENCE}, grouped by family.")
@@ -334,6 +338,28 @@ def _highlighted(rows: list[Row]) -> list[Row]:
 
 
 # All cells.
+
+def _luck(cell: Cell) -> Figure | None:
+    """The expected best validation accuracy of each tuned method against the number of trials; None without tuning."""
+    curves = {one.label: 100 * np.array(expected_best(
+        [trial.accuracy for trial in one.choice.trials])) for one in cell.tuning if len(one.choice.trials) > 1}
+    if not curves:
+        return None
+    figure, axes = new_figure(4.6)
+    for place, label in enumerate(sorted(curves, key=lambda label: -curves[label][-1])):
+        values, (colour, marker) = curves[label], look(place)
+        axes.plot(np.arange(1, len(values) + 1), values, color=colour, marker=marker, markersize=3, linewidth=1,
+                  label=label)
+    axes.set_ylim(bottom=floor([float(value) for values in curves.values() for value in values]) - .5)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("trials")
+    axes.set_ylabel("expected best validation accuracy, %")
+    figure.legend(loc="outside right center", frameon=False, fontsize=7)
+    return figure
+
 
 def _latencies(leaderboard: Leaderboard) -> Iterator[Plot | None]:
     """A plot for each dataset and device, over all pairs: within a cell nearly all methods deploy the same network, so

@@ -14,7 +14,7 @@ from kdbench.analysis.reported import of_row, of_teacher
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.costs import cost_tables
+from kdbench.report.costs import cost_tables, tuning_tables
 from kdbench.report.formatting import NONE, Table, interval, number, p_value
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have all
@@ -38,7 +38,7 @@ def all_tables(leaderboard: Leaderboard) -> list[Table]:
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     """The tables of a cell: its methods; those that see no data; with saved predictions, their changes by class and
-    image; further metrics; and costs, where they were profiled."""
+    image; further metrics; costs, where they were profiled; and tuning, where methods were tuned."""
     name = title(cell, leaderboard)
     seeing = [row for row in cell.rows if not row.data_free]
     blind = [row for row in cell.rows if row.data_free]
@@ -50,7 +50,7 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
         tables += [_class_table(cell, name), _affected_table(cell, name)]
     tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
                if _measures(cell, columns)]
-    return tables + cost_tables(cell.costs, name)
+    return tables + cost_tables(cell.costs, name) + tuning_tables(cell.tuning, cell.order, name)
 
 
 def title(cell: Cell, leaderboard: Leaderboard) -> str:

@@ -63,6 +63,7 @@ class Choice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     default_accuracy: float | None
     standard_error: float | None       # of the paired difference between them; None for the default, and for one seed
     seconds: float                     # of training, of all trials, one core each
+    importance: dict[str, float] = {}  # of each value: see kdbench.tune.summary.importances
     trials: list[Trial]
 
 

@@ -40,8 +40,8 @@ class Dimension:
         either side of it: half of all tries are below it and half above, wherever in the range it is. A centre at an
         end of the range stays there, and the scale goes from end to end."""
         assert self.limits is not None
-        low, high = map(self._scaled, self.limits[:2])
-        centre = self._scaled(self.centre)
+        low, high = map(self.scaled, self.limits[:2])
+        centre = self.scaled(self.centre)
         if not low < centre < high:
             found = low + (high - low) * position
         elif position <= 0.5:
@@ -60,7 +60,8 @@ class Dimension:
         assert self.limits is not None
         return 0.0 if self.centre <= self.limits.low else 1.0 if self.centre >= self.limits.high else 0.5  # type: ignore[operator]
 
-    def _scaled(self, number: Any) -> float:
+    def scaled(self, number: Any) -> float:
+        """A number's place on the scale of the search: its logarithm, or itself."""
         assert self.limits is not None
         return math.log(number) if self.limits.scale == "log" else float(number)
 

@@ -31,6 +31,7 @@ from kdbench.suites.suite import Suite
 from kdbench.tune.choice import Choice, Choices, Trial, choose, with_values, write_choices
 from kdbench.tune.sampler import BATCH, Search, Values, grid_size, journal, settings_of
 from kdbench.tune.space import RECIPE, Space, check_names, space_of
+from kdbench.tune.summary import importances
 
 FIRST_SEED = 1_000_000  # of trials: final runs count theirs from 0
 MOST_SEEDS = 100
@@ -263,4 +264,5 @@ def _choice(study: Study) -> Choice:
                   dataset=study.default.dataset, cell=study.default.cell, trial=number, status=status,  # type: ignore[arg-type]
                   hyperparameters=chosen.hyperparameters, recipe=chosen.recipe, accuracy=chosen.accuracy,
                   default_accuracy=default.accuracy, standard_error=error,
-                  seconds=sum(trial.seconds for trial in study.trials), trials=study.trials)
+                  seconds=sum(trial.seconds for trial in study.trials),
+                  importance=importances(study.space, study.trials), trials=study.trials)

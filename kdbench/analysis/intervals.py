@@ -53,19 +53,19 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 
 @lru_cache
-def detectable_effect(count: int) -> float:
-    """The least true mean, in standard deviations, that a two-sided t-test at 5 % tells from zero in POWER of all
-    samples of `count` normal values, at least two."""
+def detectable_effect(degrees: float) -> float:
+    """The least true mean, in standard errors, that a two-sided t-test at 5 % with that many degrees of freedom (may be
+    inf) tells from zero in POWER of all samples of normal values."""
     import numpy as np
     from scipy.special import chdtri, ndtr  # here, because scipy takes a second to import
 
-    # The test compares the mean with a multiple of the sample's deviation, which has a chi distribution.
+    # The test compares the mean with a multiple of its estimated standard error, which has a chi distribution.
     shares = (np.arange(20_000) + 0.5) / 20_000
-    limits = t_quantile(count - 1) * np.sqrt(chdtri(count - 1, shares) / (count - 1))
+    spread = np.sqrt(chdtri(degrees, shares) / degrees) if math.isfinite(degrees) else np.ones(1)
+    limits = t_quantile(degrees) * spread
 
     def power(effect: float) -> float:
-        shift = effect * math.sqrt(count)
-        return float((ndtr(shift - limits) + ndtr(-shift - limits)).mean())
+        return float((ndtr(effect - limits) + ndtr(-effect - limits)).mean())
 
     low, high = 0.0, 100.0
     while high - low > 1e-6:

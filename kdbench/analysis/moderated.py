@@ -80,6 +80,10 @@ class Comparison:
         return self.mean + self.half_width
 
     @property
+    def standard_error(self) -> float:
+        return self.half_width / t_quantile(self.degrees)
+
+    @property
     def significant(self) -> bool:
         return self.corrected < 1 - CONFIDENCE
 

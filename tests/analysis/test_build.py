@@ -72,9 +72,13 @@ def test_the_note_on_the_resolution_is_the_least_difference_that_three_seeds_fin
 def test_the_detectable_effect_is_found_in_80_percent_of_simulated_samples():
     generator = np.random.default_rng(0)
     for count in (2, 3, 5, 10):
-        samples = generator.normal(detectable_effect(count), 1, (200_000, count))
+        samples = generator.normal(detectable_effect(count - 1) / math.sqrt(count), 1, (200_000, count))
         t = samples.mean(1) / (samples.std(1, ddof=1) / math.sqrt(count))
         assert (np.abs(t) > scipy.stats.t.ppf(.975, count - 1)).mean() == pytest.approx(.8, abs=.004)
+
+
+def test_with_a_known_deviation_the_detectable_effect_is_that_of_the_normal_test():
+    assert detectable_effect(math.inf) == pytest.approx(scipy.stats.norm.ppf(.975) + scipy.stats.norm.ppf(.8), abs=1e-4)
 
 
 # How rows are called.

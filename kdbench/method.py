@@ -9,7 +9,7 @@ torch.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -135,12 +135,28 @@ class Method(nn.Module):
         """Train on one batch: one update of the student, besides any of other networks, so that a budget of steps is
         one of updates. Returns scalar terms by name, which are logged and must be finite."""
         terms = self.losses(batch, self.study(batch), self.teach(batch))
+        require_scalars(terms, f"{type(self).__name__}.losses()")
         descend(optimizers["main"], sum(terms.values()))
         return terms
 
     def deployed(self) -> nn.Module:
         """The network that is scored and saved: the student, with any part that inference needs."""
         return self.student
+
+
+def require_scalars(terms: Any, where: str) -> None:
+    """TypeError, beginning with `where`, unless `terms` is a dict of scalar tensors by name."""
+    if not isinstance(terms, dict):
+        raise TypeError(f"{where} returned {_kind(terms)}, expected a dict of scalar tensors by name")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.dim():
+            raise TypeError(f"{where}: the term {name!r} is {_kind(term)}, expected a scalar tensor")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def descend(optimizers: Optimizer | Iterable[Optimizer], loss, clip: float | None = None) -> None:

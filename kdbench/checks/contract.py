@@ -4,6 +4,7 @@
 """
 
 import copy
+import inspect
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from kdbench.folders import PassFolder
 from kdbench.method import Method, Outputs
 from kdbench.networks import Network, build, freeze, weights_sha256
 from kdbench.spec import Architecture, Recipe, tutor
+from kdbench.train.process import place_in
 from kdbench.train.teacher_pass import Keep
 from kdbench.train.trainer import Trainer, prepare
 
@@ -114,7 +116,7 @@ def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
     except ContractError as error:
         return str(error)
     except Exception as error:  # the method's own
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}{place_in(error, Path(inspect.getfile(subject.cls)))}"
     finally:
         torch.set_num_threads(threads)
     return None

@@ -12,6 +12,7 @@ import typer
 from kdbench.cli.columns import print_columns
 from kdbench.cli.options import AsJson, Plugins
 from kdbench.errors import UserError
+from kdbench.plugins.source import FAMILIES
 
 
 class Things(StrEnum):
@@ -136,7 +137,7 @@ def show(
 
 def new_method(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    family: Annotated[str, typer.Option(help="its family")],
+    family: Annotated[str, typer.Option(help=f"its family: {', '.join(FAMILIES)}")],
     out: Annotated[Path, typer.Option(help="the folder to write it to")] = Path(),
 ) -> None:
     """Write a working plugin file to start from."""
@@ -165,9 +166,11 @@ def check(
 
     failures, short = 0, load_suite("smoke").content.hyperparameters
     for info, cls in zip(infos, classes, strict=True):
+        told: set[str | None] = set()
         for result in check_method(cls, info.resolve(short.get(info.name, {}))):
             mark = "n/a " if result.inapplicable else "FAIL" if result.error else "ok  "
-            detail = result.inapplicable or result.error
+            detail = "as above" if result.error and result.error in told else result.inapplicable or result.error
+            told.add(result.error)
             print(f"{mark} {result.method}  {result.pair}: {result.test}" + (f": {detail}" if detail else ""),
                   flush=True)
             failures += result.error is not None

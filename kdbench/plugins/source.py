@@ -194,6 +194,11 @@ def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iter
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
         return
+    given = [*init.args.posonlyargs, *init.args.args][2:]  # after self and ctx
+    if init.args.vararg or init.args.kwarg or given:
+        odd = given[0].arg if given else f"*{init.args.vararg.arg}" if init.args.vararg else f"**{init.args.kwarg.arg}"  # type: ignore[union-attr]
+        raise UserError(f"{where}.__init__({odd}): hyperparameters stand by name after a `*`: "
+                        "def __init__(self, ctx, *, alpha: float = 1.0)")
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         path = f"{where}.__init__({argument.arg})"
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""

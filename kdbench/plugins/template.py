@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from kdbench.errors import UserError, unknown
+from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import FAMILIES
 
 BODIES = {  # by family, the file in templates/ (without its ending)
@@ -15,9 +16,12 @@ BODIES = {  # by family, the file in templates/ (without its ending)
 
 
 def write_method(name: str, family: str, folder: Path) -> Path:
-    """Write NAME.py into `folder` and return its path. UserError for a bad name or family, or if the file exists."""
+    """Write NAME.py into `folder` and return its path. UserError for a bad or taken name, a bad family, or if
+    the file exists."""
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise UserError(f"method name {name!r}: expected a lower-case Python identifier such as 'my_method'")
+    if (taken := Registry().get(name)) is not None:
+        raise UserError(f"method name {name!r}: taken by {taken.file}")
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
     file = folder / f"{name}.py"

@@ -41,7 +41,7 @@ def time_runs(jobs: Sequence[ProfileJob], seconds: float) -> tuple[list[Sample],
         try:
             samples.append(_time(job, datasets, around))
         except Exception as error:  # of a plugin, say: its run will tell more
-            failed[job.id] = crash_reason(error)
+            failed[job.id] = crash_reason(error, job.method.file)
     return samples, failed, time.perf_counter() - begin
 
 

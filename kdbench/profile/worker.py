@@ -49,8 +49,8 @@ def run_profile(job: ProfileJob) -> Profile:
         measured = _measure(job)
         profile = Profile.of(job, "ok", **own, **measured, seconds=time.perf_counter() - begin)
     except Exception as error:
-        profile = Profile.of(job, "crashed", crash_reason(error), **own, traceback=traceback.format_exc(),
-                             seconds=time.perf_counter() - begin)
+        profile = Profile.of(job, "crashed", crash_reason(error, job.method.file), **own,
+                             traceback=traceback.format_exc(), seconds=time.perf_counter() - begin)
     write_profile(Store(job.out), profile)
     return profile
 

@@ -3,9 +3,11 @@
 import json
 import os
 import resource
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
+from pathlib import Path
 
 import torch
 
@@ -48,15 +50,22 @@ def report_progress(folder: RunFolder, trainer: Trainer, seconds: float) -> None
         atomic_write(folder.progress, json.dumps(progress).encode(), sync=False)
 
 
-def crash_reason(error: Exception) -> str:
-    """The exception in one line, as a record's reason."""
+def crash_reason(error: Exception, file: Path | None = None) -> str:
+    """The exception in one line, as a record's reason; with the line of the method's `file` that it passed, if any."""
     if isinstance(error, UserError):
         return f"crashed: {error}"
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return "crashed: out of memory"
     if isinstance(error, OSError):
         return f"crashed: {explain(error)}"
-    return f"crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}{place_in(error, file)}"
+
+
+def place_in(error: Exception, file: Path | None) -> str:
+    """" (NAME.py, line 12)" for the last line of the file that the exception passed; "" if it passed none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if file is not None and frame.filename == str(file)]
+    return f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
 
 
 def peak_memory(device: torch.device) -> int:

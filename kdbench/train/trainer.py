@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kdbench.data.base import Dataset
 from kdbench.data.stream import BatchStream
-from kdbench.method import Batch, Context, Method
+from kdbench.method import Batch, Context, Method, require_scalars
 from kdbench.networks import Network, build
 from kdbench.seeds import derive
 from kdbench.spec import Architecture, Recipe
@@ -58,6 +58,8 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
         train_labels=dataset.train.labels if cls.needs_data else None,
         sample=(lambda index: stream.batch(index.cpu(), torch.default_generator)) if cls.needs_data else _no_data,
     ), **hyperparameters)
+    if not hasattr(method, "ctx"):
+        raise TypeError(f"{cls.__name__}.__init__ does not call super().__init__(ctx)")
     return method.to(device), stream
 
 
@@ -101,7 +103,9 @@ class Trainer:
         if self.teacher_pass is not None:
             self.teacher_pass.meet(step, batch)
         self._set_rates((step + 0.5) / self.steps)
-        return self.method.step(batch, self.optimizers)
+        terms = self.method.step(batch, self.optimizers)
+        require_scalars(terms, f"{type(self.method).__name__}.step()")
+        return terms
 
     def relative_passes(self) -> dict[str, float]:
         """The images that passed forward through student (with its peers) and teacher in training so far, by metric,

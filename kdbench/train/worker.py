@@ -65,7 +65,7 @@ def _record(job: Job, store: Store, folder: RunFolder) -> Record:
     except DivergedError as error:
         return Record.of(job, "diverged", str(error), **own)
     except Exception as error:
-        return Record.of(job, "crashed", crash_reason(error), **own, traceback=traceback.format_exc())
+        return Record.of(job, "crashed", crash_reason(error, job.method.file), **own, traceback=traceback.format_exc())
 
 
 def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]) -> dict[str, Any]:

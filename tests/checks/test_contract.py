@@ -53,6 +53,31 @@ class WithoutTerms(Good):
         return {}
 
 
+class WithAVector(Good):
+    def losses(self, batch, student, teacher):
+        return {"ce": F.cross_entropy(student.logits, batch.labels, reduction="none")}
+
+
+class WithANumber(Good):
+    def losses(self, batch, student, teacher):
+        return {"ce": F.cross_entropy(student.logits, batch.labels), "kd": 0.0}
+
+
+class WithoutADict(Good):
+    def losses(self, batch, student, teacher):
+        return F.cross_entropy(student.logits, batch.labels)
+
+
+class WithoutAReturn(Good):
+    def step(self, batch, optimizers):
+        super().step(batch, optimizers)
+
+
+class ForgetsSuper(Good):
+    def __init__(self, ctx):
+        self.alpha = 1.0
+
+
 class Idle(Good):
     def step(self, batch, optimizers):
         return {"ce": torch.tensor(1.0)}
@@ -153,6 +178,11 @@ class DeploysNothingUseful(Good):
 
 BROKEN = {
     WithoutTerms: ("trains_with", "no terms"),
+    WithAVector: ("trains_with", "WithAVector.losses(): the term 'ce' is a tensor of shape (8,), expected a scalar"),
+    WithANumber: ("trains_with", "WithANumber.losses(): the term 'kd' is of type float, expected a scalar tensor"),
+    WithoutADict: ("trains_with", "WithoutADict.losses() returned a tensor of shape (), expected a dict"),
+    WithoutAReturn: ("trains_with", "WithoutAReturn.step() returned None, expected a dict"),
+    ForgetsSuper: ("trains_with", "ForgetsSuper.__init__ does not call super().__init__(ctx)"),
     Idle: ("trains_with", "the student did not change"),
     WithNaN: ("trains_with", "diverged at step 0: ce is nan"),
     TrainsTheTeacher: ("trains_with", "the teacher's weights or statistics changed"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, nearest
 from kdbench.plugins.registry import Registry, load
 from kdbench.plugins.source import FAMILIES, Hyperparameter, family_order, read_source
 from kdbench.plugins.template import BODIES
@@ -182,3 +182,22 @@ def test_a_plugin_file_without_a_method_is_refused(tmp_path):
         Registry([write(tmp_path, "x = 1\n")])
     with pytest.raises(UserError, match="no such file"):
         Registry([tmp_path / "nowhere.py"])
+
+
+@pytest.mark.parametrize(("written", "culprit"), [
+    ("self, ctx, alpha: float = 1.0", "alpha"), ("self, ctx, /, alpha: float = 1.0", "alpha"),
+    ("self, ctx, *alphas", "*alphas"), ("self, ctx, **alphas", "**alphas")])
+def test_a_hyperparameter_that_is_not_keyword_only_is_refused_by_name(tmp_path, written, culprit):
+    file = tmp_path / "mine.py"
+    file.write_text(f"class Mine:\n    name, family = 'mine', 'logit'\n    def __init__({written}): ...\n")
+    with pytest.raises(UserError) as error:
+        Registry([file])
+    assert str(error.value).startswith(f"{file}:1: Mine.__init__({culprit}): hyperparameters stand by name after a `*`")
+
+
+def test_of_many_names_the_nearest_are_told_and_a_far_one_is_none_of_them():
+    names = [f"resnet{number}" for number in range(150)]
+    assert nearest("RESNET18", names).startswith("; did you mean 'resnet18'? (the nearest: resnet18, ")
+    assert nearest("RESNET18", names).endswith("; 150 are allowed)") and nearest("RESNET18", names).count("resnet") == 6
+    assert nearest("zzz", names) == " (150 are allowed)"
+    assert "did you mean" not in nearest("mnist5k", ["dist", "kd"])

@@ -5,7 +5,7 @@ from support.records import RECIPE, record, spec
 
 from kdbench.errors import UserError
 from kdbench.tune.pruner import MEDIAN, curve_of, mean_curve, pruner_settings, share_saved, thresholds
-from kdbench.tune.study import Study, _choice, _trial
+from kdbench.tune.study import Settings, Study, _choice, _trial
 
 EIGHT = RECIPE.model_copy(update={"epochs": 8})
 CURVES = [dict(zip(range(1, 9), accuracies, strict=True)) for accuracies in (
@@ -63,8 +63,9 @@ def test_a_study_compares_runs_with_those_of_their_own_seed_and_not_at_all_witho
 def test_a_study_records_a_pruner_with_its_settings_and_nothing_without_one():
     assert pruner_settings("off") == {}
     assert pruner_settings("median") == {"pruner": "median", "pruner_settings": {"first_trials": 4, "warmup": 0.25}}
-    with pytest.raises(UserError, match="unknown pruner 'mean'"):
-        pruner_settings("mean")
+    for call in (lambda: pruner_settings("mean"), Settings(pruner="mean").check):
+        with pytest.raises(UserError, match="unknown pruner 'mean'"):
+            call()
 
 
 # Curves.

@@ -108,7 +108,7 @@ def tune(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, settings: Mapping[str, Any] | None = None, out: str | Path | None = None,
     workers: int | None = None, device: Device = "cpu", retries: int = 1, plugins: Iterable[str | Path] = (),
-    trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0,
+    trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0, pruner: str = "off",
 ) -> tuple[Path, Choices]:
     """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
     the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
@@ -118,10 +118,11 @@ def tune(
     tune_seeds          with how many seeds each trial is trained; final runs never use these
     sampler             "tpe", "random" or "grid"
     sampler_seed        of what is tried; the same trials for any number of workers
+    pruner              "off", or "median": end a run whose validation accuracy is below the median of earlier trials
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
-    wanted = Settings(trials, tune_seeds, sampler, sampler_seed)
+    wanted = Settings(trials, tune_seeds, sampler, sampler_seed, pruner)
     wanted.check()
     cache, registry = CacheFolder.of_user(), Registry(map(Path, plugins))
     selection = Selection(methods, core, pairs, datasets, wanted.seed_numbers, settings or {}, device)

@@ -50,8 +50,9 @@ class Tuned:
         """What a reader should know of it."""
         if self.choices is not None:
             study, trials = self.choices.study, {len(choice.trials) for choice in self.choices.choices}
+            seeds, pruned = len(self.choices.seeds), ", pruned by the median" if "pruner" in study else ""
             yield (f"Tuned: by validation accuracy, of {' or '.join(map(str, sorted(trials)))} trials each "
-                   f"({study.get('sampler')}, {len(self.choices.seeds)} seeds that no run here has); choices "
+                   f"({study.get('sampler')}, {seeds} seed{'s' * (seeds > 1)} that no run here has{pruned}); choices "
                    f"{self.sha256[:16]}.")
 
 

@@ -38,6 +38,7 @@ def tune(
     tune_seeds: Annotated[int, typer.Option(help="with how many seeds each trial is trained")] = 2,
     sampler: Annotated[str, typer.Option(help="tpe, random or grid")] = "tpe",
     sampler_seed: Annotated[int, typer.Option(help="of what is tried")] = 0,
+    pruner: Annotated[str, typer.Option(help="off, or median: end runs below that of earlier ones")] = "off",
 ) -> None:
     """Give every method the same number of trials, and choose by validation accuracy. The same command again continues
     where it stopped."""
@@ -46,10 +47,11 @@ def tune(
     folder, found = api.tune(
         suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
         settings=read_settings(settings or ()), out=out, workers=workers, device=device.value, retries=retries,
-        plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed)
+        plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed,
+        pruner=pruner)
     print()
     print_columns([_row(choice) for choice in found.choices])
-    print(f"\nchosen by mean validation accuracy over {tune_seeds} seeds: {found.rule}\n"
+    print(f"\nchosen by mean validation accuracy over {tune_seeds} seed{'s' * (tune_seeds > 1)}: {found.rule}\n"
           f"`kdbench run {suite} --tuned {folder}` trains by it with other seeds, and reads the test split")
     if any(choice.status == "failed" for choice in found.choices):
         raise typer.Exit(1)
@@ -58,7 +60,9 @@ def tune(
 def _row(choice: Choice) -> dict[str, Any]:
     default = choice.trials[0]
     changed = {name: value for name, value in choice.hyperparameters.items() if value != default.hyperparameters[name]}
-    failed = [trial for trial in choice.trials if trial.status != "ok"]
+    failed = [trial for trial in choice.trials if trial.status not in ("ok", "pruned")]
+    pruned = {} if choice.saved is None else {
+        "pruned": sum(trial.status == "pruned" for trial in choice.trials), "saved": f"{choice.saved:.0%} of the steps"}
     gain = "" if choice.accuracy is None or choice.default_accuracy is None or not choice.trial else (
         f"{100 * (choice.accuracy - choice.default_accuracy):+.2f}"
         + (f" (SE {100 * choice.standard_error:.2f})" if choice.standard_error is not None else ""))
@@ -66,8 +70,9 @@ def _row(choice: Choice) -> dict[str, Any]:
     what = ", ".join(f"{name}={value}" for name, value in (
         *changed.items(), *((f"recipe.{name}", value) for name, value in choice.recipe.items())))
     return {"method": choice.method, "pair": choice.pair, "dataset": choice.dataset, "trials": len(choice.trials),
-            "failed": len(failed), "default": _percent(choice.default_accuracy), "chosen": _percent(choice.accuracy),
-            "gain": gain, "core-seconds": f"{choice.seconds:.0f}", "settings": what or choice.status + reason}
+            "failed": len(failed), **pruned, "default": _percent(choice.default_accuracy),
+            "chosen": _percent(choice.accuracy), "gain": gain, "core-seconds": f"{choice.seconds:.0f}",
+            "settings": what or choice.status + reason}
 
 
 def _percent(accuracy: float | None) -> str:

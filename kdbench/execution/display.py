@@ -49,6 +49,8 @@ class Display:
 
     def _line(self, job: Job, record: Record) -> str:
         count = f"[{self.done}/{self.total}]"
+        if record.status == "pruned":
+            return f"{count} {job}: {record.reason}"
         if record.status != "ok":
             return f"{count} FAILED  {job}: {record.reason}"
         return f"{count} {job}: {_accuracy(record)} in {record.seconds:.0f} s"

@@ -30,6 +30,8 @@ class Job:
     out: Path    # the results folder of its record; for a teacher that of all teachers
     cache: CacheFolder
     teacher_pass: PassShare | None = None  # None: the teacher computes all of its answers
+    # After an epoch, the accuracy on the first validation images that the run must have reached to be continued.
+    stop_below: tuple[tuple[int, float], ...] = ()
 
     @property
     def id(self) -> str:

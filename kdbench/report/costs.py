@@ -167,8 +167,9 @@ def tuning_tables(tuning: Sequence[Tuning], order: Order | None, name: str) -> l
                                   *(f"best of {count}" for count in _draws(tuning))],
               [_trials_line(one, _draws(tuning)) for one in tuning], 2,
               ("Mean validation accuracy of finished trials: quartiles and the highest. best of n: the highest to "
-               "expect of n trials drawn at random of these, a failed one as 0 (Dodge et al., 2019). what matters: the "
-               "share of the variance over the search space that each value explains by itself (functional ANOVA).",)),
+               "expect of n trials drawn at random of these, a failed or pruned one as 0 (Dodge et al., 2019). what "
+               "matters: the share of the variance over the search space that each value explains by itself "
+               "(functional ANOVA).",)),
     ]
 
 
@@ -192,7 +193,8 @@ def _trials_line(one: Tuning, draws: Sequence[int]) -> list[str]:
     finished = [value for value in accuracies if value is not None]
     spread, best = quartiles(accuracies), expected_best(accuracies)
     matters = ", ".join(f"{value} {share:.0%}" for value, share in one.choice.importance.items() if share >= .01)
-    return [one.label, matters or NONE, f"{100 * (1 - len(finished) / len(accuracies)):.0f}",
+    failed = sum(trial.status not in ("ok", "pruned") for trial in one.choice.trials)
+    return [one.label, matters or NONE, f"{100 * failed / len(accuracies):.0f}",
             *(number(value, "share") for value in spread or (None, None, None)),
             number(max(finished, default=None), "share"),
             *(number(best[count - 1], "share") if count <= len(best) else "" for count in draws)]

@@ -21,7 +21,8 @@ from kdbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher", "trial"]  # a trial is a student that tuning trains: it never sees test images
-Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "missing"]  # a file never says "missing"
+# "pruned": a trial that was stopped, since it was behind others. A file never says "missing".
+Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "pruned", "missing"]
 NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
 NO_NOTES: list[str] = []
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content

@@ -1,6 +1,8 @@
 """A network's logits on the validation and test splits."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +44,25 @@ def is_on_curve(epoch: int, epochs: int) -> bool:
     """Whether the curve of validation accuracy has a point after the epoch, counted from 1: after the first, then at
     even intervals, and after the last."""
     return (epoch - 1) % math.ceil(epochs / CURVE_INTERVALS) == 0 or epoch == epochs
+
+
+class Stop(NamedTuple):
+    """Where a run is behind."""
+
+    epoch: int        # after which, counted from 1
+    accuracy: float   # the highest on its curve up to there
+    threshold: float  # which that is below
+
+
+def first_stop(curves: Mapping[str, Sequence[float]], stop_below: Sequence[tuple[int, float]]) -> Stop | None:
+    """The first point of a curve of validation accuracy after whose epoch the highest accuracy so far is below the
+    threshold for that epoch; None if there is none."""
+    thresholds, highest = dict(stop_below), 0.0
+    for epoch, accuracy in zip(curves.get("validation_epoch", ()), curves.get("validation_accuracy", ()), strict=True):
+        highest = max(highest, accuracy)
+        if highest < thresholds.get(int(epoch), 0.0):
+            return Stop(int(epoch), highest, thresholds[int(epoch)])
+    return None
 
 
 def first_accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:

@@ -33,7 +33,15 @@ from kdbench.train.process import (
     peak_memory,
     report_progress,
 )
-from kdbench.train.scoring import first_accuracy, is_on_curve, last_accuracy, predictions_of, validation_of
+from kdbench.train.scoring import (
+    Stop,
+    first_accuracy,
+    first_stop,
+    is_on_curve,
+    last_accuracy,
+    predictions_of,
+    validation_of,
+)
 from kdbench.train.teacher_pass import find_pass
 from kdbench.train.teachers import Teachers
 from kdbench.train.trainer import DivergedError, Trainer, prepare
@@ -50,7 +58,7 @@ def run_job(job: Job) -> Record:
             return done
         record = _record(job, store, folder)
         store.write(record)
-        if record.status == "ok":
+        if record.status in ("ok", "pruned"):
             for path in (folder.checkpoint, folder.progress):
                 with suppress(OSError):  # the run is finished, whatever stands there
                     path.unlink()
@@ -61,7 +69,7 @@ def _record(job: Job, store: Store, folder: RunFolder) -> Record:
     notes: list[str] = []
     own: dict[str, Any] = {"role": job.role, "notes": notes, "started": now()}
     try:
-        return Record.of(job, "ok", **own, **_train_and_score(job, store, folder, notes))
+        return Record.of(job, **{"status": "ok", **own, **_train_and_score(job, store, folder, notes)})
     except DivergedError as error:
         return Record.of(job, "diverged", str(error), **own)
     except Exception as error:
@@ -82,7 +90,8 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     trainer = Trainer(method, stream, spec.training)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     saved, told = seconds, 0.0
-    while trainer.epoch < spec.recipe.epochs:
+    # Looked for in the whole curve: the run that left a checkpoint may have had other thresholds.
+    while not (stop := first_stop(trainer.curves, job.stop_below)) and trainer.epoch < spec.recipe.epochs:
         start = time.perf_counter()
         trainer.train_epoch()
         seconds += time.perf_counter() - start
@@ -95,6 +104,8 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
         if time.monotonic() - told >= TELL_EVERY:
             report_progress(folder, trainer, seconds)
             told = time.monotonic()
+    if stop:
+        return _pruned(trainer, stop, seconds, dataset)
 
     network = method.deployed()
     if job.role == "trial":
@@ -126,6 +137,18 @@ def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, da
     _validated(trainer, last_accuracy(predictions))
     logits, labels = predictions["validation_logits"], predictions["validation_labels"]
     return {"metrics": {"validation_accuracy": accuracy(logits, labels)}, "curves": trainer.curves, "seconds": seconds,
+            "peak_memory_bytes": peak_memory(trainer.stream.device), "dataset_digest": dataset.digest}
+
+
+def _pruned(trainer: Trainer, stop: Stop, seconds: float, dataset: Dataset) -> dict[str, Any]:
+    """The fields of the record of a run that was stopped since it was behind. It has no metrics: they are of trained
+    networks. Its curves end where it was stopped, also if a checkpoint went beyond."""
+    beyond, points = trainer.epoch - stop.epoch, trainer.curves["validation_epoch"].index(stop.epoch) + 1
+    curves = {name: values[:points if name.startswith("validation_") else max(len(values) - beyond, 0)]
+              for name, values in trainer.curves.items()}
+    reason = (f"pruned after epoch {stop.epoch} of {trainer.recipe.epochs}: its best validation accuracy, "
+              f"{stop.accuracy:.2%}, is below {stop.threshold:.2%}, the median of earlier trials")
+    return {"status": "pruned", "reason": reason, "curves": curves, "seconds": seconds,
             "peak_memory_bytes": peak_memory(trainer.stream.device), "dataset_digest": dataset.digest}
 
 

@@ -34,15 +34,16 @@ class Trial(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     number: int                        # from 0, which is the default
     hyperparameters: dict[str, Value]  # all of them
     recipe: dict[str, float]           # the recipe's values that are not the suite's
-    status: str                        # "ok", or what became of the first run that failed
+    status: str                        # "ok", what became of the first run that failed, or "pruned" if one was
     reason: str | None = None
     accuracies: list[float | None]     # on all validation images, by tune seed
     runs: list[str]                    # their ids
     seconds: float                     # of training, one core each
+    saved: float = 0.0                 # share of its steps that pruning saved
 
     @property
     def accuracy(self) -> float | None:
-        """The mean over the tune seeds; None for a trial that failed."""
+        """The mean over the tune seeds; None for a trial that failed or was pruned."""
         values = [value for value in self.accuracies if value is not None]
         return fmean(values) if self.status == "ok" and values else None
 
@@ -63,6 +64,7 @@ class Choice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     default_accuracy: float | None
     standard_error: float | None       # of the paired difference between them; None for the default, and for one seed
     seconds: float                     # of training, of all trials, one core each
+    saved: float | None = None         # share of the steps of all trials that pruning saved; None without a pruner
     importance: dict[str, float] = {}  # of each value: see kdbench.tune.summary.importances
     trials: list[Trial]
 
@@ -73,7 +75,7 @@ class Choices(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     schema_version: Literal[1] = 1
     suite: str
     rule: str = RULE
-    study: dict[str, Any]              # sampler, its settings and seed, optuna's version
+    study: dict[str, Any]              # sampler, its settings and seed, optuna's version; a pruner and its settings
     seeds: list[int]                   # that the trials used, and no final run may
     choices: list[Choice] = field(default_factory=list)
 

@@ -80,13 +80,20 @@ class Search:
         """The next suggestions: values by name."""
         return [self._ask() for _ in range(count)]
 
-    def tell(self, values: Sequence[float | None], notes: Sequence[Mapping[str, Any]] | None = None) -> None:
-        """What the suggestions of the last `ask` are worth, in their order; None for one that failed. `notes` are kept
-        with them."""
+    def tell(self, values: Sequence[float | Mapping[int, float] | None],
+             notes: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """What the suggestions of the last `ask` are worth, in their order; None for one that failed, and for one that
+        was pruned its values by step, which optuna ranks behind all others by the last of them. `notes` are kept with
+        them."""
         for trial, value, note in zip(self._asked, values, notes or [{}] * len(values), strict=True):
             for key, content in note.items():
                 trial.set_user_attr(key, content)
-            self.study.tell(trial, WORST if value is None else value)
+            if isinstance(value, Mapping):
+                for step, intermediate in value.items():
+                    trial.report(intermediate, step)
+                self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
+            else:
+                self.study.tell(trial, WORST if value is None else value)
         self._asked = []
 
     def _ask(self) -> Values:

@@ -9,6 +9,7 @@ is written from the same asking and telling, for others to read.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -29,6 +30,15 @@ from kdbench.spec import MAX_SEED, RunSpec
 from kdbench.suites.plan import Plan
 from kdbench.suites.suite import Suite
 from kdbench.tune.choice import Choice, Choices, Trial, choose, with_values, write_choices
+from kdbench.tune.pruner import (
+    Curve,
+    Thresholds,
+    curve_of,
+    mean_curve,
+    pruner_settings,
+    share_saved,
+    thresholds,
+)
 from kdbench.tune.sampler import BATCH, Search, Values, grid_size, journal, settings_of
 from kdbench.tune.space import RECIPE, Space, check_names, space_of
 from kdbench.tune.summary import importances
@@ -37,7 +47,7 @@ FIRST_SEED = 1_000_000  # of trials: final runs count theirs from 0
 MOST_SEEDS = 100
 MOST_TRIALS = 10_000
 # A trial that failed has told what it has to tell. Were it tried again, a study that was continued could differ.
-FINAL: tuple[Status, ...] = ("ok", "inapplicable", "diverged", "crashed", "timeout")
+FINAL: tuple[Status, ...] = ("ok", "inapplicable", "diverged", "crashed", "timeout", "pruned")
 NO_TEACHER = "its teacher, run"  # how the reason of a run begins that never began
 Say = Callable[[str], None]
 
@@ -50,6 +60,7 @@ class Settings:
     seeds: int = 2          # that each trial is trained with
     sampler: str = "tpe"    # one of kdbench.tune.sampler.SAMPLERS
     sampler_seed: int = 0
+    pruner: str = "off"     # one of kdbench.tune.pruner.PRUNERS
 
     def check(self) -> None:
         """UserError for what no study can have."""
@@ -59,6 +70,7 @@ class Settings:
             if not low <= value <= high:
                 raise UserError(f"{name} {value}: expected {low} to {high}")
         settings_of(self.sampler)
+        pruner_settings(self.pruner)
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:
@@ -76,6 +88,8 @@ class Study:
     search: Search | None = None
     most: int = 0     # trials
     inapplicable: bool = False
+    pruner: str = "off"
+    curves: list[list[Curve]] = field(default_factory=list)  # by seed, of each trial that ended well
 
     @property
     def name(self) -> str:
@@ -96,6 +110,12 @@ class Study:
     def specs(self, values: Values, seeds: Sequence[int]) -> list[RunSpec]:
         """The runs of a trial, by seed."""
         return [with_values(self.default.model_copy(update={"seed": seed}), *self.values_of(values)) for seed in seeds]
+
+    def stop_below(self, place: int) -> Thresholds:
+        """By what runs of the next batch are stopped that have the seed at this place."""
+        if self.pruner == "off":
+            return ()
+        return thresholds([curves[place] for curves in self.curves], self.default.training.epochs)
 
     def identity(self) -> dict[str, Any]:
         """What its trials depend on, beside the settings of all studies."""
@@ -120,7 +140,7 @@ def studies_of(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], sett
                     f"--trials {settings.trials}: fewer than the {points} points of the grid of {info.name} "
                     f"({', '.join(one.name for one in space)}); give it more, or fix values in the suite's [space]")
             most = points
-        found.append(Study(info, spec, space, most=most))
+        found.append(Study(info, spec, space, most=most, pruner=settings.pruner))
     return found
 
 
@@ -142,7 +162,7 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
     studies = studies_of(suite, plan, methods, settings)
     check_validation(plan, cache)
     shared = {**settings_of(settings.sampler), "sampler_seed": settings.sampler_seed,
-              "seeds": list(settings.seed_numbers)}
+              "seeds": list(settings.seed_numbers), **pruner_settings(settings.pruner)}
     files = Store(folder).files.tuning
     written = _merged(files.study, folder, shared, studies)
     with Store(files.root).lock():
@@ -196,10 +216,11 @@ class Runner:
     estimator: Estimator
     say: Say
 
-    def run(self, plan: Plan) -> None:
-        """Run what has no record yet. UserError if a teacher could not be trained: of its students nothing is kept."""
+    def run(self, plan: Plan, stops: Mapping[str, Thresholds]) -> None:
+        """Run what has no record yet, each run by the thresholds for its id. UserError if a teacher could not be
+        trained: of its students nothing is kept."""
         matrix = Matrix(plan, self.folder, self.cache, self.say, role="trial", final=FINAL)
-        jobs = matrix.pending()
+        jobs = [replace(job, stop_below=stops.get(job.id, ())) for job in matrix.pending()]
         if not jobs:
             return
         reasons, sizes = self.pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, self.cache)
@@ -223,23 +244,32 @@ def _round(studies: list[Study], plan: Plan, settings: Settings, runner: Runner)
         assert study.search is not None
         values = study.search.ask(min(BATCH, study.most - len(study.trials)))
         asked.append((study, values, [study.specs(one, seeds) for one in values]))
-    runs = {spec.id: spec for number in range(len(seeds)) for _, _, specs in asked for trial in specs
-            for spec in (trial[number],)}  # seed by seed, since runs of one seed share the answers of their teacher
-    runner.run(replace(plan, students=tuple(runs.values())))
+    runs: dict[str, RunSpec] = {}
+    stops: dict[str, Thresholds] = {}
+    for place in range(len(seeds)):  # seed by seed, since runs of one seed share the answers of their teacher
+        for study, _, specs in asked:
+            own = {trial[place].id: trial[place] for trial in specs}
+            runs |= own
+            stops |= dict.fromkeys(own, study.stop_below(place))
+    runner.run(replace(plan, students=tuple(runs.values())), stops)
     store = Store(runner.folder)
     for study, values, specs in asked:
         assert study.search is not None
-        trials = [_trial(len(study.trials) + place, study, one, own, store)
-                  for place, (one, own) in enumerate(zip(values, specs, strict=True))]
-        study.search.tell([trial.accuracy for trial in trials],
+        records = [_records(own, store) for own in specs]
+        trials = [_trial(len(study.trials) + place, study, one, own)
+                  for place, (one, own) in enumerate(zip(values, records, strict=True))]
+        curves = [[curve_of(record) for record in own] for own in records]
+        study.search.tell([mean_curve(own) if trial.status == "pruned" else trial.accuracy
+                           for trial, own in zip(trials, curves, strict=True)],
                           [{"status": trial.status, "runs": trial.runs, "accuracies": trial.accuracies}
                            for trial in trials])
         study.trials += trials
+        study.curves += [own for trial, own in zip(trials, curves, strict=True) if trial.status == "ok"]
         study.inapplicable = trials[0].status == "inapplicable"
 
 
-def _trial(number: int, study: Study, values: Values, specs: list[RunSpec], store: Store) -> Trial:
-    """What the records of its runs say of a trial."""
+def _records(specs: list[RunSpec], store: Store) -> list[Record]:
+    """The records of the runs of a trial. UserError if one is gone or damaged."""
     records = []
     for spec in specs:
         record = store.get(spec.id)
@@ -247,12 +277,19 @@ def _trial(number: int, study: Study, values: Values, specs: list[RunSpec], stor
             raise UserError(f"{store.files.record(spec.id)}: {record.reason if record else 'it is gone'}; start the "
                             "command again")
         records.append(record)
-    bad = next((record for record in records if record.status != "ok"), None)
+    return records
+
+
+def _trial(number: int, study: Study, values: Values, records: list[Record]) -> Trial:
+    """What the records of its runs say of a trial."""
+    bad = min((record for record in records if record.status != "ok"), default=None,
+              key=lambda record: record.status == "pruned")  # the first that failed, or else the first that was pruned
     hyperparameters, recipe = study.values_of(values)
     return Trial(number=number, hyperparameters=hyperparameters, recipe=recipe, status=bad.status if bad else "ok",
                  reason=bad.reason if bad else None, runs=[record.run_id for record in records],
                  accuracies=[record.metrics.get("validation_accuracy") for record in records],
-                 seconds=sum(record.seconds for record in records))
+                 seconds=sum(record.seconds for record in records),
+                 saved=fmean(share_saved(record) for record in records))
 
 
 def _choice(study: Study) -> Choice:
@@ -265,4 +302,5 @@ def _choice(study: Study) -> Choice:
                   hyperparameters=chosen.hyperparameters, recipe=chosen.recipe, accuracy=chosen.accuracy,
                   default_accuracy=default.accuracy, standard_error=error,
                   seconds=sum(trial.seconds for trial in study.trials),
+                  saved=None if study.pruner == "off" else fmean(trial.saved for trial in study.trials),
                   importance=importances(study.space, study.trials), trials=study.trials)

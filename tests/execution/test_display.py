@@ -146,3 +146,12 @@ def test_the_first_line_tells_the_time_where_it_is_known(make):
     assert printed(shown(jobs)) == "36 runs, 2 at a time\n"
     assert printed(shown(jobs, samples=[sample(jobs[0], 9.0)])) == "36 runs, 2 at a time, about 3 min 00 s\n"
     assert printed(shown([])) == ""
+
+
+def test_a_pruned_run_is_told_with_its_reason_and_is_no_failure(make):
+    jobs = [make(seed=seed, role="trial") for seed in range(2)]
+    display = shown(jobs)
+    for job, status in zip(jobs, ("pruned", "crashed"), strict=True):
+        display.ended(job, done(job, 1.0, status))
+    pruned, crashed = printed(display).splitlines()[-2:]
+    assert "[1/2] kd" in pruned and pruned.endswith(": oh") and "FAILED" not in pruned and "FAILED" in crashed

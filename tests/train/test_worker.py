@@ -285,6 +285,81 @@ def test_a_trial_scores_on_validation_what_the_same_run_does_and_leaves_its_reco
     assert [path.name for path in (tmp_path / "trial").rglob("*") if path.is_file()] == [f"{record.run_id}.json"]
 
 
+# Runs that are stopped since they are behind.
+
+FIVE = {"recipe.epochs": 5}
+
+
+def behind(this, *stop_below):
+    return dataclasses.replace(this, role="trial", stop_below=stop_below)
+
+
+@pytest.fixture
+def whole(tmp_path, cache):
+    """A run of five epochs that nothing stops."""
+    return run_job(job(smoke("kd", settings=FIVE), tmp_path / "whole", cache, "kd"))
+
+
+def test_the_first_stop_is_where_the_best_so_far_is_below_the_threshold_of_the_epoch():
+    curves = {"validation_epoch": [1, 3, 5, 7], "validation_accuracy": [.5, .4, .6, .3], "loss": [1.0] * 7}
+    for stop_below, expected in (
+            ((), None),
+            (((3, .5), (5, .6), (7, .6)), None),          # as high is not below, and the best so far counts
+            (((3, .51), (5, .7)), (3, .5, .51)),
+            (((7, .8), (5, .61)), (5, .6, .61)),          # the first, in whatever order they stand
+            (((2, .9), (4, .9), (6, .9), (8, .9)), None)):  # at no point of the curve
+        assert scoring.first_stop(curves, stop_below) == expected
+    assert scoring.first_stop({}, ((1, .5),)) is None
+
+
+def test_a_run_that_is_behind_ends_after_that_very_epoch_and_its_record_says_so(tmp_path, cache, whole):
+    this = behind(job(smoke("kd", settings=FIVE), tmp_path / "pruned", cache, "kd"), (2, 0.0), (3, 1.0), (4, 1.0))
+    record = run_job(this)
+    best = max(whole.curves["validation_accuracy"][:3])
+    assert (record.status, record.role, record.metrics) == ("pruned", "trial", {})
+    assert record.reason == (f"pruned after epoch 3 of 5: its best validation accuracy, {best:.2%}, is below 100.00%, "
+                             "the median of earlier trials")
+    assert record.curves == {name: values[:3] for name, values in whole.curves.items()}
+    assert record.seconds > 0 and record.peak_memory_bytes > 2**20 and record.dataset_digest == whole.dataset_digest
+    assert Store(tmp_path / "pruned").get(record.run_id) == record
+    assert [path.name for path in (tmp_path / "pruned").rglob("*") if path.is_file()] == [f"{record.run_id}.json"]
+
+
+def test_a_run_that_is_pruned_leaves_no_checkpoint_and_no_progress(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(worker, "TELL_EVERY", 0.0)
+    record = run_job(behind(job(smoke("ce", settings=FIVE), tmp_path, cache, "ce"), (3, 1.0)))
+    unfinished = CacheFolder(cache).unfinished(record.run_id)
+    assert record.status == "pruned" and not unfinished.checkpoint.exists() and not unfinished.progress.exists()
+
+
+def test_a_run_that_is_not_behind_trains_to_the_same_weights_as_without_thresholds(tmp_path, cache, whole):
+    accuracies = whole.curves["validation_accuracy"]
+    this = job(smoke("kd", settings=FIVE), tmp_path / "ahead", cache, "kd")
+    same = run_job(dataclasses.replace(this, stop_below=tuple(enumerate(accuracies[:4], start=1))))
+    assert same.status == "ok" and same.weights_sha256 == whole.weights_sha256 and same.curves == whole.curves
+
+
+def test_a_pruned_run_never_touches_the_test_split(tmp_path, cache, monkeypatch):
+    without_test_split(monkeypatch)
+    record = run_job(behind(job(smoke("kd", settings=FIVE), tmp_path, cache, "kd"), (3, 1.0)))
+    assert record.status == "pruned", record.reason
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5])
+def test_a_run_that_was_interrupted_before_or_beyond_where_it_stops_has_the_record_of_an_undisturbed_one(
+        tmp_path, cache, monkeypatch, epochs):
+    """Beyond, since the checkpoint may be of the same run in a study without a pruner."""
+    this = job(smoke("dml", settings=FIVE), tmp_path / "pruned", cache, "dml")
+    undisturbed = run_job(behind(this, (3, 1.0)))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(epochs, patch)
+        run_job(dataclasses.replace(this, out=tmp_path / "other"))
+    resumed = run_job(behind(dataclasses.replace(this, out=tmp_path / "resumed"), (3, 1.0)))
+    assert resumed.status == "pruned" and resumed.notes == []
+    assert (resumed.reason, resumed.curves) == (undisturbed.reason, undisturbed.curves)
+
+
 def test_a_learning_rate_of_a_runs_own_is_what_it_trains_by(tmp_path, cache):
     plan = smoke("ce")
     plain = job(plan, tmp_path / "plain", cache, "ce")

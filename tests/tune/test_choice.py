@@ -49,6 +49,11 @@ def test_failed_trials_are_never_taken_and_one_that_works_replaces_a_default_tha
     assert choose([trial(0, .9, None, status="crashed"), failed, trial(2, .3, .3), trial(3, .4, .4)])[0] == 3
 
 
+def test_a_default_stays_though_all_later_trials_were_pruned_even_on_seeds_that_ended_higher():
+    pruned = [trial(1, .9, None, status="pruned"), trial(2, .8, .8, status="pruned")]
+    assert choose([trial(0, .5, .5), *pruned]) == (0, None)
+
+
 def test_where_every_trial_failed_the_default_is_named():
     assert choose([trial(0, None, None, status="diverged"), trial(1, None, None, status="diverged")]) == (0, None)
 
@@ -88,6 +93,18 @@ def test_choices_of_further_methods_join_those_that_are_there_and_replace_their_
     write_choices(tmp_path, choices(plan, "ce"))
     write_choices(tmp_path, choices(plan, seconds=9.0))
     assert [(one.method, one.seconds) for one in read_choices(tmp_path).choices] == [("ce", 3.0), ("kd", 9.0)]
+
+
+def test_choices_that_were_written_before_there_was_a_pruner_are_read(tmp_path):
+    write_choices(tmp_path, choices(smoke("kd"), saved=0.25))
+    file = tmp_path / "tune" / "choices.json"
+    assert read_choices(tmp_path).choices[0].saved == 0.25
+    old = json.loads(file.read_text())
+    for one in (old["choices"][0], *old["choices"][0]["trials"]):
+        del one["saved"]
+    file.write_text(json.dumps(old))
+    (one,) = read_choices(tmp_path).choices
+    assert one.saved is None and {trial.saved for trial in one.trials} == {0.0}
 
 
 @pytest.mark.parametrize(("selection", "changes", "message"), [

@@ -113,3 +113,27 @@ def test_without_optuna_the_extra_that_brings_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'kdbench\[tune\]'"):
         settings_of("tpe")
+
+
+def test_a_pruned_trial_is_told_to_optuna_with_its_values_by_step_and_ranks_behind_all_others():
+    search = Search(SPACE, "tpe", 0)
+    search.ask(BATCH)
+    search.tell([None, {2: 0.6, 3: 0.7}, 0.5, {2: 0.9}], [{"status": str(number)} for number in range(4)])
+    states = [(trial.state.name, trial.value, trial.intermediate_values) for trial in search.study.trials]
+    assert states == [("COMPLETE", 0.0, {}), ("PRUNED", 0.7, {2: 0.6, 3: 0.7}), ("COMPLETE", 0.5, {}),
+                      ("PRUNED", 0.9, {2: 0.9})]
+    assert [trial.user_attrs["status"] for trial in search.study.trials] == ["0", "1", "2", "3"]
+    assert len(search.ask(BATCH)) == BATCH
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_a_search_with_pruned_trials_is_the_same_when_it_is_told_the_same_again(sampler):
+    def run():
+        search, found = Search(SPACE, sampler, 1), []
+        for _ in range(2):
+            asked = search.ask(BATCH)
+            search.tell([{1: bowl(one)} if one["a"] > 0.5 else bowl(one) for one in asked])
+            found += asked
+        return [*found, *search.ask(1)]
+
+    assert run() == run()

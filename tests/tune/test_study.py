@@ -1,15 +1,10 @@
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import msgspec
 import pytest
 from support.matrices import plugin
+from support.studies import killed, study, told
 
 from kdbench.analysis.build import build
 from kdbench.data import collect
@@ -30,26 +25,11 @@ lr = 0.1
 """
 
 
-def told(folder):
-    """All that a study says, but for its times."""
-    found = msgspec.to_builtins(read_choices(folder))
-    for choice in found["choices"]:
-        for one in (choice, *choice["trials"]):
-            del one["seconds"]
-    return found
-
-
-def tune(folder, *more):
-    return [sys.executable, "-m", "kdbench.cli.main", "tune", "smoke", *SMALL, "--out", str(folder), *more]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A study by one worker."""
     folder = tmp_path_factory.mktemp("study") / "one"
-    environment = {**os.environ, "KDBENCH_CACHE": str(tmp_path_factory.getbasetemp() / "cache")}
-    done = subprocess.run(tune(folder, "--workers", "1"), env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    study(folder, tmp_path_factory.getbasetemp() / "cache", *SMALL, "--workers", "1")
     return folder
 
 
@@ -81,30 +61,14 @@ def test_a_finished_study_trains_nothing_and_says_the_same_again(undisturbed, kd
     before, said = {path: Path(path).stat().st_mtime_ns for path in json_files(undisturbed / "records")}, \
         (undisturbed / "tune" / "choices.json").read_bytes()
     code, out, _ = kdbench("tune", "smoke", *SMALL, "--out", undisturbed)
-    assert code == 0 and "[1/" not in out
+    assert code == 0 and "[1/" not in out and "saved" not in out
     assert {path: Path(path).stat().st_mtime_ns for path in json_files(undisturbed / "records")} == before
     assert (undisturbed / "tune" / "choices.json").read_bytes() == said
 
 
-def killed(folder, cache, kills):
-    """A study that is killed, each time so many seconds after so many records are there, and then let run."""
-    environment = {**os.environ, "KDBENCH_CACHE": str(cache)}
-    for count, seconds in kills:
-        process = subprocess.Popen(tune(folder, "--workers", "2"), env=environment, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
-        while len(json_files(folder / "records")) < count and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(seconds)
-        assert process.poll() is None, "it ended before it was killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        time.sleep(0.5)  # its processes end with it
-    done = subprocess.run(tune(folder, "--workers", "2"), env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_study_that_was_killed_equals_the_undisturbed_one_trial_by_trial(undisturbed, tmp_path, cache):
-    killed(tmp_path / "killed", cache, [(5, 0.2), (19, 0.1)])  # in the first batch, and in the second
+    kills = [(5, 0.2), (19, 0.1)]  # in the first batch, and in the second
+    killed(tmp_path / "killed", cache, kills, *SMALL, "--workers", "2")
     assert told(tmp_path / "killed") == told(undisturbed)
     assert len(json_files(tmp_path / "killed" / "records")) == len(json_files(undisturbed / "records"))
 
@@ -113,7 +77,8 @@ def test_a_study_that_was_killed_equals_the_undisturbed_one_trial_by_trial(undis
 def test_a_study_that_was_killed_ten_times_equals_the_undisturbed_one(undisturbed, tmp_path, cache):
     draw = random.Random(0)
     counts = sorted(draw.choices(range(23), k=10))
-    killed(tmp_path / "killed", cache, [(count, draw.uniform(0, 0.6)) for count in counts])
+    kills = [(count, draw.uniform(0, 0.6)) for count in counts]
+    killed(tmp_path / "killed", cache, kills, *SMALL, "--workers", "2")
     assert told(tmp_path / "killed") == told(undisturbed)
     assert len(json_files(tmp_path / "killed" / "records")) == len(json_files(undisturbed / "records"))
 
@@ -174,6 +139,7 @@ def test_a_teacher_that_fails_stops_the_study_and_leaves_no_trial_that_never_beg
     (["--sampler", "tpee"], "", "unknown sampler 'tpee'; did you mean 'tpe'?"),
     (["--trials", "0"], "", "--trials 0: expected 1 to"),
     (["--tune-seeds", "0"], "", "--tune-seeds 0: expected 1 to"),
+    (["--pruner", "mean"], "", "unknown pruner 'mean'; did you mean 'median'? (allowed: median, off)"),
     (["--sampler-seed", "-1"], "", "--sampler-seed -1: expected 0 to"),
     (["--sampler", "grid"], "", "--trials 16: fewer than the 81 points of the grid of kd (temperature, alpha, "),
     ([], "[space.kd]\nalpha = [1.0, 0.5]", "mine.toml: space.kd.alpha: an empty range, 1.0 to 0.5"),
@@ -208,6 +174,7 @@ def test_a_dataset_without_validation_images_is_refused(tmp_path, kdbench, monke
     (["--sampler-seed", "4"], "sampler_seed is 3 there and 4 here"),
     (["--tune-seeds", "3"], "seeds is [1000000, 1000001] there and [1000000, 1000001, 1000002] here"),
     (["--set", "kd.alpha=0.5"], "kd tiny synthetic"),
+    (["--pruner", "median"], "pruner is None there and median here"),
 ])
 def test_a_folder_that_holds_another_study_is_refused_and_left_as_it_is(undisturbed, kdbench, options, message):
     said = (undisturbed / "tune" / "study.json").read_bytes()

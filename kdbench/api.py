@@ -107,13 +107,14 @@ def plan(
 def tune(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, settings: Mapping[str, Any] | None = None, out: str | Path | None = None,
-    workers: int | None = None, device: Device = "cpu", retries: int = 1, plugins: Iterable[str | Path] = (),
+    workers: int | None = None, device: Device = "cpu", run_timeout: float | None = None, retries: int = 1,
+    plugins: Iterable[str | Path] = (), teacher_cache: int | None = None,
     trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0, pruner: str = "off",
 ) -> tuple[Path, Choices]:
     """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
     the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
 
-    suite ... device    as for `run`; `out` is runs/SUITE-tune by default
+    suite ... teacher_cache    as for `run`; `out` is runs/SUITE-tune by default
     trials              of each method in each cell; the first is its default
     tune_seeds          with how many seeds each trial is trained; final runs never use these
     sampler             "tpe", "random" or "grid"
@@ -128,11 +129,11 @@ def tune(
     selection = Selection(methods, core, pairs, datasets, wanted.seed_numbers, settings or {}, device)
     plan = make_plan(suite, selection, registry, cache)
     folder = Path(out) if out else Path(f"{default_folder(plan)}-tune")
-    pool = LocalPool(workers or os.cpu_count() or 1, retries=retries)
+    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)
     pool.start()
     return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool,
                               Estimator(earlier(cache.teachers, folder), plan.reference),
-                              say=lambda text: print(one_line(text)))
+                              say=lambda text: print(one_line(text)), teacher_cache=teacher_cache)
 
 
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":

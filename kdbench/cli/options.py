@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.errors import UserError
+from kdbench.results.sizes import read_size
 
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a file with a method of yours")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")]
@@ -22,6 +23,11 @@ Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
 Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
 Workers = Annotated[int | None, typer.Option(min=1, help="runs at a time; by default the number of cores")]
+RunTimeout = Annotated[float | None, typer.Option(min=1e-3, help="seconds after which a run is stopped")]
+Retries = Annotated[int, typer.Option(min=0, help="further tries of a run whose process was killed")]
+TeacherCache = Annotated[str | None, typer.Option(
+    metavar="SIZE", help="of the cache's disk for the answers of teachers, such as 8GB; 0: runs do not share them; by "
+    "default a tenth of the free disk")]
 EstimatesFrom = Annotated[list[Path] | None, typer.Option(
     "--estimates-from", metavar="DIR", help="results that tell, besides those in --out, how long runs take")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
@@ -30,6 +36,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
+
+
+OnDevice = Annotated[Device, typer.Option(help="what to train on")]
+
+
+def cache_size(text: str | None) -> int | None:
+    """The bytes that --teacher-cache asks for; None where it is not given. UserError for what is no size."""
+    return None if text is None else read_size(text, "--teacher-cache")
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -15,12 +15,17 @@ from kdbench.cli.options import (
     Device,
     EstimatesFrom,
     Methods,
+    OnDevice,
     Out,
     Pairs,
     Plugins,
+    Retries,
+    RunTimeout,
     Settings,
     SuiteName,
+    TeacherCache,
     Workers,
+    cache_size,
     read_seeds,
     read_settings,
     split_names,
@@ -28,7 +33,6 @@ from kdbench.cli.options import (
 from kdbench.cli.results import leaderboard
 from kdbench.errors import UserError
 from kdbench.profile.energy import WATTS_PER_CORE
-from kdbench.results.sizes import read_size
 
 
 def run(
@@ -41,15 +45,13 @@ def run(
     settings: Settings = None,
     out: Out = None,
     workers: Workers = None,
-    device: Annotated[Device, typer.Option(help="what to train on")] = Device.cpu,
-    run_timeout: Annotated[float | None, typer.Option(min=1e-3, help="seconds after which a run is stopped")] = None,
-    retries: Annotated[int, typer.Option(min=0, help="further tries of a run whose process was killed")] = 1,
+    device: OnDevice = Device.cpu,
+    run_timeout: RunTimeout = None,
+    retries: Retries = 1,
     plugin: Plugins = None,
     rerun_changed: Annotated[bool, typer.Option(
         "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
-    teacher_cache: Annotated[str | None, typer.Option(
-        metavar="SIZE", help="of the cache's disk for the answers of teachers, such as 8GB; 0: runs do not share them; "
-        "by default a tenth of the free disk")] = None,
+    teacher_cache: TeacherCache = None,
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="print what would run, and the time, memory and disk that it takes; write nothing")] = False,
     estimates_from: EstimatesFrom = None,
@@ -67,7 +69,7 @@ def run(
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
         "device": device.value, "plugins": plugin or (), "rerun_changed": rerun_changed,
         "estimates_from": estimates_from or (), "tuned": tuned,
-        "teacher_cache": read_size(teacher_cache, "--teacher-cache") if teacher_cache is not None else None}
+        "teacher_cache": cache_size(teacher_cache)}
     if dry_run:
         from kdbench.cli.forecast import forecast_to_text
 

@@ -10,12 +10,17 @@ from kdbench.cli.options import (
     Datasets,
     Device,
     Methods,
+    OnDevice,
     Out,
     Pairs,
     Plugins,
+    Retries,
+    RunTimeout,
     Settings,
     SuiteName,
+    TeacherCache,
     Workers,
+    cache_size,
     read_settings,
     split_names,
 )
@@ -31,8 +36,10 @@ def tune(
     settings: Settings = None,
     out: Out = None,
     workers: Workers = None,
-    device: Annotated[Device, typer.Option(help="what to train on")] = Device.cpu,
-    retries: Annotated[int, typer.Option(min=0, help="further tries of a run whose process was killed")] = 1,
+    device: OnDevice = Device.cpu,
+    run_timeout: RunTimeout = None,
+    retries: Retries = 1,
+    teacher_cache: TeacherCache = None,
     plugin: Plugins = None,
     trials: Annotated[int, typer.Option(help="of each method in each cell; the first is its default")] = 16,
     tune_seeds: Annotated[int, typer.Option(help="with how many seeds each trial is trained")] = 2,
@@ -46,7 +53,8 @@ def tune(
 
     folder, found = api.tune(
         suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
-        settings=read_settings(settings or ()), out=out, workers=workers, device=device.value, retries=retries,
+        settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
+        run_timeout=run_timeout, retries=retries, teacher_cache=cache_size(teacher_cache),
         plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed,
         pruner=pruner)
     print()

@@ -152,7 +152,8 @@ def check_validation(plan: Plan, cache: CacheFolder) -> None:
 
 
 def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: Settings, folder: Path,
-         cache: CacheFolder, pool: LocalPool, estimator: Estimator, say: Say) -> Choices:
+         cache: CacheFolder, pool: LocalPool, estimator: Estimator, say: Say,
+         teacher_cache: int | None = None) -> Choices:
     """Run the trials that have no record yet, choose, and write the choices. The plan's students have the tune seeds.
 
     UserError, before anything is written, for a space that cannot be searched, a dataset without validation images, and
@@ -172,7 +173,7 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
             seed = derive(settings.sampler_seed, "tune", study.method.name, study.default.cell)
             study.search = Search(study.space, settings.sampler, seed, storage, study.name)
         while running := [study for study in studies if study.open]:
-            _round(running, plan, settings, Runner(folder, cache, pool, estimator, say))
+            _round(running, plan, settings, Runner(folder, cache, pool, estimator, say, teacher_cache))
         choices = Choices(suite=suite.name, study=shared, seeds=list(settings.seed_numbers),
                           choices=[_choice(study) for study in studies])
         write_choices(folder, choices)
@@ -215,6 +216,7 @@ class Runner:
     pool: LocalPool
     estimator: Estimator
     say: Say
+    teacher_cache: int | None = None  # bytes for answers that runs share; None: the default
 
     def run(self, plan: Plan, stops: Mapping[str, Thresholds]) -> None:
         """Run what has no record yet, each run by the thresholds for its id. UserError if a teacher could not be
@@ -224,7 +226,8 @@ class Runner:
         if not jobs:
             return
         reasons, sizes = self.pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, self.cache)
-        jobs = matrix.share_teachers(jobs, sizes, None)
+        if self.teacher_cache != 0:
+            jobs = matrix.share_teachers(jobs, sizes, self.teacher_cache)
         matrix.run(jobs, reasons, self.pool, make_display(self.pool.workers, self.estimator))
         failed = ""
         for spec in plan.students:

@@ -52,9 +52,17 @@ def test_a_study_keeps_neither_networks_nor_predictions_of_its_trials(undisturbe
 
 
 def test_a_study_of_three_workers_equals_that_of_one_trial_by_trial(undisturbed, tmp_path, kdbench):
-    code, out, _ = kdbench("tune", "smoke", *SMALL, "--out", tmp_path / "three", "--workers", "3")
+    code, out, _ = kdbench("tune", "smoke", *SMALL, "--out", tmp_path / "three", "--workers", "3", "--teacher-cache",
+                           "0")
     assert code == 0 and "chosen by mean validation accuracy over 2 seeds" in out
     assert told(tmp_path / "three") == told(undisturbed)
+
+
+def test_a_run_that_takes_too_long_is_a_failed_trial(tmp_path, kdbench):
+    kdbench("run", "smoke", "--methods", "ce", "--seeds", "1", "--out", tmp_path / "teacher")
+    code, _, _ = kdbench("tune", "smoke", *SMALL, "--out", tmp_path / "out", "--run-timeout", "0.001")
+    assert code == 1
+    assert {trial.status for one in read_choices(tmp_path / "out").choices for trial in one.trials} == {"timeout"}
 
 
 def test_a_finished_study_trains_nothing_and_says_the_same_again(undisturbed, kdbench):

@@ -82,11 +82,11 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     trainer = Trainer(method, stream, spec.training)
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     saved, told = seconds, 0.0
-    while trainer.epoch < spec.recipe.epochs:
+    while trainer.epoch < spec.training.epochs:
         start = time.perf_counter()
         trainer.train_epoch()
         seconds += time.perf_counter() - start
-        if trainer.epoch < spec.recipe.epochs and is_on_curve(trainer.epoch, spec.recipe.epochs):
+        if trainer.epoch < spec.training.epochs and is_on_curve(trainer.epoch, spec.training.epochs):
             _validated(trainer, first_accuracy(method.deployed(), dataset.validation, normalise, spec.recipe))
         if seconds - saved >= checkpoint.EVERY:
             checkpoint.save(folder.checkpoint, {

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +11,11 @@ from support.records import RECIPE, record, spec
 
 from kdbench.environment import cpu_name
 from kdbench.execution import display as display_module
-from kdbench.execution.display import PlainDisplay
+from kdbench.execution.display import PlainDisplay, TerminalDisplay
 from kdbench.execution.estimate import Estimator, Sample
 from kdbench.execution.job import Job
 from kdbench.folders import CacheFolder
+from kdbench.spec import OwnRecipe
 
 RECIPE_80 = RECIPE.model_copy(update={"train_size": 80})
 COST = {"ce": 2.0, "kd": 4.0, "at": 40.0}  # seconds; "at" is the heavy one
@@ -146,3 +148,14 @@ def test_the_first_line_tells_the_time_where_it_is_known(make):
     assert printed(shown(jobs)) == "36 runs, 2 at a time\n"
     assert printed(shown(jobs, samples=[sample(jobs[0], 9.0)])) == "36 runs, 2 at a time, about 3 min 00 s\n"
     assert printed(shown([])) == ""
+
+
+def test_a_run_that_has_just_begun_is_shown_with_the_epochs_that_it_will_train(make, clock):
+    job = make()
+    longer = replace(job, spec=job.spec.model_copy(update={"own_recipe": OwnRecipe(epochs=5)}))
+    console = Console(file=io.StringIO(), width=200)
+    display = TerminalDisplay(console, 1, Estimator([], "ce"))
+    with display:
+        display.watch([SimpleNamespace(job=one, started=clock.time) for one in (job, longer)], 0)
+        console.print(display._live.renderable)
+    assert "0/2" in printed(display) and "0/5" in printed(display)

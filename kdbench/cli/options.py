@@ -32,6 +32,11 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Match(StrEnum):
+    steps = "steps"
+    compute = "compute"
+
+
 def split_names(text: str | None) -> list[str] | None:
     if text is None:
         return None

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdbench.analysis.build import build
 from kdbench.data import collect
-from kdbench.errors import one_line
+from kdbench.errors import UserError, one_line, unknown
 from kdbench.execution.display import make_display
 from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix, Summary
@@ -15,6 +16,7 @@ from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.forecast import Forecast, earlier, forecast
+from kdbench.profile.match import EQUAL_TO, match_compute, profile_command
 from kdbench.report.flat import to_frame
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Device = Literal["cpu", "cuda"]
+Match = Literal["steps", "compute"]
+MATCHES: tuple[Match, ...] = ("steps", "compute")
 
 
 def run(
@@ -36,7 +40,7 @@ def run(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
-    tuned: str | Path | None = None,
+    tuned: str | Path | None = None, match: Match = "steps",
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -45,7 +49,7 @@ def run(
     pairs           only these; datasets: these instead of the suite's
     seeds           how many, from 0, or which
     settings        hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
-    out             the results folder; by default runs/SUITE
+    out             the results folder; by default runs/SUITE, with match="compute" runs/SUITE-compute
     workers         runs at a time; by default the number of cores
     run_timeout     seconds after which a run is stopped
     retries         how often a run whose process was killed by a signal is tried again
@@ -55,15 +59,17 @@ def run(
     teacher_cache   bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
                     of the free disk
     tuned           a folder of `tune`: every method runs by what was chosen for it there
+    match           what all methods have the same of: "steps", or "compute", the core-seconds of kd, as epochs of
+                    their own by the profiles in `out`
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
-    plan = make_plan(suite, selection, Registry(map(Path, plugins)), cache)
-    if tuned is not None:
-        plan = with_choices(plan, Path(tuned))
-    folder = Path(out) if out else default_folder(plan)
+    plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    _need_data(plan, cache)
+    for note in notes:
+        print(one_line(f"note: {note}"))
     matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
@@ -89,19 +95,18 @@ def plan(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", plugins: Iterable[str | Path] = (), rerun_changed: bool = False,
     estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
+    match: Match = "steps",
 ) -> Forecast:
     """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
     how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
     record tells. UserError for whatever `run` would refuse."""
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
-    wanted = expand(load_suite(suite), Registry(map(Path, plugins)), selection)
-    if tuned is not None:
-        wanted = with_choices(wanted, Path(tuned))
-    folder = Path(out) if out else default_folder(wanted)
+    wanted, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     known = earlier(cache.teachers, folder, named=estimates_from)
-    return forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, rerun_changed,
-                    teacher_cache)
+    found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, rerun_changed,
+                     teacher_cache)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def tune(
@@ -162,9 +167,33 @@ def load_student(
 def make_plan(suite: str, selection: Selection, registry: Registry, cache: CacheFolder) -> Plan:
     """The runs that a selection of a suite asks for, with all their data at hand. UserError if something is not."""
     plan = expand(load_suite(suite), registry, selection)
+    _need_data(plan, cache)
+    return plan
+
+
+def _need_data(plan: Plan, cache: CacheFolder) -> None:
+    """UserError if the images of a dataset are not at hand, after an attempt to download them."""
     for dataset in {spec.dataset for spec in plan.students}:
         collect.check(dataset, cache.data)
-    return plan
+
+
+def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out: str | Path | None,
+                 tuned: str | Path | None, match: Match) -> tuple[Plan, Path, list[str]]:
+    """The runs that were asked for, with what was chosen for each method or the epochs of equal compute; the folder
+    for their results; and what is to be said of them."""
+    if match not in MATCHES:
+        raise unknown("match", match, MATCHES)
+    if match == "compute" and tuned is not None:
+        raise UserError("--match compute goes with the methods' own settings: leave out --tuned")
+    found, registry = load_suite(suite), Registry(plugins)
+    plan = expand(found, registry, selection)
+    folder = default_folder(plan)
+    if match == "compute":
+        folder = Path(out) if out else Path(f"{folder}-compute")
+        kd = expand(found, registry, replace(selection, methods=[EQUAL_TO], seeds=1))
+        plan, notes = match_compute(plan, kd, folder, profile_command(suite, selection, plugins, folder))
+        return plan, folder, notes
+    return (plan if tuned is None else with_choices(plan, Path(tuned))), Path(out) if out else folder, []
 
 
 def default_folder(plan: Plan) -> Path:

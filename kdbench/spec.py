@@ -30,6 +30,7 @@ MAX_IMAGE_SIZE = 1024
 MAX_BATCH_PIXELS = 1 << 30
 MAX_NUMBER = 65_536  # of an argument of an architecture
 MAX_SEED = (1 << 63) - 1
+MAX_EPOCHS = 100_000
 MAX_UPDATES = 1000   # of a student, in multiples of its recipe's steps
 
 # The arguments of timm's constructors that shape a network: how wide, how deep, of which parts, how regularised. Specs
@@ -108,7 +109,7 @@ def _check_argument(name: str, value: Any, depth: int = 0) -> None:
 class Recipe(Frozen):
     """What all methods of a suite share: how long, how and on what the student trains."""
 
-    epochs: int = Field(ge=1, le=100_000)
+    epochs: int = Field(ge=1, le=MAX_EPOCHS)
     batch_size: int = Field(ge=2, le=65_536)
     image_size: int = Field(ge=4, le=MAX_IMAGE_SIZE, description="height and width of the network's input, in pixels")
     train_size: int | None = Field(None, ge=2, le=10**9,
@@ -145,6 +146,14 @@ class OwnRecipe(Frozen):
 
     lr: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
+    epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS)  # of a run that is matched by compute: every method has some
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields by name, without epochs where there are none: so ids and files are those of before they existed.
+        """
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if name != "epochs" or value is not None}
 
     def given(self) -> dict[str, float]:
         """The values that are not the recipe's, by name."""
@@ -209,19 +218,32 @@ class RunSpec(Frozen):
 
     @cached_property
     def training(self) -> Recipe:
-        """The recipe that the student is trained by: the shared one with the run's own values."""
-        return self.recipe.model_copy(update=self.own_recipe.given()) if self.own_recipe else self.recipe
+        """The recipe that the student is trained by: the shared one with the run's own values. With other epochs, the
+        rate falls with the first epoch at or after the same share of the run."""
+        if self.own_recipe is None:
+            return self.recipe
+        own: dict[str, Any] = self.own_recipe.given()
+        if epochs := self.own_recipe.epochs:
+            own["milestones"] = tuple(-(-epochs * milestone // self.recipe.epochs)
+                                      for milestone in self.recipe.milestones)
+        return self.recipe.model_copy(update=own)
+
+    @property
+    def equal_compute(self) -> bool:
+        """Whether its cell compares at equal compute, each method with epochs of its own, and not at equal steps."""
+        return self.own_recipe is not None and self.own_recipe.epochs is not None
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical JSON of what can change the result."""
-        return _identify(self._canonical_fields())[0]
+        return _identify(self._canonical_fields(), self.equal_compute)[0]
 
     @cached_property
     def cell(self) -> str:
         """The hash of what a comparison between methods must share: everything but the method, what it is given (its
-        hyperparameters, a self-teacher, its budget of updates, its own values of the recipe) and the seed."""
-        return _identify(self._canonical_fields())[1]
+        hyperparameters, a self-teacher, its budget of updates, its own values of the recipe) and the seed. Runs of
+        equal compute share another one than runs of equal steps, whatever their epochs."""
+        return _identify(self._canonical_fields(), self.equal_compute)[1]
 
     def _canonical_fields(self) -> dict[str, str]:
         return {name: _canonical_field(name, value) for name, value in self.model_dump(mode="json").items()}
@@ -242,8 +264,10 @@ class RunSpec(Frozen):
         if odd := sorted((fields.keys() | _ADDED.keys()) ^ _ALL_FIELDS):
             raise ValueError(f"spec: {'unknown' if odd[0] in fields else 'missing'} field {odd[0]!r}")
         read = {name: _read_field(name, text) for name, text in fields.items()}
-        run_id, cell = _identify({name: canonical for name, (_, canonical) in read.items()})
-        values = _ADDED | {name: value for name, (value, _) in read.items()} | {"id": run_id, "cell": cell}
+        values = _ADDED | {name: value for name, (value, _) in read.items()}
+        own: OwnRecipe | None = values["own_recipe"]
+        values["id"], values["cell"] = _identify({name: canonical for name, (_, canonical) in read.items()},
+                                                 own is not None and own.epochs is not None)
         # What pydantic's model_construct does, without its look at every field: these values are validated.
         # Attribute by attribute, so that all specs share the keys of their dictionaries.
         spec = cls.__new__(cls)
@@ -286,10 +310,10 @@ _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teac
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
-def _identify(fields: Mapping[str, str]) -> tuple[str, str]:
-    """Id and cell, of the canonical JSON of every field by name."""
-    return (_hash(tuple([fields[name] for name in _IN_ID if name in fields])),
-            _hash_again(tuple([fields[name] for name in _IN_CELL])))
+def _identify(fields: Mapping[str, str], equal_compute: bool) -> tuple[str, str]:
+    """Id and cell, of the canonical JSON of every field by name, and by what the cell's methods are made equal."""
+    shared = [fields[name] for name in _IN_CELL] + ['"match":"compute"'] * equal_compute
+    return _hash(tuple([fields[name] for name in _IN_ID if name in fields])), _hash_again(tuple(shared))
 
 
 def _hash(parts: tuple[str, ...]) -> str:

@@ -146,8 +146,40 @@ def test_recipe_values_of_a_runs_own_survive_writing_and_reading():
     assert RunSpec.from_json(fields).training.weight_decay == 0.0 and RunSpec.from_json(fields).id == own.id
 
 
-@pytest.mark.parametrize("text", [b'{"lr": 0.0, "weight_decay": null}', b'{"lr": "fast"}', b'{"epochs": 3}'])
+@pytest.mark.parametrize("text", [b'{"lr": 0.0, "weight_decay": null}', b'{"lr": "fast"}', b'{"momentum": 0.5}',
+                                  b'{"epochs": 0}', b'{"epochs": 2.5}', b'{"epochs": 100001}'])
 def test_a_recipe_value_of_a_runs_own_that_no_recipe_may_have_is_refused(text):
     fields = {name: json.dumps(value).encode() for name, value in SPEC.model_dump(mode="json").items()}
     with pytest.raises(ValueError, match="own_recipe"):
         RunSpec.from_json(fields | {"own_recipe": text})
+
+
+# Equal compute: epochs of a run's own.
+
+def test_epochs_of_a_runs_own_are_trained_and_make_a_cell_that_is_the_same_for_any_number_of_them():
+    plain, some, more = SPEC, *(SPEC.model_copy(update={"own_recipe": OwnRecipe(epochs=n)}) for n in (2, 5))
+    assert (some.training.epochs, more.training.epochs, more.recipe.epochs) == (2, 5, 2)
+    assert some.cell == more.cell != plain.cell and len({plain.id, some.id, more.id}) == 3
+    assert (plain.equal_compute, some.equal_compute) == (False, True)  # even where the epochs are the recipe's
+
+
+def test_a_spec_of_equal_compute_is_the_same_after_writing_and_reading():
+    own = SPEC.model_copy(update={"own_recipe": OwnRecipe(epochs=5)})
+    fields = {name: json.dumps(value).encode() for name, value in own.model_dump(mode="json").items()}
+    read = RunSpec.from_json(fields)
+    assert (read, read.id, read.cell, read.training.epochs) == (own, own.id, own.cell, 5)
+
+
+def test_recipe_values_without_epochs_are_written_and_hashed_as_before_epochs_existed():
+    own = SPEC.model_copy(update={"own_recipe": OwnRecipe(lr=0.2)})
+    assert own.model_dump(mode="json")["own_recipe"] == {"lr": 0.2, "weight_decay": None}
+    assert (own.id, own.cell) == ("823e56067728f484", "1c6c9b63913a0e87")
+    assert own.own_recipe.given() == {"lr": 0.2} and not own.equal_compute
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(240, (150, 180, 210)), (480, (300, 360, 420)), (8, (5, 6, 7)),
+                                                  (7, (5, 6, 7)), (1, (1, 1, 1))])
+def test_rates_fall_with_the_first_epoch_at_or_after_the_same_share_of_a_run_of_other_epochs(epochs, expected):
+    recipe = RECIPE.model_copy(update={"epochs": 240, "schedule": "step", "milestones": (150, 180, 210)})
+    own = SPEC.model_copy(update={"recipe": recipe, "own_recipe": OwnRecipe(epochs=epochs)})
+    assert own.training.milestones == expected and own.recipe.milestones == (150, 180, 210)

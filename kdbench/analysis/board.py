@@ -1,7 +1,7 @@
 """What a leaderboard consists of: cells, their rows and teachers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdbench.analysis.costs import Cost
@@ -91,6 +91,11 @@ class Cell:
     tuning: tuple[Tuning, ...] = ()  # what tuning did to its methods
     order: Order | None = None       # how much their order stays the same by it
 
+    @property
+    def equal_compute(self) -> bool:
+        """Whether its methods have the same core-seconds, each with epochs of its own, and not the same steps."""
+        return "epochs" in (self.spec.get("own_recipe") or {})
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -99,3 +104,15 @@ class Leaderboard:
     statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
     results_hash: str           # SHA-256 of what repeated runs must give again: weights, predictions, metrics
     records_hash: str           # SHA-256 of everything that the tables are made from: the same hash, the same tables
+
+    @property
+    def equal_compute(self) -> bool:
+        """Whether all of its cells compare at equal compute."""
+        return all(cell.equal_compute for cell in self.cells)
+
+    def regimes(self) -> Iterator["Leaderboard"]:
+        """The cells of equal steps, then those of equal compute, each if there are some: what is said across cells is
+        said of one kind, since ranks and gains of the two do not mix."""
+        for equal_compute in (False, True):
+            if cells := tuple(cell for cell in self.cells if cell.equal_compute == equal_compute):
+                yield replace(self, cells=cells)

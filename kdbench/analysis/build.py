@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,14 @@ import msgspec
 import numpy as np
 
 from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, Failure, Leaderboard, Row, Teacher, Wins
-from kdbench.analysis.costs import Cost, method_metrics, read_costs, teacher_metrics
+from kdbench.analysis.costs import (
+    Cost,
+    costs_of_matched,
+    method_metrics,
+    read_costs,
+    shares_of_kd,
+    teacher_metrics,
+)
 from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import Variant, labels
@@ -21,6 +28,7 @@ from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
+from kdbench.profile.match import EQUAL_TO
 from kdbench.results.numbers import Numbers
 from kdbench.results.record import Planned, Problem, Record
 from kdbench.results.store import Store
@@ -178,7 +186,7 @@ class _Reader:
 
 # Runs to cells.
 
-def _cells(runs: list[Record], registry: Methods, read: Read, costs: Iterable[Cost],
+def _cells(runs: list[Record], registry: Methods, read: Read, costs: Sequence[Cost],
            tuned: Tuned) -> tuple[Cell, ...]:
     teachers = {run.run_id: run for run in runs if run.role == "teacher"}
     members: dict[str, list[Record]] = defaultdict(list)
@@ -188,6 +196,9 @@ def _cells(runs: list[Record], registry: Methods, read: Read, costs: Iterable[Co
     costs_of: dict[str, list[Cost]] = defaultdict(list)
     for cost in costs:
         costs_of[cost.profile.spec.cell].append(cost)
+    for cell, own in members.items():
+        if own[0].spec.equal_compute:
+            costs_of[cell] = list(costs_of_matched([run.spec for run in own], costs))
     cells = [_cell(own, teachers, registry, read, costs_of[cell], tuned) for cell, own in members.items()]
     return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
 
@@ -202,7 +213,8 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods,
     specs += [cost.profile.spec for cost in costs if cost.profile.subject == "method"]
     names = tuned.rename(labels(Variant.of(spec, registry) for spec in specs), specs, registry)
     costs = [replace(cost, label=names.get(Variant.of(cost.profile.spec, registry), cost.label)) for cost in costs]
-    rows = [replace(row, metrics={
+    shares = {label: f"{share:.2f}x compute of {EQUAL_TO}" for label, share in shares_of_kd(costs).items()}
+    rows = [replace(row, conditions=(*row.conditions, *filter(None, [shares.get(row.label)])), metrics={
         **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
     }) for row in _rows(groups, names, registry, read, tuned)]
     if teacher is not None and teacher.metrics:
@@ -335,6 +347,8 @@ def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], regi
         yield from map(plain, registry[spec.method].conditions)
     if spec.updates != 1:
         yield f"{spec.updates}x updates"
+    if spec.equal_compute:
+        yield f"{spec.training.epochs} epoch{'s' * (spec.training.epochs != 1)}"
     for name, metric in CONDITIONS.items():
         each = spec.updates if name in PASSES else 1  # passes are told for each update
         values = [own[name] / each for own in measured.values() if name in own]

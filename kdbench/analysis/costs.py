@@ -1,13 +1,17 @@
 """The profiles of a folder as metrics of a leaderboard's rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from kdbench.analysis.labels import Variant, label
+from kdbench.profile.match import EQUAL_TO, Kind, share_of_kd
 from kdbench.profile.record import Profile, profiles
 from kdbench.results.record import Problem
 from kdbench.results.store import Store
+from kdbench.spec import OwnRecipe, RunSpec
 
 TRAINING = ("step_ms", "step_time_ratio", "training_seconds", "training_memory_bytes", "step_energy_joules",
             "training_energy_joules")
@@ -39,6 +43,46 @@ def read_costs(store: Store, registry: Mapping[str, Any]) -> tuple[list[Cost], l
         else:
             costs.append(cost(found, registry, sha256))
     return costs, problems
+
+
+# At equal compute.
+
+def costs_of_matched(specs: Iterable[RunSpec], costs: Iterable[Cost]) -> Iterator[Cost]:
+    """The profiles that tell of a cell of equal compute, whose runs have these specs. They were measured for runs of
+    equal steps: a method's is given the epochs of its runs. Of methods without runs there that of kd is kept, which the
+    others were made equal to."""
+    runs = {Kind.of(spec): spec for spec in specs}
+    cell = next(iter(runs)).cell
+    has_kd = any(kind.method == EQUAL_TO for kind in runs)
+    for one in costs:
+        spec = one.profile.spec
+        if spec.cell != cell:
+            continue
+        if one.profile.subject == "pair":
+            yield one
+        elif run := runs.get(Kind.of(spec)):
+            yield replace(one, profile=_of_length(one.profile, run))
+        elif spec.method == EQUAL_TO and not has_kd:
+            yield replace(one, profile=_of_length(one.profile, spec.model_copy(
+                update={"own_recipe": OwnRecipe(epochs=spec.recipe.epochs)})))
+
+
+def _of_length(profile: Profile, run: RunSpec) -> Profile:
+    """The profile of a method as one of a run of as many epochs."""
+    measured, training = profile.spec, profile.training
+    if training is not None:
+        steps = training.run_steps * run.training.epochs * run.updates // (measured.recipe.epochs * measured.updates)
+        training = msgspec.structs.replace(training, run_steps=steps)
+    return msgspec.structs.replace(profile, spec=run, training=training)
+
+
+def shares_of_kd(costs: Iterable[Cost]) -> dict[str, float]:
+    """The compute of the methods of a cell of equal compute in multiples of kd's, by label; none where kd's is not
+    known."""
+    known = {one.label: (one.profile.spec, one.profile.training.step_time_ratio.median) for one in costs
+             if one.profile.training is not None and one.profile.spec.equal_compute}
+    _, ratio_of_kd = known.get(EQUAL_TO, (None, 0.0))
+    return {label: share_of_kd(spec, ratio, ratio_of_kd) for label, (spec, ratio) in known.items() if ratio_of_kd > 0}
 
 
 # As metrics.

@@ -52,7 +52,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
     """What the teacher answers to the batches of a run, in bytes."""
     batch = min(spec.recipe.batch_size, data.num_train)
-    images = spec.updates * spec.recipe.epochs * (data.num_train // batch) * batch
+    images = spec.updates * spec.training.epochs * (data.num_train // batch) * batch
     return AnswerSize(*(4 * images * values for values in (
         data.num_classes, teacher.embedding, sum(map(math.prod, teacher.stages)))))
 

@@ -38,6 +38,11 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Match(StrEnum):
+    steps = "steps"
+    compute = "compute"
+
+
 OnDevice = Annotated[Device, typer.Option(help="what to train on")]
 
 

@@ -14,6 +14,7 @@ from kdbench.cli.options import (
     Datasets,
     Device,
     EstimatesFrom,
+    Match,
     Methods,
     OnDevice,
     Out,
@@ -57,6 +58,8 @@ def run(
     estimates_from: EstimatesFrom = None,
     tuned: Annotated[Path | None, typer.Option(
         metavar="DIR", help="a folder of `kdbench tune`: run every method by what was chosen for it there")] = None,
+    match: Annotated[Match, typer.Option(
+        help="give every method the same steps, or the compute of kd, by the profiles in --out")] = Match.steps,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
@@ -68,7 +71,7 @@ def run(
         "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
         "device": device.value, "plugins": plugin or (), "rerun_changed": rerun_changed,
-        "estimates_from": estimates_from or (), "tuned": tuned,
+        "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value,
         "teacher_cache": cache_size(teacher_cache)}
     if dry_run:
         from kdbench.cli.forecast import forecast_to_text

@@ -102,7 +102,7 @@ class TerminalDisplay(Display):
         for r in running:
             spec, progress = r.job.spec, read_progress(r.job)
             name = f"teacher {spec.student.model}" if r.job.role == "teacher" else spec.method
-            epoch = f"{progress.epoch}/{progress.epochs}" if progress else f"0/{spec.recipe.epochs}"
+            epoch = f"{progress.epoch}/{progress.epochs}" if progress else f"0/{spec.training.epochs}"
             accuracy = f"{progress.accuracy:.1%}" if progress else "-"
             what = [escape(plain(text)) for text in (name, spec.pair, spec.dataset)]
             table.add_row(*what, str(spec.seed), epoch, accuracy,

@@ -237,7 +237,7 @@ def _published_size(dataset: str) -> int | None:
 
 def _work(spec: RunSpec) -> float:
     """The work of a run's training: images times pixels, of whole batches."""
-    recipe, (_, images) = spec.recipe, _images(spec)
+    recipe, (_, images) = spec.training, _images(spec)
     batch = min(recipe.batch_size, images)
     return spec.updates * recipe.epochs * (images // batch) * batch * recipe.image_size**2
 

@@ -57,9 +57,9 @@ def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float
     trainer = networks.trainer(job.method, spec.hyperparameters, networks.tutor(job.method))
     training = _step_seconds(trainer, device) * trainer.steps
     student = networks.student()
-    scored = f"{data} {spec.student.model_dump_json()}"
+    scored = f"{data} {spec.training.epochs} {spec.student.model_dump_json()}"
     if scored not in around:
-        around[scored] = _seconds_around(student, dataset, spec.recipe)
+        around[scored] = _seconds_around(student, dataset, spec.training)
     weights = len(serialise(saved_part(student).state_dict()))
     images = len(dataset.validation) + len(dataset.test)
     return Sample(spec, training, this_machine(spec.device), "timed", around[scored], memory=peak_memory(device),

@@ -120,12 +120,13 @@ def _is_energy(metric: str) -> bool:
 
 def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
     """How the steps were measured and on what, and the methods that were not measured, with the reason."""
-    measured = [c.profile.training for c in methods if c.profile.training]
+    measured = [(c.profile.training, c.profile.spec.equal_compute) for c in methods if c.profile.training]
     if measured:
-        passes = sorted({(t.step_seconds.count, t.pass_steps, t.run_steps, t.reference) for t in measured})
+        passes = sorted({(t.step_seconds.count, t.pass_steps, 0 if equal_compute else t.run_steps, t.reference)
+                         for t, equal_compute in measured})  # at equal compute each run has a length of its own
         yield ("Medians over passes: " + "; ".join(
-            f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run of {run}, each step in "
-            f"turns with one of {reference}"
+            f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run"
+            f"{f' of {run}' if run else ''}, each step in turns with one of {reference}"
             for count, steps, run, reference in passes)
             + ". quartiles: of the ratio, over passes. train: the steps of a run, without data preparation and "
               "scoring. MiB: peak memory of the process when it had run the method only.")

@@ -98,7 +98,7 @@ def _lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
 
 def to_json(leaderboard: Leaderboard) -> str:
     """Teachers, rows and ranking across cells as JSON without a final line break."""
-    content = {
+    content: dict[str, Any] = {
         "results": leaderboard.results_hash,
         "records": leaderboard.records_hash,
         "suites": leaderboard.suites,
@@ -106,8 +106,11 @@ def to_json(leaderboard: Leaderboard) -> str:
         "teachers": [_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
         "rows": [_row(cell, row) for cell in leaderboard.cells for row in cell.rows],
         "tuning": [_tuning(cell) for cell in leaderboard.cells if cell.tuning],
-        "ranking": dataclasses.asdict(ranking) if (ranking := rank(leaderboard)) else None,
+        "ranking": None,
     }
+    for part in leaderboard.regimes():
+        if ranking := rank(part):
+            content["ranking_equal_compute" if part.equal_compute else "ranking"] = dataclasses.asdict(ranking)
     return json.dumps(content, indent=1, allow_nan=False)
 
 

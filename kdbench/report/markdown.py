@@ -5,10 +5,9 @@ import textwrap
 from collections.abc import Iterable
 
 from kdbench.analysis.board import Leaderboard
-from kdbench.analysis.ranking import rank
 from kdbench.errors import plain
 from kdbench.report.formatting import Table
-from kdbench.report.tables import across_table, cell_tables, legend
+from kdbench.report.tables import across_tables, cell_tables, legend
 
 WIDTH = 100  # columns of a paragraph
 
@@ -16,9 +15,7 @@ WIDTH = 100  # columns of a paragraph
 def to_markdown(leaderboard: Leaderboard) -> str:
     """All tables, the meaning of their columns, what was used, and the hash of the results."""
     parts = [tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells]
-    ranking = rank(leaderboard)
-    if ranking is not None:
-        table = across_table(ranking)
+    for table in across_tables(leaderboard):
         parts += [f"## {safe(table.title)}", align(table), items(table.notes)]
     return "\n\n".join([*parts, items(legend(leaderboard)),
                          items([*leaderboard.statement, *hashes(leaderboard)])])

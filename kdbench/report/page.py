@@ -22,7 +22,7 @@ from kdbench.report.costs import profiled_value
 from kdbench.report.drawing import family_look
 from kdbench.report.formatting import Table, few, interval, number, with_unit
 from kdbench.report.plots import Plot
-from kdbench.report.tables import all_tables, legend, title, versus
+from kdbench.report.tables import EQUAL_COMPUTE, all_tables, legend, title, versus
 from kdbench.version import __version__
 
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
@@ -142,7 +142,7 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
     return (
         f'<tr {data}><th scope="row" class="text">{_dot(row.family)}'
-        f'{_link(f"method-{row.method}", row.label)}</th>'
+        f'{_link(f"method-{row.method}", row.label)}{f", {EQUAL_COMPUTE}" if cell.equal_compute else ""}</th>'
         f"<td>{_quiet_interval(versus(cell, row))}</td>"
         + "".join(f"<td{_metric_data(name)}>{_quiet_interval(_value(cell, row, name))}</td>" for name in shown)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"

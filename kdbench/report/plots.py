@@ -30,7 +30,7 @@ from kdbench.report.drawing import (
     new_figure,
 )
 from kdbench.report.formatting import with_unit
-from kdbench.report.tables import FURTHER, class_name, title
+from kdbench.report.tables import EQUAL_COMPUTE, FURTHER, class_name, title
 from kdbench.tune.summary import expected_best
 
 COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
@@ -83,12 +83,15 @@ def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
                       "The highest validation accuracy to expect of so many trials of each method, drawn at random of "
                       "those that were made (Dodge et al., 2019); a curve that rises late needs many.")
     yield from _latencies(leaderboard)
-    yield _finish(_gains(leaderboard), "gain-by-family", f"Gain over {REFERENCE} by family",
-                  f"Test accuracy of each method in each cell less that of {REFERENCE}, grouped by family.")
-    ranking = rank(leaderboard)
-    if ranking is not None and ranking.friedman is not None:
-        yield _finish(_critical_difference(ranking), "critical-difference", "Average ranks and critical difference",
-                      "Methods by average rank; bars join those that Nemenyi's test cannot tell apart.")
+    for part in leaderboard.regimes():
+        what = f" ({EQUAL_COMPUTE})" if part.equal_compute else ""
+        yield _finish(_gains(part), _slug(f"gain-by-family{what}"), f"Gain over {REFERENCE} by family{what}",
+                      f"Test accuracy of each method in each cell less that of {REFERENCE}, grouped by family.")
+        ranking = rank(part)
+        if ranking is not None and ranking.friedman is not None:
+            yield _finish(_critical_difference(ranking), _slug(f"critical-difference{what}"),
+                          f"Average ranks and critical difference{what}",
+                          "Methods by average rank; bars join those that Nemenyi's test cannot tell apart.")
 
 
 def _slug(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,14 +26,14 @@ FURTHER = {  # tables by heading, with their metrics; for cells where some metho
     "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_small_accuracy", "pgd_accuracy"),
     "AutoAttack": ("autoattack_accuracy",),
 }
+EQUAL_COMPUTE = "equal compute"  # in titles
 MOST_AFFECTED = 10  # lines of a table of classes
 
 
 def all_tables(leaderboard: Leaderboard) -> list[Table]:
-    """The tables of every cell, then that across cells if there are several."""
+    """The tables of every cell, then those across cells."""
     tables = [table for cell in leaderboard.cells for table in cell_tables(cell, leaderboard)]
-    ranking = rank(leaderboard)
-    return [*tables, across_table(ranking)] if ranking else tables
+    return [*tables, *across_tables(leaderboard)]
 
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
@@ -54,11 +54,12 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
 
 
 def title(cell: Cell, leaderboard: Leaderboard) -> str:
-    """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs."""
+    """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs, and
+    for a cell of equal compute with these words."""
     alike = [_flatten(c.spec) for c in leaderboard.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
     own = _flatten(cell.spec)
     differing = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
-    suffix = ", ".join(f"{key}={own[key]}" for key in differing)
+    suffix = ", ".join([*(f"{key}={own[key]}" for key in differing), *[EQUAL_COMPUTE] * cell.equal_compute])
     return plain(f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else ""))
 
 
@@ -94,8 +95,9 @@ def _without(values: list[str], place: int) -> list[str]:
 
 def _settings(cell: Cell) -> Iterable[str]:
     """The note on hyperparameters that are not the methods' defaults, where the names do not tell them."""
-    told = [plain(f"{row.label}: " + ", ".join(f"{name}={value}" for name, value in row.hyperparameters.items()))
-            for row in sorted(cell.rows, key=lambda row: row.label) if row.hyperparameters]
+    changed = {row.label: [f"{name}={value}" for name, value in row.hyperparameters.items() if name != "recipe.epochs"]
+               for row in sorted(cell.rows, key=lambda row: row.label)}  # epochs stand among the conditions
+    told = [plain(f"{label}: {', '.join(values)}") for label, values in changed.items() if values]
     if told:
         yield f"Not at their defaults: {'; '.join(told)}."
 
@@ -261,10 +263,18 @@ def class_name(cell: Cell, index: int) -> str:
 
 # All cells.
 
-def across_table(ranking: Ranking) -> Table:
+def across_tables(leaderboard: Leaderboard) -> Iterator[Table]:
+    """For the cells of equal steps, and for those of equal compute, the table across them if they are several."""
+    for part in leaderboard.regimes():
+        if ranking := rank(part):
+            name = f"Across cells ({EQUAL_COMPUTE})" if part.equal_compute else "Across cells"
+            yield _across_table(name, ranking)
+
+
+def _across_table(name: str, ranking: Ranking) -> Table:
     """The methods over all cells of a leaderboard, by average rank."""
     header = ["method", "family", "cells", "score", "worst", "rank", *(f"wins vs {name}" for name in REFERENCES)]
-    return Table("Across cells", header, [
+    return Table(name, header, [
         [s.label, s.family, str(s.cells), number(s.score, "share", "+"), number(s.worst, "share", "+"), f"{s.rank:.2f}",
          *(f"{s.wins[name].won:g}/{s.wins[name].pairs}" if name in s.wins else "" for name in REFERENCES)]
         for s in ranking.standings
@@ -305,6 +315,12 @@ def legend(leaderboard: Leaderboard) -> list[str]:
                      "training's; the size of what is deployed, in multiples of the student's; with kd: its loss "
                      "contains that of kd; no labels: its loss does not read them; 2 runs: a copy of the student was "
                      "trained before, which is in no cost shown here.")
+    if any(cell.equal_compute for cell in leaderboard.cells):
+        lines.append(f"{EQUAL_COMPUTE}: in place of the same steps, each method has the whole epochs, at least one, "
+                     "that come nearest to the core-seconds of kd's training steps, by the ratios of step times that "
+                     "`kdbench profile` measured alone and with a live teacher; its epochs, and its compute in "
+                     "multiples of kd's where these profiles are at hand, stand beside its name. Budgets of updates do "
+                     "not count there.")
     if any(row.data_free for cell in leaderboard.cells for row in cell.rows):
         lines.append("Without data: methods that see neither images nor labels, with a budget of updates of their own; "
                      "they are not ranked among those that do.")

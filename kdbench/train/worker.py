@@ -91,11 +91,11 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     saved, told = seconds, 0.0
     # Looked for in the whole curve: the run that left a checkpoint may have had other thresholds.
-    while not (stop := first_stop(trainer.curves, job.stop_below)) and trainer.epoch < spec.recipe.epochs:
+    while not (stop := first_stop(trainer.curves, job.stop_below)) and trainer.epoch < spec.training.epochs:
         start = time.perf_counter()
         trainer.train_epoch()
         seconds += time.perf_counter() - start
-        if trainer.epoch < spec.recipe.epochs and is_on_curve(trainer.epoch, spec.recipe.epochs):
+        if trainer.epoch < spec.training.epochs and is_on_curve(trainer.epoch, spec.training.epochs):
             _validated(trainer, first_accuracy(method.deployed(), dataset.validation, normalise, spec.recipe))
         if seconds - saved >= checkpoint.EVERY:
             checkpoint.save(folder.checkpoint, {

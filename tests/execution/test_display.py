@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +11,11 @@ from support.records import RECIPE, record, spec
 
 from kdbench.environment import cpu_name
 from kdbench.execution import display as display_module
-from kdbench.execution.display import PlainDisplay
+from kdbench.execution.display import PlainDisplay, TerminalDisplay
 from kdbench.execution.estimate import Estimator, Sample
 from kdbench.execution.job import Job
 from kdbench.folders import CacheFolder
+from kdbench.spec import OwnRecipe
 
 RECIPE_80 = RECIPE.model_copy(update={"train_size": 80})
 COST = {"ce": 2.0, "kd": 4.0, "at": 40.0}  # seconds; "at" is the heavy one
@@ -155,3 +157,14 @@ def test_a_pruned_run_is_told_with_its_reason_and_is_no_failure(make):
         display.ended(job, done(job, 1.0, status))
     pruned, crashed = printed(display).splitlines()[-2:]
     assert "[1/2] kd" in pruned and pruned.endswith(": oh") and "FAILED" not in pruned and "FAILED" in crashed
+
+
+def test_a_run_that_has_just_begun_is_shown_with_the_epochs_that_it_will_train(make, clock):
+    job = make()
+    longer = replace(job, spec=job.spec.model_copy(update={"own_recipe": OwnRecipe(epochs=5)}))
+    console = Console(file=io.StringIO(), width=200)
+    display = TerminalDisplay(console, 1, Estimator([], "ce"))
+    with display:
+        display.watch([SimpleNamespace(job=one, started=clock.time) for one in (job, longer)], 0)
+        console.print(display._live.renderable)
+    assert "0/2" in printed(display) and "0/5" in printed(display)

@@ -7,7 +7,7 @@ from support.records import RECIPE, record, spec, teacher_spec
 
 from kdbench.environment import cpu_name
 from kdbench.execution.estimate import TYPICAL, Estimator, Sample, time_for
-from kdbench.spec import Architecture
+from kdbench.spec import Architecture, OwnRecipe
 
 HERE = {"cpu": cpu_name()}
 SMALL = RECIPE.model_copy(update={"train_size": 80})  # 10 batches of 8, 2 epochs: 20 steps
@@ -48,6 +48,11 @@ def test_training_grows_with_whole_batches_epochs_and_pixels(changes, times):
 def test_training_grows_with_updates_and_what_surrounds_it_does_not():
     found = known(sample(run(), 10.0, around=4.0)).estimate(run().model_copy(update={"updates": 3}))
     assert (found.training, found.around, found.seconds) == (pytest.approx(30), 4.0, pytest.approx(34))
+
+
+def test_training_grows_with_the_epochs_of_a_runs_own():
+    found = known(sample(run(), 10.0)).estimate(run().model_copy(update={"own_recipe": OwnRecipe(epochs=6)}))
+    assert found.training == pytest.approx(30) and found.trusted
 
 
 def test_without_a_train_size_the_published_size_counts():

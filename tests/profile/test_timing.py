@@ -12,6 +12,7 @@ from kdbench.environment import cpu_name
 from kdbench.profile import timing
 from kdbench.profile.forecast import earlier
 from kdbench.profile.timing import time_runs
+from kdbench.spec import OwnRecipe
 from kdbench.train.worker import run_job
 
 
@@ -38,6 +39,17 @@ def test_a_run_takes_the_mean_of_a_few_steps_for_each_of_its_steps(tmp_path, cac
     per_epoch = DATASETS["synthetic"].sizes[0] // kd.spec.recipe.batch_size
     assert (steps.taken, sample.seconds) == (timing.STEPS, pytest.approx(.1 * 5 * per_epoch))
     assert (sample.spec, sample.source, sample.machine, failed) == (kd.spec, "timed", cpu_name(), {})
+
+
+def test_a_run_of_equal_compute_is_timed_with_its_own_epochs_and_points_of_its_curve(tmp_path, cache, steps,
+                                                                                     monkeypatch):
+    kd = job("kd", tmp_path, cache)
+    own = replace(kd, spec=kd.spec.model_copy(update={"own_recipe": OwnRecipe(epochs=5)}))
+    surrounded = []
+    monkeypatch.setattr(timing, "_seconds_around", lambda student, dataset, recipe: surrounded.append(recipe) or 1.0)
+    (plain, longer), _, _ = time_runs([kd, own], 60)
+    assert longer.seconds == pytest.approx(2.5 * plain.seconds)
+    assert [recipe.epochs for recipe in surrounded] == [2, 5]
 
 
 def test_slow_steps_are_few_and_slow_methods_end_the_timing(tmp_path, cache, steps):

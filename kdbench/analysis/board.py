@@ -9,10 +9,14 @@ from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.moderated import Comparisons
 from kdbench.analysis.tuned import Order, Tuning
+from kdbench.data import catalog
+from kdbench.errors import UserError, plain
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
 DATA_FREE = "data_free"         # the family that sees no training image, and is ranked by itself
+EQUAL_COMPUTE = "equal compute"  # in titles
+OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # what differs in a cell
 PROFILED_SEED = 0               # costs do not depend on the seed: they are measured for one
 
 
@@ -96,6 +100,14 @@ class Cell:
         """Whether its methods have the same core-seconds, each with epochs of its own, and not the same steps."""
         return "epochs" in (self.spec.get("own_recipe") or {})
 
+    def class_name(self, index: int) -> str:
+        """The class's name if the dataset is known, else its index as text."""
+        try:
+            names = catalog.parse(self.dataset).info.classes
+        except UserError:
+            names = None
+        return names[index] if names and index < len(names) else str(index)
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -110,9 +122,28 @@ class Leaderboard:
         """Whether all of its cells compare at equal compute."""
         return all(cell.equal_compute for cell in self.cells)
 
+    def title(self, cell: Cell) -> str:
+        """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs, and
+        for a cell of equal compute with these words."""
+        alike = [_flatten(c.spec) for c in self.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
+        own = _flatten(cell.spec)
+        differing = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
+        suffix = ", ".join([*(f"{key}={own[key]}" for key in differing), *[EQUAL_COMPUTE] * cell.equal_compute])
+        return plain(f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else ""))
+
     def regimes(self) -> Iterator["Leaderboard"]:
         """The cells of equal steps, then those of equal compute, each if there are some: what is said across cells is
         said of one kind, since ranks and gains of the two do not mix."""
         for equal_compute in (False, True):
             if cells := tuple(cell for cell in self.cells if cell.equal_compute == equal_compute):
                 yield replace(self, cells=cells)
+
+
+def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """The values of a cell's spec by dotted path, without those that differ within a cell."""
+    flat: dict[str, str] = {}
+    for key, value in spec.items():
+        if key == "pair" or (not prefix and key in OF_A_RUN):
+            continue
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
+    return flat

@@ -1,12 +1,107 @@
-"""What a reader of a leaderboard should know of it: what was used, what was not, what is missing."""
+"""What a reader of a leaderboard should know of it: what it says, what was used, what was not, what is missing."""
 
+import math
+import statistics
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdbench.analysis.board import REFERENCE, Cell
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.harm import MIN_SEEDS
+from kdbench.analysis.intervals import detectable_effect
 from kdbench.results.record import Problem, Record
+
+SETTLE = .005        # the true difference that further seeds should find
+MOST_SEEDS = 1000    # that are worth to be named
+
+
+def verdict(leaderboard: Leaderboard) -> Iterable[str]:
+    """What the leaderboard answers, in sentences that are computed from it: in each cell which methods differ from the
+    references, the best ones and the cheapest of these, whom they harm, and what would settle the rest."""
+    if len(leaderboard.cells) == 1:
+        yield from _verdict(leaderboard.cells[0])
+    else:
+        for cell in leaderboard.cells:
+            yield f"{leaderboard.title(cell)}: {' '.join(_verdict(cell))}"
+
+
+def _verdict(cell: Cell) -> Iterable[str]:
+    seeing = [row for row in cell.rows if not row.data_free]
+    if not any(row.label in cell.comparisons.to.get(REFERENCE, {}) for row in seeing):
+        yield (f"Nothing can be said of differences to {REFERENCE}: that takes {REFERENCE} and another method with two "
+               "seeds in common.")
+        return
+    for name in REFERENCES:
+        compared = cell.comparisons.to.get(name, {})
+        rows = [row.label for row in seeing if row.label in compared]
+        better = [label for label in rows if compared[label].significant and compared[label].mean > 0]
+        worse = [label for label in rows if compared[label].significant and compared[label].mean < 0]
+        if rows:
+            unclear = len(rows) - len(better) - len(worse) or "none"
+            yield (f"Of {len(rows)} method{'s' * (len(rows) > 1)}, {_count(better, f'better than {name}')}, "
+                   f"{_count(worse, 'worse')}, and of {unclear} it is unclear (at 5 %, after Holm's correction).")
+    yield from _best(cell, seeing)
+    yield from _settling(cell, seeing)
+
+
+def _count(labels: list[str], what: str) -> str:
+    """"none is better", "1 is better (kd)" or "2 are better (dist, kd)", with `what` for "better"."""
+    if not labels:
+        return f"none is {what}"
+    return f"{len(labels)} {'is' if len(labels) == 1 else 'are'} {what} ({', '.join(labels)})"
+
+
+def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
+    """The first tier, the cheapest of it to train, and the classes that it harms."""
+    if not cell.comparisons.tiers:
+        return
+    best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
+    if len(best) == 1:
+        yield f"{best[0].label} is the best, and no other method is in its tier."
+    else:
+        yield (f"The best, {best[0].label}, cannot be told from {len(best) - 1} other method{'s' * (len(best) > 2)}"
+               + (f": {', '.join(row.label for row in best[1:])}." if len(best) < len(rows) else
+                  ", which are all that are complete."))
+    for metric, what in (("step_time_ratio", "times a step of plain training"), ("seconds", "s of training")):
+        costs = {row.label: cost.mean for row in best if (cost := row.estimate(metric)) is not None}
+        if len(best) > 1 and len(costs) == len(best):
+            cheapest = min(costs, key=lambda label: (costs[label], label))
+            yield f"The cheapest of these to train is {cheapest}, at {costs[cheapest]:.3g} {what}."
+            break
+    known = [row for row in best if row.harm is not None and not row.is_reference]
+    harmed = [f"{row.label} on {', '.join(cell.class_name(index) for index in row.harm.harmed)}"
+              for row in known if row.harm and row.harm.harmed]
+    if harmed:
+        yield f"Of the best tier are worse than {REFERENCE} on a class: {'; '.join(harmed)}."
+    elif known:
+        yield f"No method of the best tier is worse than {REFERENCE} on any class, as far as these seeds can tell."
+
+
+def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
+    """How many more seeds would find a difference of `SETTLE` in most repetitions, and what they take."""
+    found = [(cell.comparisons.to[REFERENCE][row.label], row.differences[REFERENCE].count) for row in rows
+             if row.label in cell.comparisons.to[REFERENCE]]
+    seeds = statistics.mode(count for _, count in found)
+    typical = statistics.median_low([(told.standard_error * math.sqrt(count), told.degrees) for told, count in found])
+    needed = _seeds_needed(*typical, seeds)
+    if needed is not None and needed > seeds:
+        seconds = sum(cost.mean for row in rows if (cost := row.estimate("seconds")) is not None)
+        hours = (needed - seeds) * seconds / 3600
+        yield (f"Differences of {100 * SETTLE:g} points would be found in 80 % of repetitions with {needed} seeds, "
+               f"{needed - seeds} more: {hours:.1f} core-hours by the training times here.")
+
+
+def _seeds_needed(deviation: float, degrees: float, seeds: int) -> int | None:
+    """The fewest seeds with which a difference of `SETTLE` is found, given the standard deviation of one seed's
+    difference and the degrees of freedom that so many `seeds` gave it; None for more than `MOST_SEEDS`."""
+    def found(count: int) -> bool:
+        known = degrees * (count - 1) / (seeds - 1)
+        return deviation / math.sqrt(count) * detectable_effect(known) <= SETTLE
+
+    if not found(MOST_SEEDS):
+        return None
+    return bisect_left(range(2, MOST_SEEDS), True, key=found) + 2
 
 
 def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: tuple[Cell, ...]) -> Iterable[str]:

@@ -14,7 +14,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
 from kdbench.report.markdown import align, fill, items, safe
-from kdbench.report.tables import class_name, versus
+from kdbench.report.tables import versus
 from kdbench.results.record import Record
 from kdbench.version import __version__
 
@@ -157,7 +157,7 @@ def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable
     scored = [(accuracy, index) for index, accuracy in enumerate(vector) if accuracy is not None]
     if cell and scored:
         lowest, index = min(scored)
-        yield f"Its lowest accuracy on a class is {number(lowest, 'share')} %, on {class_name(cell, index)}."
+        yield f"Its lowest accuracy on a class is {number(lowest, 'share')} %, on {cell.class_name(index)}."
     yield from _harm(cell, row)
     if row and len(row.seeds) < FEW_SEEDS:
         yield f"{len(row.seeds)} seed{'s' * (len(row.seeds) != 1)} of it were trained: differences of a size that " \
@@ -184,7 +184,7 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
         return
     changes = {change.index: change.change for change in row.harm.classes}
     for what, classes in (("Harmed", row.harm.harmed), ("Helped", row.harm.helped)):
-        told = ", ".join(f"{class_name(cell, index)} ({number(changes[index], 'share', '+')} points)"
+        told = ", ".join(f"{cell.class_name(index)} ({number(changes[index], 'share', '+')} points)"
                          for index in classes)
         yield f"{what} classes against {REFERENCE}, at 5 % after Holm's correction: {told or 'none'}."
 

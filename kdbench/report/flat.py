@@ -14,8 +14,9 @@ from kdbench.analysis.intervals import Estimate
 from kdbench.analysis.moderated import Comparison
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
+from kdbench.analysis.statement import verdict
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.tables import MOST_AFFECTED, affected, class_name
+from kdbench.report.tables import MOST_AFFECTED, affected
 from kdbench.tune.summary import expected_best
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def to_json(leaderboard: Leaderboard) -> str:
         "results": leaderboard.results_hash,
         "records": leaderboard.records_hash,
         "suites": leaderboard.suites,
+        "verdict": list(verdict(leaderboard)),
         "statement": leaderboard.statement,
         "teachers": [_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
         "rows": [_row(cell, row) for cell in leaderboard.cells for row in cell.rows],
@@ -185,12 +187,12 @@ def _comparison(cell: Cell, comparison: Harm | None) -> dict[str, Any]:
         return dict.fromkeys(("classes_harmed", "classes_helped", "flipped", "flipped_accuracy",
                               f"flipped_{REFERENCE}_accuracy", "most_affected_classes"))
     return {
-        "classes_harmed": [class_name(cell, index) for index in comparison.harmed],
-        "classes_helped": [class_name(cell, index) for index in comparison.helped],
+        "classes_harmed": [cell.class_name(index) for index in comparison.harmed],
+        "classes_helped": [cell.class_name(index) for index in comparison.helped],
         "flipped": comparison.flipped, "flipped_accuracy": comparison.flipped_accuracy,
         f"flipped_{REFERENCE}_accuracy": comparison.flipped_reference,
         "most_affected_classes": [
-            {"class": class_name(cell, c.index), "images": c.images, f"{REFERENCE}_accuracy": c.reference,
+            {"class": cell.class_name(c.index), "images": c.images, f"{REFERENCE}_accuracy": c.reference,
              "accuracy": c.accuracy, "change": c.change, "p": c.p} for c in affected(comparison)[:MOST_AFFECTED]
         ],
     }

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable
 
 from kdbench.analysis.board import Leaderboard
+from kdbench.analysis.statement import verdict
 from kdbench.errors import plain
 from kdbench.report.formatting import Table
 from kdbench.report.tables import across_tables, cell_tables, legend
@@ -13,8 +14,9 @@ WIDTH = 100  # columns of a paragraph
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
-    """All tables, the meaning of their columns, what was used, and the hash of the results."""
-    parts = [tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells]
+    """The verdict, all tables, the meaning of their columns, what was used, and the hash of the results."""
+    parts = [items(verdict(leaderboard)),
+             *(tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells)]
     for table in across_tables(leaderboard):
         parts += [f"## {safe(table.title)}", align(table), items(table.notes)]
     return "\n\n".join([*parts, items(legend(leaderboard)),

@@ -15,6 +15,7 @@ from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.costs import PROFILED
 from kdbench.analysis.details import Details
 from kdbench.analysis.reported import of_row
+from kdbench.analysis.statement import verdict
 from kdbench.errors import plain, printable
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import MethodInfo, family_order
@@ -22,7 +23,7 @@ from kdbench.report.costs import profiled_value
 from kdbench.report.drawing import family_look
 from kdbench.report.formatting import Table, few, interval, number, with_unit
 from kdbench.report.plots import Plot
-from kdbench.report.tables import EQUAL_COMPUTE, all_tables, legend, title, versus
+from kdbench.report.tables import EQUAL_COMPUTE, all_tables, legend, versus
 from kdbench.version import __version__
 
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
@@ -37,6 +38,7 @@ def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], r
     """The page, style, script and plots included. `registry` has the methods by name."""
     heading = f"kdbench: {', '.join(leaderboard.suites)}"
     sections = {
+        "Verdict": _items(verdict(leaderboard)),
         "Leaderboard": _filters(leaderboard) + _all_rows(leaderboard),
         "Tables": "".join(map(_table, all_tables(leaderboard))) + _items(legend(leaderboard)),
         "Plots": f'<div class="plots">{"".join(map(_plot, plots))}</div>',
@@ -174,7 +176,7 @@ def _plot(plot: Plot) -> str:
 def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
     """What is known of a method, to unfold: its source's facts if it is installed, and its results in every cell."""
     info = registry.get(name)
-    results = [[title(cell, leaderboard), row.label, str(len(row.seeds)),
+    results = [[leaderboard.title(cell), row.label, str(len(row.seeds)),
                 interval(row.estimate("test_accuracy"), "share"), versus(cell, row)]
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
     found = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],

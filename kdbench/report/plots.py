@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.costs import energy_source
 from kdbench.analysis.details import Details
 from kdbench.analysis.ranking import Ranking, rank
@@ -30,7 +30,7 @@ from kdbench.report.drawing import (
     new_figure,
 )
 from kdbench.report.formatting import with_unit
-from kdbench.report.tables import EQUAL_COMPUTE, FURTHER, class_name, title
+from kdbench.report.tables import FURTHER
 from kdbench.tune.summary import expected_best
 
 COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
@@ -56,7 +56,7 @@ def plots(leaderboard: Leaderboard, details: Details) -> list[Plot]:
 
 def _all(leaderboard: Leaderboard, details: Details) -> Iterator[Plot | None]:
     for cell in leaderboard.cells:
-        name, rows = title(cell, leaderboard), [row for row in cell.rows if row.runs]
+        name, rows = leaderboard.title(cell), [row for row in cell.rows if row.runs]
         slug = _slug(name)
         if not rows:
             continue
@@ -224,7 +224,7 @@ def _classes(cell: Cell, rows: list[Row], details: Details) -> Figure | None:
     axes.set_yticks(range(len(changes)), list(changes))
     axes.grid(False)
     if table.shape[1] <= 20:
-        names = [class_name(cell, index) for index in range(table.shape[1])]
+        names = [cell.class_name(index) for index in range(table.shape[1])]
         axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) < 4 else 60)
     axes.set_xlabel("class")
     figure.colorbar(image, ax=axes, label=f"accuracy less {REFERENCE}'s, points", extend="both")
@@ -373,7 +373,7 @@ def _latencies(leaderboard: Leaderboard) -> Iterator[Plot | None]:
     for (dataset, device), cells in alike.items():
         points: list[Point] = []
         for cell in cells:
-            of = f", {title(cell, leaderboard).replace(f' on {dataset}', '')}" if len(cells) > 1 else ""
+            of = f", {leaderboard.title(cell).replace(f' on {dataset}', '')}" if len(cells) > 1 else ""
             points += _points([row for row in cell.rows if row.runs], "latency_ms", of)
             metrics = cell.teacher.metrics if cell.teacher else {}
             if {"latency_ms", "test_accuracy"} <= metrics.keys():

@@ -4,9 +4,8 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
-from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.harm import MIN_SEEDS, ClassChange, Harm
 from kdbench.analysis.intervals import POWER, detectable_effect
 from kdbench.analysis.ranking import Ranking, rank
@@ -18,7 +17,6 @@ from kdbench.report.costs import cost_tables, tuning_tables
 from kdbench.report.formatting import NONE, Table, interval, number, p_value
 
 COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have all
-OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # what differs in a cell
 FURTHER = {  # tables by heading, with their metrics; for cells where some method has one of them
     "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
                "bias_amplification"),
@@ -26,7 +24,6 @@ FURTHER = {  # tables by heading, with their metrics; for cells where some metho
     "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_small_accuracy", "pgd_accuracy"),
     "AutoAttack": ("autoattack_accuracy",),
 }
-EQUAL_COMPUTE = "equal compute"  # in titles
 MOST_AFFECTED = 10  # lines of a table of classes
 
 
@@ -39,7 +36,7 @@ def all_tables(leaderboard: Leaderboard) -> list[Table]:
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     """The tables of a cell: its methods; those that see no data; with saved predictions, their changes by class and
     image; further metrics; costs, where they were profiled; and tuning, where methods were tuned."""
-    name = title(cell, leaderboard)
+    name = leaderboard.title(cell)
     seeing = [row for row in cell.rows if not row.data_free]
     blind = [row for row in cell.rows if row.data_free]
     tables = [_main_table(name, replace(cell, rows=tuple(seeing)))] if seeing else []
@@ -51,26 +48,6 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     tables += [_further_table(cell, f"{what}: {name}", columns) for what, columns in FURTHER.items()
                if _measures(cell, columns)]
     return tables + cost_tables(cell.costs, name) + tuning_tables(cell.tuning, cell.order, name)
-
-
-def title(cell: Cell, leaderboard: Leaderboard) -> str:
-    """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs, and
-    for a cell of equal compute with these words."""
-    alike = [_flatten(c.spec) for c in leaderboard.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
-    own = _flatten(cell.spec)
-    differing = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
-    suffix = ", ".join([*(f"{key}={own[key]}" for key in differing), *[EQUAL_COMPUTE] * cell.equal_compute])
-    return plain(f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else ""))
-
-
-def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """The values of a cell's spec by dotted path, without those that differ within a cell."""
-    flat: dict[str, str] = {}
-    for key, value in spec.items():
-        if key == "pair" or (not prefix and key in OF_A_RUN):
-            continue
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
-    return flat
 
 
 # One cell.
@@ -231,7 +208,7 @@ def _class_table(cell: Cell, name: str) -> Table:
             most = affected(told)[0]
             lines.append([row.label, str(len(told.harmed)), str(len(told.helped)), number(told.flipped, "share"),
                           number(told.flipped_accuracy, "share"), number(told.flipped_reference, "share"),
-                          f"{class_name(cell, most.index)} {number(most.change, 'share', '+')}"])
+                          f"{cell.class_name(most.index)} {number(most.change, 'share', '+')}"])
     return Table(f"Classes and images against {REFERENCE}: {name}", header, lines, 1)
 
 
@@ -241,7 +218,7 @@ def _affected_table(cell: Cell, name: str) -> Table:
     changes = [(row.label, change) for row in cell.rows if row.harm for change in affected(row.harm)]
     changes.sort(key=lambda item: (-abs(item[1].change), item[0], item[1].index))
     return Table(f"Most affected classes against {REFERENCE}: {name}", header, [
-        [class_name(cell, c.index), label, str(c.images), number(c.reference, "share"), number(c.accuracy, "share"),
+        [cell.class_name(c.index), label, str(c.images), number(c.reference, "share"), number(c.accuracy, "share"),
          number(c.change, "share", "+"), NONE if c.p is None else p_value(c.p)]
         for label, c in changes[:MOST_AFFECTED]
     ], 2)
@@ -250,15 +227,6 @@ def _affected_table(cell: Cell, name: str) -> Table:
 def affected(comparison: Harm) -> list[ClassChange]:
     """The classes by the size of their change, largest first."""
     return sorted(comparison.classes, key=lambda c: (-abs(c.change), c.index))
-
-
-def class_name(cell: Cell, index: int) -> str:
-    """The class's name if the dataset is known, else its index as text."""
-    try:
-        names = catalog.parse(cell.dataset).info.classes
-    except UserError:
-        names = None
-    return names[index] if names and index < len(names) else str(index)
 
 
 # All cells.

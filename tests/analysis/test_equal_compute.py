@@ -21,7 +21,7 @@ from kdbench.profile.record import write_profile
 from kdbench.report.files import render
 from kdbench.report.page import to_html
 from kdbench.report.plots import plots
-from kdbench.report.tables import all_tables, legend, title
+from kdbench.report.tables import all_tables, legend
 from kdbench.results.store import Store
 from kdbench.spec import Architecture, OwnRecipe
 
@@ -78,10 +78,10 @@ def test_each_regime_has_a_table_of_its_own_comparisons(tmp_path):
 
 def test_titles_name_the_regime_and_nothing_else(tmp_path):
     leaderboard = build(write(tmp_path), REGISTRY)
-    assert sorted(title(cell, leaderboard) for cell in leaderboard.cells) == [
+    assert sorted(leaderboard.title(cell) for cell in leaderboard.cells) == [
         "a on digits", "a on digits (equal compute)"]
     (only,) = build(write(tmp_path / "only", steps=False), REGISTRY).cells
-    assert title(only, build(tmp_path / "only", REGISTRY)) == "a on digits (equal compute)"
+    assert build(tmp_path / "only", REGISTRY).title(only) == "a on digits (equal compute)"
 
 
 def test_each_row_tells_its_epochs_and_its_share_of_the_compute_of_kd(tmp_path):

@@ -1,0 +1,93 @@
+"""What a leaderboard says in words, from records whose answer is known."""
+
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+from support.profiles import profile, training
+from support.records import REGISTRY, record, spec
+
+from kdbench.analysis.build import build
+from kdbench.analysis.statement import verdict
+from kdbench.profile.record import write_profile
+from kdbench.report.files import render
+from kdbench.results.store import Store
+
+
+def write(folder, dataset="digits", **accuracies):
+    for method, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            Store(folder).write(record(spec(method, seed, dataset), accuracy, seconds=36.0))
+
+
+def said(folder):
+    return list(verdict(build(folder, REGISTRY)))
+
+
+CLEAR = {"ce": (.80, .81, .80), "kd": (.90, .91, .905), "at": (.70, .71, .705)}
+
+
+def test_methods_are_counted_and_named_as_better_worse_and_unclear(tmp_path):
+    write(tmp_path, **CLEAR)
+    assert said(tmp_path)[:2] == [
+        "Of 2 methods, 1 is better than ce (kd), 1 is worse (at), and of none it is unclear (at 5 %, after Holm's "
+        "correction).",
+        "Of 2 methods, none is better than kd, 2 are worse (ce, at), and of none it is unclear (at 5 %, after Holm's "
+        "correction)."]
+
+
+def test_the_best_is_told_with_all_that_cannot_be_told_from_it_and_the_cheapest_of_them(tmp_path):
+    write(tmp_path, **CLEAR)
+    assert "kd is the best, and no other method is in its tier." in said(tmp_path)
+    write(tmp_path, at=(.905, .90, .91))
+    write_profile(Store(tmp_path), profile(run=spec("kd"), training=training(.025, 2.5, .3)))
+    write_profile(Store(tmp_path), profile(run=spec("at"), training=training(.02, 1.5, .3)))
+    text = said(tmp_path)
+    assert "The best, kd, cannot be told from 1 other method: at." in text or (
+        "The best, at, cannot be told from 1 other method: kd." in text)
+    assert "The cheapest of these to train is at, at 1.5 times a step of plain training." in text
+
+
+def test_without_profiles_the_cheapest_is_that_of_the_shortest_training(tmp_path):
+    write(tmp_path, ce=(.80, .81, .80), kd=(.90, .91, .905))
+    for seed in range(3):
+        Store(tmp_path).write(record(spec("at", seed), .905, seconds=20.0))
+    assert "The cheapest of these to train is at, at 20 s of training." in said(tmp_path)
+
+
+def test_further_seeds_and_their_hours_are_told_where_half_a_point_cannot_be_found(tmp_path):
+    write(tmp_path, ce=(.80, .82, .81), kd=(.83, .82, .85))  # the paired difference has a deviation of 2 points
+    (line,) = [line for line in said(tmp_path) if line.startswith("Differences of 0.5 points")]
+    needed, more, hours = re.search(r"with (\d+) seeds, (\d+) more: ([\d.]+) core-hours", line).groups()
+    assert int(more) == int(needed) - 3 and float(hours) == pytest.approx(int(more) * 72 / 3600, abs=.05)  # 36 s a run
+    powers = [_power(.005, np.std([.03, .00, .04], ddof=1), count) for count in (int(needed) - 1, int(needed))]
+    assert powers[0] < .8 <= powers[1] + 1e-4
+    write(tmp_path, ce=(.80, .80, .80), kd=(.83, .8301, .8299))
+    assert not [line for line in said(tmp_path) if line.startswith("Differences of 0.5 points")]
+
+
+def _power(effect, deviation, count):
+    """Of a paired t-test at 5 %."""
+    limit, shift = scipy.stats.t.ppf(.975, count - 1), effect * count**.5 / deviation
+    return scipy.stats.nct.sf(limit, count - 1, shift) + scipy.stats.nct.cdf(-limit, count - 1, shift)
+
+
+def test_one_seed_says_nothing_in_words_too(tmp_path):
+    write(tmp_path, ce=(.80,), kd=(.90,))
+    assert said(tmp_path) == ["Nothing can be said of differences to ce: that takes ce and another method with two "
+                              "seeds in common."]
+
+
+def test_each_of_several_cells_has_a_paragraph_under_its_name(tmp_path):
+    write(tmp_path, **CLEAR)
+    write(tmp_path, dataset="letters", **CLEAR)
+    digits, letters = said(tmp_path)
+    assert digits.startswith("big-small on digits: Of 2 methods, ") and letters.startswith("big-small on letters: Of 2")
+
+
+@pytest.mark.parametrize("output_format", ["md", "json"])
+def test_a_leaderboard_begins_with_it(tmp_path, output_format):
+    write(tmp_path, **CLEAR)
+    text = render(build(tmp_path, REGISTRY), output_format)
+    assert 0 < text.index("1 is better than ce (kd)") + 1 < text.index("test acc." if output_format == "md" else "rows")

@@ -79,6 +79,13 @@ def test_one_seed_says_nothing_in_words_too(tmp_path):
                               "seeds in common."]
 
 
+def test_methods_without_data_are_not_counted(tmp_path):
+    write(tmp_path, ce=(.80, .81, .80), kd=(.90, .91, .905))
+    for seed, accuracy in enumerate((.30, .35, .32)):
+        Store(tmp_path).write(record(spec("at", seed), accuracy, family="data_free"))
+    assert said(tmp_path)[0].startswith("Of 1 method, 1 is better than ce (kd), none is worse")
+
+
 def test_each_of_several_cells_has_a_paragraph_under_its_name(tmp_path):
     write(tmp_path, **CLEAR)
     write(tmp_path, dataset="letters", **CLEAR)

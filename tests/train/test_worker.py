@@ -1,5 +1,4 @@
 import dataclasses
-import dataclasses
 import hashlib
 import json
 from itertools import pairwise

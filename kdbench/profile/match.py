@@ -20,19 +20,17 @@ NOTABLE = 0.1  # share of kd's compute that whole epochs may miss before it is w
 
 
 class Kind(NamedTuple):
-    """What a run shares with the profile that tells how long its steps take: all but its length and seed. A budget of
-    updates makes a run longer and no step dearer."""
+    """What a run shares with the profile that tells how long its steps take: all but its length, its seed and how a
+    self-teacher was trained. A budget of updates makes a run longer and no step dearer."""
 
     cell: str  # of equal steps
     method: str
     hyperparameters: tuple
-    self_teacher: str
 
     @classmethod
     def of(cls, spec: RunSpec) -> "Kind":
         cell = spec.model_copy(update={"own_recipe": None}).cell if spec.equal_compute else spec.cell
-        return cls(cell, spec.method, tuple(sorted(spec.hyperparameters.items())),
-                   spec.self_teacher.run.id if spec.self_teacher else "")
+        return cls(cell, spec.method, tuple(sorted(spec.hyperparameters.items())))
 
 
 def epochs_for(recipe_epochs: int, ratio: float, ratio_of_kd: float) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace as changed
 from support.matrices import smoke
-from support.profiles import profile, training
+from support.profiles import comparison, profile, training
 from support.records import planned, record
 
 from kdbench.errors import UserError
@@ -67,6 +67,14 @@ def test_matched_runs_share_a_cell_of_their_own_whatever_their_epochs(tmp_path):
     assert [(spec.method, spec.seed, spec.recipe) for spec in plan.students] == [
         (spec.method, spec.seed, spec.recipe) for spec in plain.students]
     assert plan.teachers == plain.teachers
+
+
+@pytest.mark.parametrize("first", RATIOS)
+def test_the_profile_of_the_pair_is_none_of_the_method_that_it_was_made_with(tmp_path, first):
+    put(tmp_path, RATIOS)
+    (spec,) = plan_of(first, seeds=1).students
+    write_profile(Store(tmp_path), profile("pair", run=spec, deployment=comparison()))
+    assert epochs(matched(tmp_path, *RATIOS)[0]) == {"ce": 30, "kd": 12, "dml": 9}
 
 
 def test_kd_tells_the_compute_where_it_does_not_run_itself(tmp_path):

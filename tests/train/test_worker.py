@@ -144,6 +144,14 @@ def test_a_run_is_validated_after_its_first_epoch_at_even_intervals_and_after_it
     assert often.weights_sha256 == record.weights_sha256
 
 
+def test_a_run_of_epochs_of_its_own_is_bit_for_bit_that_of_a_recipe_with_as_many(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(scoring, "CURVE_INTERVALS", 3)
+    of_recipe = run_job(job(smoke("ce", settings={"recipe.epochs": 6}), tmp_path / "recipe", cache, "ce"))
+    two = job(smoke("ce", settings={"recipe.epochs": 2}), tmp_path / "own", cache, "ce")
+    own = run_job(dataclasses.replace(two, spec=two.spec.model_copy(update={"own_recipe": OwnRecipe(epochs=6)})))
+    assert own.weights_sha256 == of_recipe.weights_sha256 and own.curves == of_recipe.curves
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 20, 21, 24, 40, 80, 240])
 def test_a_curve_has_every_epoch_of_a_short_run_and_about_twenty_of_a_long_one(epochs):
     points = [epoch for epoch in range(1, epochs + 1) if scoring.is_on_curve(epoch, epochs)]

@@ -112,6 +112,16 @@ def test_costs_are_those_of_a_run_of_its_own_epochs(tmp_path):
     assert rows(compute)["ce"].estimate("latency_ms").mean == pytest.approx(2)
 
 
+def test_costs_are_those_of_its_own_pair(tmp_path):
+    write(tmp_path, pairs=("a", "b"), steps=False)
+    for pair, latency in (("a", .002), ("b", .004)):
+        write_profile(Store(tmp_path), profile("pair", run=at(spec("ce"), pair), deployment=comparison(latency)))
+    found = {cell.pair: cell for cell in build(tmp_path, REGISTRY).cells}
+    assert {pair: rows(cell)["ce"].estimate("latency_ms").mean for pair, cell in found.items()} == pytest.approx(
+        {"a": 2, "b": 4})
+    assert [len(cell.costs) for cell in found.values()] == [4, 4]
+
+
 def test_a_profile_of_a_run_with_a_budget_of_updates_counts_for_a_run_without(tmp_path):
     store = Store(write(tmp_path, steps=False, methods=("ce", "kd")))
     store.write(record(matched("at", epochs=3), .5))

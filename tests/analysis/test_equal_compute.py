@@ -11,6 +11,7 @@ import io
 import json
 
 import pytest
+from msgspec.structs import replace
 from support.profiles import comparison, profile, training
 from support.records import RECIPE, REGISTRY, record, spec
 
@@ -95,6 +96,19 @@ def test_each_row_tells_its_epochs_and_its_share_of_the_compute_of_kd(tmp_path):
 def test_without_profiles_the_epochs_are_told_alone(tmp_path):
     (compute,) = build(write(tmp_path, steps=False, profiled=False), REGISTRY).cells
     assert rows(compute)["ce"].conditions == ("5 epochs",) and compute.costs == ()
+
+
+@pytest.mark.parametrize("ratio", [None, 0.0])
+def test_without_a_ratio_of_kd_no_share_is_told(tmp_path, ratio):
+    store = Store(write(tmp_path, steps=False))
+    kd = at(spec("kd"), "a")
+    store.files.profile(kd.id).unlink()
+    if ratio is not None:
+        none = replace(training(.01, 1.0).step_time_ratio, median=ratio)
+        write_profile(store, profile(run=kd, training=replace(training(.01, 1.0), step_time_ratio=none)))
+    (compute,) = build(tmp_path, REGISTRY).cells
+    assert {label: row.conditions for label, row in rows(compute).items()} == {
+        "ce": ("5 epochs",), "kd": ("2 epochs",), "at": ("2 epochs",)}
 
 
 def test_the_share_is_told_where_kd_did_not_run(tmp_path):

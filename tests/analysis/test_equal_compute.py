@@ -11,6 +11,7 @@ import io
 import json
 
 import pytest
+from msgspec.structs import replace
 from support.profiles import comparison, profile, training
 from support.records import RECIPE, REGISTRY, record, spec
 
@@ -97,6 +98,19 @@ def test_without_profiles_the_epochs_are_told_alone(tmp_path):
     assert rows(compute)["ce"].conditions == ("5 epochs",) and compute.costs == ()
 
 
+@pytest.mark.parametrize("ratio", [None, 0.0])
+def test_without_a_ratio_of_kd_no_share_is_told(tmp_path, ratio):
+    store = Store(write(tmp_path, steps=False))
+    kd = at(spec("kd"), "a")
+    store.files.profile(kd.id).unlink()
+    if ratio is not None:
+        none = replace(training(.01, 1.0).step_time_ratio, median=ratio)
+        write_profile(store, profile(run=kd, training=replace(training(.01, 1.0), step_time_ratio=none)))
+    (compute,) = build(tmp_path, REGISTRY).cells
+    assert {label: row.conditions for label, row in rows(compute).items()} == {
+        "ce": ("5 epochs",), "kd": ("2 epochs",), "at": ("2 epochs",)}
+
+
 def test_the_share_is_told_where_kd_did_not_run(tmp_path):
     (compute,) = build(write(tmp_path, steps=False, methods=("ce", "at")), REGISTRY).cells
     assert rows(compute)["at"].conditions == ("2 epochs", "0.80x compute of kd")
@@ -110,6 +124,16 @@ def test_costs_are_those_of_a_run_of_its_own_epochs(tmp_path):
     assert seconds[True] == pytest.approx({"ce": 2.5, "kd": 2.5, "at": 2.0})
     assert rows(compute)["ce"].estimate("training_energy_joules").mean == pytest.approx(25)  # 250 steps of 0.1 J
     assert rows(compute)["ce"].estimate("latency_ms").mean == pytest.approx(2)
+
+
+def test_costs_are_those_of_its_own_pair(tmp_path):
+    write(tmp_path, pairs=("a", "b"), steps=False)
+    for pair, latency in (("a", .002), ("b", .004)):
+        write_profile(Store(tmp_path), profile("pair", run=at(spec("ce"), pair), deployment=comparison(latency)))
+    found = {cell.pair: cell for cell in build(tmp_path, REGISTRY).cells}
+    assert {pair: rows(cell)["ce"].estimate("latency_ms").mean for pair, cell in found.items()} == pytest.approx(
+        {"a": 2, "b": 4})
+    assert [len(cell.costs) for cell in found.values()] == [4, 4]
 
 
 def test_a_profile_of_a_run_with_a_budget_of_updates_counts_for_a_run_without(tmp_path):

@@ -354,10 +354,8 @@ def _luck(cell: Cell) -> Figure | None:
         axes.plot(np.arange(1, len(values) + 1), values, color=colour, marker=marker, markersize=3, linewidth=1,
                   label=label)
     axes.set_ylim(bottom=floor([float(value) for values in curves.values() for value in values]) - .5)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
+    axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("trials")
     axes.set_ylabel("expected best validation accuracy, %")
     figure.legend(loc="outside right center", frameon=False, fontsize=7)

@@ -65,7 +65,7 @@ def test_one_run_that_is_killed_crashes_or_takes_too_long_costs_no_other(tmp_pat
         "killed": ("crashed", "crashed: killed by SIGKILL (out of memory?)"),
         "gone": ("crashed", "crashed: its process ended with exit code 3"),
         "slow": ("timeout", "stopped after 20 seconds (--run-timeout)"),
-        "wrong": ("crashed", "crashed: ValueError: oh"),
+        "wrong": ("crashed", "crashed: ValueError: oh (wrong.py, line 12)"),
     }
     assert (outcome.trained, outcome.failed) == (2, 4)
     retried = Matrix(plan, tmp_path / "out", CacheFolder(cache), print).pending()
@@ -83,7 +83,7 @@ def test_runs_whose_teacher_fails_fail_with_its_reason(tmp_path):
     plan = dataclasses.replace(plan, teachers=(broken,), students=students, methods=registry)
     _, records, _ = run(plan, tmp_path / "out", cache)
     assert records["kd"].status == "crashed"
-    assert records["kd"].reason == f"its teacher, run {broken.id}, failed: crashed: ValueError: no"
+    assert records["kd"].reason == f"its teacher, run {broken.id}, failed: crashed: ValueError: no (bad.py, line 12)"
 
 
 def test_damaged_records_and_teachers_are_set_aside_told_and_redone(tmp_path):

@@ -64,7 +64,7 @@ def test_a_method_that_fails_is_named_with_its_reason_and_costs_no_other(tmp_pat
             job("ce", tmp_path, cache)]
     samples, failed, _ = time_runs(jobs, 60)
     assert [sample.spec.method for sample in samples] == ["ce"]
-    assert failed == {jobs[0].id: "crashed: ValueError: oh"}
+    assert failed == {jobs[0].id: "crashed: ValueError: oh (mine.py, line 12)"}
 
 
 def test_the_files_of_a_run_are_foreseen(tmp_path, cache):

@@ -230,6 +230,6 @@ def test_a_method_that_deploys_another_network_has_that_measured_too(tmp_path, c
 def test_a_method_that_fails_leaves_a_profile_that_says_why(tmp_path, cache):
     file = plugin(tmp_path, "raise ValueError('oh')")
     found = run_profile(job("mine", tmp_path, cache, plugins=[file]))
-    assert (found.status, found.reason) == ("crashed", "crashed: ValueError: oh")
+    assert (found.status, found.reason) == ("crashed", "crashed: ValueError: oh (mine.py, line 12)")
     assert "oh" in found.traceback and found.metrics == {}
     assert json.loads((tmp_path / "profile" / f"{found.run_id}.json").read_text())["status"] == "crashed"

@@ -58,9 +58,10 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
         return
     best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if len(best) == 1:
-        yield f"{best[0].label} is the best, and no other method is in its tier."
+        yield f"With all pairs compared, {best[0].label} is the best, and no other method is in its tier."
     else:
-        yield (f"The best, {best[0].label}, cannot be told from {len(best) - 1} other method{'s' * (len(best) > 2)}"
+        others = f"{len(best) - 1} other method{'s' * (len(best) > 2)}"
+        yield (f"With all pairs compared, the best, {best[0].label}, cannot be told from {others}"
                + (f": {', '.join(row.label for row in best[1:])}." if len(best) < len(rows) else
                   ", which are all that are complete."))
     for metric, what in (("step_time_ratio", "times a step of plain training"), ("seconds", "s of training")):

@@ -39,13 +39,13 @@ def test_methods_are_counted_and_named_as_better_worse_and_unclear(tmp_path):
 
 def test_the_best_is_told_with_all_that_cannot_be_told_from_it_and_the_cheapest_of_them(tmp_path):
     write(tmp_path, **CLEAR)
-    assert "kd is the best, and no other method is in its tier." in said(tmp_path)
+    assert "With all pairs compared, kd is the best, and no other method is in its tier." in said(tmp_path)
     write(tmp_path, at=(.905, .90, .91))
     write_profile(Store(tmp_path), profile(run=spec("kd"), training=training(.025, 2.5, .3)))
     write_profile(Store(tmp_path), profile(run=spec("at"), training=training(.02, 1.5, .3)))
     text = said(tmp_path)
-    assert "The best, kd, cannot be told from 1 other method: at." in text or (
-        "The best, at, cannot be told from 1 other method: kd." in text)
+    assert "With all pairs compared, the best, kd, cannot be told from 1 other method: at." in text or (
+        "With all pairs compared, the best, at, cannot be told from 1 other method: kd." in text)
     assert "The cheapest of these to train is at, at 1.5 times a step of plain training." in text
 
 

@@ -34,15 +34,15 @@ MOST_NAMES = 100  # that a message lists
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The end of a message about an invalid name: "; did you mean 'x'?" if one of the allowed names is near, upper and
     lower case being alike, and then the allowed names in parentheses; of more than `MOST_NAMES` the five nearest."""
-    names = {one.lower(): one for one in sorted(allowed)}
-    given = name.lower()
-    begun = [found for found in names if given and found.startswith(given)]
-    near = [names[found] for found in difflib.get_close_matches(given, names, n=5, cutoff=0.6) or begun[:5]]
+    names, given = sorted(allowed), name.lower()
+    lower = {one.lower(): one for one in names}
+    begun = [found for found in lower if given and found.startswith(given)]
+    near = [lower[found] for found in difflib.get_close_matches(given, lower, n=5, cutoff=0.6) or begun[:5]]
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if len(names) > MOST_NAMES:
         listed = f"the nearest: {', '.join(near)}; " if near else ""
         return f"{hint} ({listed}{len(names)} are allowed)"
-    return f"{hint} (allowed: {', '.join(sorted(names.values())) or 'none'})"
+    return f"{hint} (allowed: {', '.join(names) or 'none'})"
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:

@@ -7,7 +7,7 @@ from typing import Any
 from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
-from kdbench.analysis.moderated import Comparisons
+from kdbench.analysis.moderated import Comparison, Comparisons
 from kdbench.analysis.tuned import Order, Tuning
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
@@ -99,6 +99,11 @@ class Cell:
     def equal_compute(self) -> bool:
         """Whether its methods have the same core-seconds, each with epochs of its own, and not the same steps."""
         return "epochs" in (self.spec.get("own_recipe") or {})
+
+    def compared(self, reference: str) -> dict[str, Comparison]:
+        """The comparisons of the methods that see the data with a reference, by label, in the order of rows."""
+        to = self.comparisons.to.get(reference, {})
+        return {row.label: to[row.label] for row in self.rows if not row.data_free and row.label in to}
 
     def class_name(self, index: int) -> str:
         """The class's name if the dataset is known, else its index as text."""

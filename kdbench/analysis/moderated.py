@@ -65,6 +65,7 @@ class Noise:
 class Comparison:
     """A method less another one, over the seeds that both have."""
 
+    seeds: int         # that both have
     mean: float
     half_width: float  # of the moderated 95 % interval
     degrees: float     # of freedom
@@ -131,11 +132,12 @@ def family(pairs: Mapping[Name, tuple[str, str]], values: Mapping[str, Mapping[i
             variance = (noise[ours].variance + noise[theirs].variance) / len(shared)
             if variance:
                 mean = math.fsum(values[ours][seed] - values[theirs][seed] for seed in shared) / len(shared)
-                found[name] = mean, math.sqrt(variance), min(noise[ours].degrees, noise[theirs].degrees)
-    p_values = [two_sided(mean / error, degrees) for mean, error, degrees in found.values()]
-    return {name: Comparison(mean, t_quantile(degrees) * error, degrees, p, corrected)
-            for (name, (mean, error, degrees)), p, corrected in zip(found.items(), p_values, holm(p_values),
-                                                                    strict=True) if corrected is not None}
+                degrees = min(noise[ours].degrees, noise[theirs].degrees)
+                found[name] = len(shared), mean, math.sqrt(variance), degrees
+    p_values = [two_sided(mean / error, degrees) for _, mean, error, degrees in found.values()]
+    return {name: Comparison(seeds, mean, t_quantile(degrees) * error, degrees, p, corrected)
+            for (name, (seeds, mean, error, degrees)), p, corrected in zip(found.items(), p_values, holm(p_values),
+                                                                           strict=True) if corrected is not None}
 
 
 def tiers(order: Sequence[str], differ: Container[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:

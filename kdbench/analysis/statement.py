@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.harm import MIN_SEEDS
-from kdbench.analysis.intervals import detectable_effect
+from kdbench.analysis.intervals import POWER, detectable_effect
 from kdbench.results.record import Problem, Record
 
 SETTLE = .005        # the true difference that further seeds should find
@@ -28,18 +28,17 @@ def verdict(leaderboard: Leaderboard) -> Iterable[str]:
 
 def _verdict(cell: Cell) -> Iterable[str]:
     seeing = [row for row in cell.rows if not row.data_free]
-    if not any(row.label in cell.comparisons.to.get(REFERENCE, {}) for row in seeing):
+    if not cell.compared(REFERENCE):
         yield (f"Nothing can be said of differences to {REFERENCE}: that takes {REFERENCE} and another method with two "
                "seeds in common.")
         return
     for name in REFERENCES:
-        compared = cell.comparisons.to.get(name, {})
-        rows = [row.label for row in seeing if row.label in compared]
-        better = [label for label in rows if compared[label].significant and compared[label].mean > 0]
-        worse = [label for label in rows if compared[label].significant and compared[label].mean < 0]
-        if rows:
-            unclear = len(rows) - len(better) - len(worse) or "none"
-            yield (f"Of {len(rows)} method{'s' * (len(rows) > 1)}, {_count(better, f'better than {name}')}, "
+        compared = cell.compared(name)
+        better = [label for label, told in compared.items() if told.significant and told.mean > 0]
+        worse = [label for label, told in compared.items() if told.significant and told.mean < 0]
+        if compared:
+            unclear = len(compared) - len(better) - len(worse) or "none"
+            yield (f"Of {len(compared)} method{'s' * (len(compared) > 1)}, {_count(better, f'better than {name}')}, "
                    f"{_count(worse, 'worse')}, and of {unclear} it is unclear (at 5 %, after Holm's correction).")
     yield from _best(cell, seeing)
     yield from _settling(cell, seeing)
@@ -81,16 +80,15 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
 
 def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
     """How many more seeds would find a difference of `SETTLE` in most repetitions, and what they take."""
-    found = [(cell.comparisons.to[REFERENCE][row.label], row.differences[REFERENCE].count) for row in rows
-             if row.label in cell.comparisons.to[REFERENCE]]
-    seeds = statistics.mode(count for _, count in found)
-    typical = statistics.median_low([(told.standard_error * math.sqrt(count), told.degrees) for told, count in found])
+    found = cell.compared(REFERENCE).values()
+    seeds = statistics.mode(told.seeds for told in found)
+    typical = statistics.median_low([(told.standard_error * math.sqrt(told.seeds), told.degrees) for told in found])
     needed = _seeds_needed(*typical, seeds)
     if needed is not None and needed > seeds:
         seconds = sum(cost.mean for row in rows if (cost := row.estimate("seconds")) is not None)
         hours = (needed - seeds) * seconds / 3600
-        yield (f"Differences of {100 * SETTLE:g} points would be found in 80 % of repetitions with {needed} seeds, "
-               f"{needed - seeds} more: {hours:.1f} core-hours by the training times here.")
+        yield (f"Differences of {100 * SETTLE:g} points would be found in {100 * POWER:g} % of repetitions with "
+               f"{needed} seeds, {needed - seeds} more: {hours:.1f} core-hours by the training times here.")
 
 
 def _seeds_needed(deviation: float, degrees: float, seeds: int) -> int | None:

@@ -163,13 +163,11 @@ def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
 
 def _resolution(cell: Cell) -> Iterable[str]:
     """The note on how small a difference to the reference the cell's seeds can show; none with one seed."""
-    seeing = [row.label for row in cell.rows if not row.data_free]
-    counts = {row.label: row.differences[REFERENCE].count for row in cell.rows if REFERENCE in row.differences}
-    found = {label: told for label, told in cell.comparisons.to.get(REFERENCE, {}).items() if label in seeing}
+    found = cell.compared(REFERENCE).values()
     if found:
-        seeds = statistics.mode(counts[label] for label in found)
+        seeds = statistics.mode(told.seeds for told in found)
         least = statistics.median(told.standard_error * detectable_effect(told.degrees)
-                                  for label, told in found.items() if counts[label] == seeds)
+                                  for told in found if told.seeds == seeds)
         yield (f"Resolution: {seeds} seeds find a true difference to {REFERENCE} of {number(least, 'share')} points in "
                f"{POWER:.0%} of repetitions (moderated t-test of one difference at 5 %, the median method's noise).")
 

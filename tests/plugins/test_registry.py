@@ -201,3 +201,7 @@ def test_of_many_names_the_nearest_are_told_and_a_far_one_is_none_of_them():
     assert nearest("RESNET18", names).endswith("; 150 are allowed)") and nearest("RESNET18", names).count("resnet") == 6
     assert nearest("zzz", names) == " (150 are allowed)"
     assert "did you mean" not in nearest("mnist5k", ["dist", "kd"])
+
+
+def test_names_that_differ_by_case_alone_are_all_listed():
+    assert nearest("x", ["Cat", "cat"]) == " (allowed: Cat, cat)"

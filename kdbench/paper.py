@@ -14,6 +14,11 @@ class Paper:
     arxiv: str | None = None  # "1503.02531"
     doi: str | None = None
 
+    def __post_init__(self) -> None:
+        """ValueError without authors, or with one that has no name."""
+        if not self.authors or not all(author.split() for author in self.authors):
+            raise ValueError("a paper has one author or more, each with a name")
+
     @property
     def url(self) -> str | None:
         """The address at arXiv, or else by DOI; None if it has neither."""

@@ -11,6 +11,7 @@ from kdbench.analysis.moderated import Comparison, Comparisons
 from kdbench.analysis.tuned import Order, Tuning
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
+from kdbench.plugins.source import Facts
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
@@ -118,6 +119,7 @@ class Cell:
 class Leaderboard:
     cells: tuple[Cell, ...]
     suites: tuple[str, ...]
+    methods: Mapping[str, Facts]  # what is known of the methods, by name
     statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
     results_hash: str           # SHA-256 of what repeated runs must give again: weights, predictions, metrics
     records_hash: str           # SHA-256 of everything that the tables are made from: the same hash, the same tables

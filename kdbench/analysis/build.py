@@ -12,22 +12,23 @@ import numpy as np
 from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, Failure, Leaderboard, Row, Teacher, Wins
 from kdbench.analysis.costs import (
     Cost,
+    cost,
     costs_of_matched,
     method_metrics,
-    read_costs,
+    read_profiles,
     shares_of_kd,
     teacher_metrics,
 )
 from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
-from kdbench.analysis.labels import Variant, labels
+from kdbench.analysis.labels import Variant, facts_of, labels
 from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.statement import statement
 from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
-from kdbench.plugins.source import MethodInfo
+from kdbench.plugins.source import Facts, MethodInfo
 from kdbench.profile.match import EQUAL_TO
 from kdbench.results.numbers import Numbers
 from kdbench.results.record import Planned, Problem, Record
@@ -39,28 +40,31 @@ PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"
 CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
 MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
 
-Methods = Mapping[str, MethodInfo]
+Known = Mapping[str, Facts]
 Read = Callable[[Iterable[Record]], dict[int, Predicted]]
 
 
-def build(folder: Path, registry: Methods | None = None) -> Leaderboard:
-    """The leaderboard of a folder of results. UserError if there are none."""
-    store, registry = Store(folder), Registry() if registry is None else registry
+def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Leaderboard:
+    """The leaderboard of a folder of results. `installed` has the methods that tell what records do not, by name; by
+    default all that are installed. UserError if there are no results."""
+    store, installed = Store(folder), Registry() if installed is None else installed
     runs, hashes, problems, trials = _recorded_and_missing(store)
     if trials and not any(run.role == "student" for run in runs):
         raise UserError(f"{folder}: it holds trials of `kdbench tune`, and no results: `kdbench run SUITE --tuned "
                         f"{folder}` makes some")
     if not runs and not problems:
         raise store.no_records()
-    runs, others = _of_the_same_images(runs, store)
+    runs, others = _of_the_same_images([_with_family(run, installed) for run in runs], store)
     runs, repeats = _without_repeats(runs, store)
     results_hash, reader = _results_hash(runs), _Reader(store)
-    costs, cost_problems = read_costs(store, registry)
+    profiles, profile_problems = read_profiles(store)
+    known = facts_of([*runs, *profiles.values()], installed)
+    costs = [cost(profile, known, sha256) for sha256, profile in profiles.items()]
     tuned, tuned_problems = read_tuned(store)
-    cells = _cells(runs, registry, reader, costs, tuned)
-    problems += [*others, *repeats, *reader.problems, *cost_problems, *tuned_problems]
+    cells = _cells(runs, known, reader, costs, tuned)
+    problems += [*others, *repeats, *reader.problems, *profile_problems, *tuned_problems]
     return Leaderboard(
-        cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})),
+        cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
         statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines()))),
         results_hash=results_hash, records_hash=_records_hash(runs, hashes, costs, problems, tuned),
     )
@@ -92,6 +96,13 @@ def _missing(wanted: Planned, damage: str | None) -> Record:
     return Record(run_id=wanted.run_id, role=wanted.role, suite=wanted.suite, spec=wanted.spec, status="missing",
                   reason=f"its record is damaged: {damage}" if damage else "planned, no record yet",
                   seconds=0.0, method_digest="", started="", finished="")
+
+
+def _with_family(run: Record, installed: Mapping[str, MethodInfo]) -> Record:
+    """The run with its method's family; of missing runs, and of kdbench 0.1's, that of the installed method."""
+    if run.family is None and run.spec.method in installed:
+        return msgspec.structs.replace(run, family=installed[run.spec.method].family)
+    return run
 
 
 def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record], list[Problem]]:
@@ -152,7 +163,7 @@ def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iter
     profiles and choices, the planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"choices {tuned.sha256}"] if tuned.sha256 else []
-    used += [f"profile/{cost.profile.run_id} {cost.file_sha256}" for cost in costs]
+    used += [f"profile/{one.profile.run_id} {one.file_sha256}" for one in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))
 
@@ -186,7 +197,7 @@ class _Reader:
 
 # Runs to cells.
 
-def _cells(runs: list[Record], registry: Methods, read: Read, costs: Sequence[Cost],
+def _cells(runs: list[Record], known: Known, read: Read, costs: Sequence[Cost],
            tuned: Tuned) -> tuple[Cell, ...]:
     teachers = {run.run_id: run for run in runs if run.role == "teacher"}
     members: dict[str, list[Record]] = defaultdict(list)
@@ -194,43 +205,43 @@ def _cells(runs: list[Record], registry: Methods, read: Read, costs: Sequence[Co
         if run.role == "student":
             members[run.spec.cell].append(run)
     costs_of: dict[str, list[Cost]] = defaultdict(list)
-    for cost in costs:
-        costs_of[cost.profile.spec.cell].append(cost)
+    for one in costs:
+        costs_of[one.profile.spec.cell].append(one)
     for cell, own in members.items():
         if own[0].spec.equal_compute:
             costs_of[cell] = list(costs_of_matched([run.spec for run in own], costs))
-    cells = [_cell(own, teachers, registry, read, costs_of[cell], tuned) for cell, own in members.items()]
+    cells = [_cell(own, teachers, known, read, costs_of[cell], tuned) for cell, own in members.items()]
     return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
 
 
-def _cell(runs: list[Record], teachers: Mapping[str, Record], registry: Methods, read: Read,
+def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read: Read,
           costs: list[Cost], tuned: Tuned) -> Cell:
     """A cell with its rows and its teacher, whose metrics include what its profiles say."""
     spec = min(runs, key=lambda run: run.run_id).spec
     teacher = _teacher(runs, teachers)
     groups = _groups(runs)
     specs = [group[0].spec for group in groups]
-    specs += [cost.profile.spec for cost in costs if cost.profile.subject == "method"]
-    names = tuned.rename(labels(Variant.of(spec, registry) for spec in specs), specs, registry)
-    costs = [replace(cost, label=names.get(Variant.of(cost.profile.spec, registry), cost.label)) for cost in costs]
+    specs += [one.profile.spec for one in costs if one.profile.subject == "method"]
+    names = tuned.rename(labels(Variant.of(spec, known) for spec in specs), specs, known)
+    costs = [replace(one, label=names.get(Variant.of(one.profile.spec, known), one.label)) for one in costs]
     shares = {label: f"{share:.2f}x compute of {EQUAL_TO}" for label, share in shares_of_kd(costs).items()}
     rows = [replace(row, conditions=(*row.conditions, *filter(None, [shares.get(row.label)])), metrics={
         **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
-    }) for row in _rows(groups, names, registry, read, tuned)]
+    }) for row in _rows(groups, names, known, read, tuned)]
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
-    compared = list(_compared(groups, rows, names, registry, tuned))
+    compared = list(_compared(groups, rows, names, known, tuned))
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
                 spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows),
                 comparisons=_comparisons(rows), costs=tuple(costs),
                 tuning=tuple(tuning_of(*one) for one in compared), order=order_of(one for _, one in compared))
 
 
-def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Variant, str], registry: Methods,
+def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Variant, str], known: Known,
               tuned: Tuned) -> Iterable[tuple[Choice, Compared]]:
     """The choices for a cell's methods, each with the method's rows by default and tuned, those that there are."""
     by_label = {row.label: row for row in rows}
-    labelled = [(group[0].spec, by_label[names[Variant.of(group[0].spec, registry)]]) for group in groups]
+    labelled = [(group[0].spec, by_label[names[Variant.of(group[0].spec, known)]]) for group in groups]
     cell = groups[0][0].spec.cell
     for choice in sorted(tuned.by_place.values(), key=lambda one: one.method):
         if choice.cell == cell:
@@ -281,17 +292,17 @@ def _groups(runs: list[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def _rows(groups: list[list[Record]], names: Mapping[Variant, str], registry: Methods, read: Read,
+def _rows(groups: list[list[Record]], names: Mapping[Variant, str], known: Known, read: Read,
           tuned: Tuned) -> list[Row]:
-    called = [(names[Variant.of(group[0].spec, registry)], group) for group in groups]
+    called = [(names[Variant.of(group[0].spec, known)], group) for group in groups]
     references = {label: group for label, group in called if label in REFERENCES}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    return sorted((_row(label, group, references, said, registry, read, tuned) for label, group in called), key=_rank)
+    return sorted((_row(label, group, references, said, known, read, tuned) for label, group in called), key=_rank)
 
 
 def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
-         registry: Methods, read: Read, tuned: Tuned) -> Row:
+         known: Known, read: Read, tuned: Tuned) -> Row:
     spec, finished, accuracy = runs[0].spec, _finished(runs), _accuracy(runs)
     measured = {run.spec.seed: metrics_of(run) for run in finished}
     shared = set.intersection(*map(set, measured.values())) if measured else set()
@@ -299,9 +310,9 @@ def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]],
     differences = {name: paired_difference(accuracy, other) for name, other in others.items()}
     common = [run for run in finished if run.spec.seed in said] if runs is not references.get(REFERENCE) else []
     return Row(
-        method=plain(spec.method), label=label, family=plain(_family(runs, registry)),
-        hyperparameters=dict(Variant.of(spec, registry).settings),
-        conditions=tuple(_conditions(spec, measured, registry, tuned)),
+        method=plain(spec.method), label=label, family=plain(_family(runs)),
+        hyperparameters=dict(Variant.of(spec, known).settings),
+        conditions=tuple(_conditions(spec, measured, known, tuned)),
         metrics={name: Numbers({seed: own[name] for seed, own in measured.items()})
                  for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
@@ -337,14 +348,14 @@ def _accuracy(runs: Iterable[Record]) -> dict[int, float]:
             if run.status == "ok" and "test_accuracy" in run.metrics}
 
 
-def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], registry: Methods,
+def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], known: Known,
                 tuned: Tuned) -> Iterable[str]:
     """What is otherwise than in plain training by the recipe: whether it was tuned, what the method says of itself, its
     budget, the images that pass through the networks, and the size of the network that is deployed."""
     if mark := tuned.mark(spec):
         yield mark
-    if spec.method in registry:
-        yield from map(plain, registry[spec.method].conditions)
+    if spec.method in known:
+        yield from map(plain, known[spec.method].conditions)
     if spec.updates != 1:
         yield f"{spec.updates}x updates"
     if spec.equal_compute:
@@ -357,10 +368,8 @@ def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], regi
             yield f"{mean:.2g}x {metric}"
 
 
-def _family(runs: list[Record], registry: Methods) -> str:
-    recorded = min((run.family for run in runs if run.family), default=None)
-    method = runs[0].spec.method
-    return recorded or (registry[method].family if method in registry else "unknown")
+def _family(runs: list[Record]) -> str:
+    return min((run.family for run in runs if run.family), default="unknown")
 
 
 def _rank(row: Row) -> tuple:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 
 from kdbench.analysis.labels import Variant, label
+from kdbench.plugins.source import Facts
 from kdbench.profile.match import EQUAL_TO, Kind, share_of_kd
 from kdbench.profile.record import Profile, profiles
 from kdbench.results.record import Problem
@@ -29,20 +29,20 @@ class Cost:
     file_sha256: str = ""
 
 
-def cost(profile: Profile, registry: Mapping[str, Any], file_sha256: str = "") -> Cost:
-    variant = Variant.of(profile.spec, registry)
+def cost(profile: Profile, known: Mapping[str, Facts], file_sha256: str = "") -> Cost:
+    variant = Variant.of(profile.spec, known)
     return Cost(label(variant, [variant, Variant(variant.method, ())]), profile, file_sha256)
 
 
-def read_costs(store: Store, registry: Mapping[str, Any]) -> tuple[list[Cost], list[Problem]]:
-    """The profiles of a folder, and those that cannot be used."""
-    costs, problems = [], []
+def read_profiles(store: Store) -> tuple[dict[str, Profile], list[Problem]]:
+    """The profiles of a folder by the SHA-256 of their files, and those that cannot be used."""
+    usable, problems = {}, []
     for found, sha256 in profiles(store):
         if isinstance(found, Problem):
             problems.append(found)
         else:
-            costs.append(cost(found, registry, sha256))
-    return costs, problems
+            usable[sha256] = found
+    return usable, problems
 
 
 # At equal compute.

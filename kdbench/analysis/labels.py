@@ -1,18 +1,40 @@
 """How methods are called in tables."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from kdbench.errors import plain
+from kdbench.plugins.source import Facts, MethodInfo
+from kdbench.results.record import Outcome
 from kdbench.spec import RunSpec
 
 
-def changed(method: str, hyperparameters: Mapping[str, Any], registry: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters that differ from their defaults; all, of a method that is not installed."""
-    known = registry[method].hyperparameters if method in registry else {}
+def facts_of(outcomes: Iterable[Outcome], installed: Mapping[str, MethodInfo]) -> dict[str, Facts]:
+    """What is known of each method that runs or profiles are of, by its name: what most of them recorded; for methods
+    of which none recorded it, what is installed. Methods of which nothing is known are absent."""
+    methods: dict[str, Counter[bytes]] = defaultdict(Counter)
+    for outcome in outcomes:
+        recorded = methods[outcome.spec.method]
+        if outcome.facts is not None:
+            recorded[msgspec.json.encode(outcome.facts)] += 1
+    found: dict[str, Facts] = {}
+    for name, recorded in sorted(methods.items()):
+        if recorded:
+            most = max(recorded, key=lambda facts: (recorded[facts], facts))
+            found[name] = msgspec.json.decode(most, type=Facts)
+        elif name in installed:
+            found[name] = installed[name].facts
+    return found
+
+
+def changed(method: str, hyperparameters: Mapping[str, Any], known: Mapping[str, Facts]) -> dict[str, Any]:
+    """The hyperparameters that differ from their defaults; all, of a method of which nothing is known."""
+    defaults = known[method].defaults if method in known else {}
     return {name: value for name, value in sorted(hyperparameters.items())
-            if name not in known or known[name].default != value}
+            if name not in defaults or defaults[name] != value}
 
 
 class Variant(NamedTuple):
@@ -22,10 +44,10 @@ class Variant(NamedTuple):
     settings: tuple[tuple[str, Any], ...]  # hyperparameters that are not the defaults, a budget, own recipe
 
     @classmethod
-    def of(cls, spec: RunSpec, registry: Mapping[str, Any]) -> "Variant":
+    def of(cls, spec: RunSpec, known: Mapping[str, Facts]) -> "Variant":
         budget = {"updates": spec.updates} if spec.updates != 1 else {}
         recipe = {f"recipe.{name}": value for name, value in spec.own_recipe.given().items()} if spec.own_recipe else {}
-        return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, registry) | budget | recipe).items()))
+        return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, known) | budget | recipe).items()))
 
 
 def labels(variants: Iterable[Variant]) -> dict[Variant, str]:

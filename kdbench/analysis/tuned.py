@@ -13,6 +13,7 @@ from kdbench.analysis.intervals import Estimate, paired_difference
 from kdbench.analysis.labels import Variant
 from kdbench.disk import read_file
 from kdbench.errors import UserError
+from kdbench.plugins.source import Facts
 from kdbench.results.record import Problem
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec
@@ -40,9 +41,9 @@ class Tuned:
         return {"tuned": TUNED, "default": KEPT}.get(choice.status, "")
 
     def rename(self, names: Mapping[Variant, str], specs: Iterable[RunSpec],
-               registry: Mapping[str, object]) -> dict[Variant, str]:
+               known: Mapping[str, Facts]) -> dict[Variant, str]:
         """The names of a cell's rows, with "(tuned)" in place of settings where a method stands beside its default."""
-        tuned = {Variant.of(spec, registry) for spec in specs if self.mark(spec) == TUNED}
+        tuned = {Variant.of(spec, known) for spec in specs if self.mark(spec) == TUNED}
         return {variant: f"{variant.method} ({TUNED})" if variant in tuned and label != variant.method else label
                 for variant, label in names.items()}
 

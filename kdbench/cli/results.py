@@ -54,8 +54,7 @@ def cite(folder: Folder, plugin: Plugins = None) -> None:
     from kdbench.analysis.build import build
     from kdbench.report.cite import cite
 
-    registry = Registry(plugin or ())
-    print(cite(build(folder, registry), registry))
+    print(cite(build(folder, Registry(plugin or ()))))
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
@@ -67,8 +66,7 @@ def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
     from kdbench.report.card import card
     from kdbench.results.store import Store
 
-    registry = Registry(plugin or ())
-    print(card(Store(folder).find(run), build(folder, registry), registry), end="")
+    print(card(Store(folder).find(run), build(folder, Registry(plugin or ()))), end="")
 
 
 def export(
@@ -85,7 +83,7 @@ def export(
 
     registry, store = Registry(plugin or ()), Store(folder)
     record = store.find(run)
-    text = card(record, build(folder, registry), registry)
+    text = card(record, build(folder, registry))
     from kdbench.finished.export import export
     from kdbench.finished.reload import dataset_of, reload, weights_store
     from kdbench.folders import CacheFolder

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from kdbench.errors import UserError, unknown
 from kdbench.paper import Paper
 
@@ -80,6 +82,16 @@ def usual_scale(low: Any, high: Any) -> str:
     return "log" if low > 0 and high >= LOG_FROM * low else "linear"
 
 
+class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tables, page and citations say of a method. Each record and profile keeps it, so that they say the same
+    where the method is not installed, or has changed since."""
+
+    idea: str
+    paper: Paper | None
+    conditions: tuple[str, ...]
+    defaults: dict[str, Value]   # of its hyperparameters
+
+
 @dataclass(frozen=True)
 class MethodInfo:
     """The facts of a method, as its source states them."""
@@ -101,6 +113,12 @@ class MethodInfo:
     def idea(self) -> str:
         """The first paragraph of the docstring, on one line."""
         return " ".join(self.doc.split("\n\n")[0].split())
+
+    @property
+    def facts(self) -> Facts:
+        """What records keep of it."""
+        return Facts(idea=self.idea, paper=self.paper, conditions=self.conditions,
+                     defaults={name: parameter.default for name, parameter in self.hyperparameters.items()})
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Value]:
         """Every hyperparameter with its value: the given one, checked, or the default. UserError for an unknown name

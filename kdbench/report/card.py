@@ -21,17 +21,17 @@ from kdbench.version import __version__
 FEW_SEEDS = 5  # with fewer, the card says that small differences are noise
 
 
-def card(record: Record, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    """The text of the card. `registry` has the installed methods by name. UserError for a run that did not finish."""
+def card(record: Record, leaderboard: Leaderboard) -> str:
+    """The text of the card. UserError for a run that did not finish."""
     if record.status != "ok":
         raise UserError(f"run {record.run_id} has no network to describe: its status is {record.status!r}")
     cell = next((cell for cell in leaderboard.cells if cell.id == record.spec.cell), None)
     row = next((row for row in cell.rows if record.run_id in row.runs.values()), None) if cell else None
     sections = {
-        "Model": _model(record, registry), "Teacher": _teacher(record, cell), "Data": _data(record),
+        "Model": _model(record, leaderboard), "Teacher": _teacher(record, cell), "Data": _data(record),
         "Procedure": _procedure(record), "Results": _results(record, row),
         "Limitations": items(_limitations(record, cell, row)), "Use": _use(record),
-        "Provenance": _provenance(record, leaderboard), "Citation": _citation(record, registry),
+        "Provenance": _provenance(record, leaderboard), "Citation": _citation(record, leaderboard),
     }
     body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
     return f"---\n{_front(record)}\n---\n\n# {safe(_name(record))}\n\n{body}\n"
@@ -82,11 +82,11 @@ def _arguments(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items()) or "none"
 
 
-def _model(record: Record, registry: Mapping[str, Any]) -> str:
+def _model(record: Record, leaderboard: Leaderboard) -> str:
     spec = record.spec
-    info = registry.get(spec.method)
+    known = leaderboard.methods.get(spec.method)
     text = (f"An image classifier, trained by knowledge distillation with the method `{spec.method}` (family "
-            f"{record.family or 'unknown'}). {info.idea if info else ''}")
+            f"{record.family or 'unknown'}). {known.idea if known else ''}")
     return "\n\n".join([fill(text.strip()), _facts("of the student", "value", rows=[
         ("timm architecture", spec.student.model), ("arguments", _arguments(spec.student.kwargs)),
         ("input", f"{spec.recipe.image_size} x {spec.recipe.image_size} pixels"),
@@ -214,6 +214,6 @@ def _provenance(record: Record, leaderboard: Leaderboard) -> str:
     ])
 
 
-def _citation(record: Record, registry: Mapping[str, Any]) -> str:
-    entries, _ = references(papers([record.spec.method], [record.spec.dataset], registry))
+def _citation(record: Record, leaderboard: Leaderboard) -> str:
+    entries, _ = references(papers([record.spec.method], [record.spec.dataset], leaderboard.methods))
     return "\n".join(["```bibtex", "\n\n".join(entries), "```"])

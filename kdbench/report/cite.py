@@ -2,12 +2,12 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from kdbench.analysis.board import Leaderboard
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.paper import Paper
+from kdbench.plugins.source import Facts
 from kdbench.version import __version__
 
 CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stands
@@ -24,20 +24,18 @@ JOURNALS = ("IJCV", "JMLR", "Neural Networks", "Neurocomputing", "Proceedings of
 REPORT = "Technical report, "  # what the venue of a technical report begins with, before its institution
 
 
-def cite(leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    """The BibTeX entries of a leaderboard's methods and datasets, then a sentence in LaTeX that cites them.
-
-    `registry` has the installed methods by name; the sentence names the others without a reference.
-    """
+def cite(leaderboard: Leaderboard) -> str:
+    """The BibTeX entries of a leaderboard's methods and datasets, then a sentence in LaTeX that cites them. It names
+    methods of which nothing is known without a reference."""
     methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
     datasets = sorted({cell.dataset for cell in leaderboard.cells})
-    entries, keys = references(papers(methods, datasets, registry))
+    entries, keys = references(papers(methods, datasets, leaderboard.methods))
 
     def cited(names: Iterable[str]) -> str:
         return ", ".join(f"{escape(name)}~\\cite{{{keys[name]}}}" if name in keys else escape(name) for name in names)
 
-    absent = [name for name in methods if name not in registry]
-    note = f"\n% Not installed here, so without a reference: {', '.join(map(escape, absent))}" if absent else ""
+    absent = [name for name in methods if name not in leaderboard.methods]
+    note = f"\n% Not known here, so without a reference: {', '.join(map(escape, absent))}" if absent else ""
     variants = sorted(name for name in keys if name.startswith("+"))
     more = f" (variants: {cited(variants)})" if variants else ""
     sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
@@ -60,9 +58,9 @@ def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, 
     return entries, {name: key for name, (key, _) in keys.items()}
 
 
-def papers(methods: Iterable[str], datasets: Iterable[str], registry: Mapping[str, Any]) -> dict[str, Paper | None]:
+def papers(methods: Iterable[str], datasets: Iterable[str], known: Mapping[str, Facts]) -> dict[str, Paper | None]:
     """The papers by name of method, dataset and dataset variant ("+skew"); None where no paper is known."""
-    found = {name: registry[name].paper if name in registry else None for name in methods}
+    found = {name: known[name].paper if name in known else None for name in methods}
     for dataset in datasets:
         try:
             parsed = catalog.parse(dataset)

@@ -1,11 +1,12 @@
 """The tables of costs: what training with each method, using the networks, and tuning each method costs and gains."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from kdbench.analysis.costs import TRAINING, USE, Cost, cost, energy_source
+from kdbench.analysis.labels import facts_of
 from kdbench.analysis.tuned import Order, Tuning
 from kdbench.metrics.catalog import METRICS
+from kdbench.plugins.source import MethodInfo
 from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.profile.record import BUSY, Profile
 from kdbench.report.formatting import NONE, Table, interval, number, three_digits
@@ -37,11 +38,12 @@ def cost_tables(costs: Sequence[Cost], name: str) -> list[Table]:
     return tables + ([_use_table(used, costs, name)] if used else [])
 
 
-def tables_of(found: Iterable[Profile], registry: Mapping[str, Any]) -> list[Table]:
-    """The tables of any profiles, cell by cell. `registry` has the installed methods by name."""
+def tables_of(found: Sequence[Profile], installed: Mapping[str, MethodInfo]) -> list[Table]:
+    """The tables of any profiles, cell by cell. `installed` has methods that tell what profiles do not, by name."""
+    known = facts_of(found, installed)
     cells: dict[str, list[Cost]] = {}
     for profile in found:
-        cells.setdefault(profile.spec.cell, []).append(cost(profile, registry))
+        cells.setdefault(profile.spec.cell, []).append(cost(profile, known))
     return [table for costs in cells.values() for spec in [costs[0].profile.spec]
             for table in cost_tables(costs, f"{spec.pair} on {spec.dataset}")]
 

@@ -18,7 +18,7 @@ from kdbench.analysis.reported import of_row
 from kdbench.analysis.statement import verdict
 from kdbench.errors import plain, printable
 from kdbench.metrics.catalog import METRICS
-from kdbench.plugins.source import MethodInfo, family_order
+from kdbench.plugins.source import Facts, MethodInfo, family_order
 from kdbench.report.costs import profiled_value
 from kdbench.report.drawing import family_look
 from kdbench.report.formatting import Table, few, interval, number, with_unit
@@ -174,29 +174,32 @@ def _plot(plot: Plot) -> str:
 
 
 def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    """What is known of a method, to unfold: its source's facts if it is installed, and its results in every cell."""
-    info = registry.get(name)
+    """What is known of a method, to unfold, and its results in every cell."""
+    known = leaderboard.methods.get(name)
     results = [[leaderboard.title(cell), row.label, str(len(row.seeds)),
                 interval(row.estimate("test_accuracy"), "share"), versus(cell, row)]
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
     found = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],
                   results, 2)
-    about = _about(info) if info else "<p>This method is not installed here; its results are those of its records.</p>"
-    idea = f"<br>{escape(info.idea)}" if info else ""
+    about = _about(name, known, registry.get(name)) if known else \
+        "<p>This method is not installed here, and its records say nothing of it.</p>"
+    idea = f"<br>{escape(known.idea)}" if known else ""
     return (f'<details id="method-{escape(name)}"><summary>{_dot(family)}<strong>{escape(name)}</strong> '
             f'<span class="quiet">{escape(family)}</span>{idea}</summary>{about}{_table(found)}</details>')
 
 
-def _about(info: MethodInfo) -> str:
-    """A method's docstring, paper and hyperparameters."""
+def _about(name: str, known: Facts, info: MethodInfo | None) -> str:
+    """A method's docstring, if it is installed, its paper and its hyperparameters."""
     paper = ""
-    if info.paper:
-        address = escape(info.paper.url or "")
-        paper = f"<p>{escape(str(info.paper))}" + (f' <a href="{address}">{address}</a>' if address else "") + "</p>"
-    lines = [[p.name, p.type, str(p.default), p.allowed] for p in info.hyperparameters.values()]
-    parameters = _table(Table(f"Hyperparameters of {info.name}", ["name", "type", "default", "range"], lines, 4)) \
+    if known.paper:
+        address = escape(known.paper.url or "")
+        paper = f"<p>{escape(str(known.paper))}" + (f' <a href="{address}">{address}</a>' if address else "") + "</p>"
+    ranges = {p.name: (p.type, p.allowed) for p in info.hyperparameters.values()} if info else {}
+    lines = [[one, str(default), *ranges.get(one, ("", ""))] for one, default in known.defaults.items()]
+    parameters = _table(Table(f"Hyperparameters of {name}", ["name", "default", "type", "range"], lines, 4)) \
         if lines else "<p>No hyperparameters.</p>"
-    return f"<pre>{html.escape(printable(info.doc))}</pre>{paper}{parameters}"
+    doc = f"<pre>{html.escape(printable(info.doc))}</pre>" if info else ""
+    return f"{doc}{paper}{parameters}"
 
 
 def _metrics() -> str:

@@ -15,7 +15,7 @@ from kdbench.disk import read_file
 from kdbench.environment import environment, now
 from kdbench.metrics.catalog import check_bounds
 from kdbench.metrics.metric import LARGEST
-from kdbench.plugins.source import MethodInfo
+from kdbench.plugins.source import Facts, MethodInfo
 from kdbench.results.numbers import Numbers
 from kdbench.spec import RunSpec
 
@@ -88,6 +88,7 @@ class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(ge=0, le=LARGEST)]  # wall time of training, or of the measurement
     family: str | None = None           # of the method, which a reader may not have installed
     method_digest: str                  # SHA-256 of the method's source file
+    facts: Facts | None = None          # what the method's source says of it; older records have none
     environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, threads, git commit
     started: Utc
     finished: Utc
@@ -98,6 +99,7 @@ class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
         return cls(**{
             "run_id": task.id, "suite": task.suite, "spec": task.spec, "status": status, "reason": reason,
             "seconds": 0.0, "family": task.method.family, "method_digest": task.method.digest,
+            "facts": task.method.facts,
             "environment": environment(task.spec.device), "started": now(), "finished": now(), **measured,
         })
 
@@ -133,7 +135,14 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
             self, run_id=self.spec.id, suite=sys.intern(self.suite), family=self.family and sys.intern(self.family),
             metrics=Numbers(self.metrics), curves=NOTHING, vectors=NOTHING, groups=NOTHING, environment=NOTHING,
             notes=NO_NOTES, traceback=None, started="", finished="", method_digest=sys.intern(self.method_digest),
+            facts=self.facts and _shared(msgspec.json.encode(self.facts)),
             dataset_digest=self.dataset_digest and sys.intern(self.dataset_digest))
+
+
+@cache
+def _shared(facts: bytes) -> Facts:
+    """The facts that a JSON text says: the same object for the same text."""
+    return msgspec.json.decode(facts, type=Facts)
 
 
 SomeEntry = TypeVar("SomeEntry", bound=Entry)

@@ -8,6 +8,7 @@ those of a mapped file, would not be the verified ones. The first answer of each
 kept one, so that a pass of another machine or library is found out and left alone.
 """
 
+import copy
 import json
 import os
 from collections.abc import Callable, Collection
@@ -71,8 +72,9 @@ class TeacherPass:
 
     def __init__(self, teacher: Network, steps_per_pass: int, keep: Keep | None):
         self.teacher, self.steps_per_pass, self.keep = teacher, steps_per_pass, keep
+        # What is kept comes from a copy: a method that changes its teacher must not change what others are told.
+        self._answering = copy.deepcopy(teacher) if keep is not None else teacher
         self.answered: Callable[[int], None] = lambda images: None  # called with the images of each answer of the pass
-        self.computing = False  # whether the network computes for such an answer
         self._tensors: dict[str, KeptTensor] | None = None  # by name; None before the first answer
         self._step, self._version = 0, 0
         self._met: Tensor | None = None
@@ -85,26 +87,15 @@ class TeacherPass:
     def __call__(self, batch: Batch) -> Outputs:
         images = batch.images
         if self.keep is None or images is not self._met or images._version != self._version:
-            return self._compute(images)
+            return _compute(self.teacher, images)
         self.answered(len(images))
         if self._tensors is None:
             return self._first_answer(images, self.keep)
-        return Answer(self._tensors, self._step, lambda: self._compute_quietly(images))
-
-    @torch.no_grad()
-    def _compute(self, images: Tensor) -> Outputs:
-        return self.teacher(images)
-
-    def _compute_quietly(self, images: Tensor) -> Outputs:
-        self.computing = True
-        try:
-            return self._compute(images)
-        finally:
-            self.computing = False
+        return Answer(self._tensors, self._step, lambda: _compute(self._answering, images))
 
     def _first_answer(self, images: Tensor, keep: Keep) -> Outputs:
         """Compute an answer, which tells how answers lie in memory; a pass that answers otherwise is not used."""
-        outputs = self._compute_quietly(images)
+        outputs = _compute(self._answering, images)
         tensors = {name: KeptTensor(keep.folder.tensor(name), tensor, self.steps_per_pass,
                                     name.rstrip("0123456789") in keep.parts, keep.note)
                    for name, tensor in named(outputs).items()}
@@ -117,6 +108,11 @@ class TeacherPass:
                 return outputs
         self._tensors = tensors
         return Answer(tensors, self._step, lambda: outputs, computed=True)
+
+
+@torch.no_grad()
+def _compute(network: Network, images: Tensor) -> Outputs:
+    return network(images)
 
 
 def named(outputs: Outputs) -> dict[str, Tensor]:

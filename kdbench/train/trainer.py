@@ -82,7 +82,7 @@ class Trainer:
         teach = method.ctx.teach
         self.teacher_pass = teach if isinstance(teach, TeacherPass) else None
         if self.teacher_pass is not None:
-            self._count_passes("teacher", self.teacher_pass.teacher)
+            self._count_passes("teacher", self.teacher_pass.teacher)  # kept answers come from a copy of it
             self.teacher_pass.answered = partial(self._count, "teacher")
 
     def train_epoch(self) -> None:
@@ -119,8 +119,7 @@ class Trainer:
 
     def _count_passes(self, who: str, owner: nn.Module) -> None:
         def count_images(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if not (who == "teacher" and self.teacher_pass and self.teacher_pass.computing):  # it counts for itself
-                self._count(who, len(inputs[0]))
+            self._count(who, len(inputs[0]))
 
         for network in owner.modules():
             if isinstance(network, Network):

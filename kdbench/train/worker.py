@@ -13,12 +13,13 @@ from kdbench.data.load import load_dataset
 from kdbench.data.stream import Normalise
 from kdbench.disk import atomic_write, set_aside, sweep
 from kdbench.environment import now
+from kdbench.errors import UserError
 from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
 from kdbench.metrics.catalog import score, vectors
 from kdbench.metrics.groups import group_names
 from kdbench.metrics.predictions import accuracy
-from kdbench.networks import count_parameters, saved_part, serialise
+from kdbench.networks import count_parameters, saved_part, serialise, weights_sha256
 from kdbench.plugins import registry
 from kdbench.results.predictions import Predictions
 from kdbench.results.record import Record
@@ -88,6 +89,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
                              spec.training, spec.seed, device, spec.updates, keep)
     trainer = Trainer(method, stream, spec.training)
+    taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
     saved, told = seconds, 0.0
     # Looked for in the whole curve: the run that left a checkpoint may have had other thresholds.
@@ -104,6 +106,9 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
         if time.monotonic() - told >= TELL_EVERY:
             report_progress(folder, trainer, seconds)
             told = time.monotonic()
+    if tutor and weights_sha256(tutor.state_dict()) != taught:
+        raise UserError(f"{type(method).__name__} ({job.method.file.name}) changed the weights or statistics of its "
+                        "teacher, which every method must leave as they are")
     if stop:
         return _pruned(trainer, stop, seconds, dataset)
 

@@ -16,19 +16,19 @@ import math
 import random
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 from msgspec.structs import replace
-from support.records import RECIPE, REGISTRY, planned, record, spec, teacher_spec
+from support.records import RECIPE, REGISTRY, info, planned, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.analysis.intervals import detectable_effect
 from kdbench.disk import atomic_write
 from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
+from kdbench.plugins.source import Hyperparameter
 from kdbench.report.files import render
 from kdbench.results.store import Store
 from kdbench.spec import TrainedTeacher
@@ -106,7 +106,7 @@ def test_variants_of_one_method_are_told_apart_by_what_differs_between_them(fold
 # Conditions.
 
 def test_what_a_method_learned_under_stands_beside_it(folder):
-    registry = {**REGISTRY, "at": SimpleNamespace(family="attention", conditions=("with kd",), hyperparameters={})}
+    registry = {**REGISTRY, "at": info("at", "attention", conditions=("with kd",))}
     passes = {"student_passes": 24.0, "teacher_passes": 2.0, "deployed_size": 3.456}
     Store(folder).write(record(spec("at", 0).model_copy(update={"updates": 2}), .9, metrics=passes))
     Store(folder).files.record(spec("at", 0).id).unlink()
@@ -408,7 +408,7 @@ def test_an_unknown_format_is_a_user_error(folder):
 def test_the_installed_methods_name_the_families_unless_others_are_given(folder):
     (cell,) = build(folder).cells
     assert {row.method: row.family for row in cell.rows}["ce"] == "baseline"
-    (cell,) = build(folder, {"ce": SimpleNamespace(family="mine", conditions=(), hyperparameters={})}).cells
+    (cell,) = build(folder, {"ce": info("ce", "mine")}).cells
     assert {row.method: row.family for row in cell.rows} == {"ce": "mine", "kd": "unknown", "at": "unknown"}
 
 
@@ -450,3 +450,28 @@ def test_images_may_differ_between_cells(tmp_path):
         store.write(record(spec("ce", 0, dataset=dataset), .8, dataset_digest=dataset))
     board = build(tmp_path, REGISTRY)
     assert len(board.cells) == 2 and not any("other images" in line for line in board.statement)
+
+
+# Methods that are not installed.
+
+def test_what_records_say_of_a_method_makes_the_same_tables_without_it_and_after_it_changed(tmp_path):
+    method = info("kd", "logit", conditions=("with at",), doc="The idea.",
+                  hyperparameters={"temperature": Hyperparameter("temperature", "float", 8.0)})
+    for one in ("ce", "kd"):
+        facts = (method if one == "kd" else REGISTRY[one]).facts
+        Store(tmp_path).write(record(spec(one, 0, temperature=8.0), .8, family="logit", facts=facts))
+    boards = [build(tmp_path, installed) for installed in ({"kd": method}, {}, REGISTRY)]
+    assert boards[0] == boards[1] == boards[2]
+    row = next(row for row in boards[0].cells[0].rows if row.method == "kd")
+    assert row.label == "kd" and row.hyperparameters == {} and row.conditions == ("with at",)
+    assert boards[1].methods["kd"].idea == "The idea."
+
+
+def test_of_records_that_differ_in_what_they_say_of_a_method_the_most_count(tmp_path):
+    def said(default):
+        temperature = Hyperparameter("temperature", "float", default)
+        return info("kd", "logit", hyperparameters={"temperature": temperature}).facts
+
+    for seed, default in enumerate((4.0, 8.0, 8.0)):
+        Store(tmp_path).write(record(spec("kd", seed, temperature=4.0), .8, facts=said(default)))
+    assert build(tmp_path, {}).methods["kd"].defaults == {"temperature": 8.0}

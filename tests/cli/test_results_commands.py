@@ -38,7 +38,7 @@ def plugin(tmp_path):
 def test_cite_prints_entries_and_a_sentence(kdbench, folder):
     code, out, _ = kdbench("cite", folder)
     assert code == 0 and "@inproceedings{hinton2015distilling," in out and "We compare kd~\\cite{hinton" in out
-    assert "% Not installed here, so without a reference: mine" in out
+    assert "% Not known here, so without a reference: mine" in out
 
 
 def test_cite_knows_the_paper_of_a_plugin(kdbench, folder, plugin):

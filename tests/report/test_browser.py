@@ -2,14 +2,13 @@
 
 import os
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from support.programs import program
-from support.records import record, spec
+from support.records import info, record, spec
 
 from kdbench.plugins.registry import Registry
 from kdbench.report.files import write_report
@@ -42,9 +41,8 @@ def page_file(tmp_path_factory):
                         curves={"validation_accuracy": [.5, accuracy]},
                         environment={"python": "3.11", "git_commit": "0123456789" * (4 + seed)}))
     store.write(record(spec("rkd"), status="crashed", reason=f"memory {ATTACK}"))
-    registry = {name: replace(info, doc=f"{ATTACK} {info.doc}") for name, info in Registry().items()}
-    registry[ATTACK] = SimpleNamespace(name=ATTACK, family="logit", conditions=(), doc=ATTACK, idea=ATTACK, paper=None,
-                                       hyperparameters={})
+    registry = {name: replace(one, doc=f"{ATTACK} {one.doc}") for name, one in Registry().items()}
+    registry[ATTACK] = info(ATTACK, "logit", doc=ATTACK)
     write_report(folder, registry)
     return folder / "index.html"
 

@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 def made(folder, seed=0, method="kd"):
     found = Store(folder).get(spec(method, seed, dataset="fashion_mnist").id)
-    return card(found, build(folder, REGISTRY), REGISTRY)
+    return card(found, build(folder, REGISTRY))
 
 
 def test_hugging_face_reads_the_front_matter(folder):
@@ -87,7 +87,7 @@ def test_harm_is_withheld_without_enough_seeds_and_the_reference_is_not_compared
 def test_markup_in_a_record_is_shown_as_text(folder):
     run = record(spec("<b>mine</b>", dataset="my|data"), .5, notes=["<script>"], environment={"cpu": "a <CPU>"})
     Store(folder).write(run)
-    text = card(run, build(folder, REGISTRY), REGISTRY)
+    text = card(run, build(folder, REGISTRY))
     assert "<script" not in text and "a &lt;CPU>" in text and "my\\|data" in text
     assert ModelCard(text).data.eval_results[0].dataset_name == "my|data"
 
@@ -104,7 +104,7 @@ def test_a_run_that_failed_gets_no_card(folder):
     run = record(spec("kd", 9), status="diverged", reason="NaN")
     Store(folder).write(run)
     with pytest.raises(UserError, match="has no network to describe: its status is 'diverged'"):
-        card(run, build(folder, REGISTRY), REGISTRY)
+        card(run, build(folder, REGISTRY))
 
 
 def test_a_card_is_the_same_each_time(folder):

@@ -1,9 +1,8 @@
 import re
-from types import SimpleNamespace
 
 import pytest
 from pybtex.database import parse_string
-from support.records import record, spec
+from support.records import info, record, spec
 
 from kdbench.__init__ import __version__
 from kdbench.analysis.build import build
@@ -39,16 +38,16 @@ def board(folder, methods, registry, dataset="mnist5k"):
     return build(folder, registry)
 
 
-def info(**paper):
+def with_paper(**paper):
     fields = dict(title="A Title of Note", authors=("Ann Bee",), year=2020, venue="ICLR")
-    return SimpleNamespace(family="logit", conditions=(), hyperparameters={}, paper=Paper(**{**fields, **paper}))
+    return info("kd", "logit", paper=Paper(**{**fields, **paper}))
 
 
 def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
     registry = Registry()
     leaderboard = board(tmp_path, registry, registry, "cifar10+skew(0.9)+longtail(10)")
-    entries = parse(cite(leaderboard, registry))
-    read = parse_string(cite(leaderboard, registry), "bibtex")
+    entries = parse(cite(leaderboard))
+    read = parse_string(cite(leaderboard), "bibtex")
     assert list(read.entries) == list(entries)
     assert [str(author) for author in read.entries["hinton2015distilling"].persons["author"]] == [
         "Hinton, Geoffrey", "Vinyals, Oriol", "Dean, Jeff"]
@@ -59,7 +58,7 @@ def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
             "Class-Balanced Loss Based on Effective Number of Samples"} <= titles
     assert entries["kdbench"]["version"] == __version__
     assert entries["hinton2015distilling"]["eprint"] == "1503.02531"
-    assert r"(variants: +longtail~\cite{cui2019class}, +skew~\cite{wang2020towards})" in cite(leaderboard, registry)
+    assert r"(variants: +longtail~\cite{cui2019class}, +skew~\cite{wang2020towards})" in cite(leaderboard)
     for entry in entries.values():
         assert entry["author"] and entry["title"] and entry["year"].isdigit()
         needed = {"inproceedings": "booktitle", "article": "journal", "techreport": "institution"}
@@ -67,20 +66,20 @@ def test_every_installed_method_and_dataset_gets_an_entry_that_parses(tmp_path):
 
 
 def test_the_sentence_cites_what_has_an_entry_and_carries_the_results_hash(tmp_path):
-    registry = {"kd": info(), "ce": SimpleNamespace(family="baseline", conditions=(), hyperparameters={}, paper=None)}
+    registry = {"kd": with_paper(), "ce": info("ce", "baseline")}
     leaderboard = board(tmp_path, ["ce", "kd", "my_own"], registry, "digits")
-    text = cite(leaderboard, registry)
+    text = cite(leaderboard)
     sentence = text.split("\n\n")[-1]
     assert sentence == (
         f"We compare ce, kd~\\cite{{bee2020title}}, my\\_own on digits with kdbench {__version__}~\\cite{{kdbench}}, "
         f"suite tiny (results \\texttt{{{leaderboard.results_hash[:16]}}}).\n"
-        r"% Not installed here, so without a reference: my\_own")
+        r"% Not known here, so without a reference: my\_own")
     assert set(re.findall(r"\\cite{(\w+)}", sentence)) <= set(parse(text))
 
 
 def test_two_papers_never_share_a_key_and_one_paper_stands_once(tmp_path):
-    registry = {"kd": info(), "at": info(title="A Title of Another Kind"), "ce": info()}
-    entries = parse(cite(board(tmp_path, registry, registry, "digits"), registry))
+    registry = {"kd": with_paper(), "at": with_paper(title="A Title of Another Kind"), "ce": with_paper()}
+    entries = parse(cite(board(tmp_path, registry, registry, "digits")))
     assert sorted(entries) == ["bee2020title", "bee2020titleb", "kdbench"]
 
 
@@ -93,7 +92,7 @@ def test_two_papers_never_share_a_key_and_one_paper_stands_once(tmp_path):
     ({"authors": ("Łukasz Šør", "Ann Bee")}, "inproceedings", ("author", "Łukasz Šør and Ann Bee")),
 ])
 def test_venues_and_odd_characters_become_valid_bibtex(tmp_path, paper, kind, field):
-    registry = {"kd": info(**paper)}
-    entries = parse(cite(board(tmp_path, registry, registry, "digits"), registry))
+    registry = {"kd": with_paper(**paper)}
+    entries = parse(cite(board(tmp_path, registry, registry, "digits")))
     (entry,) = (entry for key, entry in entries.items() if key != "kdbench")
     assert (entry["type"], entry[field[0]]) == (kind, field[1])

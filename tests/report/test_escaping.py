@@ -47,8 +47,8 @@ def texts(store):
     first = next(r for r in store.read()[0] if r.status == "ok")
     return {
         **{kind: render(board, kind) for kind in ("md", "csv", "json")}, "tex": to_latex(board),
-        "html": to_html(board, details, drawn, REGISTRY), "bib": cite(board, REGISTRY),
-        "card": card(first, board, REGISTRY), **{f"svg {plot.name}": plot.svg.decode() for plot in drawn},
+        "html": to_html(board, details, drawn, REGISTRY), "bib": cite(board),
+        "card": card(first, board), **{f"svg {plot.name}": plot.svg.decode() for plot in drawn},
     }
 
 

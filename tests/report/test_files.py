@@ -4,12 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.records import REGISTRY, record, spec, teacher_spec
+from support.records import REGISTRY, info, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
@@ -24,13 +24,12 @@ from kdbench.results.store import Store
 SCRIPT = "<script>alert('x')</script>"
 
 
-def info(name, family, doc="Says one thing.\n\nloss = 1"):
-    return SimpleNamespace(
-        name=name, family=family, conditions=(), doc=doc, idea=doc.split("\n", maxsplit=1)[0], hyperparameters={},
-        paper=Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR", arxiv="2001.00001"))
+def published(name, family, doc="Says one thing.\n\nloss = 1"):
+    return info(name, family, doc=doc, paper=Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR",
+                                                   arxiv="2001.00001"))
 
 
-REAL = {"ce": info("ce", "baseline"), "kd": info("kd", "logit"), "at": info("at", "attention")}
+REAL = {"ce": published("ce", "baseline"), "kd": published("kd", "logit"), "at": published("at", "attention")}
 
 
 def details_of(accuracy):
@@ -196,7 +195,7 @@ def test_the_page_can_be_read_without_seeing_it(folder, undrawn):
 
 
 def test_markup_in_methods_docstrings_reasons_and_datasets_is_shown_as_text(folder, undrawn):
-    registry = {**REAL, "kd": info("kd", "logit", f"{SCRIPT} teaches.\n\n<b>loss</b>")}
+    registry = {**REAL, "kd": published("kd", "logit", f"{SCRIPT} teaches.\n\n<b>loss</b>")}
     Store(folder).write(record(spec("kd", 5, dataset=f'"><img src=x onerror={SCRIPT}>'), .5))
     found = page(folder, registry)
     assert len(found.all("script")) == 1 and found.all("b") == []
@@ -260,7 +259,7 @@ def test_names_that_no_address_could_hold_are_linked_and_shown(folder, undrawn):
 
 def test_markup_in_a_paper_s_address_or_a_machine_s_name_is_shown_as_text(folder, undrawn):
     paper = Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR", doi='10/"><b>x</b>')
-    registry = {**REAL, "kd": SimpleNamespace(**{**vars(REAL["kd"]), "paper": paper})}
+    registry = {**REAL, "kd": replace(REAL["kd"], paper=paper)}
     for seed in range(2):
         for method in ("ce", "kd"):
             Store(folder).write(record(spec(method, seed), .8, environment={"cpu": "a <b>CPU</b>"}))

@@ -48,7 +48,7 @@ def test_bibtex_reads_every_reference_and_the_sentence_cites_only_known_ones(tmp
     registry = Registry()
     for method in registry:
         Store(tmp_path).write(record(spec(method, dataset="cifar10+longtail(10)"), .5))
-    *entries, sentence = cite(build(tmp_path, registry), registry).split("\n\n")
+    *entries, sentence = cite(build(tmp_path, registry)).split("\n\n")
     (tmp_path / "references.bib").write_text("\n\n".join(entries))
     body = rf"{sentence} \bibliographystyle{{plain}}\bibliography{{references}}"
     compile_document(tmp_path, body)

@@ -1,16 +1,25 @@
 """Records of imaginary runs."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
+from kdbench.plugins.source import Hyperparameter, MethodInfo
 from kdbench.results.record import Planned, Record
 from kdbench.spec import Architecture, Recipe, RunSpec, TrainedTeacher
 
 RECIPE = Recipe(epochs=2, batch_size=8, image_size=8, lr=0.1)
-REGISTRY = {  # what the table asks of it
-    "ce": SimpleNamespace(family="baseline", conditions=(), hyperparameters={}),
-    "kd": SimpleNamespace(family="logit", conditions=(),
-                          hyperparameters={"temperature": SimpleNamespace(default=4.0)}),
-    "at": SimpleNamespace(family="attention", conditions=(), hyperparameters={}),
+
+
+def info(name: str, family: str, **changes) -> MethodInfo:
+    """A method that nobody wrote."""
+    fields = dict(paper=None, doc="", hyperparameters={}, learns_from="teacher", needs_data=True, conditions=(),
+                  class_name="Mine", module=None, file=Path("mine.py"), digest="a" * 64)
+    return MethodInfo(name=name, family=family, **{**fields, **changes})
+
+
+REGISTRY = {
+    "ce": info("ce", "baseline"),
+    "kd": info("kd", "logit", hyperparameters={"temperature": Hyperparameter("temperature", "float", 4.0)}),
+    "at": info("at", "attention"),
 }
 
 

@@ -51,16 +51,25 @@ class Learner(Method):
         return super().step(batch, optimizers)
 
 
+class Count:
+    """A number of images, which copies of a network share."""
+
+    images = 0
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 class Counted(torch.nn.Module):
-    """A teacher that counts the images that it is shown."""
+    """A teacher that counts the images that it and its copies are shown."""
 
     def __init__(self, network):
         super().__init__()
-        self.network, self.images = network, 0
+        self.network, self.count = network, Count()
         self.shapes = network.shapes
 
     def forward(self, images):
-        self.images += len(images)
+        self.count.images += len(images)
         return self.network(images)
 
 
@@ -79,7 +88,7 @@ def trained(keep=None, epochs=RECIPE.epochs, teacher=None, pair="convolutional",
     trainer = Trainer(method, stream, RECIPE)
     for _ in range(epochs):
         trainer.train_epoch()
-    return trainer, counted.images
+    return trainer, counted.count.images
 
 
 def weights(trainer):
@@ -326,3 +335,13 @@ def test_a_plugin_that_draws_random_numbers_gets_the_same_ones_with_a_pass(tmp_p
     kept = [run_job(kept_job(plan, tmp_path / name, own_cache, "mine")) for name in ("a", "b")]
     assert {record.weights_sha256 for record in (live, *kept)} == {live.weights_sha256}
     assert Store(tmp_path / "a").get(live.run_id).status == "ok"
+
+
+def test_a_method_that_changes_its_teacher_spoils_no_answers_that_others_read(tmp_path, own_cache):
+    trouble = "teacher.logits; next(self.ctx.teacher.parameters()).data.add_(1)"
+    spoiling = smoke("mine", plugins=[plugin(tmp_path, trouble)])
+    assert run_job(kept_job(spoiling, tmp_path / "spoiling", own_cache, "mine")).status == "crashed"
+    plan = smoke("kd")
+    live = run_job(job(plan, tmp_path / "live", own_cache, "kd"))
+    kept = run_job(kept_job(plan, tmp_path / "kept", own_cache, "kd"))
+    assert kept.weights_sha256 == live.weights_sha256 and not kept.notes

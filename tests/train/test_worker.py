@@ -378,3 +378,24 @@ def test_a_learning_rate_of_a_runs_own_is_what_it_trains_by(tmp_path, cache):
     assert weights[0] != weights[1]
     run_job(dataclasses.replace(there, spec=there.spec.model_copy(update={"teacher": None})))
     assert Store(tmp_path / "there").read()[0][0].weights_sha256 == weights[1]
+
+
+@pytest.mark.parametrize("trouble", [
+    "next(self.ctx.teacher.parameters()).data.add_(1e-3 * (self.step_index == 0))",
+    "self.ctx.teacher.train(); self.ctx.teacher(batch.images)",
+])
+def test_a_run_whose_method_changed_its_teacher_fails(tmp_path, cache, trouble):
+    record = run_job(job(smoke("mine", plugins=[plugin(tmp_path, trouble)]), tmp_path, cache, "mine"))
+    assert record.status == "crashed" and not record.metrics
+    assert record.reason == ("crashed: Mine (mine.py) changed the weights or statistics of its teacher, which every "
+                             "method must leave as they are")
+    assert not Store(tmp_path).files.student(record.run_id).exists()
+
+
+def test_a_record_keeps_what_tables_say_of_its_method(tmp_path, cache):
+    plan = smoke("kd")
+    record = run_job(job(plan, tmp_path, cache, "kd"))
+    assert Store(tmp_path).get(record.run_id).facts == plan.methods["kd"].facts
+    assert record.facts.defaults == {"temperature": 4.0, "alpha": 0.9}
+    assert record.facts.paper.arxiv == "1503.02531"
+    assert record.facts.idea == "The student matches the teacher's softened class probabilities."

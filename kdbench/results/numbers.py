@@ -1,7 +1,9 @@
-"""Numbers by key, for the hundred thousands of them that a leaderboard is made from."""
+"""Numbers, and lists of numbers, by key, for the hundred thousands of them that a leaderboard is made from."""
 
+import math
 from array import array
 from collections.abc import Hashable, Iterator, Mapping
+from itertools import accumulate
 from typing import ClassVar, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -29,3 +31,29 @@ class Numbers(Mapping[Key, float]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+class Lists(Mapping[str, list[float | None]]):
+    """A read-only mapping of names to lists of numbers, kept as one array: all mappings with the same names and
+    lengths, in the same order, share these."""
+
+    __slots__ = ("_places", "_values")
+    _shared: ClassVar[dict[tuple[tuple[str, int], ...], dict[str, slice]]] = {}
+
+    def __init__(self, lists: Mapping[str, list[float | None]]):
+        lengths = tuple((name, len(values)) for name, values in lists.items())
+        if lengths not in self._shared:
+            ends = accumulate(length for _, length in lengths)
+            self._shared[lengths] = {name: slice(end - length, end)
+                                     for (name, length), end in zip(lengths, ends, strict=True)}
+        self._places = self._shared[lengths]
+        self._values = array("d", (math.nan if value is None else value for some in lists.values() for value in some))
+
+    def __getitem__(self, name: str) -> list[float | None]:
+        return [None if math.isnan(value) else value for value in self._values[self._places[name]]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

@@ -16,7 +16,7 @@ from kdbench.environment import environment, now
 from kdbench.metrics.catalog import check_bounds
 from kdbench.metrics.metric import LARGEST
 from kdbench.plugins.source import Facts, MethodInfo
-from kdbench.results.numbers import Numbers
+from kdbench.results.numbers import Lists, Numbers
 from kdbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
@@ -29,6 +29,7 @@ DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of i
 MAX_REASON = 300  # characters of what is said about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
+Part = TypeVar("Part")
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 
@@ -115,12 +116,14 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     curves: dict[str, list[Number]] = field(default_factory=dict)
     # Of the test predictions: accuracy by class and by group, reliability bins; of the robustness subset: accuracy by
     # severity of each corruption, and the attack's radius. None where there are no images.
-    vectors: dict[str, list[Number | None]] = field(default_factory=dict)
+    vectors: Mapping[str, list[Number | None]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)  # by attribute: the names of the groups in its vector
     peak_memory_bytes: Annotated[int, Meta(ge=0, le=2**62)] | None = None
     weights_sha256: str | None = None
     predictions_sha256: str | None = None
     dataset_digest: str | None = None   # SHA-256 of the labels and pixels (or files) that the run saw
+    classes: tuple[str, ...] = ()       # their names; older records have none
+    split_sizes: dict[str, Annotated[int, Meta(ge=0)]] = field(default_factory=dict)  # images by split, likewise
 
     def check(self) -> None:
         if self.run_id != self.spec.id:
@@ -133,16 +136,23 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """The record as tables need it, in a fraction of the memory: what many runs share is held once."""
         return msgspec.structs.replace(
             self, run_id=self.spec.id, suite=sys.intern(self.suite), family=self.family and sys.intern(self.family),
-            metrics=Numbers(self.metrics), curves=NOTHING, vectors=NOTHING, groups=NOTHING, environment=NOTHING,
+            metrics=Numbers(self.metrics), curves=NOTHING, environment=NOTHING,
+            vectors=Lists({name: values for name, values in self.vectors.items() if "_accuracy" in name}),
+            groups=_shared(dict[str, list[str]], self.groups), classes=_shared(tuple[str, ...], self.classes),
+            split_sizes=_shared(dict[str, int], self.split_sizes),
             notes=NO_NOTES, traceback=None, started="", finished="", method_digest=sys.intern(self.method_digest),
-            facts=self.facts and _shared(msgspec.json.encode(self.facts)),
+            facts=self.facts and _shared(Facts, self.facts),
             dataset_digest=self.dataset_digest and sys.intern(self.dataset_digest))
 
 
+def _shared(kind: Any, part: Part) -> Part:
+    """What equals that part of a record, of that type: the same object for all records with an equal one."""
+    return _decoded(kind, msgspec.json.encode(part))
+
+
 @cache
-def _shared(facts: bytes) -> Facts:
-    """The facts that a JSON text says: the same object for the same text."""
-    return msgspec.json.decode(facts, type=Facts)
+def _decoded(kind: Any, content: bytes) -> Any:
+    return msgspec.json.decode(content, type=kind)
 
 
 SomeEntry = TypeVar("SomeEntry", bound=Entry)

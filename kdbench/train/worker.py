@@ -132,8 +132,18 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
         "peak_memory_bytes": memory,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "predictions_sha256": store.write_predictions(job.id, predictions),
-        "dataset_digest": dataset.digest,
+        **_of_dataset(dataset),
+        "split_sizes": {**_seen(dataset), "test": len(dataset.test)},
     }
+
+
+def _of_dataset(dataset: Dataset) -> dict[str, Any]:
+    """The fields of a record that say which images the run saw; of a trial's, no more than this."""
+    return {"dataset_digest": dataset.digest, "classes": dataset.classes, "split_sizes": _seen(dataset)}
+
+
+def _seen(dataset: Dataset) -> dict[str, int]:
+    return {"train": len(dataset.train), "validation": len(dataset.validation)}
 
 
 def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, dataset: Dataset) -> dict[str, Any]:
@@ -142,7 +152,7 @@ def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, da
     _validated(trainer, last_accuracy(predictions))
     logits, labels = predictions["validation_logits"], predictions["validation_labels"]
     return {"metrics": {"validation_accuracy": accuracy(logits, labels)}, "curves": trainer.curves, "seconds": seconds,
-            "peak_memory_bytes": peak_memory(trainer.stream.device), "dataset_digest": dataset.digest}
+            "peak_memory_bytes": peak_memory(trainer.stream.device), **_of_dataset(dataset)}
 
 
 def _pruned(trainer: Trainer, stop: Stop, seconds: float, dataset: Dataset) -> dict[str, Any]:
@@ -154,7 +164,7 @@ def _pruned(trainer: Trainer, stop: Stop, seconds: float, dataset: Dataset) -> d
     reason = (f"pruned after epoch {stop.epoch} of {trainer.recipe.epochs}: its best validation accuracy, "
               f"{stop.accuracy:.2%}, is below {stop.threshold:.2%}, the median of earlier trials")
     return {"status": "pruned", "reason": reason, "curves": curves, "seconds": seconds,
-            "peak_memory_bytes": peak_memory(trainer.stream.device), "dataset_digest": dataset.digest}
+            "peak_memory_bytes": peak_memory(trainer.stream.device), **_of_dataset(dataset)}
 
 
 def _validated(trainer: Trainer, accuracy: float) -> None:

@@ -10,11 +10,15 @@ from msgspec.structs import replace
 
 from kdbench.disk import atomic_write, file_sha256, set_aside
 from kdbench.errors import UserError
+from kdbench.paper import Paper
+from kdbench.plugins.source import Facts
 from kdbench.results.record import Planned, Problem, Record, decode
 from kdbench.results.store import Store
 from kdbench.spec import Architecture, Recipe, RunSpec, TrainedTeacher
 
 RECIPE = Recipe(epochs=2, batch_size=8, image_size=8, lr=0.1)
+FACTS = Facts(idea="An idea.", conditions=("with kd",), defaults={"alpha": 0.9, "mode": "soft", "on": True, "steps": 3},
+              paper=Paper(title="A Title", authors=("Ann Bee",), year=2020, venue="ICLR"))
 
 
 def spec(method="kd", seed=0) -> RunSpec:
@@ -62,7 +66,8 @@ def damage(store: Store, content: bytes, name="0123456789abcdef") -> Problem:
 # Records.
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
-    store, written = Store(tmp_path), record(traceback='a "quoted"\nline', peak_memory_bytes=7)
+    written = record(traceback='a "quoted"\nline', peak_memory_bytes=7, facts=FACTS, classes=("a", "b"))
+    store = Store(tmp_path)
     store.write(written)
     assert store.get(written.run_id) == written
     assert store.read() == ([written], [])
@@ -342,17 +347,21 @@ print(tracemalloc.get_traced_memory()[0] / len(kept))
 """
 
 
-def test_records_for_tables_take_less_than_1500_bytes_each_and_say_the_same(tmp_path):
+def test_records_for_tables_take_less_than_1700_bytes_each_and_say_the_same(tmp_path):
     store, metrics = Store(tmp_path), {f"metric{i}": i / 7 for i in range(22)}
     for seed in range(300):
         store.write(record(spec(seed=seed), metrics={**metrics, "seed": float(seed)}, weights_sha256=f"{seed:064}",
                            predictions_sha256=f"{seed:064}", dataset_digest="e" * 64, family="logit",
-                           environment={"host": "x" * 500}, curves={"ce": [0.5] * 100}))
+                           environment={"host": "x" * 500}, curves={"ce": [0.5] * 100}, facts=FACTS,
+                           vectors={"class_accuracy": [seed / 300, None] * 5, "reliability_images": [0.5] * 15},
+                           classes=tuple("abcdefghij"), split_sizes={"train": 2000, "test": 10}))
     taken = subprocess.run([sys.executable, "-c", MEASURE, tmp_path], capture_output=True, text=True, check=True).stdout
-    assert float(taken) < 1500
+    assert float(taken) < 1700
     kept, _ = next(store.scan_with_hashes())
     whole = store.get(kept.run_id)
-    assert dict(kept.metrics) == whole.metrics and kept.spec == whole.spec
+    assert dict(kept.metrics) == whole.metrics and kept.spec == whole.spec and kept.facts == whole.facts
+    assert dict(kept.vectors) == {"class_accuracy": whole.vectors["class_accuracy"]}
+    assert (kept.classes, kept.split_sizes) == (whole.classes, whole.split_sizes)
 
 
 def test_importing_the_store_imports_no_torch_scipy_or_pandas():
@@ -382,3 +391,10 @@ def test_a_damaged_run_or_an_empty_folder_is_told_when_a_run_is_looked_for(tmp_p
     Store(tmp_path).files.record(spec().id).write_bytes(b"{")
     with pytest.raises(UserError, match=f"{spec().id}.json: truncated or not JSON"):
         Store(tmp_path).find(spec().id)
+
+
+def test_a_record_whose_method_s_paper_has_no_author_is_refused(tmp_path):
+    fields = fields_of(record(facts=FACTS))
+    fields["facts"]["paper"]["authors"] = [" "]
+    reason = damage(Store(tmp_path), json.dumps(fields).encode()).reason
+    assert reason.startswith("facts.paper: a paper has one author or more")

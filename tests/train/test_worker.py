@@ -392,10 +392,12 @@ def test_a_run_whose_method_changed_its_teacher_fails(tmp_path, cache, trouble):
     assert not Store(tmp_path).files.student(record.run_id).exists()
 
 
-def test_a_record_keeps_what_tables_say_of_its_method(tmp_path, cache):
+def test_a_record_keeps_what_tables_say_of_its_method_and_images(tmp_path, cache):
     plan = smoke("kd")
     record = run_job(job(plan, tmp_path, cache, "kd"))
     assert Store(tmp_path).get(record.run_id).facts == plan.methods["kd"].facts
     assert record.facts.defaults == {"temperature": 4.0, "alpha": 0.9}
+    assert record.classes == tuple(f"pattern {i}" for i in range(10))
+    assert record.split_sizes == {"train": 900, "validation": 100, "test": 500}
     assert record.facts.paper.arxiv == "1503.02531"
     assert record.facts.idea == "The student matches the teacher's softened class probabilities."

@@ -2,7 +2,8 @@
 
     kdbench.run("quick", methods=["ce", "kd"])      train what is not trained yet
     kdbench.plan("quick", methods=["ce", "kd"])     how long that would take, on how much memory and disk
-    kdbench.leaderboard("runs/quick")               a pandas DataFrame
+    kdbench.leaderboard("runs/quick")               a pandas DataFrame, one row per method and cell
+    kdbench.runs("runs/quick")                      a pandas DataFrame, one row per run
     kdbench.load_student("runs/quick", RUN)         a trained torch module
 
 A plugin imports what it needs from `kdbench.method` and `kdbench.parts`.
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from kdbench.version import __version__
 
 if TYPE_CHECKING:
-    from kdbench.api import leaderboard, load_student, plan, run
+    from kdbench.api import leaderboard, load_student, plan, run, runs
 
-__all__ = ["__version__", "leaderboard", "load_student", "plan", "run"]
+__all__ = ["__version__", "leaderboard", "load_student", "plan", "run", "runs"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.forecast import Forecast, earlier, forecast
 from kdbench.profile.match import EQUAL_TO, match_compute, profile_command
-from kdbench.report.flat import to_frame
+from kdbench.report.flat import runs_to_frame, to_frame
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
@@ -147,13 +147,20 @@ def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "p
     return to_frame(build(Path(folder), Registry(map(Path, plugins))))
 
 
+def runs(folder: str | Path) -> "pd.DataFrame":
+    """The runs of a results folder: one row per record, teachers and tuning trials included. The columns are those of
+    `runs.csv`; see `kdbench.report.flat.runs_to_frame`. UserError if there are no records."""
+    return runs_to_frame(Store(folder))
+
+
 def load_student(
     folder: str | Path, run: str, *, plugins: Iterable[str | Path] = (), device: Device = "cpu",
 ) -> "nn.Module":
     """The network that a finished run trained, in eval mode and without gradients.
 
-    It maps normalised images [B, C, H, W] to `kdbench.method.Outputs`. `run` is the beginning of a run id. UserError if
-    there is no such run, or if its weights or images are not the recorded ones.
+    It maps normalised images [B, C, H, W] to `kdbench.method.Outputs`. `run` is the beginning of a run id, or
+    METHOD:SEED, such as "kd:0". UserError if there is no such run, or if its weights or images are not the recorded
+    ones.
     """
     from kdbench.finished.reload import dataset_of, reload, weights_store
 

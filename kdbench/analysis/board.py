@@ -8,6 +8,7 @@ from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.moderated import Comparison, Comparisons
+from kdbench.analysis.shares import Shares, class_names
 from kdbench.analysis.tuned import Order, Tuning
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
@@ -18,6 +19,7 @@ REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
 DATA_FREE = "data_free"         # the family that sees no training image, and is ranked by itself
 EQUAL_COMPUTE = "equal compute"  # in titles
 OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # what differs in a cell
+MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
 PROFILED_SEED = 0               # costs do not depend on the seed: they are measured for one
 
 
@@ -53,6 +55,7 @@ class Row:
     harm: Harm | None                     # against the first reference; None where it is withheld
     failures: tuple[Failure, ...]         # failed, not applicable and missing runs
     runs: dict[int, str]                  # the ids of the finished ones, by seed
+    shares: Shares = field(default_factory=dict)  # test accuracy on classes, on groups and under corruptions
 
     @property
     def is_reference(self) -> bool:
@@ -61,6 +64,17 @@ class Row:
     @property
     def data_free(self) -> bool:
         return self.family == DATA_FREE
+
+    @property
+    def size(self) -> float:
+        """Parameters of the network that it deploys, in multiples of the plain student's."""
+        size = self.estimate("deployed_size")
+        return size.mean if size else 1.0
+
+    @property
+    def larger(self) -> bool:
+        """Whether the network that it deploys is not the plain student, but one with more parameters."""
+        return self.size > MUCH_ALIKE[1]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -79,6 +93,7 @@ class Teacher:
     status: str
     reason: str
     metrics: dict[str, float]
+    shares: Shares = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,8 @@ class Cell:
     costs: tuple[Cost, ...]  # its profiles
     tuning: tuple[Tuning, ...] = ()  # what tuning did to its methods
     order: Order | None = None       # how much their order stays the same by it
+    classes: tuple[str, ...] = ()    # their names, as records hold them
+    split_sizes: Mapping[str, int] = field(default_factory=dict)  # images by split, as records hold them
 
     @property
     def equal_compute(self) -> bool:
@@ -106,13 +123,21 @@ class Cell:
         to = self.comparisons.to.get(reference, {})
         return {row.label: to[row.label] for row in self.rows if not row.data_free and row.label in to}
 
-    def class_name(self, index: int) -> str:
-        """The class's name if the dataset is known, else its index as text."""
+    @property
+    def test_images(self) -> int | None:
+        """How many there are, by the records, or else by the catalog; None if neither says."""
+        if "test" in self.split_sizes:
+            return self.split_sizes["test"]
         try:
-            names = catalog.parse(self.dataset).info.classes
+            sizes = catalog.parse(self.dataset).info.sizes
         except UserError:
-            names = None
-        return names[index] if names and index < len(names) else str(index)
+            return None
+        return sizes[2] if sizes else None
+
+    def class_name(self, index: int) -> str:
+        """The class's name if it is known, else its index as text."""
+        names = class_names(self.dataset, self.classes)
+        return plain(names[index]) if index < len(names) else str(index)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,19 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kdbench.analysis.board import PROFILED_SEED, REFERENCE, REFERENCES, Cell, Failure, Leaderboard, Row, Teacher, Wins
+from kdbench.analysis.answers.statement import statement
+from kdbench.analysis.board import (
+    MUCH_ALIKE,
+    PROFILED_SEED,
+    REFERENCE,
+    REFERENCES,
+    Cell,
+    Failure,
+    Leaderboard,
+    Row,
+    Teacher,
+    Wins,
+)
 from kdbench.analysis.costs import (
     Cost,
     cost,
@@ -23,7 +35,7 @@ from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import Variant, facts_of, labels
 from kdbench.analysis.moderated import Comparisons, compare
-from kdbench.analysis.statement import statement
+from kdbench.analysis.shares import mean_shares
 from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
@@ -38,7 +50,6 @@ from kdbench.tune.choice import Choice
 
 PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"}
 CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
-MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
 
 Known = Mapping[str, Facts]
 Read = Callable[[Iterable[Record]], dict[int, Predicted]]
@@ -211,7 +222,7 @@ def _cells(runs: list[Record], known: Known, read: Read, costs: Sequence[Cost],
         if own[0].spec.equal_compute:
             costs_of[cell] = list(costs_of_matched([run.spec for run in own], costs))
     cells = [_cell(own, teachers, known, read, costs_of[cell], tuned) for cell, own in members.items()]
-    return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.id)))
+    return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.equal_compute, cell.id)))
 
 
 def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read: Read,
@@ -224,8 +235,8 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read
     specs += [one.profile.spec for one in costs if one.profile.subject == "method"]
     names = tuned.rename(labels(Variant.of(spec, known) for spec in specs), specs, known)
     costs = [replace(one, label=names.get(Variant.of(one.profile.spec, known), one.label)) for one in costs]
-    shares = {label: f"{share:.2f}x compute of {EQUAL_TO}" for label, share in shares_of_kd(costs).items()}
-    rows = [replace(row, conditions=(*row.conditions, *filter(None, [shares.get(row.label)])), metrics={
+    compute = {label: f"{share:.2f}x compute of {EQUAL_TO}" for label, share in shares_of_kd(costs).items()}
+    rows = [replace(row, conditions=(*row.conditions, *filter(None, [compute.get(row.label)])), metrics={
         **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
     }) for row in _rows(groups, names, known, read, tuned)]
     if teacher is not None and teacher.metrics:
@@ -234,7 +245,9 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read
     return Cell(id=spec.cell, pair=plain(min(run.spec.pair for run in runs)), dataset=plain(spec.dataset),
                 spec=spec.model_dump(mode="json"), teacher=teacher, rows=tuple(rows),
                 comparisons=_comparisons(rows), costs=tuple(costs),
-                tuning=tuple(tuning_of(*one) for one in compared), order=order_of(one for _, one in compared))
+                tuning=tuple(tuning_of(*one) for one in compared), order=order_of(one for _, one in compared),
+                classes=max((run.classes for run in runs), key=len),
+                split_sizes=next((run.split_sizes for run in runs if "test" in run.split_sizes), {}))
 
 
 def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Variant, str], known: Known,
@@ -274,7 +287,7 @@ def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher 
     architecture = plain(source.architecture.model)
     own = teachers.get(source.run.id) if isinstance(source, TrainedTeacher) else None
     if own is not None and own.status == "ok":
-        return Teacher(architecture, "ok", "", metrics_of(own))
+        return Teacher(architecture, "ok", "", metrics_of(own), mean_shares([own]))
     told = next((run.metrics for run in sorted(students, key=lambda run: run.run_id) if run.status == "ok"), {})
     metrics = {name.removeprefix("teacher_"): value for name, value in told.items() if name.startswith("teacher_")}
     if metrics or own is None:
@@ -320,7 +333,7 @@ def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]],
         harm=harm(read(common), said) if len(common) >= MIN_SEEDS else None,
         failures=tuple(Failure(run.spec.seed, run.status, plain(run.reason or ""))
                        for run in runs if run.status != "ok"),
-        runs={run.spec.seed: run.run_id for run in finished},
+        runs={run.spec.seed: run.run_id for run in finished}, shares=mean_shares(finished),
     )
 
 

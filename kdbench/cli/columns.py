@@ -1,6 +1,8 @@
 """Printing of rows as aligned columns, and of text that others wrote."""
 
 import os
+import re
+import shutil
 import sys
 from typing import Any
 
@@ -23,3 +25,16 @@ def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
 def printable(text: str) -> str:
     """The text in one line, with its control characters, which could steer the terminal, as escape sequences."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def terminal_width() -> int:
+    """The columns of the terminal; 100 where the output goes elsewhere."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def coloured(text: str) -> str:
+    """The text with its marks for better and worse in green and red, where it goes to a terminal that shows colours
+    and nobody asked for none (NO_COLOR)."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return re.sub("[↑↓]", lambda found: f"\033[{32 if found[0] == '↑' else 31}m{found[0]}\033[0m", text)

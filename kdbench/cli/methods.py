@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.columns import print_columns
+from kdbench.cli.columns import print_columns, terminal_width
 from kdbench.cli.options import AsJson, Plugins
-from kdbench.errors import UserError
-from kdbench.plugins.source import FAMILIES
+from kdbench.errors import UserError, plain, unknown
+from kdbench.plugins.source import FAMILIES, MethodInfo
 
 
 class Things(StrEnum):
@@ -21,16 +22,21 @@ class Things(StrEnum):
     datasets = "datasets"
     suites = "suites"
     metrics = "metrics"
+    runs = "runs"
 
 
 def list_things(
     things: Things,
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="of runs: the results")] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
     pair: Annotated[str | None, typer.Option(help="of methods: whether each can train this pair, or why not")] = None,
 ) -> None:
-    """List methods, pairs, datasets, suites or metrics."""
-    rows = _LISTS[things](plugin or ())
+    """List methods, pairs, datasets, suites or metrics, or the runs of a folder of results."""
+    if (folder is not None) != (things is Things.runs):
+        raise UserError(f"list {things.value}: " + ("name the folder of results" if things is Things.runs else
+                                                    "a folder goes with `list runs`"))
+    rows = _runs(folder) if folder is not None else _LISTS[things](plugin or ())
     if pair is not None:
         if things is not Things.methods:
             raise UserError(f"--pair {pair}: goes with `list methods`")
@@ -52,7 +58,6 @@ def _methods(plugins: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def _with_applicability(rows: list[dict[str, Any]], pair: str, plugins: Iterable[Path]) -> list[dict[str, Any]]:
-    from kdbench.errors import unknown
     from kdbench.plugins.registry import Registry
     from kdbench.suites.suite import built_in_pairs
 
@@ -97,20 +102,57 @@ def _metrics(_: Iterable[Path]) -> list[dict[str, Any]]:
     return rows()
 
 
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    from kdbench.report.flat import run_rows
+    from kdbench.results.store import Store
+
+    return run_rows(Store(folder))
+
+
 _LISTS = {Things.methods: _methods, Things.pairs: _pairs, Things.datasets: _datasets, Things.suites: _suites,
           Things.metrics: _metrics}
 
 
 def show(
-    method: Annotated[str, typer.Argument(metavar="METHOD")],
+    name: Annotated[str, typer.Argument(
+        metavar="NAME", help="a method, metric, pair, dataset or suite; with DIR, a run's id or METHOD:SEED")],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="the results that hold the run")] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Show a method: its idea, paper, hyperparameters, and what tuning tries."""
+    """Show a method (its idea, paper, hyperparameters, and what tuning tries), a metric, a pair, a dataset, a suite, or
+    a run of a folder of results."""
+    if folder is not None:
+        from kdbench.results.store import Store
+
+        _show_facts(Store(folder).find(name).described(), as_json)
+        return
     from kdbench.plugins.registry import Registry
+
+    registry = Registry(plugin or ())
+    if name in registry:
+        _show_method(registry[name], as_json)
+        return
+    known = {row["name"]: row for things, rows in _LISTS.items() if things is not Things.methods for row in rows(())}
+    base = name.partition("+")[0].partition(":")[0]  # of a dataset with its variants, or of an image folder
+    if name not in known and base not in known:
+        raise unknown("method, metric, pair, dataset or suite", name, [*registry, *known])
+    _show_facts(known.get(name, known.get(base, {})), as_json)
+
+
+def _show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(textwrap.fill(f"{key.ljust(width)}  {plain(str(value))}", terminal_width(),
+                            subsequent_indent=" " * (width + 2), break_long_words=False, break_on_hyphens=False))
+
+
+def _show_method(info: MethodInfo, as_json: bool) -> None:
     from kdbench.tune.space import rows
 
-    info = Registry(plugin or ())[method]
     parameters: list[dict[str, Any]] = [
         {"name": p.name, "type": p.type, "default": p.default, "range": p.range}
         for p in info.hyperparameters.values()

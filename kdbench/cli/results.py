@@ -1,5 +1,7 @@
 """The commands that read a folder of results."""
 
+import dataclasses
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,27 +11,82 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.columns import printable
-from kdbench.cli.options import Device, Folder, Plugins, Workers
+from kdbench.cli.advice import advice_to_text, read_cost, read_milliseconds
+from kdbench.cli.columns import coloured, printable, terminal_width
+from kdbench.cli.options import AsJson, Device, Folder, Methods, Plugins, Workers, split_names
+from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
 
 
 class Format(StrEnum):
+    text = "text"
     md = "md"
     csv = "csv"
     json = "json"
 
 
 def leaderboard(
-    folder: Folder,
-    output_format: Annotated[Format, typer.Option("--format")] = Format.md,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR [DIR]", help="the results of a suite; of two folders, "
+                                                  "their rows side by side")],
+    output_format: Annotated[Format, typer.Option("--format", help="text fits the terminal; the others hold "
+                                                  "everything")] = Format.text,
+    brief: Annotated[bool, typer.Option("--brief", help="the verdict alone")] = False,
+    notes: Annotated[bool, typer.Option("--notes", help="all tables, their notes, and what all columns mean")] = False,
+    sort: Annotated[str | None, typer.Option(
+        metavar="METRIC", help="the order of rows: a metric, name or family")] = None,
+    metric: Annotated[str | None, typer.Option(
+        help="show these metrics, comma-separated, and sort by the first")] = None,
+    methods: Methods = None,
     plugin: Plugins = None,
 ) -> None:
-    """Print the leaderboard of a folder of results."""
+    """Print the leaderboard of a folder of results, or of two folders side by side."""
     from kdbench.analysis.build import build
     from kdbench.report.files import render
+    from kdbench.report.terminal import View, to_text, to_text_beside
 
-    print(render(build(folder, Registry(plugin or ())), output_format.value))
+    view = View(terminal_width(), brief, notes, tuple(split_names(metric) or ()), sort,
+                tuple(split_names(methods) or ()))
+    if output_format is not Format.text and view != View(view.width):
+        raise UserError(f"--format {output_format.value}: it holds everything; --brief, --notes, --sort, --metric and "
+                        "--methods go with --format text")
+    registry = Registry(plugin or ())
+    if len(folders) == 1:
+        board = build(folders[0], registry)
+        print(coloured(to_text(board, view)) if output_format is Format.text else render(board, output_format.value))
+        return
+    if len(folders) > 2 or output_format is not Format.text or view != View(view.width):
+        raise UserError("leaderboard: two folders stand side by side as text, without further options")
+    first, second = (build(folder, registry) for folder in folders)
+    print(coloured(to_text_beside(first, second, (str(folders[0]), str(folders[1])), view.width)))
+
+
+def advise(
+    folder: Folder,
+    max_train: Annotated[str | None, typer.Option(metavar="COST", help="of training: 2x (of plain training's steps, "
+                                                  "which kdbench profile measures) or 90s a run")] = None,
+    max_latency: Annotated[str | None, typer.Option(metavar="TIME", help="of the student for one image, such as 1ms; "
+                                                    "kdbench profile measures it")] = None,
+    data_free: Annotated[bool, typer.Option("--data-free", help="there are no training images")] = False,
+    robust: Annotated[bool, typer.Option("--robust", help="accuracy under attack counts, not on clean images")] = False,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Say which method to take, and why: the cheapest of those that cannot be told from the best. Exit code 1 if
+    nothing can be advised."""
+    from kdbench.analysis.answers.advice import Wishes, advise
+    from kdbench.analysis.build import build
+
+    cost = read_cost(max_train)
+    wishes = Wishes(cost.get("x"), cost.get("s"), read_milliseconds(max_latency), data_free, robust)
+    board = build(folder, Registry(plugin or ()))
+    found = [(board.title(cell), advise(cell, wishes)) for cell in board.cells]
+    if as_json:
+        print(json.dumps([{"cell": cell.id, "title": title, **dataclasses.asdict(one)}
+                          for cell, (title, one) in zip(board.cells, found, strict=True)], indent=1))
+    else:
+        print("\n\n".join(advice_to_text(title, one) for title, one in found))
+    if all(one.method is None for _, one in found):
+        raise typer.Exit(1)
 
 
 def report(
@@ -57,7 +114,7 @@ def cite(folder: Folder, plugin: Plugins = None) -> None:
     print(cite(build(folder, Registry(plugin or ()))))
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning, or METHOD:SEED such as kd:0")]
 
 
 def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
@@ -182,4 +239,4 @@ def _tell(what: str, problems: Sequence[str]) -> None:
 
 
 COMMANDS = {command.__name__: command for command in (
-    leaderboard, report, cite, evaluate, card, export, attack, fsck, verify)}
+    leaderboard, advise, report, cite, evaluate, card, export, attack, fsck, verify)}

@@ -82,7 +82,7 @@ def run(
     summary = api.run(suite, run_timeout=run_timeout, retries=retries, **asked)
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
-    leaderboard(summary.folder, plugin=plugin)
+    leaderboard([summary.folder], plugin=plugin)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -109,8 +109,8 @@ def profile(
     from kdbench.plugins.registry import Registry
     from kdbench.profile.job import Settings as ProfileSettings
     from kdbench.profile.session import profile_jobs, run_profiles
-    from kdbench.report.costs import tables_of
     from kdbench.report.markdown import tables_to_markdown
+    from kdbench.report.tables.costs import tables_of
     from kdbench.suites.plan import Selection
 
     start, cache = time.monotonic(), CacheFolder.of_user()

@@ -14,7 +14,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
 from kdbench.report.markdown import align, fill, items, safe
-from kdbench.report.tables import versus
+from kdbench.report.tables.cell import versus
 from kdbench.results.record import Record
 from kdbench.version import __version__
 

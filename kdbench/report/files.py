@@ -14,7 +14,7 @@ from kdbench.analysis.details import read_details
 from kdbench.disk import atomic_write
 from kdbench.errors import unknown
 from kdbench.plugins.registry import Registry
-from kdbench.report.flat import to_csv, to_json
+from kdbench.report.flat import runs_to_csv, to_csv, to_json
 from kdbench.report.latex import to_latex
 from kdbench.report.markdown import to_markdown
 from kdbench.results.store import Store
@@ -47,6 +47,7 @@ def report_files(folder: Path, registry: Mapping[str, Any] | None = None) -> dic
     texts = {
         "leaderboard.md": heading + to_markdown(leaderboard), "leaderboard.csv": to_csv(leaderboard),
         "leaderboard.tex": to_latex(leaderboard), "leaderboard.json": to_json(leaderboard),
+        "runs.csv": runs_to_csv(Store(folder)),
         "index.html": to_html(leaderboard, details, drawn, registry),
     }
     return {

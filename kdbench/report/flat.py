@@ -1,22 +1,27 @@
-"""A leaderboard for programs, with every metric: as a data frame, CSV and JSON."""
+"""Results for programs, with every metric: a leaderboard as a data frame, CSV and JSON; single runs likewise."""
 
 import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
+from kdbench.analysis.build import metrics_of
 from kdbench.analysis.costs import energy_source
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate
 from kdbench.analysis.moderated import Comparison
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
-from kdbench.analysis.statement import verdict
+from kdbench.analysis.shares import Shares
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.tables import MOST_AFFECTED, affected
+from kdbench.report.formatting import number
+from kdbench.report.tables.parts import MOST_AFFECTED, affected
+from kdbench.results.record import Record
+from kdbench.results.store import Store
 from kdbench.tune.summary import expected_best
 
 if TYPE_CHECKING:
@@ -39,9 +44,67 @@ COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
         f"wins_over_{name}": "float64", f"pairs_with_{name}": "Int64"}.items()},
     **_typed(*METRICS), "training_energy_source": "string", "use_energy_source": "string",
     "classes_harmed": "object", "classes_helped": "object", "flipped": "float64", "flipped_accuracy": "float64",
-    f"flipped_{REFERENCE}_accuracy": "float64", "most_affected_classes": "object", "runs": "object",
+    f"flipped_{REFERENCE}_accuracy": "float64", "most_affected_classes": "object", "shares": "object",
+    "runs": "object",
     "results": "string", "records": "string",
 }
+
+
+RUN_COLUMNS = {  # of the data frame of runs and of runs.csv, in order, with their type in pandas
+    "run": "string", "role": "string", "status": "string", "reason": "string", "suite": "string", "method": "string",
+    "family": "string", "pair": "string", "dataset": "string", "cell": "string", "seed": "Int64",
+    "hyperparameters": "object", "updates": "Int64", "epochs": "Int64", **dict.fromkeys(METRICS, "float64"),
+    "weights_sha256": "string", "predictions_sha256": "string", "dataset_digest": "string", "method_digest": "string",
+    "started": "string", "finished": "string", "device": "string", "machine": "string", "git_commit": "string",
+}
+
+
+def runs_to_frame(store: Store) -> "pd.DataFrame":
+    """The runs of a folder of results as a data frame: one row for each record, sorted by cell, method and seed.
+
+    `role` is "student", "teacher" or "trial"; `status` "ok" or why there are no metrics, with the `reason`. `run` is
+    the id that `load_student` takes, `cell` the id of what methods are compared in. `hyperparameters` has all of them,
+    and `epochs` and `updates` are the run's own. Each metric of `kdbench list metrics` has a column; those of profiles,
+    which are measured apart, are in the leaderboard. Shares are from 0 to 1. A missing value is pd.NA, NaN or None, by
+    the type in `RUN_COLUMNS`. UserError if there are no records.
+    """
+    import pandas as pd  # here, because pandas takes a second to import
+
+    lines = list(_run_lines(store))
+    return pd.DataFrame({name: pd.Series([line.get(name) for line in lines], dtype=kind)
+                         for name, kind in RUN_COLUMNS.items()})
+
+
+def runs_to_csv(store: Store) -> str:
+    """The rows and columns of `runs_to_frame` as CSV without a final line break."""
+    return _csv(RUN_COLUMNS, _run_lines(store))
+
+
+def run_rows(store: Store) -> list[dict[str, Any]]:
+    """The runs of a folder for a listing: what each is, and its test accuracy in % or why it has none."""
+    return [{"run": line["run"], "method": line["method"] if line["role"] == "student" else f"{line['role']} "
+             f"{line['method']}", "pair": line["pair"], "dataset": line["dataset"], "seed": line["seed"],
+             "test acc.": number(line.get("test_accuracy"), "share"), "seconds": number(line.get("seconds"), "s"),
+             "status": line["status"] + (f": {line['reason']}" if line["reason"] else "")}
+            for line in _run_lines(store)]
+
+
+def _run_lines(store: Store) -> Iterator[dict[str, Any]]:
+    records = [record for record in store.scan() if isinstance(record, Record)]
+    if not records:
+        raise store.no_records()
+    for record in sorted(records, key=lambda one: (one.spec.cell, one.spec.method, one.spec.seed, one.run_id)):
+        spec, machine = record.spec, record.environment
+        yield {
+            "run": record.run_id, "role": record.role, "status": record.status, "reason": record.reason,
+            "suite": record.suite, "method": spec.method, "family": record.family, "pair": spec.pair,
+            "dataset": spec.dataset, "cell": spec.cell, "seed": spec.seed, "hyperparameters": spec.hyperparameters,
+            "updates": spec.updates, "epochs": spec.training.epochs, **metrics_of(record),
+            **{name: getattr(record, name) for name in ("weights_sha256", "predictions_sha256", "dataset_digest",
+                                                        "method_digest", "started", "finished")},
+            "device": spec.device, "machine": machine.get("gpu") or machine.get("cpu"),
+            "git_commit": machine.get("git_commit"),
+        }
 
 
 def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
@@ -54,8 +117,9 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
     difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Of these there are the ends of
     the moderated interval besides, its degrees of freedom, and p before and after Holm's correction for all methods of
     the cell (see kdbench.analysis.moderated). `tier` is 1 for the best method that sees the data and those that cannot
-    be told from it. Shares, accuracies among them, are from 0 to 1. `results` is the leaderboard's hash, the same in
-    every row.
+    be told from it. `shares` has the mean accuracies by kind of part of the test images ("class", "group: ATTRIBUTE",
+    "corruption"), then by the part's name. Shares, accuracies among them, are from 0 to 1. `results` is the
+    leaderboard's hash, the same in every row.
 
     The types are those of `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing value
     is pd.NA, NaN or None, by type. A teacher's row has its architecture as `method`, and of the metrics their means.
@@ -69,10 +133,14 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
 
 def to_csv(leaderboard: Leaderboard) -> str:
     """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON."""
+    return _csv(COLUMNS, _lines(leaderboard))
+
+
+def _csv(columns: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for line in _lines(leaderboard):
+    for line in lines:
         writer.writerow({key: _csv_cell(value) for key, value in line.items()})
     return text.getvalue().removesuffix("\n")
 
@@ -88,9 +156,10 @@ def _lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
     """The rows of the data frame and of CSV: values by column, where there are any."""
     for cell in leaderboard.cells:
         if cell.teacher:
-            means = {f"{name}_mean": value for name, value in cell.teacher.metrics.items() if name in METRICS}
+            known = cell.teacher.metrics
             yield {"role": "teacher", "method": cell.teacher.architecture, "pair": cell.pair, "dataset": cell.dataset,
-                   "cell": cell.id, **means, "results": leaderboard.results_hash,
+                   "cell": cell.id, **{f"{name}_mean": known[name] for name in METRICS if name in known},
+                   "shares": _shares(cell.teacher.shares), "results": leaderboard.results_hash,
                    "records": leaderboard.records_hash}
         for row in cell.rows:
             yield {"role": "student", **_row(cell, row), "results": leaderboard.results_hash,
@@ -103,7 +172,7 @@ def to_json(leaderboard: Leaderboard) -> str:
         "results": leaderboard.results_hash,
         "records": leaderboard.records_hash,
         "suites": leaderboard.suites,
-        "verdict": list(verdict(leaderboard)),
+        "verdict": [one._asdict() for one in verdict(leaderboard)],
         "statement": leaderboard.statement,
         "teachers": [_teacher(cell, cell.teacher) for cell in leaderboard.cells if cell.teacher],
         "rows": [_row(cell, row) for cell in leaderboard.cells for row in cell.rows],
@@ -121,6 +190,7 @@ def _teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:
         "architecture": teacher.architecture, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
         "status": teacher.status, "reason": teacher.reason,
         **{name: teacher.metrics[name] for name in METRICS if name in teacher.metrics},
+        "shares": _shares(teacher.shares),
     }
 
 
@@ -168,7 +238,11 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
         flat |= _estimate(name, row.estimate(name))
     flat |= {"training_energy_source": energy_source(cell.costs, "training_energy_joules", row.label),
              "use_energy_source": energy_source(cell.costs, "energy_per_1000_images", row.label)}
-    return flat | _comparison(cell, row.harm) | {"runs": list(row.runs.values())}
+    return flat | _comparison(cell, row.harm) | {"shares": _shares(row.shares), "runs": list(row.runs.values())}
+
+
+def _shares(shares: Shares) -> dict[str, dict[str, float]] | None:
+    return {kind: {name: found.mean for name, found in parts.items()} for kind, parts in shares.items()} or None
 
 
 def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:

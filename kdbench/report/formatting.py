@@ -2,11 +2,25 @@
 
 from dataclasses import dataclass
 
+from kdbench.analysis.board import REFERENCES
 from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.analysis.intervals import Estimate
+from kdbench.analysis.moderated import Comparison
 from kdbench.metrics.catalog import METRICS
 
 NONE = "n/a"  # stands for a missing value
+BETTER, WORSE, UNCLEAR = " ↑", " ↓", " ?"  # behind a difference
+DAGGER = " †"  # behind the accuracy of a network that is larger than the plain student
+
+# What stands below every table with such signs.
+INTERVALS = ("Accuracies and shares are in %. ± is half the width of the 95 % t interval over the row's own seeds; "
+             f"{NONE} with fewer than {MIN_SEEDS}.")
+MARKS = (f"vs {' and '.join(REFERENCES)}: mean difference of test accuracy, on equal seeds. ± is half the width of its "
+         "moderated 95 % interval: seeds are blocks, and the variance over seeds of each method is shrunk towards what "
+         f"those of its table have in common (Smyth, 2004); {NONE} with one seed. ↑ marks methods that are better, ↓ "
+         "those that are worse at 5 %, after Holm's correction for all methods of the cell; ? those of which this is "
+         "unclear.")
+LARGER = "† deploys a network with more parameters than the plain student has."
 
 
 @dataclass(frozen=True)
@@ -18,6 +32,7 @@ class Table:
     lines: list[list[str]]
     text_columns: int             # how many of the first columns hold words; the others hold numbers
     notes: tuple[str, ...] = ()   # sentences below the table
+    best: frozenset[str] = frozenset()  # the labels of the rows of the best tier
 
 
 def number(value: float | None, unit: str, sign: str = "") -> str:
@@ -32,6 +47,11 @@ def interval(estimate: Estimate | None, unit: str, sign: str = "") -> str:
     if estimate is None:
         return NONE
     return f"{number(estimate.mean, unit, sign)} ± {few(estimate) or number(estimate.half_width, unit)}"
+
+
+def mark(told: Comparison | None) -> str:
+    """What stands behind a difference: whether it is better, worse, or neither can be said."""
+    return UNCLEAR if told is None or not told.significant else BETTER if told.mean > 0 else WORSE
 
 
 def few(estimate: Estimate) -> str:

@@ -5,7 +5,7 @@ import re
 from kdbench.analysis.board import Leaderboard
 from kdbench.report.cite import escape
 from kdbench.report.formatting import Table
-from kdbench.report.tables import all_tables
+from kdbench.report.tables.cell import all_tables
 
 LAST_LATIN = "\u024f"  # the last character that pdflatex sets without further packages
 HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}

@@ -4,23 +4,30 @@ import re
 import textwrap
 from collections.abc import Iterable
 
+from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import Leaderboard
-from kdbench.analysis.statement import verdict
 from kdbench.errors import plain
 from kdbench.report.formatting import Table
-from kdbench.report.tables import across_tables, cell_tables, legend
+from kdbench.report.tables.across import across_tables
+from kdbench.report.tables.cell import cell_tables
+from kdbench.report.tables.legend import legend
 
 WIDTH = 100  # columns of a paragraph
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
     """The verdict, all tables, the meaning of their columns, what was used, and the hash of the results."""
-    parts = [items(verdict(leaderboard)),
+    parts = [*verdict_to_markdown(leaderboard),
              *(tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells)]
     for table in across_tables(leaderboard):
         parts += [f"## {safe(table.title)}", align(table), items(table.notes)]
     return "\n\n".join([*parts, items(legend(leaderboard)),
                          items([*leaderboard.statement, *hashes(leaderboard)])])
+
+
+def verdict_to_markdown(leaderboard: Leaderboard) -> list[str]:
+    """The verdict as lists, one for each cell below its name."""
+    return [f"{safe(one.title)}:\n\n{items(one.sentences)}" for one in verdict(leaderboard)]
 
 
 def hashes(leaderboard: Leaderboard) -> list[str]:

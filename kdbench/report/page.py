@@ -11,19 +11,18 @@ from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
-from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
-from kdbench.analysis.costs import PROFILED
+from kdbench.analysis.answers.verdict import verdict
+from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.details import Details
 from kdbench.analysis.reported import of_row
-from kdbench.analysis.statement import verdict
 from kdbench.errors import plain, printable
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import Facts, MethodInfo, family_order
-from kdbench.report.costs import profiled_value
 from kdbench.report.drawing import family_look
-from kdbench.report.formatting import Table, few, interval, number, with_unit
+from kdbench.report.formatting import Table, interval, number, with_unit
 from kdbench.report.plots import Plot
-from kdbench.report.tables import EQUAL_COMPUTE, all_tables, legend, versus
+from kdbench.report.tables.cell import all_tables, shown_value, versus
+from kdbench.report.tables.legend import legend
 from kdbench.version import __version__
 
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
@@ -38,7 +37,7 @@ def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], r
     """The page, style, script and plots included. `registry` has the methods by name."""
     heading = f"kdbench: {', '.join(leaderboard.suites)}"
     sections = {
-        "Verdict": _items(verdict(leaderboard)),
+        "Verdict": "".join(f"<h3>{escape(one.title)}</h3>{_items(one.sentences)}" for one in verdict(leaderboard)),
         "Leaderboard": _filters(leaderboard) + _all_rows(leaderboard),
         "Tables": "".join(map(_table, all_tables(leaderboard))) + _items(legend(leaderboard)),
         "Plots": f'<div class="plots">{"".join(map(_plot, plots))}</div>',
@@ -146,22 +145,12 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
         f'<tr {data}><th scope="row" class="text">{_dot(row.family)}'
         f'{_link(f"method-{row.method}", row.label)}{f", {EQUAL_COMPUTE}" if cell.equal_compute else ""}</th>'
         f"<td>{_quiet_interval(versus(cell, row))}</td>"
-        + "".join(f"<td{_metric_data(name)}>{_quiet_interval(_value(cell, row, name))}</td>" for name in shown)
+        + "".join(f"<td{_metric_data(name)}>{_quiet_interval(shown_value(cell, row, name))}</td>" for name in shown)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"
         + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
         + f'<td class="text note">{escape(failures)}</td></tr>'
     )
-
-
-def _value(cell: Cell, row: Row, name: str) -> str:
-    """The row's mean of a metric with its interval; a cost, which is profiled once, without."""
-    estimate, unit = row.estimate(name), METRICS[name].unit
-    if estimate is not None and name in PROFILED:
-        return profiled_value(cell.costs, name, row.label, estimate.mean)
-    if unit in ("share", "seconds", "bytes") or estimate is None:
-        return interval(estimate, unit)
-    return f"{estimate.mean:.4f} ± {few(estimate) or f'{estimate.half_width:.4f}'}"
 
 
 # Plots, methods, metrics and provenance.

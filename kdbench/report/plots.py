@@ -30,7 +30,7 @@ from kdbench.report.drawing import (
     new_figure,
 )
 from kdbench.report.formatting import with_unit
-from kdbench.report.tables import FURTHER
+from kdbench.report.tables.parts import FURTHER
 from kdbench.tune.summary import expected_best
 
 COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training

@@ -132,6 +132,19 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
             raise ValueError("status: 'missing' is said of a planned run without a record")
         check_bounds(self.metrics)
 
+    def described(self) -> dict[str, Any]:
+        """What a reader may want to know of the run, by name: its spec, its outcome and its metrics."""
+        spec = self.spec
+        return {
+            "run": self.run_id, "role": self.role, "status": self.status, "reason": self.reason or "",
+            "suite": self.suite, "method": spec.method, "family": self.family or "", "pair": spec.pair,
+            "dataset": spec.dataset, "seed": spec.seed, "hyperparameters": spec.hyperparameters,
+            "student": spec.student.model, "seconds": round(self.seconds, 3),
+            **{name: round(value, 6) for name, value in self.metrics.items()},
+            "notes": "; ".join(self.notes), "weights": self.weights_sha256 or "", "started": self.started,
+            "finished": self.finished,
+        }
+
     def without_details(self) -> "Record":
         """The record as tables need it, in a fraction of the memory: what many runs share is held once."""
         return msgspec.structs.replace(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kdbench.disk import atomic_write, explain, file_sha256, json_files, read_file, sweep
-from kdbench.errors import UserError
+from kdbench.errors import UserError, unknown
 from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions, read_npz
 from kdbench.results.record import Entry, Planned, Problem, Record, decode, id_of, read
@@ -56,7 +56,10 @@ class Store:
         return read(Record, str(path))[0] if path.exists() or path.is_symlink() else None
 
     def find(self, name: str) -> Record:
-        """The record of a run, by the beginning of its id. UserError if there is none, several, or a damaged one."""
+        """The record of a run, by the beginning of its id, or by METHOD:SEED where that is one student's alone.
+        UserError if there is none, several, or a damaged one."""
+        if ":" in name:
+            return self._find_student(name)
         runs = [id_of(path) for path in json_files(self.files.records)]
         if not runs:
             raise self.no_records()
@@ -71,6 +74,20 @@ class Store:
         if not isinstance(found, Record):
             raise UserError(f"{self.files.record(matching[0])}: {found.reason if found else 'gone'}")
         return found
+
+    def _find_student(self, name: str) -> Record:
+        students = [record for record in self.read()[0] if record.role == "student"]
+        if not students:
+            raise self.no_records()
+        method, _, seed = name.partition(":")
+        matching = [one for one in students if (one.spec.method, str(one.spec.seed)) == (method, seed.strip())]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            told = ", ".join(f"{one.run_id} ({one.spec.pair} on {one.spec.dataset}{_settings(one)})"
+                             for one in matching)
+            raise UserError(f"{self.folder}: {len(matching)} runs are {name}, name one by its id: {told}")
+        raise unknown(f"run in {self.folder}", name, sorted({f"{one.spec.method}:{one.spec.seed}" for one in students}))
 
     def write(self, record: Record) -> None:
         """Put a record into the folder. ValueError, and nothing written, if it could not be read back."""
@@ -174,3 +191,7 @@ class Store:
         content = entry.to_json()
         decode(type(entry), content)  # the reader is the check of what is written
         atomic_write(path, content)
+
+
+def _settings(run: Record) -> str:
+    return "".join(f", {name}={value}" for name, value in sorted(run.spec.hyperparameters.items()))

@@ -22,7 +22,8 @@ from kdbench.profile.record import write_profile
 from kdbench.report.files import render
 from kdbench.report.page import to_html
 from kdbench.report.plots import plots
-from kdbench.report.tables import all_tables, legend
+from kdbench.report.tables.cell import all_tables
+from kdbench.report.tables.legend import legend
 from kdbench.results.store import Store
 from kdbench.spec import Architecture, OwnRecipe
 

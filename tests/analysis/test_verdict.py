@@ -8,8 +8,8 @@ import scipy.stats
 from support.profiles import profile, training
 from support.records import REGISTRY, record, spec
 
+from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.build import build
-from kdbench.analysis.statement import verdict
 from kdbench.profile.record import write_profile
 from kdbench.report.files import render
 from kdbench.results.store import Store
@@ -22,7 +22,8 @@ def write(folder, dataset="digits", **accuracies):
 
 
 def said(folder):
-    return list(verdict(build(folder, REGISTRY)))
+    (only,) = verdict(build(folder, REGISTRY))
+    return list(only.sentences)
 
 
 CLEAR = {"ce": (.80, .81, .80), "kd": (.90, .91, .905), "at": (.70, .71, .705)}
@@ -89,8 +90,32 @@ def test_methods_without_data_are_not_counted(tmp_path):
 def test_each_of_several_cells_has_a_paragraph_under_its_name(tmp_path):
     write(tmp_path, **CLEAR)
     write(tmp_path, dataset="letters", **CLEAR)
-    digits, letters = said(tmp_path)
-    assert digits.startswith("big-small on digits: Of 2 methods, ") and letters.startswith("big-small on letters: Of 2")
+    digits, letters, both = verdict(build(tmp_path, REGISTRY))
+    assert (digits.title, letters.title, both.title) == ("big-small on digits", "big-small on letters", "All 2 cells")
+    assert digits.sentences == letters.sentences and digits.sentences[0].startswith("Of 2 methods, 1 is better")
+    assert both.sentences == ("1 is better than ce in every cell (kd).", "1 is in the best tier in every cell (kd).")
+
+
+def test_what_holds_in_one_cell_alone_holds_not_in_every_cell(tmp_path):
+    write(tmp_path, **CLEAR)
+    write(tmp_path, dataset="letters", ce=(.90, .91, .905), kd=(.80, .81, .80))
+    assert verdict(build(tmp_path, REGISTRY))[-1].sentences == (
+        "none is better than ce in every cell.", "none is in the best tier in every cell.")
+
+
+def test_settings_of_one_method_are_not_counted_as_methods(tmp_path):
+    write(tmp_path, **CLEAR)
+    for seed in range(3):
+        Store(tmp_path).write(record(spec("kd", seed, temperature=8.0), .9))
+    assert said(tmp_path)[0].startswith("Of 3 settings of 2 methods, ")
+
+
+def test_a_method_of_the_best_tier_that_deploys_a_larger_network_is_named(tmp_path):
+    write(tmp_path, **CLEAR)
+    for seed, accuracy in enumerate(CLEAR["kd"]):
+        Store(tmp_path).write(record(spec("kd", seed), accuracy, metrics={"deployed_size": 3.5}))
+    assert ("Of the best tier deploy a network with more parameters than the plain student: kd (3.5 times)."
+            in said(tmp_path))
 
 
 @pytest.mark.parametrize("output_format", ["md", "json"])

@@ -14,10 +14,10 @@ from kdbench.analysis.build import build
 from kdbench.analysis.costs import cost
 from kdbench.analysis.details import read_details
 from kdbench.profile.record import write_profile
-from kdbench.report.costs import cost_tables, tables_of
 from kdbench.report.files import render, report_files
 from kdbench.report.formatting import three_digits
 from kdbench.report.plots import plots
+from kdbench.report.tables.costs import cost_tables, tables_of
 from kdbench.results.store import Store
 
 PAIR = profile("pair", deployment=comparison(student=.002, teacher=.006, joules=(1.0, 4.0)))

@@ -5,7 +5,8 @@ from support.records import REGISTRY, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.report.files import render, report_files
-from kdbench.report.tables import cell_tables, legend
+from kdbench.report.tables.cell import cell_tables
+from kdbench.report.tables.legend import legend
 from kdbench.results.store import Store
 
 GROUPS = {"worst_group_accuracy": .5, "group_gap": .25, "equalised_odds_difference": .3,

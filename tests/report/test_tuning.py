@@ -12,8 +12,8 @@ from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
 from kdbench.analysis.tuned import Order, Tuning
 from kdbench.report import plots
-from kdbench.report.costs import tuning_tables
 from kdbench.report.files import render
+from kdbench.report.tables.costs import tuning_tables
 from kdbench.results.store import Store
 from kdbench.tune.choice import Choice, Choices, Trial, write_choices
 from kdbench.tune.summary import expected_best

@@ -1,29 +1,56 @@
-"""What a reader of a leaderboard should know of it: what it says, what was used, what was not, what is missing."""
+"""What a leaderboard says, in words: which methods differ, which are the best, what they cost and whom they harm."""
 
 import math
 import statistics
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
-from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
-from kdbench.analysis.harm import MIN_SEEDS
+from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.intervals import POWER, detectable_effect
-from kdbench.results.record import Problem, Record
 
 SETTLE = .005        # the true difference that further seeds should find
 MOST_SEEDS = 1000    # that are worth to be named
 
 
-def verdict(leaderboard: Leaderboard) -> Iterable[str]:
+class Verdict(NamedTuple):
+    """What is said of one cell, or of several together."""
+
+    title: str  # of the cell
+    sentences: tuple[str, ...]
+
+
+def verdict(leaderboard: Leaderboard) -> list[Verdict]:
     """What the leaderboard answers, in sentences that are computed from it: in each cell which methods differ from the
-    references, the best ones and the cheapest of these, whom they harm, and what would settle the rest."""
-    if len(leaderboard.cells) == 1:
-        yield from _verdict(leaderboard.cells[0])
-    else:
-        for cell in leaderboard.cells:
-            yield f"{leaderboard.title(cell)}: {' '.join(_verdict(cell))}"
+    references, the best ones and the cheapest of these, whom they harm, and what would settle the rest; then what holds
+    in all cells."""
+    said = [Verdict(leaderboard.title(cell), tuple(_verdict(cell))) for cell in leaderboard.cells]
+    for part in leaderboard.regimes():
+        if len(part.cells) > 1:
+            kind = f" ({EQUAL_COMPUTE})" if part.equal_compute else ""
+            said.append(Verdict(f"All {len(part.cells)} cells{kind}", tuple(_everywhere(part.cells))))
+    return said
+
+
+def _everywhere(cells: Sequence[Cell]) -> Iterable[str]:
+    """Which methods, at whatever setting of theirs, are better than plain training in every cell, and which are in the
+    best tier of every cell."""
+    better = [{row.method for row in cell.rows if row.label in better_than(cell, REFERENCE)} for cell in cells]
+    best = [{row.method for row in cell.rows if cell.comparisons.tiers and row.label in cell.comparisons.tiers[0]}
+            for cell in cells]
+    for sets, what in ((better, f"better than {REFERENCE}"), (best, "in the best tier")):
+        names = sorted(set.intersection(*sets))
+        yield f"{_count(names, f'{what} in every cell')}."
+
+
+def better_than(cell: Cell, reference: str) -> list[str]:
+    """The labels of the methods that are better than a reference, best first."""
+    return [label for label, told in cell.compared(reference).items() if told.significant and told.mean > 0]
+
+
+def worse_than(cell: Cell, reference: str) -> list[str]:
+    """The labels of the methods that are worse than a reference, best first."""
+    return [label for label, told in cell.compared(reference).items() if told.significant and told.mean < 0]
 
 
 def _verdict(cell: Cell) -> Iterable[str]:
@@ -33,15 +60,20 @@ def _verdict(cell: Cell) -> Iterable[str]:
                "seeds in common.")
         return
     for name in REFERENCES:
-        compared = cell.compared(name)
-        better = [label for label, told in compared.items() if told.significant and told.mean > 0]
-        worse = [label for label, told in compared.items() if told.significant and told.mean < 0]
-        if compared:
+        if compared := cell.compared(name):
+            better, worse = better_than(cell, name), worse_than(cell, name)
             unclear = len(compared) - len(better) - len(worse) or "none"
-            yield (f"Of {len(compared)} method{'s' * (len(compared) > 1)}, {_count(better, f'better than {name}')}, "
+            yield (f"Of {_methods(seeing, compared)}, {_count(better, f'better than {name}')}, "
                    f"{_count(worse, 'worse')}, and of {unclear} it is unclear (at 5 %, after Holm's correction).")
     yield from _best(cell, seeing)
     yield from _settling(cell, seeing)
+
+
+def _methods(rows: Iterable[Row], labels: Collection[str]) -> str:
+    """"3 methods"; where some of these are settings of one method, "3 settings of 2 methods"."""
+    methods = len({row.method for row in rows if row.label in labels})
+    told = f"{methods} method{'s' * (methods > 1)}"
+    return told if methods == len(labels) else f"{len(labels)} settings of {told}"
 
 
 def _count(labels: list[str], what: str) -> str:
@@ -63,6 +95,8 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
         yield (f"With all pairs compared, the best, {best[0].label}, cannot be told from {others}"
                + (f": {', '.join(row.label for row in best[1:])}." if len(best) < len(rows) else
                   ", which are all that are complete."))
+    if larger := [f"{row.label} ({row.size:.2g} times)" for row in best if row.larger]:
+        yield f"Of the best tier deploy a network with more parameters than the plain student: {', '.join(larger)}."
     for metric, what in (("step_time_ratio", "times a step of plain training"), ("seconds", "s of training")):
         costs = {row.label: cost.mean for row in best if (cost := row.estimate(metric)) is not None}
         if len(best) > 1 and len(costs) == len(best):
@@ -101,44 +135,3 @@ def _seeds_needed(deviation: float, degrees: float, seeds: int) -> int | None:
     if not found(MOST_SEEDS):
         return None
     return bisect_left(range(2, MOST_SEEDS), True, key=found) + 2
-
-
-def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: tuple[Cell, ...]) -> Iterable[str]:
-    students = [run for run in runs if run.role == "student"]
-    counts = {status: sum(run.status == status for run in students) for status in sorted({r.status for r in students})}
-    suites = sorted({run.suite for run in runs})
-    yield (f"{len(students)} runs of {len(suites)} suite{'s' * (len(suites) != 1)} ({', '.join(suites)}): "
-           + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".")
-    for problem in sorted(problems, key=lambda p: p.path):
-        yield f"Not used: {problem.path.relative_to(folder)}: {problem.reason}."
-    versions: dict[str, set[str]] = defaultdict(set)
-    for run in students:
-        if run.method_digest:
-            versions[run.spec.method].add(run.method_digest)
-    for profile in (cost.profile for cell in cells for cost in cell.costs if cost.profile.subject == "method"):
-        versions[profile.spec.method].add(profile.method_digest)
-    for method, digests in sorted(versions.items()):
-        if len(digests) > 1:
-            yield (f"Mixed: the runs and profiles of {method} were made by {len(digests)} versions of its source "
-                   f"({', '.join(sorted(d[:8] for d in digests))}).")
-    others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
-    if withheld := sum(row.harm is None for row in others):
-        yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take saved "
-               f"predictions of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share.")
-    for cell in cells:
-        yield from _incomplete(cell)
-
-
-def _incomplete(cell: Cell) -> Iterable[str]:
-    """The runs of a cell without a result, those of one kind, reason and seeds in one line."""
-    alike: dict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for row in cell.rows:
-        seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for failure in row.failures:
-            seeds[failure.status, failure.reason].append(failure.seed)
-        for (status, reason), values in seeds.items():
-            alike[status, reason, tuple(values)].append(row.label)
-    for (status, reason, which), labels in sorted(alike.items()):
-        kind = "n/a" if status == "inapplicable" else status.capitalize()
-        yield (f"{kind}: {', '.join(labels)} ({cell.pair}, {cell.dataset}), seed{'s' * (len(which) > 1)} "
-               f"{', '.join(map(str, which))}: {reason}.")

@@ -1,0 +1,158 @@
+"""An answer to a practitioner: which method to take, under what is given and what it may cost, and why."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Row
+from kdbench.analysis.moderated import Comparisons, compare
+from kdbench.errors import plain
+from kdbench.metrics.catalog import METRICS
+
+CLEAN, ROBUST = "test_accuracy", "pgd_small_accuracy"  # what is best: without and with --robust
+MOST_NAMED = 6                                         # methods in a sentence
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a student may cost, and what there is to train it with."""
+
+    train_ratio: float | None = None    # at most so many times a step of plain training
+    train_seconds: float | None = None  # at most so long a run
+    latency_ms: float | None = None     # at most so long for one image
+    data_free: bool = False             # there are no training images
+    robust: bool = False                # accuracy under attack counts
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is advised for a pair and dataset."""
+
+    method: str | None                  # the row's name; None if nothing can be advised
+    reasons: tuple[str, ...]
+    excluded: Mapping[str, str]         # rows that the wishes rule out, and why
+
+
+def advise(cell: Cell, wishes: Wishes) -> Advice:
+    """Of the methods that fulfil the wishes, the cheapest to train of those that cannot be told from the best."""
+    metric, excluded = ROBUST if wishes.robust else CLEAN, dict[str, str]()
+    for row in cell.rows:
+        if why := next(iter(_against(row, wishes, metric)), None):
+            excluded[row.label] = why
+    left = [row for row in cell.rows if row.label not in excluded]
+    left.sort(key=lambda row: (-_mean(row, metric), row.label))
+    if not left:
+        return Advice(None, ("No method of these results fulfils all of the wishes.",), excluded)
+    found = _compared(left, metric)
+    best = [row for row in left if found.tiers and row.label in found.tiers[0]]
+    if not best:
+        return Advice(None, (f"Nothing can be told of differences between methods: that takes two seeds or more. The "
+                             f"highest {METRICS[metric].title} is that of {left[0].label}, "
+                             f"{100 * _mean(left[0], metric):.2f} %.",), excluded)
+    chosen = min(best, key=lambda row: (_cost(row, best), row.label))
+    return Advice(chosen.label, tuple(_reasons(cell, chosen, best, left, found, metric)), excluded)
+
+
+# What rules a method out.
+
+def _against(row: Row, wishes: Wishes, metric: str) -> Iterable[str]:
+    if not row.runs or metric not in row.metrics:
+        yield f"no {METRICS[metric].title} was measured"
+    if row.failures and any(one.status != "missing" for one in row.failures):
+        yield f"{len(row.failures)} of {len(row.failures) + len(row.runs)} runs have no result"
+    if row.data_free and not wishes.data_free:
+        yield "it trains without data, which is not needed here"
+    if wishes.data_free and not row.data_free:
+        yield "it trains on images"
+    for name, most, unit in (("step_time_ratio", wishes.train_ratio, " times plain training"),
+                             ("seconds", wishes.train_seconds, " s of training"),
+                             ("latency_ms", wishes.latency_ms, " ms an image")):
+        yield from _above(row, name, most, unit)
+
+
+def _above(row: Row, metric: str, most: float | None, unit: str) -> Iterable[str]:
+    if most is None:
+        return
+    cost = row.estimate(metric)
+    if cost is None:
+        yield f"its {METRICS[metric].title} is not known: `kdbench profile` measures it"
+    elif cost.mean > most:
+        yield f"{cost.mean:.3g}{unit}, more than {most:g}"
+
+
+# Which of the others is the best.
+
+def _compared(rows: Sequence[Row], metric: str) -> Comparisons:
+    values = {row.label: row.metrics[metric] for row in rows}
+    return compare(values, {}, [row.label for row in rows], [row.label for row in rows])
+
+
+def _mean(row: Row, metric: str) -> float:
+    found = row.estimate(metric)
+    return found.mean if found else 0.0
+
+
+def _cost(row: Row, rows: Sequence[Row]) -> float:
+    """Of training: the profiled step time if all rows have one, else the seconds that training took."""
+    return _mean(row, "step_time_ratio" if all("step_time_ratio" in one.metrics for one in rows) else "seconds")
+
+
+def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], found: Comparisons,
+             metric: str) -> Iterable[str]:
+    title = METRICS[metric].title
+    own = f"Its {title}, {100 * _mean(chosen, metric):.2f} % over {_seeds(chosen)},"
+    others = _names([row.label for row in best if row is not chosen])
+    if len(best) == 1:
+        yield f"{own} is the highest, and that of no other method comes near it, at 5 % after Holm's correction."
+    elif chosen is best[0]:
+        yield f"{own} is the highest; {others} cannot be told from it, and it is the cheapest of them to train."
+    else:
+        yield (f"{own} cannot be told from the highest, {100 * _mean(best[0], metric):.2f} % of {best[0].label}. Of the "
+               f"{len(best)} methods of which this holds ({others} beside it) it is the cheapest to train.")
+    if unknown := [row.label for row in left if not any(row.label in tier for tier in found.tiers)]:
+        yield f"Not judged, since they have one seed: {_names(unknown)}."
+    for reference in REFERENCES:
+        difference = found.to.get(reference, {}).get(chosen.label)
+        if difference is not None:
+            verdict = "" if difference.significant else ", which is no significant difference"
+            yield (f"It is {100 * difference.mean:+.2f} ± {100 * difference.half_width:.2f} points from {reference} "
+                   f"with the same seeds{verdict}.")
+    yield from _costs(chosen)
+    if chosen.larger:
+        yield f"It deploys a network {chosen.size:.2g} times as large as the plain student."
+    if chosen.conditions:
+        yield f"Conditions: {'; '.join(chosen.conditions)}."
+    if chosen.hyperparameters:
+        told = ", ".join(f"{name}={value}" for name, value in chosen.hyperparameters.items())
+        yield plain(f"It ran with {told}, which are not its defaults.")
+    yield from _harm(cell, chosen)
+    if chosen.label == REFERENCE:
+        yield "That is plain training: no method that fulfils the wishes is known to be better."
+    yield (f"This holds for {cell.pair} on {cell.dataset}" + ("" if len(chosen.runs) >= 3 else
+           ", and rests on fewer than three seeds") + ".")
+
+
+def _costs(row: Row) -> Iterable[str]:
+    told = [f"{_mean(row, name):.3g} {what}" for name, what in (
+        ("step_time_ratio", "times a step of plain training"), ("seconds", "s of training a run"),
+        ("latency_ms", "ms an image"), ("training_energy_joules", "J of training")) if name in row.metrics]
+    if told:
+        yield f"It costs {', '.join(told)}."
+
+
+def _harm(cell: Cell, row: Row) -> Iterable[str]:
+    if row.harm is not None:
+        names = [cell.class_name(index) for index in row.harm.harmed]
+        yield (f"It is worse than {REFERENCE} on {_names(names)}." if names else
+               f"It is worse than {REFERENCE} on no class, as far as these seeds can tell.")
+    for kind, parts in row.shares.items():
+        lowest = min(parts, key=lambda name: parts[name].mean)
+        yield f"Its lowest accuracy by {kind} is {100 * parts[lowest].mean:.2f} %, on {lowest}."
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.runs)} seed{'s' * (len(row.runs) != 1)}"

@@ -1,0 +1,50 @@
+"""What a leaderboard was made of: which runs were used, which were not and why, and which are missing."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from kdbench.analysis.board import REFERENCE, Cell
+from kdbench.analysis.harm import MIN_SEEDS
+from kdbench.results.record import Problem, Record
+
+
+def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: tuple[Cell, ...]) -> Iterable[str]:
+    students = [run for run in runs if run.role == "student"]
+    counts = {status: sum(run.status == status for run in students) for status in sorted({r.status for r in students})}
+    suites = sorted({run.suite for run in runs})
+    yield (f"{len(students)} runs of {len(suites)} suite{'s' * (len(suites) != 1)} ({', '.join(suites)}): "
+           + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".")
+    for problem in sorted(problems, key=lambda p: p.path):
+        yield f"Not used: {problem.path.relative_to(folder)}: {problem.reason}."
+    versions: dict[str, set[str]] = defaultdict(set)
+    for run in students:
+        if run.method_digest:
+            versions[run.spec.method].add(run.method_digest)
+    for profile in (cost.profile for cell in cells for cost in cell.costs if cost.profile.subject == "method"):
+        versions[profile.spec.method].add(profile.method_digest)
+    for method, digests in sorted(versions.items()):
+        if len(digests) > 1:
+            yield (f"Mixed: the runs and profiles of {method} were made by {len(digests)} versions of its source "
+                   f"({', '.join(sorted(d[:8] for d in digests))}).")
+    others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
+    if withheld := sum(row.harm is None for row in others):
+        yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take saved "
+               f"predictions of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share.")
+    for cell in cells:
+        yield from _incomplete(cell)
+
+
+def _incomplete(cell: Cell) -> Iterable[str]:
+    """The runs of a cell without a result, those of one kind, reason and seeds in one line."""
+    alike: dict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for row in cell.rows:
+        seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for failure in row.failures:
+            seeds[failure.status, failure.reason].append(failure.seed)
+        for (status, reason), values in seeds.items():
+            alike[status, reason, tuple(values)].append(row.label)
+    for (status, reason, which), labels in sorted(alike.items()):
+        kind = "n/a" if status == "inapplicable" else status.capitalize()
+        yield (f"{kind}: {', '.join(labels)} ({cell.pair}, {cell.dataset}), seed{'s' * (len(which) > 1)} "
+               f"{', '.join(map(str, which))}: {reason}.")

@@ -1,0 +1,42 @@
+"""The table of methods over all cells of a leaderboard."""
+
+from collections.abc import Iterable, Iterator
+
+from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Leaderboard
+from kdbench.analysis.ranking import Ranking, rank
+from kdbench.report.formatting import NONE, Table, number, p_value
+
+
+def across_tables(leaderboard: Leaderboard) -> Iterator[Table]:
+    """For the cells of equal steps, and for those of equal compute, the table across them if they are several."""
+    for part in leaderboard.regimes():
+        if ranking := rank(part):
+            name = f"Across cells ({EQUAL_COMPUTE})" if part.equal_compute else "Across cells"
+            yield _across_table(name, ranking)
+
+
+def _across_table(name: str, ranking: Ranking) -> Table:
+    """The methods over all cells of a leaderboard, by average rank."""
+    header = ["method", "family", "cells", "score", "worst", "rank", *(f"wins vs {name}" for name in REFERENCES)]
+    return Table(name, header, [
+        [s.label, s.family, str(s.cells), number(s.score, "share", "+"), number(s.worst, "share", "+"), f"{s.rank:.2f}",
+         *(f"{s.wins[name].won:g}/{s.wins[name].pairs}" if name in s.wins else "" for name in REFERENCES)]
+        for s in ranking.standings
+    ], 2, tuple(_ranking_notes(ranking)))
+
+
+def _ranking_notes(ranking: Ranking) -> Iterable[str]:
+    """The meaning of the columns of the table across cells, and the result of Friedman's test on its ranks or why it
+    is withheld."""
+    yield (f"score: mean of 'vs {REFERENCE}' over all {ranking.cells} cells, so that it can be recomputed from the "
+           f"tables; worst: the lowest of them; both {NONE} for a method that is not complete in every cell.")
+    yield ("rank: mean over cells of the rank by test accuracy. A method with a failed, missing or inapplicable run in "
+           "a cell shares its last place.")
+    yield (f"wins: runs that were better than {' or '.join(REFERENCES)} with the same seed, of all such pairs; a tie "
+           "is half, and a run that failed or is missing is lost.")
+    if (test := ranking.friedman) is None:
+        yield f"Withheld: whether ranks differ by more than chance. {ranking.withheld}."
+        return
+    groups = "; ".join(", ".join(group) for group in test.groups) or "none"
+    yield (f"Friedman's test: chi-squared {test.statistic:.2f}, p {p_value(test.p)}; Nemenyi's critical difference at "
+           f"5 %: {test.critical_difference:.2f} ranks (Demšar, 2006). Groups that cannot be told apart: {groups}.")

@@ -1,0 +1,192 @@
+"""The tables of a leaderboard, each as a `Table` of text that Markdown, LaTeX and HTML set alike; and those of the
+methods of one cell."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.costs import PROFILED
+from kdbench.analysis.intervals import POWER, detectable_effect
+from kdbench.analysis.reported import of_row, of_teacher
+from kdbench.errors import plain
+from kdbench.metrics.catalog import METRICS
+from kdbench.report.formatting import DAGGER, NONE, Table, few, interval, mark, number
+from kdbench.report.tables.across import across_tables
+from kdbench.report.tables.costs import cost_tables, profiled_value, tuning_tables
+from kdbench.report.tables.parts import part_tables
+
+Z = 1.96  # of the normal 95 % interval
+COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have all
+
+
+def all_tables(leaderboard: Leaderboard) -> list[Table]:
+    """The tables of every cell, then those across cells."""
+    tables = [table for cell in leaderboard.cells for table in cell_tables(cell, leaderboard)]
+    return [*tables, *across_tables(leaderboard)]
+
+
+def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
+    """The tables of a cell: its methods; those that see no data; classes, groups and robustness; costs, where they were
+    profiled; and tuning, where methods were tuned."""
+    name = leaderboard.title(cell)
+    return [*main_tables(cell, name), *part_tables(cell, name), *cost_tables(cell.costs, name),
+            *tuning_tables(cell.tuning, cell.order, name)]
+
+
+def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list[Table]:
+    """The table of a cell's methods, and that of those that see no data, with these metrics beside test accuracy.
+    `name` is the cell's in their titles."""
+    seeing = [row for row in cell.rows if not row.data_free]
+    blind = [row for row in cell.rows if row.data_free]
+    tables = [_main_table(name, replace(cell, rows=tuple(seeing)), columns)] if seeing else []
+    if blind:  # beside the networks that saw the images, which they are compared with and not ranked among
+        yardsticks = [row for row in seeing if row.label in REFERENCES]
+        tables.append(_main_table(f"Without data: {name}", replace(cell, rows=(*yardsticks, *blind)), columns))
+    return tables
+
+
+# One cell.
+
+def _main_table(name: str, cell: Cell, columns: Sequence[str]) -> Table:
+    """The methods of a cell by test accuracy; notes tell which the best cannot be told from, and at what settings."""
+    header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header,
+              *(f"vs {name}" for name in REFERENCES), *(METRICS[column].header for column in columns)]
+    ranked = not any(row.data_free for row in cell.rows)
+    told = (*_tiers(cell), *_noise(cell, data_free=False), *_resolution(cell)) if ranked else \
+        _noise(cell, data_free=True)
+    best = cell.comparisons.tiers[0] if ranked and cell.comparisons.tiers else ()
+    table = Table(name, header, _lines(cell, columns), 3, (*told, *_sampling(cell), *_settings(cell)), frozenset(best))
+    if not any(row.conditions for row in cell.rows):
+        table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
+                        text_columns=2)
+    return _with_reported(cell, table)
+
+
+def _without(values: list[str], place: int) -> list[str]:
+    return [*values[:place], *values[place + 1:]]
+
+
+def _settings(cell: Cell) -> Iterable[str]:
+    """The note on hyperparameters that are not the methods' defaults, where the names do not tell them."""
+    changed = {row.label: [f"{name}={value}" for name, value in row.hyperparameters.items() if name != "recipe.epochs"]
+               for row in sorted(cell.rows, key=lambda row: row.label)}  # epochs stand among the conditions
+    told = [plain(f"{label}: {', '.join(values)}") for label, values in changed.items() if values]
+    if told:
+        yield f"Not at their defaults: {'; '.join(told)}."
+
+
+def _lines(cell: Cell, columns: Sequence[str]) -> list[list[str]]:
+    """One line for each method, below the teacher's where it is known."""
+    lines = [[row.label, row.family, "; ".join(row.conditions), _seeds(row),
+              interval(row.estimate("test_accuracy"), "share") + DAGGER * row.larger,
+              *(versus(cell, row, name) for name in REFERENCES),
+              *(number(_mean(row, name), METRICS[name].unit) if columns is COLUMNS else shown_value(cell, row, name)
+                for name in columns)] for row in cell.rows]
+    teacher = cell.teacher
+    if teacher is None:
+        return lines
+    return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "", "",
+             *(number(teacher.metrics.get(name), METRICS[name].unit) if name else ""
+               for name in ("test_accuracy", *(None,) * len(REFERENCES),
+                            *(None if name == "agreement" else name for name in columns)))], *lines]
+
+
+def _mean(row: Row, metric: str) -> float | None:
+    estimate = row.estimate(metric)
+    return estimate.mean if estimate else None
+
+
+def shown_value(cell: Cell, row: Row, metric: str) -> str:
+    """The row's mean of a metric with its interval; a cost, which is profiled once, without."""
+    found, unit = row.estimate(metric), METRICS[metric].unit
+    if found is not None and metric in PROFILED:
+        return profiled_value(cell.costs, metric, row.label, found.mean)
+    if unit in ("share", "seconds", "bytes") or found is None:
+        return interval(found, unit)
+    return f"{found.mean:.4f} ± {few(found) or f'{found.half_width:.4f}'}"
+
+
+def _with_reported(cell: Cell, table: Table) -> Table:
+    """The table with a column of published test accuracies beside the measured ones, where there are any."""
+    figures = [of_row(cell, row) for row in cell.rows]
+    if cell.teacher:
+        figures.insert(0, of_teacher(cell))
+    differs = {figure.source: figure.differs for figure in figures if figure}
+    if not differs:
+        return table
+    sources, place = list(differs), table.header.index(METRICS["test_accuracy"].header) + 1
+    said = [f"{number(figure.accuracy, 'share')} [{sources.index(figure.source) + 1}]" if figure else ""
+            for figure in figures]
+    return replace(
+        table, header=[*table.header[:place], "reported", *table.header[place:]],
+        lines=[[*line[:place], value, *line[place:]] for line, value in zip(table.lines, said, strict=True)],
+        notes=(*table.notes,
+               *(f"reported [{i}]: {source}; {differs[source]}." for i, source in enumerate(sources, 1)),
+               *(f"reported for {line[0]}: {figure.own}." for line, figure in zip(table.lines, figures, strict=True)
+                 if figure and figure.own)))
+
+
+def _seeds(row: Row) -> str:
+    """The number of finished runs, "2/3" where some of the planned ones have no result."""
+    return f"{len(row.seeds)}/{len(row.seeds) + len(row.failures)}" if row.failures else str(len(row.seeds))
+
+
+def versus(cell: Cell, row: Row, reference: str = REFERENCE) -> str:
+    """The row's difference of test accuracy to a reference with its moderated interval, in points, and a mark that says
+    whether it is better or worse; "" for the reference itself."""
+    if row.label == reference:
+        return ""
+    if reference not in row.differences:
+        return NONE
+    told = cell.comparisons.to[reference].get(row.label)
+    width = number(told.half_width if told else None, "share")
+    return f"{number(row.differences[reference].mean, 'share', '+')} ± {width}{mark(told)}"
+
+
+def _tiers(cell: Cell) -> Iterable[str]:
+    """The note on which methods cannot be told from the best, and then from the best of the rest; none for fewer than
+    two methods with two seeds."""
+    tiers = cell.comparisons.tiers
+    if (count := sum(map(len, tiers))) > 1:
+        listed = "; ".join(f"({i}) {', '.join(tier)}" for i, tier in enumerate(tiers, 1))
+        yield (f"Tiers: {listed}. Each holds the best of the methods that are left and all that cannot be told from it "
+               f"(moderated t-tests over equal seeds, 5 % after Holm's correction for {count * (count - 1) // 2} "
+               f"pair{'s' * (count > 2)}).")
+
+
+def _sampling(cell: Cell) -> Iterable[str]:
+    """The note on what another sample of test images would change; none where their number is not known."""
+    images, best = cell.test_images, cell.rows[0].estimate("test_accuracy")
+    if images and best:
+        width = Z * math.sqrt(best.mean * (1 - best.mean) / images)
+        yield (f"Test images: {images:,}. Intervals are over seeds, on the same images; other images would move an "
+               f"accuracy of {number(best.mean, 'share')} by up to {number(width, 'share')} points in 95 % of samples "
+               "(binomial), and differences by less, as far as two methods fail on the same images.")
+
+
+def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
+    """The note on the noise that methods share, those that see the data or the others, and which of them it may not
+    fit; none if they share none."""
+    prior = cell.comparisons.apart if data_free else cell.comparisons.prior
+    if prior.degrees:
+        deviation = number(math.sqrt(prior.variance), "share")
+        degrees = "inf" if math.isinf(prior.degrees) else f"{prior.degrees:.1f}"
+        unusual = ", ".join(row.label for row in cell.rows
+                            if row.data_free == data_free and row.label in cell.comparisons.unusual)
+        yield (f"Noise: the methods' common standard deviation over seeds, s0 = {deviation} points, counts as d0 = "
+               f"{degrees} degrees of freedom beside each one's own." + (
+                   f" By themselves these are so much noisier that their intervals may be too narrow: {unusual}."
+                   if unusual else ""))
+
+
+def _resolution(cell: Cell) -> Iterable[str]:
+    """The note on how small a difference to the reference the cell's seeds can show; none with one seed."""
+    found = cell.compared(REFERENCE).values()
+    if found:
+        seeds = statistics.mode(told.seeds for told in found)
+        least = statistics.median(told.standard_error * detectable_effect(told.degrees)
+                                  for told in found if told.seeds == seeds)
+        yield (f"Resolution: {seeds} seeds find a true difference to {REFERENCE} of {number(least, 'share')} points in "
+               f"{POWER:.0%} of repetitions (moderated t-test of one difference at 5 %, the median method's noise).")

@@ -43,7 +43,7 @@ class Plan:
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
-    settings, recipe_settings = _split_settings(selection.settings, registry)
+    settings, recipe_settings = split_settings(selection.settings, registry)
     for name in content.recipes.keys() - suite.pairs.keys():
         raise unknown(f"pair of {suite.source}: recipes", name, suite.pairs)
     methods = _choose_methods(content, registry, selection)
@@ -164,8 +164,8 @@ def _choose_methods(content: SuiteFile, registry: Registry, selection: Selection
     return {name: chosen[name] for name in registry if name in chosen}
 
 
-def _split_settings(settings: Mapping[str, Any],
-                    registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def split_settings(settings: Mapping[str, Any],
+                   registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Settings as hyperparameters by method, and as fields of the recipe. UserError for a hyperparameter that does not
     exist or may not have the value."""
     by_method: dict[str, dict[str, Any]] = {}

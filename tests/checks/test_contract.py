@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdbench.checks import contract as check
-from kdbench.checks.contract import PAIRS, TESTS, Subject, check_method
+from kdbench.checks.contract import PAIRS, TEST_OF_CHOICES, TESTS, Subject, check_method
 from kdbench.method import Method, descend
 from kdbench.networks import Network
 from kdbench.plugins.registry import Registry, load
@@ -27,6 +27,27 @@ def test_every_method_keeps_the_contract_on(name, pair):
         pytest.skip(f"n/a: {reason}")
     for test in TESTS.values():
         test(subject)
+
+
+CHOICES = [(info.name, parameter.name, value) for info in REGISTRY.values()
+           for parameter in info.hyperparameters.values() for value in parameter.choices if value != parameter.default]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(("name", "hyperparameter", "value"), CHOICES)
+def test_every_method_trains_with_each_choice_of_a_hyperparameter_on(name, hyperparameter, value, pair):
+    info = REGISTRY[name]
+    subject = Subject(load(info), info.resolve({**SHORT.get(name, {}), hyperparameter: value}), pair)
+    reason = subject.inapplicable()
+    if reason is not None:
+        pytest.skip(f"n/a: {reason}")
+    TEST_OF_CHOICES(subject)
+
+
+def test_the_choices_of_the_built_in_methods_are_all_booleans_and_named_strings():
+    assert {("kdcl", "ensemble", "naive"), ("reviewkd", "preactivation", True), ("cat_kd", "normalise", False)} \
+        <= set(CHOICES)
+    assert not {(name, parameter) for name, parameter, value in CHOICES if not isinstance(value, str | bool)}
 
 
 @pytest.mark.parametrize("family", BODIES)
@@ -218,6 +239,34 @@ def test_a_method_that_keeps_the_contract_passes_every_test():
     results = list(check_method(Good, {}))
     assert [r for r in results if r.error] == []
     assert len(results) == len(PAIRS) * len(TESTS)
+
+
+class BreaksInSomeModes(Good):
+    """Written for its defaults alone."""
+
+    def __init__(self, ctx, *, mode: str = "soft", on: bool = True):
+        super().__init__(ctx)
+        self.mode, self.on = mode, on
+
+    def losses(self, batch, student, teacher):
+        terms = super().losses(batch, student, teacher)
+        return {**terms, "kd": terms["kd"] * {"soft": 1.0, "hard": float("nan")}[self.mode]} if self.on else terms
+
+
+def test_each_choice_is_tried_alone_on_every_pair_and_the_one_that_fails_is_named():
+    values = {"mode": "soft", "on": True}
+    results = list(check_method(BreaksInSomeModes, values, {"mode": ("soft", "hard"), "on": (False, True)}))
+    tried = [r for r in results if r.choice]
+    assert [(r.pair, r.choice) for r in tried] == [
+        (pair, choice) for pair in PAIRS for choice in ("mode=hard", "on=false")]
+    assert {r.choice: r.error for r in tried}["on=false"] is None, "mode is as in the defaults"
+    assert [r.choice for r in results if r.error] == ["mode=hard"] * len(PAIRS)
+    assert "kd is nan" in tried[0].error
+    assert len(results) == len(PAIRS) * (len(TESTS) + 2)
+
+
+def test_no_choice_is_tried_where_none_is_named():
+    assert not [r for r in check_method(Good, {}, {}) if r.choice]
 
 
 def test_a_pair_that_a_method_cannot_train_is_told_with_the_reason():

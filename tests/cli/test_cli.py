@@ -275,3 +275,51 @@ def test_check_tells_a_failure_once_with_the_line_of_the_plugin(kdbench, tmp_pat
                     "    def losses(self, batch, student, teacher):\n        raise ValueError('what is this')\n")
     code, out, _ = kdbench("check", "broken", "--plugin", file)
     assert code == 1 and out.count("ValueError: what is this (broken.py, line 8)") == 1 and out.count("as above") > 5
+
+
+TWO_MODES = """from kdbench.method import Method
+
+
+class Modes(Method):
+    name, family = 'modes', 'baseline'
+    learns_from = None
+    ranges = {'mode': ('plain', 'odd')}
+
+    def __init__(self, ctx, *, mode: str = 'plain', on: bool = True):
+        super().__init__(ctx)
+        self.mode, self.on = mode, on
+
+    def losses(self, batch, student, teacher):
+        if self.mode == 'odd':
+            raise ValueError('odd mode')
+        return {'ce': student.logits.square().mean()}
+"""
+
+
+def test_check_names_the_choice_that_fails(kdbench, tmp_path):
+    (tmp_path / "modes.py").write_text(TWO_MODES)
+    code, out, _ = kdbench("check", "modes", "--plugin", "modes.py")
+    failed = [line for line in out.splitlines() if line.startswith("FAIL")]
+    assert code == 1 and "3 failed" in out and len(failed) == 3 and out.count("on=false: trains") == 3
+    assert all(", mode=odd: trains with finite terms" in line for line in failed) and "odd mode" in failed[0]
+
+
+def test_check_takes_hyperparameters_and_tries_no_choice_beside_one_that_is_set(kdbench, tmp_path):
+    (tmp_path / "modes.py").write_text(TWO_MODES)
+    code, out, _ = kdbench("check", "modes", "--plugin", "modes.py", "--set", "modes.mode=odd")
+    assert code == 1 and "mode=" not in out and "odd mode" in out
+    assert out.count("on=false: trains") == 3, "the choices of the others are tried"
+    code, out, _ = kdbench("check", "modes", "--plugin", "modes.py", "--set", "modes.mode=plain")
+    assert code == 0 and "mode=" not in out
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("kd.alpha=x", "kd.alpha: expected float, got 'x'"), ("kd.alpa=0.5", "did you mean 'alpha'?"),
+    ("kdd.alpha=0.5", "unknown method 'kdd'; did you mean 'kd'?"),
+    ("alpha=0.5", "--set alpha=0.5: expected METHOD.HYPERPARAMETER=VALUE"),
+    ("dkd.alpha=0.5", "--set dkd.alpha: dkd is not checked here, allowed: kd"),
+    ("recipe.epochs=1", "--set recipe.epochs: the contract tests have a recipe of their own"),
+])
+def test_a_wrong_setting_of_check_is_one_line_before_anything_is_tested(kdbench, setting, message):
+    code, out, err = kdbench("check", "kd", "--set", setting)
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err

@@ -95,6 +95,13 @@ def test_a_range_is_told_as_its_ends_or_its_choices(kind, allowed, text):
     assert Hyperparameter("weight", kind, 1, allowed).allowed == text
 
 
+@pytest.mark.parametrize(("kind", "allowed", "choices"), [
+    ("str", ("soft", "hard"), ("soft", "hard")), ("str", None, ()), ("bool", None, (False, True)),
+    ("bool", (True,), (True,)), ("float", (0.0, 2.0), ()), ("int", (1, 4), ()), ("int", None, ())])
+def test_booleans_and_named_strings_have_choices_and_numbers_have_none(kind, allowed, choices):
+    assert Hyperparameter("weight", kind, 1, allowed).choices == choices
+
+
 def test_a_plugin_file_appears_beside_the_built_in_methods(tmp_path):
     registry = Registry([write(tmp_path)])
     assert registry["mine"].file == tmp_path / "mine.py"

@@ -115,7 +115,8 @@ def check_method(cls: type[Method], hyperparameters: dict[str, Any],
             yield Result(cls.name, pair, name, error=_failure(test, subject))
         for name, value in others:
             other = replace(subject, hyperparameters={**hyperparameters, name: value})
-            yield Result(cls.name, pair, _name(TEST_OF_CHOICES), _written(name, value), _failure(TEST_OF_CHOICES, other))
+            yield Result(cls.name, pair, _name(TEST_OF_CHOICES), _written(name, value),
+                         error=_failure(TEST_OF_CHOICES, other))
 
 
 def _written(name: str, value: Any) -> str:

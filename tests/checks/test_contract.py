@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdbench.checks import contract as check
-from kdbench.checks.contract import PAIRS, TEST_OF_CHOICES, TESTS, Subject, check_method
-from kdbench.method import Method, descend
+from kdbench.checks.contract import CLASSES, PAIRS, RECIPE, TEST_OF_CHOICES, TESTS, Subject, check_method
+from kdbench.method import Method, Outputs, Shapes, descend
 from kdbench.networks import Network
 from kdbench.plugins.registry import Registry, load
-from kdbench.plugins.template import BODIES, write_method
+from kdbench.plugins.source import FAMILIES
+from kdbench.plugins.template import write_method
 from kdbench.suites.suite import load_suite
 
 REGISTRY = Registry()
@@ -50,15 +51,39 @@ def test_the_choices_of_the_built_in_methods_are_all_booleans_and_named_strings(
     assert not {(name, parameter) for name, parameter, value in CHOICES if not isinstance(value, str | bool)}
 
 
-@pytest.mark.parametrize("family", BODIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_file_that_new_method_writes_keeps_the_contract(family, tmp_path):
     file = write_method(f"my_{family}", family, tmp_path)
     info = Registry([file])[f"my_{family}"]
     assert info.family == family
     assert len(file.read_text().splitlines()) < 50
+    assert info.idea and "$" not in file.read_text()
     subject = Subject(load(info), info.resolve({}), "cross-architecture")
     for test in TESTS.values():
         test(subject)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_attention_file_that_new_method_writes_moves_the_students_maps_to_the_teachers(pair, tmp_path):
+    info = Registry([write_method("my_maps", "attention", tmp_path)])["my_maps"]
+    trainer = Subject(load(info), info.resolve({}), pair).trainer()
+    for _ in range(RECIPE.epochs):
+        trainer.train_epoch()
+    attention = trainer.curves["loss.attention"]
+    assert 0 < attention[-1] < attention[0]
+
+
+def test_the_attention_file_that_new_method_writes_compares_maps_and_neither_widths_nor_scales(tmp_path):
+    info = Registry([write_method("my_maps", "attention", tmp_path)])["my_maps"]
+    method = Subject(load(info), info.resolve({}), "convolutional").trainer().method
+    stage, logits = torch.rand(2, 4, 6, 6), torch.zeros(2, CLASSES)
+    student = Outputs(logits, torch.zeros(2, 4), (stage,))
+    teacher = Outputs(logits, torch.zeros(2, 8), (3 * torch.cat([stage, stage], 1),))
+    batch = method.ctx.sample(torch.arange(2))
+    assert method.losses(batch, student, teacher)["attention"].item() == pytest.approx(0, abs=1e-6)
+    turned = teacher._replace(stages=(teacher.stages[0].flip(2),))
+    assert method.losses(batch, student, turned)["attention"].item() > 1
+    assert "more than one position" in method.inapplicable(Shapes(4, ((4, 1, 1),)), Shapes(8, ((8, 6, 6),)))
 
 
 class Good(Method):

@@ -104,7 +104,7 @@ def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
     if selection.datasets:
         return {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets}
     with at(f"{suite.source}: datasets"):
-        names = [str(catalog.parse(name)) for name in suite.content.datasets]
+        names = [str(suite.dataset(name)) for name in suite.content.datasets]
         return {name: collect.fingerprint(name) for name in names}
 
 
@@ -134,7 +134,7 @@ def _by_place(suite: Suite, registry: Registry) -> dict[str, Given]:
                 base = place.partition("+")[0].partition(":")[0]
                 if base not in catalog.DATASETS:
                     raise unknown("pair or dataset", place, {*suite.pairs, *catalog.DATASETS})
-                place = place if place == base else str(catalog.parse(place))
+                place = place if place == base else str(suite.dataset(place))
         given[method][place] = values
     return given
 
@@ -153,7 +153,7 @@ def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeac
         return TrainedTeacher(run=run)
     if source == "hub":
         return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
-    path = Path(rest)
+    path = suite.path(Path(rest)) if run.pair in suite.content.pair else Path(rest)
     try:
         path = path.expanduser()
         if not path.is_file():

@@ -3,13 +3,14 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from kdbench.data.catalog import DatasetName, parse
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.plugins.source import FAMILIES
 from kdbench.spec import MAX_SEED, MAX_UPDATES, NAME, Architecture, Frozen, Recipe, Value
@@ -107,6 +108,21 @@ class Suite:
     content: SuiteFile
     pairs: Mapping[str, Pair]  # by name: the built-in ones and the suite's own
     source: str                # the path of the file, for messages
+    folder: Path = Path()      # from which the file's relative paths go out
+
+    def path(self, written: Path) -> Path:
+        """A path that the file names. One that is relative goes out from the file's folder; in a folder below the
+        current one it stays relative, as it is part of the ids of runs. A built-in suite's goes out from the current
+        folder."""
+        if written.is_absolute() or str(written).startswith("~"):
+            return written
+        here, folder = Path.cwd(), self.folder.resolve()
+        return (folder.relative_to(here) if folder.is_relative_to(here) else self.folder) / written
+
+    def dataset(self, name: str) -> DatasetName:
+        """The dataset that the file names so. UserError if it names none."""
+        parsed = parse(name)
+        return replace(parsed, path=self.path(parsed.path)) if parsed.path else parsed
 
 
 def built_in_suites() -> dict[str, Path]:
@@ -136,7 +152,8 @@ def load_suite(name: str) -> Suite:
     else:
         raise unknown("suite", name, known)
     content = validate(SuiteFile, _read_toml(file), str(file))
-    return Suite(file.stem, content, {**built_in_pairs(), **content.pair}, str(file))
+    folder = Path() if name in known else file.parent
+    return Suite(file.stem, content, {**built_in_pairs(), **content.pair}, str(file), folder)
 
 
 def _twice(match: re.Match[str]) -> str:

@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from kdbench.cli.options import read_settings
 from kdbench.errors import UserError
@@ -311,3 +312,114 @@ def test_a_name_of_the_command_line_is_not_said_to_be_the_files(tmp_path):
     for selection in ({"pairs": ["mime"]}, {"methods": ["kdd"]}, {"datasets": ["synthetik"]}):
         with pytest.raises(UserError, match=r"^unknown (pair|method|dataset) '.*did you mean"):
             plan_of(tmp_path, **selection)
+
+
+# Paths in a suite's file.
+
+IMAGES = SUITE.replace('"synthetic"', '"imagefolder:photos"')
+
+
+def photos(folder, shade=0):
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (folder / "photos" / split / label).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (4, 4), (shade, i, 0)).save(folder / "photos" / split / label / f"{shade}-{i}.png")
+
+
+def suite_in(folder, text=IMAGES):
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.toml").write_text(text)
+    return str(folder / "mine.toml")
+
+
+def datasets_of(suite, **selection):
+    return {run.dataset for run in expand(load_suite(suite), Registry(), Selection(**selection)).students}
+
+
+def test_an_image_folder_that_a_suite_names_lies_beside_its_file_and_one_of_the_command_line_here(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite_in(tmp_path / "suites")
+    photos(tmp_path / "suites", shade=1)
+    assert datasets_of("suites/mine.toml") == {"imagefolder:suites/photos"}
+    with pytest.raises(UserError, match=r"^image folder photos: no such folder"):
+        datasets_of("suites/mine.toml", datasets=["imagefolder:photos"])
+    photos(tmp_path, shade=2)
+    assert datasets_of("suites/mine.toml") == {"imagefolder:suites/photos"}
+    assert datasets_of("suites/mine.toml", datasets=["imagefolder:photos"]) == {"imagefolder:photos"}
+
+
+def test_an_image_folder_of_a_suite_that_is_missing_is_named_with_the_suite_and_where_it_was_looked_for(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path)
+    suite_in(tmp_path / "suites")
+    with pytest.raises(UserError, match=r"^suites/mine\.toml: datasets: image folder suites/photos: no such folder"):
+        datasets_of("suites/mine.toml")
+
+
+def test_a_suite_in_the_current_folder_gives_the_run_ids_that_it_gives_however_its_path_is_written(
+        tmp_path, monkeypatch):
+    photos(tmp_path)
+    suite_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    plans = [expand(load_suite(suite), Registry(), Selection())
+             for suite in ("mine.toml", "./mine.toml", str(tmp_path / "mine.toml"), f"../{tmp_path.name}/mine.toml")]
+    assert {run.dataset for plan in plans for run in plan.students} == {"imagefolder:photos"}
+    assert len({tuple(run.id for run in plan.students) for plan in plans}) == 1
+    typed = expand(load_suite("mine.toml"), Registry(), Selection(datasets=["imagefolder:photos"]))
+    assert [run.id for run in typed.students] == [run.id for run in plans[0].students]
+
+
+def test_the_same_suite_and_images_give_the_same_run_ids_in_another_place(tmp_path, monkeypatch):
+    ids = []
+    for place in ("one", "two"):
+        suite_in(tmp_path / place)
+        photos(tmp_path / place)
+        monkeypatch.chdir(tmp_path / place)
+        ids.append([run.id for run in expand(load_suite("mine.toml"), Registry(), Selection()).students])
+    assert ids[0] == ids[1]
+
+
+def test_an_absolute_image_folder_of_a_suite_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path)
+    file = suite_in(tmp_path / "suites", IMAGES.replace("imagefolder:photos", f"imagefolder:{tmp_path}/photos"))
+    assert datasets_of(file) == {f"imagefolder:{tmp_path}/photos"}
+
+
+def test_an_image_folder_beside_a_suite_that_is_not_below_the_current_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    suite_in(tmp_path / "suites")
+    photos(tmp_path / "suites")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert datasets_of("../suites/mine.toml") == {"imagefolder:../suites/photos"}
+    assert datasets_of(str(tmp_path / "suites/mine.toml")) == {f"imagefolder:{tmp_path}/suites/photos"}
+
+
+def test_hyperparameters_for_an_image_folder_of_a_suite_reach_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "suites")
+    suite_in(tmp_path / "suites", IMAGES + '[hyperparameters."kd@imagefolder:photos"]\ntemperature = 7.0\n')
+    runs = expand(load_suite("suites/mine.toml"), Registry(), Selection(methods=["kd"])).students
+    assert {run.hyperparameters["temperature"] for run in runs} == {7.0}
+
+
+def test_a_teachers_file_of_weights_lies_beside_the_suite_and_its_place_is_not_in_the_run_id(tmp_path, monkeypatch):
+    text = SUITE.replace('model = "test_resnet" }', 'model = "test_resnet", weights = "file:teacher.safetensors" }')
+    for place in ("one", "two"):
+        suite_in(tmp_path / place, text)
+        (tmp_path / place / "teacher.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    one, two = ([run for run in expand(load_suite(f"{place}/mine.toml"), Registry(), Selection()).students]
+                for place in ("one", "two"))
+    assert {run.teacher.path for run in one} == {"one/teacher.safetensors"}
+    assert [run.id for run in one] == [run.id for run in two]
+
+
+def test_a_built_in_suites_image_folder_lies_in_the_current_folder(tmp_path, monkeypatch):
+    photos(tmp_path)
+    (tmp_path / "photos").rename(tmp_path / "imagenet")
+    monkeypatch.chdir(tmp_path)
+    assert datasets_of("imagenet", methods=["ce"]) == {"imagefolder:imagenet"}

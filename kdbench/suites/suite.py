@@ -114,7 +114,7 @@ class Suite:
         """A path that the file names. One that is relative goes out from the file's folder; in a folder below the
         current one it stays relative, as it is part of the ids of runs. A built-in suite's goes out from the current
         folder."""
-        if written.is_absolute() or str(written).startswith("~"):
+        if str(written).startswith("~"):
             return written
         here, folder = Path.cwd(), self.folder.resolve()
         return (folder.relative_to(here) if folder.is_relative_to(here) else self.folder) / written

@@ -36,6 +36,13 @@ def empty_folder(folder):
     return "imagefolder:images"
 
 
+def broken_images(folder):
+    name = broken_image(folder)
+    for i in range(4, 10):
+        (folder / "images" / "train" / "a" / f"{i}.png").write_bytes(b"no image")
+    return name
+
+
 def broken_image(folder):
     from PIL import Image
     for split in ("train", "test"):
@@ -69,9 +76,21 @@ MISTAKES = {
     "empty image folder": (lambda f: ["run", "smoke", "--datasets", empty_folder(f)], "images"),
     "no image folder": (lambda f: ["run", "smoke", "--datasets", "imagefolder:nowhere"], "nowhere"),
     "broken image": (lambda f: ["run", "smoke", "--datasets", broken_image(f)], "3.png"),
+    "broken images": (lambda f: ["run", "smoke", "--datasets", broken_images(f)],
+                      "image folder images: 7 images cannot be read: images/train/a/4.png: cannot be read as an image"),
+    "images beside a suite": (
+        lambda f: ["run", toml(f, SUITE.replace("synthetic", "imagefolder:nowhere"))],
+        "mine.toml: datasets: image folder nowhere: no such folder"),
+    "method of a suite": (
+        lambda f: ["run", toml(f, SUITE + "[hyperparameters.kdd]\nalpha = 1\n")],
+        "mine.toml: hyperparameters.kdd: unknown method 'kdd'; did you mean 'kd'?"),
+    "table of a suite": (
+        lambda f: ["run", toml(f, SUITE + "[pair.my]\nteachr = 3\n")], "mine.toml: pair.my.teachr: unknown key; did"),
+    "dataset for a method": (lambda f: ["run", "smoke", "--methods", "mnist5k"], "unknown method 'mnist5k' (allowed:"),
     "no such download": (lambda f: ["run", "smoke", "--datasets", "cifar10", "--set", "recipe.epochs=1"], "cifar10"),
     "architecture": (lambda f: ["run", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
-        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))], "did you mean 'resnet18'"),
+        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))],
+        "pair my: unknown timm model 'resnet19'; did you mean 'resnet18'? (the nearest: "),
     "folder is a file": (lambda f: ["run", "smoke", "--out", (f / "file").write_text("") or "file"],
                          "the output folder is not writable"),
     "no earlier results": (lambda f: ["run", "smoke", "--estimates-from", "nowhere"], "nowhere: no records here"),

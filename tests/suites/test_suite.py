@@ -389,6 +389,13 @@ def test_an_absolute_image_folder_of_a_suite_stays_as_it_is(tmp_path, monkeypatc
     assert datasets_of(file) == {f"imagefolder:{tmp_path}/photos"}
 
 
+def test_an_image_folder_of_a_suite_may_lie_in_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photos(tmp_path)
+    file = suite_in(tmp_path / "suites", IMAGES.replace("imagefolder:photos", "imagefolder:~/photos"))
+    assert datasets_of(file) == {"imagefolder:~/photos"}
+
+
 def test_an_image_folder_beside_a_suite_that_is_not_below_the_current_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     suite_in(tmp_path / "suites")

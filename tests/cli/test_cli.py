@@ -91,6 +91,9 @@ MISTAKES = {
     "architecture": (lambda f: ["run", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
         '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))],
         "pair my: unknown timm model 'resnet19'; did you mean 'resnet18'? (the nearest: "),
+    "architecture to tune": (lambda f: ["tune", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
+        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))],
+        "pair my: unknown timm model 'resnet19'; did you mean 'resnet18'?"),
     "folder is a file": (lambda f: ["run", "smoke", "--out", (f / "file").write_text("") or "file"],
                          "the output folder is not writable"),
     "no earlier results": (lambda f: ["run", "smoke", "--estimates-from", "nowhere"], "nowhere: no records here"),

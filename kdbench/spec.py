@@ -103,7 +103,7 @@ def _check_argument(name: str, value: Any, depth: int = 0) -> None:
             raise ValueError(f"{name!r}: expected numbers from {-limit} to {limit}")
     elif value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
         raise ValueError(f"{name!r}: expected numbers, true, false, short names of letters, digits, '_' and '-', or "
-                         f"lists of them")
+                         f"lists of them, got {str(value)[:100]!r}")
 
 
 class Recipe(Frozen):

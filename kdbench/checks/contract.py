@@ -7,7 +7,7 @@ import copy
 import inspect
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -62,6 +62,7 @@ class Result:
     method: str
     pair: str                        # a key of PAIRS
     test: str                        # a key of TESTS, or "applies" where the method cannot train the pair
+    choice: str | None = None        # "NAME=VALUE", the one hyperparameter that was another than those of the check
     error: str | None = None         # why the test failed; None if it passed
     inapplicable: str | None = None  # why the method cannot train this pair; None if it can
 
@@ -94,9 +95,16 @@ class Subject:
         return self.cls.inapplicable(student.shapes, teacher.shapes if teacher else None)
 
 
-def check_method(cls: type[Method], hyperparameters: dict[str, Any]) -> Iterator[Result]:
+def check_method(cls: type[Method], hyperparameters: dict[str, Any],
+                 choices: Mapping[str, Iterable[Any]] | None = None) -> Iterator[Result]:
     """Run every contract test of the method on every pair, one result at a time; where the method cannot train a pair,
-    the pair has one result that says so."""
+    the pair has one result that says so.
+
+    Each value that `choices` names for a hyperparameter is tried alone, the others being as in `hyperparameters`. It
+    has one test on every pair: the whole set would take as long again for each.
+    """
+    others = [(name, value) for name, values in (choices or {}).items() for value in values
+              if value != hyperparameters[name]]
     for pair in PAIRS:
         subject = Subject(cls, hyperparameters, pair)
         reason = subject.inapplicable()
@@ -104,7 +112,16 @@ def check_method(cls: type[Method], hyperparameters: dict[str, Any]) -> Iterator
             yield Result(cls.name, pair, "applies", inapplicable=reason)
             continue
         for name, test in TESTS.items():
-            yield Result(cls.name, pair, name, _failure(test, subject))
+            yield Result(cls.name, pair, name, error=_failure(test, subject))
+        for name, value in others:
+            other = replace(subject, hyperparameters={**hyperparameters, name: value})
+            yield Result(cls.name, pair, _name(TEST_OF_CHOICES), _written(name, value),
+                         error=_failure(TEST_OF_CHOICES, other))
+
+
+def _written(name: str, value: Any) -> str:
+    """A hyperparameter and its value as --set takes them."""
+    return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
@@ -209,8 +226,13 @@ def the_deployed_network_gives_logits_and_is_saved_with_the_method(subject: Subj
     _require(bool(outputs.logits.isfinite().all()), "deployed() gives logits that are not finite")
 
 
+def _name(test: Callable[[Subject], None]) -> str:
+    return test.__name__.replace("_", " ")
+
+
+TEST_OF_CHOICES = trains_with_finite_terms_and_leaves_the_teacher_alone
 TESTS: dict[str, Callable[[Subject], None]] = {
-    test.__name__.replace("_", " "): test for test in (
+    _name(test): test for test in (
         trains_with_finite_terms_and_leaves_the_teacher_alone,
         same_seed_gives_the_same_weights_and_another_seed_others,
         a_checkpoint_in_the_middle_changes_nothing,
@@ -316,4 +338,4 @@ def _require(condition: bool, otherwise: str) -> None:
         raise ContractError(otherwise)
 
 
-__all__ = ["PAIRS", "TESTS", "ContractError", "Result", "Subject", "check_method", "random_images"]
+__all__ = ["PAIRS", "TESTS", "TEST_OF_CHOICES", "ContractError", "Result", "Subject", "check_method", "random_images"]

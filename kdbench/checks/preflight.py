@@ -15,6 +15,7 @@ from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.spec import Architecture, RunSpec, tutor
 from kdbench.suites.suite import Pair
+from kdbench.suites.validation import at
 
 
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
@@ -32,7 +33,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
         num_classes, image_shape, _ = sizes[_data_key(spec)]
         key = f"{architecture.model_dump_json()} {num_classes} {image_shape}"
         if key not in known:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), at(f"pair {spec.pair}"):
                 known[key] = build(architecture, num_classes, image_shape).shapes
         return known[key]
 

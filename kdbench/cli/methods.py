@@ -6,14 +6,17 @@ import textwrap
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdbench.cli.columns import print_columns, terminal_width
-from kdbench.cli.options import AsJson, Plugins
+from kdbench.cli.options import AsJson, Plugins, read_settings
 from kdbench.errors import UserError, plain, unknown
 from kdbench.plugins.source import FAMILIES, MethodInfo
+
+if TYPE_CHECKING:
+    from kdbench.plugins.registry import Registry
 
 
 class Things(StrEnum):
@@ -193,9 +196,12 @@ def new_method(
 def check(
     methods: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
     every: Annotated[bool, typer.Option("--all", help="every method")] = False,
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, as of `kdbench run`")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Run the contract tests on methods, with the hyperparameters of the suite `smoke`. Exit code 1 if one fails."""
+    """Run the contract tests on methods, with the hyperparameters of the suite `smoke`, and one of them for each other
+    value of a boolean or of named choices. Exit code 1 if one fails."""
     from kdbench.plugins.registry import Registry, load
     from kdbench.suites.suite import load_suite
 
@@ -203,22 +209,41 @@ def check(
     if not methods and not every:
         raise UserError("check: name a method, or --all")
     infos = [registry[name] for name in (registry if every else methods or ())]
+    given = _given(settings or (), infos, registry)
     classes = [load(info) for info in infos]
     from kdbench.checks.contract import check_method
 
     failures, short = 0, load_suite("smoke").content.hyperparameters
     for info, cls in zip(infos, classes, strict=True):
         told: set[str | None] = set()
-        for result in check_method(cls, info.resolve(short.get(info.name, {}))):
+        own = given.get(info.name, {})
+        choices = {name: p.choices for name, p in info.hyperparameters.items() if name not in own}
+        for result in check_method(cls, info.resolve({**short.get(info.name, {}), **own}), choices):
             mark = "n/a " if result.inapplicable else "FAIL" if result.error else "ok  "
             detail = "as above" if result.error and result.error in told else result.inapplicable or result.error
             told.add(result.error)
-            print(f"{mark} {result.method}  {result.pair}: {result.test}" + (f": {detail}" if detail else ""),
-                  flush=True)
+            where = f"{result.pair}, {result.choice}" if result.choice else result.pair
+            print(f"{mark} {result.method}  {where}: {result.test}" + (f": {detail}" if detail else ""), flush=True)
             failures += result.error is not None
     print(f"{failures} failed" if failures else "all passed")
     if failures:
         raise typer.Exit(1)
+
+
+def _given(settings: Iterable[str], infos: Iterable[MethodInfo], registry: "Registry") -> dict[str, dict[str, Any]]:
+    """The hyperparameters that --set gives, by method. UserError for one of another method than those to check."""
+    from kdbench.suites.plan import split_settings
+
+    by_method, recipe = split_settings(read_settings(settings), registry)
+    for name in recipe:
+        raise UserError(f"--set recipe.{name}: the contract tests have a recipe of their own, allowed: "
+                        f"METHOD.HYPERPARAMETER=VALUE")
+    checked = {info.name for info in infos}
+    for name, values in by_method.items():
+        if name not in checked:
+            raise UserError(f"--set {name}.{next(iter(values))}: {name} is not checked here, allowed: "
+                            f"{', '.join(sorted(checked))}")
+    return by_method
 
 
 def doctor() -> None:

@@ -10,13 +10,14 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
 GROUPS_FILE = "groups.csv"
+NAMED = 5             # images that a message names
 DECODE_ALL = 1 << 30  # the size of an image folder, in bytes, up to which a check decodes every image
 # What SUFFIXES name. Pillow tells a format by the content, and would hand one that is none of these to programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 MAX_PIXELS = 1 << 26    # of an image; decoding takes up to 16 bytes for each
 LARGE_PIXELS = 1 << 23  # from here on images are decoded one at a time
 _large = Lock()
+T = TypeVar("T")
 warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of images that are refused here anyway
 
 
@@ -126,23 +129,41 @@ def _files(root: Path, place: Path, classes: list[str]) -> list[File]:
         odd = sorted(set(found) ^ set(classes))[0]
         raise UserError(f"image folder {place}: class folder {odd!r} is {'only here' if odd in found else 'missing'}; "
                         f"every split must have the classes of train/")
-    files = []
-    for label, name in enumerate(classes):
-        for parent, _, names in os.walk(place / name):
-            for path in (Path(parent) / file for file in names):
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                    files.append(_file(path, root, label))
-    return sorted(files, key=lambda file: file.path)
+    paths = [(Path(parent) / file, label) for label, name in enumerate(classes)
+             for parent, _, names in os.walk(place / name) for file in names]
+    images = sorted((path.relative_to(root).as_posix(), path, label) for path, label in paths
+                    if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return list(_readable(root, (partial(_file, *image) for image in images)))
 
 
-def _file(path: Path, root: Path, label: int) -> File:
+def _readable(root: Path, reads: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What each of the calls gives. UserError, after the last, that names the first images that cannot be read and
+    counts the others: one at a time they would take as many tries to be found."""
+    problems: list[str] = []
+    more = 0
+    for read in reads:
+        try:
+            yield read()
+        except UserError as error:
+            if len(problems) < NAMED:
+                problems.append(str(error))
+            else:
+                more += 1
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError(f"image folder {root}: {len(problems) + more} images cannot be read: {'; '.join(problems)}"
+                        + f"; and {more} more" * bool(more))
+
+
+def _file(name: str, path: Path, label: int) -> File:
     try:
         found = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read as an image: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):  # a pipe would keep its reader waiting for ever
         raise UserError(f"{path}: cannot be read as an image: it is a pipe, socket or device, and no file")
-    return File(path.relative_to(root).as_posix(), label, found.st_size, found.st_mtime_ns)
+    return File(name, label, found.st_size, found.st_mtime_ns)
 
 
 def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classes: list[str]) -> None:
@@ -260,7 +281,7 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
 
 
 def check_images(images: ImageFolder, folder: Path) -> None:
-    """Check that every image can be read; UserError that names one that cannot.
+    """Check that every image can be read; UserError that names those that cannot.
 
     The data folder `folder` then notes the image folder's state, and the check is skipped until that changes. In an
     image folder of more than DECODE_ALL bytes only the headers of the files are read; other damage shows in training.
@@ -270,10 +291,11 @@ def check_images(images: ImageFolder, folder: Path) -> None:
         return
     small = sum(file.size for file in images.files()) <= DECODE_ALL
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = [pool.submit(_check_image, images.root / file.path, small) for file in images.files()]
         try:
-            for _ in pool.map(lambda file: _check_image(images.root / file.path, small), images.files()):
+            for _ in _readable(images.root, (check.result for check in checks)):
                 pass
-        except UserError:
+        except BaseException:  # such as Ctrl-C
             pool.shutdown(cancel_futures=True)
             raise
     try:

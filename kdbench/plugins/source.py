@@ -45,6 +45,13 @@ class Hyperparameter:
         return f"{self.range[0]} to {self.range[1]}" if self._numeric else ", ".join(map(str, self.range))
 
     @property
+    def choices(self) -> tuple[Value, ...]:
+        """All values, of a boolean and of a string whose range names them; none of numbers and of any other string."""
+        if self._numeric:
+            return ()
+        return self.range or ((False, True) if self.type == "bool" else ())
+
+    @property
     def scale(self) -> str | None:
         """On which scale tuning searches the range, one of SCALES; None for choices and without a range."""
         if self.range is None or not self._numeric:

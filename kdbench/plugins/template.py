@@ -9,10 +9,7 @@ from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import FAMILIES
 
-BODIES = {  # by family, the file in templates/ (without its ending)
-    "logit": "logit", "baseline": "baseline", "relation": "relation", "feature": "feature", "attention": "feature",
-    "self": "self", "online": "online", "adversarial": "adversarial", "data_free": "data_free",
-}
+TEMPLATES = resources.files("kdbench.plugins") / "templates"  # FAMILY.txt is that of a family
 
 
 def write_method(name: str, family: str, folder: Path) -> Path:
@@ -25,8 +22,7 @@ def write_method(name: str, family: str, folder: Path) -> Path:
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
     file = folder / f"{name}.py"
-    template = resources.files("kdbench.plugins") / "templates" / f"{BODIES[family]}.txt"
-    text = Template(template.read_text(encoding="utf-8")).substitute(
+    text = Template((TEMPLATES / f"{family}.txt").read_text(encoding="utf-8")).substitute(
         name=name, family=family, class_name="".join(part.capitalize() for part in name.split("_")) or "Mine"
     )
     try:

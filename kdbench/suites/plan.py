@@ -1,6 +1,7 @@
 """Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,8 @@ from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
 from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
-from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, SuiteFile, validate
+from kdbench.suites.suite import MAX_SEEDS, Pair, Suite
+from kdbench.suites.validation import at, dotted, validate
 
 MAX_RUNS = 200_000  # of a plan
 
@@ -43,25 +45,30 @@ class Plan:
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
-    settings, recipe_settings = _split_settings(selection.settings, registry)
-    for name in content.recipes.keys() - suite.pairs.keys():
-        raise unknown(f"pair of {suite.source}: recipes", name, suite.pairs)
-    methods = _choose_methods(content, registry, selection)
+    settings, recipe_settings = split_settings(selection.settings, registry)
+    for name in content.recipes:
+        if name not in suite.pairs:
+            with at(f"{suite.source}: {dotted('recipes', name)}"):
+                raise unknown("pair", name, suite.pairs)
+        _recipes(suite, name, {})
+    methods = _choose_methods(suite, registry, selection)
     given = _by_place(suite, registry)
-    reference = registry[content.reference]
+    with at(f"{suite.source}: reference"):
+        reference = registry[content.reference]
     if reference.learns_from is not None:
         raise UserError(f"{suite.source}: reference: {reference.name} learns from a {reference.learns_from}, and what "
                         "trains the teachers must learn from none")
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
-    datasets = {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets or content.datasets}
+    datasets = _datasets(suite, selection)
     seeds, pairs = _seeds(selection.seeds or content.seeds), selection.pairs or content.pairs
     runs = len(pairs) * len(datasets) * len(seeds) * len(methods)
     if runs > MAX_RUNS:
         raise UserError(f"{suite.source}: {runs} runs, expected at most {MAX_RUNS}")
     for pair_name in pairs:
         if pair_name not in suite.pairs:
-            raise unknown("pair", pair_name, suite.pairs)
+            with nullcontext() if selection.pairs else at(f"{suite.source}: pairs"):
+                raise unknown("pair", pair_name, suite.pairs)
         pair = suite.pairs[pair_name]
         recipe, teacher_recipe = _recipes(suite, pair_name, recipe_settings)
         for dataset, fingerprint in datasets.items():
@@ -76,7 +83,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                 "hyperparameters": reference.resolve(_merged(given[reference.name], catalog.parse(dataset), pair_name)),
                 "seed": content.teacher_seed}
             own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
-            teacher = _teacher(pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
+            teacher = _teacher(
+                suite, pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
             students += [
                 RunSpec(method=name, hyperparameters=hyperparameters[name], student=pair.student, teacher=teacher,
                         self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed,
@@ -91,14 +99,24 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                 reference.name)
 
 
+def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
+    """The fingerprint of each dataset by its name. UserError for one that does not exist."""
+    if selection.datasets:
+        return {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets}
+    with at(f"{suite.source}: datasets"):
+        names = [str(suite.dataset(name)) for name in suite.content.datasets]
+        return {name: collect.fingerprint(name) for name in names}
+
+
 def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
     """The recipes of a pair's students and of its teacher. UserError for a key or value that a recipe does not have."""
     content = suite.content
-    own = {**content.recipe.model_dump(), **content.recipes.get(pair, {})}
-    where = f"recipes.{pair}" if pair in content.recipes else "recipe"
-    recipe = validate(Recipe, {**own, **settings}, f"{suite.source}: {where}")
+    recipe = validate(Recipe, {**content.recipe.model_dump(), **content.recipes.get(pair, {})}, suite.source,
+                      dotted("recipes", pair))
+    if settings:
+        recipe = validate(Recipe, {**recipe.model_dump(), **settings}, "settings", "recipe")
     teacher = {**recipe.model_dump(), **content.teacher_recipe}
-    return recipe, validate(Recipe, teacher, f"{suite.source}: teacher_recipe")
+    return recipe, validate(Recipe, teacher, suite.source, "teacher_recipe")
 
 
 Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method, by the pair or dataset they are for; "" is all
@@ -109,14 +127,14 @@ def _by_place(suite: Suite, registry: Registry) -> dict[str, Given]:
     not exist."""
     given: dict[str, Given] = {name: {} for name in registry}
     for key, values in suite.content.hyperparameters.items():
-        method, at, place = key.partition("@")
-        if at and place not in suite.pairs:
-            base = place.partition("+")[0].partition(":")[0]
-            if base not in catalog.DATASETS:
-                raise unknown(f"pair or dataset of {suite.source}: hyperparameters.{method}@", place,
-                              {*suite.pairs, *catalog.DATASETS})
-            place = place if place == base else str(catalog.parse(place))
-        registry[method].resolve(values)
+        method, at_sign, place = key.partition("@")
+        with at(f"{suite.source}: {dotted('hyperparameters', key)}"):
+            registry[method].resolve(values)
+            if at_sign and place not in suite.pairs:
+                base = place.partition("+")[0].partition(":")[0]
+                if base not in catalog.DATASETS:
+                    raise unknown("pair or dataset", place, {*suite.pairs, *catalog.DATASETS})
+                place = place if place == base else str(suite.dataset(place))
         given[method][place] = values
     return given
 
@@ -127,7 +145,7 @@ def _merged(given: Given, dataset: catalog.DatasetName, pair: str) -> dict[str, 
             for name, value in given.get(place, {}).items()}
 
 
-def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
+def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
     """The pair's teacher; `run` is the run that trains it, if its weights are not published or a file. UserError if
     that file is missing."""
     source, _, rest = pair.teacher.weights.partition(":")
@@ -135,14 +153,16 @@ def _teacher(pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeac
         return TrainedTeacher(run=run)
     if source == "hub":
         return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
+    path = suite.path(Path(rest)) if run.pair in suite.content.pair else Path(rest)
     try:
-        path = Path(rest).expanduser()
+        path = path.expanduser()
         if not path.is_file():
             raise RuntimeError("no such file")
         return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
     except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"pair {run.pair}: teacher weights {rest[:200]}: {reason}") from error
+        raise UserError(f"{suite.source}: {dotted('pair', run.pair, 'teacher', 'weights')}: teacher weights "
+                        f"{str(path)[:200]}: {reason}") from error
 
 
 def _seeds(seeds: int | Sequence[int]) -> Sequence[int]:
@@ -152,20 +172,20 @@ def _seeds(seeds: int | Sequence[int]) -> Sequence[int]:
     return chosen
 
 
-def _choose_methods(content: SuiteFile, registry: Registry, selection: Selection) -> dict[str, MethodInfo]:
+def _choose_methods(suite: Suite, registry: Registry, selection: Selection) -> dict[str, MethodInfo]:
     """The selected methods by name, in the registry's order. UserError for an unknown name."""
+    content = suite.content
     if selection.methods is not None:
-        names = list(selection.methods)
-    elif selection.core and content.core:
-        names = list(content.core)
+        chosen = {name: registry[name] for name in selection.methods}
     else:
-        names = list(registry) if content.methods == "all" else list(content.methods)
-    chosen = {name: registry[name] for name in names}
+        key, names = ("core", content.core) if selection.core and content.core else ("methods", content.methods)
+        with at(f"{suite.source}: {key}"):
+            chosen = dict(registry) if names == "all" else {name: registry[name] for name in names}
     return {name: chosen[name] for name in registry if name in chosen}
 
 
-def _split_settings(settings: Mapping[str, Any],
-                    registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def split_settings(settings: Mapping[str, Any],
+                   registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Settings as hyperparameters by method, and as fields of the recipe. UserError for a hyperparameter that does not
     exist or may not have the value."""
     by_method: dict[str, dict[str, Any]] = {}

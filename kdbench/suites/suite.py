@@ -1,27 +1,25 @@
 """Suites and pairs, read from TOML files and validated."""
 
-import reprlib
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from kdbench.data.catalog import DatasetName, parse
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.plugins.source import FAMILIES
 from kdbench.spec import MAX_SEED, MAX_UPDATES, NAME, Architecture, Frozen, Recipe, Value
+from kdbench.suites.validation import validate
 
 PAIRS = "pairs.toml"  # the built-in pairs, beside the suites
 
 MAX_BYTES = 1 << 16  # of a suite's file: tomllib's time grows with the square of a dotted key's length
 MAX_SEEDS = 1000     # of a suite
-MAX_ERRORS = 5       # that a message names
-Model = TypeVar("Model", bound=BaseModel)
-_SHORT = reprlib.Repr()  # what was found, for a line: cut in length and depth
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class TeacherSide(Architecture):
@@ -77,9 +75,9 @@ class SuiteFile(Frozen):
                         "`recipe`: [low, high], [low, high, 'log' or 'linear'], choices, or 'fixed'")
     budget: dict[str, int] = Field({}, description="by family, the updates of the student in multiples of the recipe's")
 
-    @field_validator("pairs", "datasets")
+    @field_validator("methods", "pairs", "datasets")
     @classmethod
-    def _some(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _some(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not names:
             raise ValueError("name at least one")
         return names
@@ -89,7 +87,7 @@ class SuiteFile(Frozen):
     def _of_families(cls, budget: dict[str, int]) -> dict[str, int]:
         for family, updates in budget.items():
             if family not in FAMILIES:
-                raise ValueError(f"no such family: {family!r}{nearest(family, FAMILIES)}")
+                raise ValueError(f"unknown family {family!r}{nearest(family, FAMILIES)}")
             if not 1 <= updates <= MAX_UPDATES:
                 raise ValueError(f"{family}: expected 1 to {MAX_UPDATES} times the recipe's updates, got {updates}")
         return budget
@@ -110,6 +108,21 @@ class Suite:
     content: SuiteFile
     pairs: Mapping[str, Pair]  # by name: the built-in ones and the suite's own
     source: str                # the path of the file, for messages
+    folder: Path = Path()      # from which the file's relative paths go out
+
+    def path(self, written: Path) -> Path:
+        """A path that the file names. One that is relative goes out from the file's folder; in a folder below the
+        current one it stays relative, as it is part of the ids of runs. A built-in suite's goes out from the current
+        folder."""
+        if str(written).startswith("~"):
+            return written
+        here, folder = Path.cwd(), self.folder.resolve()
+        return (folder.relative_to(here) if folder.is_relative_to(here) else self.folder) / written
+
+    def dataset(self, name: str) -> DatasetName:
+        """The dataset that the file names so. UserError if it names none."""
+        parsed = parse(name)
+        return replace(parsed, path=self.path(parsed.path)) if parsed.path else parsed
 
 
 def built_in_suites() -> dict[str, Path]:
@@ -139,7 +152,15 @@ def load_suite(name: str) -> Suite:
     else:
         raise unknown("suite", name, known)
     content = validate(SuiteFile, _read_toml(file), str(file))
-    return Suite(file.stem, content, {**built_in_pairs(), **content.pair}, str(file))
+    folder = Path() if name in known else file.parent
+    return Suite(file.stem, content, {**built_in_pairs(), **content.pair}, str(file), folder)
+
+
+def _twice(match: re.Match[str]) -> str:
+    """What tomllib says of a table that stands twice, or has the name of a value, in the words of TOML."""
+    keys = [key.strip(" '\"") for key in match[1].split(", ")]
+    return f"[{'.'.join(keys)}] stands twice, or {keys[0]} is no table (a name with other characters than letters, " \
+           f"digits, '_' and '-' needs quotes)"
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -150,30 +171,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:  # its message ends in "(at line 3, column 5)"
         message, _, place = str(error).partition(" (at ")
         line = place.removeprefix("line ").split(",")[0]
+        message = re.sub(r"Cannot declare \((.*?),?\) twice", _twice, message)
         raise UserError(f"{file}:{line if line.isdigit() else 'end'}: malformed TOML: {message}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested as deep
         raise UserError(f"{file}: malformed TOML: {error}") from error
-
-
-def validate(model: type[Model], content: Any, where: str) -> Model:
-    """`content` as that pydantic model. UserError that begins with `where` and names every wrong key."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        found = [_explain(model, one) for one in error.errors(include_url=False)[:MAX_ERRORS]]
-        more = f"; and {error.error_count() - MAX_ERRORS} more" if error.error_count() > MAX_ERRORS else ""
-        raise UserError(f"{where}: {'; '.join(found)}{more}") from error
-
-
-def _explain(model: type[BaseModel], error: Any) -> str:
-    """One of pydantic's errors as "path.of.key: what is wrong"."""
-    path = ".".join(str(part)[:100] for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        in_recipe = error["loc"][0] == "recipe" and len(error["loc"]) > 1
-        fields = Recipe.model_fields if in_recipe else model.model_fields
-        return f"{path}: unknown key{nearest(str(error['loc'][-1])[:100], fields)}"
-    if error["type"] == "missing":
-        return f"{path}: missing"
-    return f"{path}: {error['msg']}, got {_SHORT.repr(error['input'])}"

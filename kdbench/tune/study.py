@@ -156,8 +156,8 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
          teacher_cache: int | None = None) -> Choices:
     """Run the trials that have no record yet, choose, and write the choices. The plan's students have the tune seeds.
 
-    UserError, before anything is written, for a space that cannot be searched, a dataset without validation images, and
-    a folder that holds another study.
+    UserError, before anything is written, for a space that cannot be searched, a dataset without validation images, a
+    folder that holds another study, and for what the preflight of its runs refuses.
     """
     settings.check()
     studies = studies_of(suite, plan, methods, settings)
@@ -166,6 +166,8 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
               "seeds": list(settings.seed_numbers), **pruner_settings(settings.pruner)}
     files = Store(folder).files.tuning
     written = _merged(files.study, folder, shared, studies)
+    if not files.study.exists():  # a study that was begun has passed
+        pool.call(PREFLIGHT, list(plan.students), plan.methods, cache)
     with Store(files.root).lock():
         atomic_write(files.study, msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
         storage = journal(files.journal)

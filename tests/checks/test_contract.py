@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdbench.checks import contract as check
-from kdbench.checks.contract import PAIRS, TESTS, Subject, check_method
-from kdbench.method import Method, descend
+from kdbench.checks.contract import CLASSES, PAIRS, RECIPE, TEST_OF_CHOICES, TESTS, Subject, check_method
+from kdbench.method import Method, Outputs, Shapes, descend
 from kdbench.networks import Network
 from kdbench.plugins.registry import Registry, load
-from kdbench.plugins.template import BODIES, write_method
+from kdbench.plugins.source import FAMILIES
+from kdbench.plugins.template import write_method
 from kdbench.suites.suite import load_suite
 
 REGISTRY = Registry()
@@ -29,15 +30,60 @@ def test_every_method_keeps_the_contract_on(name, pair):
         test(subject)
 
 
-@pytest.mark.parametrize("family", BODIES)
+CHOICES = [(info.name, parameter.name, value) for info in REGISTRY.values()
+           for parameter in info.hyperparameters.values() for value in parameter.choices if value != parameter.default]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(("name", "hyperparameter", "value"), CHOICES)
+def test_every_method_trains_with_each_choice_of_a_hyperparameter_on(name, hyperparameter, value, pair):
+    info = REGISTRY[name]
+    subject = Subject(load(info), info.resolve({**SHORT.get(name, {}), hyperparameter: value}), pair)
+    reason = subject.inapplicable()
+    if reason is not None:
+        pytest.skip(f"n/a: {reason}")
+    TEST_OF_CHOICES(subject)
+
+
+def test_the_choices_of_the_built_in_methods_are_all_booleans_and_named_strings():
+    assert {("kdcl", "ensemble", "naive"), ("reviewkd", "preactivation", True), ("cat_kd", "normalise", False)} \
+        <= set(CHOICES)
+    assert not {(name, parameter) for name, parameter, value in CHOICES if not isinstance(value, str | bool)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_file_that_new_method_writes_keeps_the_contract(family, tmp_path):
     file = write_method(f"my_{family}", family, tmp_path)
     info = Registry([file])[f"my_{family}"]
     assert info.family == family
     assert len(file.read_text().splitlines()) < 50
+    assert info.idea and "$" not in file.read_text()
     subject = Subject(load(info), info.resolve({}), "cross-architecture")
     for test in TESTS.values():
         test(subject)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_attention_file_that_new_method_writes_moves_the_students_maps_to_the_teachers(pair, tmp_path):
+    info = Registry([write_method("my_maps", "attention", tmp_path)])["my_maps"]
+    trainer = Subject(load(info), info.resolve({}), pair).trainer()
+    for _ in range(RECIPE.epochs):
+        trainer.train_epoch()
+    attention = trainer.curves["loss.attention"]
+    assert 0 < attention[-1] < attention[0]
+
+
+def test_the_attention_file_that_new_method_writes_compares_maps_and_neither_widths_nor_scales(tmp_path):
+    info = Registry([write_method("my_maps", "attention", tmp_path)])["my_maps"]
+    method = Subject(load(info), info.resolve({}), "convolutional").trainer().method
+    stage, logits = torch.rand(2, 4, 6, 6), torch.zeros(2, CLASSES)
+    student = Outputs(logits, torch.zeros(2, 4), (stage,))
+    teacher = Outputs(logits, torch.zeros(2, 8), (3 * torch.cat([stage, stage], 1),))
+    batch = method.ctx.sample(torch.arange(2))
+    assert method.losses(batch, student, teacher)["attention"].item() == pytest.approx(0, abs=1e-6)
+    turned = teacher._replace(stages=(teacher.stages[0].flip(2),))
+    assert method.losses(batch, student, turned)["attention"].item() > 1
+    assert "more than one position" in method.inapplicable(Shapes(4, ((4, 1, 1),)), Shapes(8, ((8, 6, 6),)))
 
 
 class Good(Method):
@@ -218,6 +264,34 @@ def test_a_method_that_keeps_the_contract_passes_every_test():
     results = list(check_method(Good, {}))
     assert [r for r in results if r.error] == []
     assert len(results) == len(PAIRS) * len(TESTS)
+
+
+class BreaksInSomeModes(Good):
+    """Written for its defaults alone."""
+
+    def __init__(self, ctx, *, mode: str = "soft", on: bool = True):
+        super().__init__(ctx)
+        self.mode, self.on = mode, on
+
+    def losses(self, batch, student, teacher):
+        terms = super().losses(batch, student, teacher)
+        return {**terms, "kd": terms["kd"] * {"soft": 1.0, "hard": float("nan")}[self.mode]} if self.on else terms
+
+
+def test_each_choice_is_tried_alone_on_every_pair_and_the_one_that_fails_is_named():
+    values = {"mode": "soft", "on": True}
+    results = list(check_method(BreaksInSomeModes, values, {"mode": ("soft", "hard"), "on": (False, True)}))
+    tried = [r for r in results if r.choice]
+    assert [(r.pair, r.choice) for r in tried] == [
+        (pair, choice) for pair in PAIRS for choice in ("mode=hard", "on=false")]
+    assert {r.choice: r.error for r in tried}["on=false"] is None, "mode is as in the defaults"
+    assert [r.choice for r in results if r.error] == ["mode=hard"] * len(PAIRS)
+    assert "kd is nan" in tried[0].error
+    assert len(results) == len(PAIRS) * (len(TESTS) + 2)
+
+
+def test_no_choice_is_tried_where_none_is_named():
+    assert not [r for r in check_method(Good, {}, {}) if r.choice]
 
 
 def test_a_pair_that_a_method_cannot_train_is_told_with_the_reason():

@@ -36,6 +36,13 @@ def empty_folder(folder):
     return "imagefolder:images"
 
 
+def broken_images(folder):
+    name = broken_image(folder)
+    for i in range(4, 10):
+        (folder / "images" / "train" / "a" / f"{i}.png").write_bytes(b"no image")
+    return name
+
+
 def broken_image(folder):
     from PIL import Image
     for split in ("train", "test"):
@@ -69,9 +76,24 @@ MISTAKES = {
     "empty image folder": (lambda f: ["run", "smoke", "--datasets", empty_folder(f)], "images"),
     "no image folder": (lambda f: ["run", "smoke", "--datasets", "imagefolder:nowhere"], "nowhere"),
     "broken image": (lambda f: ["run", "smoke", "--datasets", broken_image(f)], "3.png"),
+    "broken images": (lambda f: ["run", "smoke", "--datasets", broken_images(f)],
+                      "image folder images: 7 images cannot be read: images/train/a/4.png: cannot be read as an image"),
+    "images beside a suite": (
+        lambda f: ["run", toml(f, SUITE.replace("synthetic", "imagefolder:nowhere"))],
+        "mine.toml: datasets: image folder nowhere: no such folder"),
+    "method of a suite": (
+        lambda f: ["run", toml(f, SUITE + "[hyperparameters.kdd]\nalpha = 1\n")],
+        "mine.toml: hyperparameters.kdd: unknown method 'kdd'; did you mean 'kd'?"),
+    "table of a suite": (
+        lambda f: ["run", toml(f, SUITE + "[pair.my]\nteachr = 3\n")], "mine.toml: pair.my.teachr: unknown key; did"),
+    "dataset for a method": (lambda f: ["run", "smoke", "--methods", "mnist5k"], "unknown method 'mnist5k' (allowed:"),
     "no such download": (lambda f: ["run", "smoke", "--datasets", "cifar10", "--set", "recipe.epochs=1"], "cifar10"),
     "architecture": (lambda f: ["run", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
-        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))], "did you mean 'resnet18'"),
+        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))],
+        "pair my: unknown timm model 'resnet19'; did you mean 'resnet18'? (the nearest: "),
+    "architecture to tune": (lambda f: ["tune", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
+        '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))],
+        "pair my: unknown timm model 'resnet19'; did you mean 'resnet18'?"),
     "folder is a file": (lambda f: ["run", "smoke", "--out", (f / "file").write_text("") or "file"],
                          "the output folder is not writable"),
     "no earlier results": (lambda f: ["run", "smoke", "--estimates-from", "nowhere"], "nowhere: no records here"),
@@ -275,3 +297,51 @@ def test_check_tells_a_failure_once_with_the_line_of_the_plugin(kdbench, tmp_pat
                     "    def losses(self, batch, student, teacher):\n        raise ValueError('what is this')\n")
     code, out, _ = kdbench("check", "broken", "--plugin", file)
     assert code == 1 and out.count("ValueError: what is this (broken.py, line 8)") == 1 and out.count("as above") > 5
+
+
+TWO_MODES = """from kdbench.method import Method
+
+
+class Modes(Method):
+    name, family = 'modes', 'baseline'
+    learns_from = None
+    ranges = {'mode': ('plain', 'odd')}
+
+    def __init__(self, ctx, *, mode: str = 'plain', on: bool = True):
+        super().__init__(ctx)
+        self.mode, self.on = mode, on
+
+    def losses(self, batch, student, teacher):
+        if self.mode == 'odd':
+            raise ValueError('odd mode')
+        return {'ce': student.logits.square().mean()}
+"""
+
+
+def test_check_names_the_choice_that_fails(kdbench, tmp_path):
+    (tmp_path / "modes.py").write_text(TWO_MODES)
+    code, out, _ = kdbench("check", "modes", "--plugin", "modes.py")
+    failed = [line for line in out.splitlines() if line.startswith("FAIL")]
+    assert code == 1 and "3 failed" in out and len(failed) == 3 and out.count("on=false: trains") == 3
+    assert all(", mode=odd: trains with finite terms" in line for line in failed) and "odd mode" in failed[0]
+
+
+def test_check_takes_hyperparameters_and_tries_no_choice_beside_one_that_is_set(kdbench, tmp_path):
+    (tmp_path / "modes.py").write_text(TWO_MODES)
+    code, out, _ = kdbench("check", "modes", "--plugin", "modes.py", "--set", "modes.mode=odd")
+    assert code == 1 and "mode=" not in out and "odd mode" in out
+    assert out.count("on=false: trains") == 3, "the choices of the others are tried"
+    code, out, _ = kdbench("check", "modes", "--plugin", "modes.py", "--set", "modes.mode=plain")
+    assert code == 0 and "mode=" not in out
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("kd.alpha=x", "kd.alpha: expected float, got 'x'"), ("kd.alpa=0.5", "did you mean 'alpha'?"),
+    ("kdd.alpha=0.5", "unknown method 'kdd'; did you mean 'kd'?"),
+    ("alpha=0.5", "--set alpha=0.5: expected METHOD.HYPERPARAMETER=VALUE"),
+    ("dkd.alpha=0.5", "--set dkd.alpha: dkd is not checked here, allowed: kd"),
+    ("recipe.epochs=1", "--set recipe.epochs: the contract tests have a recipe of their own"),
+])
+def test_a_wrong_setting_of_check_is_one_line_before_anything_is_tested(kdbench, setting, message):
+    code, out, err = kdbench("check", "kd", "--set", setting)
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err

@@ -159,11 +159,37 @@ def test_a_broken_image_is_named_before_anything_trains(pets, tmp_path, damage, 
         check(f"imagefolder:{pets}", tmp_path)
 
 
-def test_of_several_broken_images_the_first_is_named(pets, tmp_path):
-    for i in (3, 5, 9):
+def test_several_broken_images_are_named_at_once_in_their_order_each_with_what_is_wrong(pets, tmp_path):
+    (pets / "test/dog/000.png").write_text("no image")
+    for i in (9, 3):
         truncate(pets / f"train/cat/00{i}.png")
-    with pytest.raises(UserError, match="cat/003"):
+    with pytest.raises(UserError) as error:
         check(f"imagefolder:{pets}", tmp_path)
+    said = str(error.value)
+    assert said.startswith(f"image folder {pets}: 3 images cannot be read: {pets}/train/cat/003.png: cannot be read as")
+    assert [said.index(name) for name in ("cat/003.png", "cat/009.png", "dog/000.png")] == sorted(
+        said.index(name) for name in ("cat/003.png", "cat/009.png", "dog/000.png"))
+    assert said.count("cannot be read as an image: ") == 3 and "more" not in said and "\n" not in said
+
+
+@pytest.mark.parametrize("damage", [truncate, lambda path: (path.unlink(), path.symlink_to("nowhere"))])
+def test_of_many_broken_images_five_are_named_and_the_others_counted(pets, tmp_path, damage):
+    for i in range(7):
+        damage(pets / f"train/cat/00{i}.png")
+    with pytest.raises(UserError, match=r"7 images cannot be read: .*; and 2 more$") as error:
+        check(f"imagefolder:{pets}", tmp_path)
+    assert [f"cat/00{i}.png" in str(error.value) for i in range(7)] == [True] * 5 + [False] * 2
+    assert not list(tmp_path.glob("checked/*")), "they are looked at again"
+
+
+def test_images_that_were_mended_are_no_longer_named(pets, tmp_path):
+    for i in (3, 5):
+        truncate(pets / f"train/cat/00{i}.png")
+    with pytest.raises(UserError, match="2 images"):
+        check(f"imagefolder:{pets}", tmp_path)
+    for i in (3, 5):
+        shutil.copy(pets / "train/cat/000.png", pets / f"train/cat/00{i}.png")
+    check(f"imagefolder:{pets}", tmp_path)
 
 
 def test_of_large_folders_only_the_heads_are_read(pets, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from kdbench.errors import UserError, nearest
 from kdbench.plugins.registry import Registry, load
 from kdbench.plugins.source import FAMILIES, Hyperparameter, family_order, read_source
-from kdbench.plugins.template import BODIES
+from kdbench.plugins.template import TEMPLATES
 
 PLUGIN = """
     import torch.nn.functional as F
@@ -84,8 +84,10 @@ def test_families_that_are_not_known_sort_behind_the_others_by_name():
     assert sorted(["unknown", *FAMILIES[::-1], "mine"], key=family_order) == [*FAMILIES, "mine", "unknown"]
 
 
-def test_every_family_has_a_template():
-    assert set(BODIES) == set(FAMILIES)
+def test_every_family_has_a_template_and_no_two_have_the_same():
+    texts = {file.name.removesuffix(".txt"): file.read_text(encoding="utf-8") for file in TEMPLATES.iterdir()}
+    assert set(texts) == set(FAMILIES)
+    assert len(set(texts.values())) == len(FAMILIES)
 
 
 @pytest.mark.parametrize(("kind", "allowed", "text"), [
@@ -93,6 +95,13 @@ def test_every_family_has_a_template():
     ("float", None, "any"), ("bool", None, "any")])
 def test_a_range_is_told_as_its_ends_or_its_choices(kind, allowed, text):
     assert Hyperparameter("weight", kind, 1, allowed).allowed == text
+
+
+@pytest.mark.parametrize(("kind", "allowed", "choices"), [
+    ("str", ("soft", "hard"), ("soft", "hard")), ("str", None, ()), ("bool", None, (False, True)),
+    ("bool", (True,), (True,)), ("float", (0.0, 2.0), ()), ("int", (1, 4), ()), ("int", None, ())])
+def test_booleans_and_named_strings_have_choices_and_numbers_have_none(kind, allowed, choices):
+    assert Hyperparameter("weight", kind, 1, allowed).choices == choices
 
 
 def test_a_plugin_file_appears_beside_the_built_in_methods(tmp_path):

@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from kdbench.cli.options import read_settings
 from kdbench.errors import UserError
@@ -121,13 +122,15 @@ def test_a_pair_may_have_a_recipe_of_its_own_for_its_students_and_its_teacher(tm
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ("[recipes.other]", "[recipes.othre]", "unknown pair of .*recipes 'othre'; did you mean 'other'"),
-    ("lr = 0.001", "lrr = 0.001", "recipes.other: lrr: unknown key; did you mean 'lr'"),
+    ("[recipes.other]", "[recipes.othre]", r"recipes\.othre: unknown pair 'othre'; did you mean 'other'"),
+    ("lr = 0.001", "lrr = 0.001", r"recipes\.other\.lrr: unknown key; did you mean 'lr'"),
+    ("lr = 0.001", "lr = 'x'", r"recipes\.other\.lr: expected a number, got 'x'"),
 ])
 def test_a_wrong_recipe_of_a_pair_is_refused(tmp_path, old, new, message):
     text = PLACES.replace("[pair.mine]", "[recipes.other]\nlr = 0.001\n\n[pair.mine]").replace(old, new)
-    with pytest.raises(UserError, match=message):
-        plan_of(tmp_path, text, pairs=["mine", "other"])
+    for pairs in (["mine", "other"], ["mine"]):
+        with pytest.raises(UserError, match=message):
+            plan_of(tmp_path, text, pairs=pairs)
 
 
 def test_hyperparameters_for_a_variant_of_a_dataset_go_before_those_for_the_dataset(tmp_path):
@@ -138,9 +141,9 @@ def test_hyperparameters_for_a_variant_of_a_dataset_go_before_those_for_the_data
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ("kd@other", "kd@othre", r"unknown pair or dataset .*hyperparameters\.kd@ 'othre'; did you mean 'other'"),
-    ("kd@other", "kd@", "unknown pair or dataset .*hyperparameters"),
-    ("kd@other", "dk@other", "unknown method 'dk'"),
+    ("kd@other", "kd@othre", r'hyperparameters."kd@othre": unknown pair or dataset \'othre\'; did you mean \'other\''),
+    ("kd@other", "kd@", 'hyperparameters."kd@": unknown pair or dataset'),
+    ("kd@other", "dk@other", 'hyperparameters."dk@other": unknown method \'dk\''),
     ("temperature = 5.0", "temperatur = 5.0", "did you mean 'temperature'"),
 ])
 def test_hyperparameters_for_an_unknown_place_are_refused(tmp_path, old, new, message):
@@ -157,7 +160,7 @@ def test_a_budget_multiplies_the_updates_of_its_family_and_leaves_the_cell_as_it
 
 
 @pytest.mark.parametrize(("budget", "message"), [
-    ("onlin = 3", "budget: .*no such family: 'onlin'; did you mean 'online'"),
+    ("onlin = 3", "mine.toml: budget: unknown family 'onlin'; did you mean 'online'"),
     ("online = 0", "budget: .*online: expected 1 to 1000 times"),
     ("online = 1.5", "budget"),
 ])
@@ -214,27 +217,67 @@ def test_the_pairs_that_the_field_knows_are_there():
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    ("seeds = 2", "seeds = 0", "seeds: Value error, expected a count of at least 1"),
+    ("seeds = 2", "seeds = 0", "mine.toml: seeds: expected a count of at least 1, or a list of seeds from 0 up, got 0"),
+    ("seeds = 2", 'seeds = "two"', "mine.toml: seeds: expected a whole number or a list, got 'two'"),
+    ("seeds = 2", 'seeds = [0, "a"]', "mine.toml: seeds.1: expected a whole number, got 'a'"),
     ("seeds = 2", "seeds = ", "mine.toml:5: malformed TOML"),
     ("seeds = 2", "sedes = 2", "sedes: unknown key; did you mean 'seeds'?"),
     ("epochs = 2", "epoch = 2", "recipe.epoch: unknown key; did you mean 'epochs'?"),
-    ("epochs = 2", 'epochs = "two"', "recipe.epochs: Input should be a valid integer"),
+    ("epochs = 2", 'epochs = "two"', "mine.toml: recipe.epochs: expected a whole number, got 'two'"),
+    ("epochs = 2", "epochs = 0", "mine.toml: recipe.epochs: expected at least 1, got 0"),
+    ("lr = 0.1", "lr = nan", "mine.toml: recipe.lr: expected a finite number, got nan"),
+    ("lr = 0.1", 'lr = 0.1\noptimizer = "sdg"', "mine.toml: recipe.optimizer: got 'sdg'; did you mean 'sgd'? (allowed: "
+     "adamw, sgd)"),
+    ("lr = 0.1", 'lr = 0.1\naugment = ["corp"]', "mine.toml: recipe.augment.0: got 'corp'; did you mean 'crop'?"),
+    ("[recipe]", "[recip]", "mine.toml: recip: unknown key; did you mean 'recipe'?"),
+    ("[recipe]", "[recip]", "; recipe: missing, expected a table with epochs, batch_size, image_size, lr"),
+    ("[recipe]", "[[recipe]]", "mine.toml: recipe: expected a table, got [{"),
+    ('"ce", "kd", "dml"]', '"ce", 3]', "mine.toml: methods.1: expected a string, got 3"),
+    ('["ce", "kd", "dml"]', '"kd"', "mine.toml: methods: expected 'all' or a list, got 'kd'"),
+    ('["ce", "kd", "dml"]', "[]", "mine.toml: methods: name at least one"),
+    ('"ce", "kd", "dml"', '"ce", "kdd"', "mine.toml: methods: unknown method 'kdd'"),
+    ('seeds = 2', 'seeds = 2\nreference = "cee"', "mine.toml: reference: unknown method 'cee'; did you mean 'ce'?"),
     ('"ce", "kd", "dml"', '"ce", "kdd"', "unknown method 'kdd'; did you mean 'kd'?"),
-    ('pairs = ["mine"]', 'pairs = ["mime"]', "unknown pair 'mime'; did you mean 'mine'?"),
-    ('pairs = ["mine"]', "pairs = []", "pairs: Value error, name at least one"),
-    ('"synthetic"', '"synthetik"', "unknown dataset 'synthetik'; did you mean 'synthetic'?"),
-    ("temperature = 2.0", "temperature = -2.0", "kd.temperature: -2.0 is out of range"),
-    ("temperature = 2.0", "temprature = 2.0", "unknown hyperparameter of kd 'temprature'; did you mean 'temperature'?"),
-    ("[hyperparameters.kd]", "[hyperparameters.kdd]", "unknown method 'kdd'"),
+    ('pairs = ["mine"]', 'pairs = ["mime"]', "mine.toml: pairs: unknown pair 'mime'; did you mean 'mine'?"),
+    ('pairs = ["mine"]', 'pairs = "mine"', "mine.toml: pairs: expected a list, got 'mine'"),
+    ('pairs = ["mine"]', "pairs = []", "mine.toml: pairs: name at least one, got []"),
+    ('"synthetic"', '"synthetik"', "mine.toml: datasets: unknown dataset 'synthetik'; did you mean 'synthetic'?"),
+    ("temperature = 2.0", "temperature = -2.0", "mine.toml: hyperparameters.kd: kd.temperature: -2.0 is out of range"),
+    ("temperature = 2.0", "temperature = []", "hyperparameters.kd.temperature: expected true or false or a number or a "
+     "string, got []"),
+    ("temperature = 2.0", "temprature = 2.0", "hyperparameters.kd: unknown hyperparameter of kd "
+     "'temprature'; did you mean 'temperature'?"),
+    ("[hyperparameters.kd]", "[hyperparameters.kdd]", "mine.toml: hyperparameters.kdd: unknown method 'kdd'"),
+    ("[hyperparameters.kd]", '[hyperparameters."kd@nopair"]', 'hyperparameters."kd@nopair": unknown pair or dataset'),
+    ("[hyperparameters.kd]", '[hyperparameters."kd@imagefolder:"]', "write imagefolder:PATH"),
+    ("[hyperparameters.kd]", '[hyperparameters.kd]\nalpha = 0.5\n[hyperparameters.kd@mine]',
+     "malformed TOML: [hyperparameters.kd] stands twice, or hyperparameters is no table (a name with other"),
+    ("[pair.mine]", "[pairs.mine]", "malformed TOML: [pairs.mine] stands twice, or pairs is no table"),
+    ("[pair.mine]\n", "[pair.mine]\nimage_siz = 16\n", "mine.toml: pair.mine.image_siz: unknown key; did you mean "
+     "'image_size'? (allowed: description, image_size, student, teacher)"),
+    ("teacher = {", "techer = {", "pair.mine.techer: unknown key; did you mean 'teacher'? (allowed: description,"),
+    ("teacher = {", "techer = {", "; pair.mine.teacher: missing, expected a table with model"),
+    ('teacher = { model = "test_resnet" }', 'teacher = "test_resnet"', "pair.mine.teacher: expected a table, got"),
+    ('model = "test_resnet" }', 'modl = "test_resnet" }', "pair.mine.teacher.modl: unknown key; did you mean 'model'? "
+     "(allowed: kwargs, model, weights)"),
+    ('model = "lcnet_035" }', 'model = "lcnet_035", weights = "train" }', "pair.mine.student.weights: unknown key "
+     "(allowed: kwargs, model)"),
+    ('model = "lcnet_035"', 'model = "hf-hub:me/mine"', "pair.mine.student.model: expected a name of letters, digits"),
+    ('model = "lcnet_035" }', 'model = "lcnet_035", kwargs = { depht = 3 } }', "pair.mine.student.kwargs: 'depht' is "
+     "no argument that shapes a network; the nearest is 'depth'"),
+    ('model = "lcnet_035" }', 'model = "lcnet_035", kwargs = { depth = "a/b" } }', "'depth': expected numbers, true, "),
     ('model = "test_resnet" }', 'model = "test_resnet", weights = "web" }', "expected 'train', 'hub:TAG' or 'file:"),
-    ('model = "test_resnet" }', 'model = "test_resnet", weights = "file:/no/such" }', "teacher weights /no/such"),
-    ("epochs = 4", "epohcs = 4", "epohcs: unknown key; did you mean 'epochs'?"),
+    ('model = "test_resnet" }', 'model = "test_resnet", weights = "file:/no/such" }',
+     "mine.toml: pair.mine.teacher.weights: teacher weights /no/such: no such file"),
+    ("epochs = 4", "epohcs = 4", "mine.toml: teacher_recipe.epohcs: unknown key; did you mean 'epochs'?"),
+    ("epochs = 4", "epochs = 'x'", "mine.toml: teacher_recipe.epochs: expected a whole number, got 'x'"),
 ])
 def test_a_wrong_suite_is_refused_with_the_place_and_what_is_allowed(tmp_path, old, new, message):
     assert old in SUITE
     with pytest.raises(UserError) as error:
         plan_of(tmp_path, SUITE.replace(old, new, 1))
-    assert message in str(error.value)
+    assert message in str(error.value) and str(error.value).startswith(f"{tmp_path}/mine.toml:")
+    assert "Input should" not in str(error.value) and "Value error" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -245,7 +288,7 @@ def test_a_wrong_suite_is_refused_with_the_place_and_what_is_allowed(tmp_path, o
     ("kdd.temperature=8", "unknown method 'kdd'; did you mean 'kd'?"),
     ("temperature=8", "expected METHOD.HYPERPARAMETER=VALUE"),
     ("kd.temperature", "expected METHOD.HYPERPARAMETER=VALUE"),
-    ("recipe.epochs=0", "epochs: Input should be greater than or equal to 1"),
+    ("recipe.epochs=0", "settings: recipe.epochs: expected at least 1, got 0"),
     ("recipe.epoch=1", "epoch: unknown key; did you mean 'epochs'?"),
 ])
 def test_a_wrong_setting_is_refused_with_its_path(tmp_path, setting, message):
@@ -263,3 +306,127 @@ def test_an_unknown_suite_or_file_is_refused(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):
         load_suite(str(binary))
+
+
+def test_a_name_of_the_command_line_is_not_said_to_be_the_files(tmp_path):
+    for selection in ({"pairs": ["mime"]}, {"methods": ["kdd"]}, {"datasets": ["synthetik"]}):
+        with pytest.raises(UserError, match=r"^unknown (pair|method|dataset) '.*did you mean"):
+            plan_of(tmp_path, **selection)
+
+
+# Paths in a suite's file.
+
+IMAGES = SUITE.replace('"synthetic"', '"imagefolder:photos"')
+
+
+def photos(folder, shade=0):
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (folder / "photos" / split / label).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (4, 4), (shade, i, 0)).save(folder / "photos" / split / label / f"{shade}-{i}.png")
+
+
+def suite_in(folder, text=IMAGES):
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.toml").write_text(text)
+    return str(folder / "mine.toml")
+
+
+def datasets_of(suite, **selection):
+    return {run.dataset for run in expand(load_suite(suite), Registry(), Selection(**selection)).students}
+
+
+def test_an_image_folder_that_a_suite_names_lies_beside_its_file_and_one_of_the_command_line_here(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite_in(tmp_path / "suites")
+    photos(tmp_path / "suites", shade=1)
+    assert datasets_of("suites/mine.toml") == {"imagefolder:suites/photos"}
+    with pytest.raises(UserError, match=r"^image folder photos: no such folder"):
+        datasets_of("suites/mine.toml", datasets=["imagefolder:photos"])
+    photos(tmp_path, shade=2)
+    assert datasets_of("suites/mine.toml") == {"imagefolder:suites/photos"}
+    assert datasets_of("suites/mine.toml", datasets=["imagefolder:photos"]) == {"imagefolder:photos"}
+
+
+def test_an_image_folder_of_a_suite_that_is_missing_is_named_with_the_suite_and_where_it_was_looked_for(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path)
+    suite_in(tmp_path / "suites")
+    with pytest.raises(UserError, match=r"^suites/mine\.toml: datasets: image folder suites/photos: no such folder"):
+        datasets_of("suites/mine.toml")
+
+
+def test_a_suite_in_the_current_folder_gives_the_run_ids_that_it_gives_however_its_path_is_written(
+        tmp_path, monkeypatch):
+    photos(tmp_path)
+    suite_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    plans = [expand(load_suite(suite), Registry(), Selection())
+             for suite in ("mine.toml", "./mine.toml", str(tmp_path / "mine.toml"), f"../{tmp_path.name}/mine.toml")]
+    assert {run.dataset for plan in plans for run in plan.students} == {"imagefolder:photos"}
+    assert len({tuple(run.id for run in plan.students) for plan in plans}) == 1
+    typed = expand(load_suite("mine.toml"), Registry(), Selection(datasets=["imagefolder:photos"]))
+    assert [run.id for run in typed.students] == [run.id for run in plans[0].students]
+
+
+def test_the_same_suite_and_images_give_the_same_run_ids_in_another_place(tmp_path, monkeypatch):
+    ids = []
+    for place in ("one", "two"):
+        suite_in(tmp_path / place)
+        photos(tmp_path / place)
+        monkeypatch.chdir(tmp_path / place)
+        ids.append([run.id for run in expand(load_suite("mine.toml"), Registry(), Selection()).students])
+    assert ids[0] == ids[1]
+
+
+def test_an_absolute_image_folder_of_a_suite_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path)
+    file = suite_in(tmp_path / "suites", IMAGES.replace("imagefolder:photos", f"imagefolder:{tmp_path}/photos"))
+    assert datasets_of(file) == {f"imagefolder:{tmp_path}/photos"}
+
+
+def test_an_image_folder_of_a_suite_may_lie_in_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photos(tmp_path)
+    file = suite_in(tmp_path / "suites", IMAGES.replace("imagefolder:photos", "imagefolder:~/photos"))
+    assert datasets_of(file) == {"imagefolder:~/photos"}
+
+
+def test_an_image_folder_beside_a_suite_that_is_not_below_the_current_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    suite_in(tmp_path / "suites")
+    photos(tmp_path / "suites")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert datasets_of("../suites/mine.toml") == {"imagefolder:../suites/photos"}
+    assert datasets_of(str(tmp_path / "suites/mine.toml")) == {f"imagefolder:{tmp_path}/suites/photos"}
+
+
+def test_hyperparameters_for_an_image_folder_of_a_suite_reach_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "suites")
+    suite_in(tmp_path / "suites", IMAGES + '[hyperparameters."kd@imagefolder:photos"]\ntemperature = 7.0\n')
+    runs = expand(load_suite("suites/mine.toml"), Registry(), Selection(methods=["kd"])).students
+    assert {run.hyperparameters["temperature"] for run in runs} == {7.0}
+
+
+def test_a_teachers_file_of_weights_lies_beside_the_suite_and_its_place_is_not_in_the_run_id(tmp_path, monkeypatch):
+    text = SUITE.replace('model = "test_resnet" }', 'model = "test_resnet", weights = "file:teacher.safetensors" }')
+    for place in ("one", "two"):
+        suite_in(tmp_path / place, text)
+        (tmp_path / place / "teacher.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    one, two = ([run for run in expand(load_suite(f"{place}/mine.toml"), Registry(), Selection()).students]
+                for place in ("one", "two"))
+    assert {run.teacher.path for run in one} == {"one/teacher.safetensors"}
+    assert [run.id for run in one] == [run.id for run in two]
+
+
+def test_a_built_in_suites_image_folder_lies_in_the_current_folder(tmp_path, monkeypatch):
+    photos(tmp_path)
+    (tmp_path / "photos").rename(tmp_path / "imagenet")
+    monkeypatch.chdir(tmp_path)
+    assert datasets_of("imagenet", methods=["ce"]) == {"imagefolder:imagenet"}

@@ -140,7 +140,7 @@ def versus(cell: Cell, row: Row, reference: str = REFERENCE) -> str:
         return ""
     if reference not in row.differences:
         return NONE
-    told = cell.comparisons.to[reference].get(row.label)
+    told = cell.comparisons.to.get(reference, {}).get(row.label)
     width = number(told.half_width if told else None, "share")
     return f"{number(row.differences[reference].mean, 'share', '+')} ± {width}{mark(told)}"
 

@@ -1,0 +1,111 @@
+"""Content of TOML files as pydantic models, and what is said of a mistake in it: the place, what was found there, and
+what is allowed."""
+
+import re
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from kdbench.errors import UserError, nearest
+
+MAX_ERRORS = 5  # that a message names
+Model = TypeVar("Model", bound=BaseModel)
+_SHORT = reprlib.Repr()  # what was found, for a line: cut in length and depth
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+
+_EXPECTED = {  # by the type of pydantic's error; {} is a value of its context
+    "string_type": "a string", "bool_type": "true or false", "bool_parsing": "true or false",
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number", "float_type": "a number", "float_parsing": "a number",
+    "finite_number": "a finite number", "tuple_type": "a list", "list_type": "a list", "dict_type": "a table",
+    "model_type": "a table", "greater_than": "more than {gt}", "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}", "less_than_equal": "at most {le}", "literal_error": "{expected}",
+    "string_pattern_mismatch": "a name of letters, digits, '_', '.' and '-'",
+}
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Within it, the message of a UserError begins with the place in the file, such as "mine.toml: datasets"."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def dotted(*keys: str) -> str:
+    """The path to a value of a TOML file, with quotes around a key that TOML wants them for."""
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"' for key in keys)
+
+
+def validate(model: type[Model], content: Any, where: str, table: str = "") -> Model:
+    """`content` as that pydantic model. UserError that begins with the file `where` and names every wrong key by its
+    path from the file's top, where the content is the table at the path `table`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        found = _explain(model, error, table)
+        more = f"; and {len(found) - MAX_ERRORS} more" if len(found) > MAX_ERRORS else ""
+        raise UserError(f"{where}: {'; '.join(found[:MAX_ERRORS])}{more}") from error
+
+
+def _explain(model: type[BaseModel], error: ValidationError, table: str) -> list[str]:
+    """What is wrong as "path.of.key: what", missing keys last: unknown ones are why. A value that may be one of several
+    kinds has one message, of the kinds that it is most like: a list with a wrong value is a list."""
+    by_value: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], Any, Any]]] = {}
+    errors = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+    for one in errors:
+        value, path, kind = _follow(model, one["loc"])
+        by_value.setdefault(value, []).append((path, kind, one))
+    said = []
+    for kinds in by_value.values():
+        deepest = max(len(path) for path, _, _ in kinds)
+        path, kind, first = next(one for one in kinds if len(one[0]) == deepest)
+        alike = [one for path, _, one in kinds if len(path) == deepest]
+        place = ".".join([table] * bool(table) + [dotted(*(str(part)[:100] for part in path))])
+        said.append(f"{place}: {_problem(kind, first, alike)}".removeprefix(": "))
+    return said
+
+
+def _follow(model: type[BaseModel], loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
+    """Where pydantic's error is: the keys to the value that has one or several kinds, the keys to what is wrong in it,
+    which may lie deeper, and the type of the latter, or the model that lacks or refuses the last key."""
+    kind: Any = model
+    path: list[Any] = []
+    for position, part in enumerate(loc):
+        if get_origin(kind) in (Union, UnionType) and type(None) not in get_args(kind):  # part names one of the kinds
+            return tuple(path), (*path, *loc[position + 1:]), kind
+        path.append(part)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if part not in kind.model_fields:
+                break
+            kind = kind.model_fields[part].annotation
+        else:
+            arguments = get_args(kind)
+            kind = arguments[-1 if get_origin(kind) is dict else 0] if arguments else Any
+    return tuple(path), tuple(path), kind
+
+
+def _problem(kind: Any, error: Any, alike: list[Any]) -> str:
+    """What is wrong with a value of that kind; `alike` are the errors of the kinds that it may have, `error` first."""
+    found = error["input"]
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{nearest(str(error['loc'][-1])[:100], kind.model_fields)}"
+    if error["type"] == "missing":
+        is_table = isinstance(kind, type) and issubclass(kind, BaseModel)
+        needed = [name for name, field in kind.model_fields.items() if field.is_required()] if is_table else []
+        return "missing" + (f", expected a table with {', '.join(needed)}" if needed else "")
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])  # that of a whole table says itself what it found
+        return message if isinstance(found, dict) else f"{message}, got {_SHORT.repr(found)}"
+    if error["type"] == "literal_error" and isinstance(found, str) and len(alike) == 1:
+        return f"got {_SHORT.repr(found)}{nearest(found[:100], map(str, get_args(kind)))}"
+    expected = [_EXPECTED[one["type"]].format(**one.get("ctx", {})) if one["type"] in _EXPECTED else one["msg"]
+                for one in alike]
+    if "a number" in expected and "a whole number" in expected:
+        expected.remove("a whole number")
+    return f"expected {' or '.join(dict.fromkeys(expected))}, got {_SHORT.repr(found)}"

@@ -13,6 +13,7 @@ from kdbench.metrics.cost import COST
 from kdbench.metrics.groups import GROUP_METRICS, group_vectors
 from kdbench.metrics.longtail import LONG_TAIL_METRICS
 from kdbench.metrics.metric import Compute, Metric, Predictions
+from kdbench.metrics.papers import BRIER, GUO, STANTON
 from kdbench.metrics.robustness import ROBUSTNESS
 
 
@@ -41,9 +42,6 @@ def _top_5(student: Predictions, teacher: Predictions) -> float | None:
     return p.top_k_accuracy(student["test_logits"], student["test_labels"], 5)
 
 
-_GUO = "Guo et al. (2017). On Calibration of Modern Neural Networks. ICML. arXiv:1706.04599"
-_STANTON = "Stanton et al. (2021). Does Knowledge Distillation Really Work? NeurIPS. arXiv:2106.05945"
-
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("test_accuracy", "test accuracy", "share", "higher",
            "Share of test images whose highest logit is the label's, at the last epoch.",
@@ -66,20 +64,18 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("brier", "Brier score", "", "lower",
            "Mean over test images of the squared distance between the class probabilities and the one-hot label, "
            "summed over classes: 0 (perfect) to 2.",
-           "Brier (1950). Verification of Forecasts Expressed in Terms of Probability. Monthly Weather Review 78(1). "
-           "doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2",
-           compute=_of_test(p.brier_score)),
+           BRIER, compute=_of_test(p.brier_score)),
     Metric("ece", "ECE", "share", "lower",
            f"Expected calibration error: test images fall into {p.CALIBRATION_BINS} equally wide bins (low, high] of "
            "the predicted class's probability; the mean of |accuracy - mean probability| over bins by their images.",
-           _GUO, compute=_of_test(p.expected_calibration_error)),
+           GUO, compute=_of_test(p.expected_calibration_error)),
     Metric("agreement", "agreement", "share", "higher",
            "Share of test images for which the student predicts the same class as the pair's teacher.",
-           _STANTON, "both", _of_both(p.agreement), short="agree"),
+           STANTON, "both", _of_both(p.agreement), short="agree"),
     Metric("kl_from_teacher", "KL from teacher", "nats", "lower",
            "Mean over test images of KL(teacher || student), the sum over classes of teacher * ln(teacher / student), "
            "at temperature 1.",
-           _STANTON, "both", _of_both(p.kl_from_teacher)),
+           STANTON, "both", _of_both(p.kl_from_teacher)),
     Metric("worst_class_change", "worst class, student - teacher", "share", "higher",
            "Worst-class accuracy of the student less that of the teacher; the worst classes may differ.",
            of="both", compute=_change(p.worst_class_accuracy), low=-1),
@@ -132,7 +128,7 @@ def check_bounds(values: Mapping[str, float]) -> None:
 def rows() -> list[dict[str, str]]:
     """The table that `kdbench list metrics` prints: one row per metric."""
     return [{"name": m.name, "title": m.title, "unit": m.unit, "better": m.better or "", "definition": m.definition,
-             "reference": m.reference} for m in METRICS.values()]
+             "reference": m.cited} for m in METRICS.values()]
 
 
 def score(student: Predictions, teacher: Predictions | None = None) -> dict[str, float]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kdbench.metrics.metric import Compute, Metric, Predictions
+from kdbench.metrics.papers import AGARWAL, HARDT, SAGAWA, WANG
 
 
 @dataclass(frozen=True)
@@ -159,23 +160,19 @@ def _metrics(metric: Metric, function: Callable[[Groups], float | None]) -> tupl
 
 
 _SEVERAL = " The worst attribute counts; not applicable if no two groups have test images."
-_SAGAWA = ("Sagawa et al. (2020). Distributionally Robust Neural Networks for Group Shifts. ICLR. arXiv:1911.08731")
-_HARDT = "Hardt et al. (2016). Equality of Opportunity in Supervised Learning. NeurIPS. arXiv:1610.02413"
-_AGARWAL = "Agarwal et al. (2018). A Reductions Approach to Fair Classification. ICML. arXiv:1803.02453"
-_WANG = "Wang and Russakovsky (2021). Directional Bias Amplification. ICML. arXiv:2102.12594"
 
 _DECLARED = (
     (Metric("worst_group_accuracy", "worst group", "share", "higher",
-            "The lowest test accuracy of a group that has test images." + _SEVERAL, _SAGAWA), worst_group_accuracy),
+            "The lowest test accuracy of a group that has test images." + _SEVERAL, SAGAWA), worst_group_accuracy),
     (Metric("group_gap", "group gap", "share", "lower",
-            "The highest less the lowest test accuracy of a group." + _SEVERAL, _SAGAWA, short="gap"), group_gap),
+            "The highest less the lowest test accuracy of a group." + _SEVERAL, SAGAWA, short="gap"), group_gap),
     (Metric("equalised_odds_difference", "equalised-odds difference", "share", "lower",
             "Each class against the rest: the largest difference between groups in true or in false positive rate; the "
             "largest over classes. Groups without images of a class have no true positive rate for it." + _SEVERAL,
-            _HARDT, short="eq. odds"), equalised_odds_difference),
+            HARDT, short="eq. odds"), equalised_odds_difference),
     (Metric("demographic_parity_difference", "demographic-parity difference", "share", "lower",
             "Each class against the rest: the largest difference between groups in the share of images that are "
-            "predicted as the class; the largest over classes." + _SEVERAL, _AGARWAL, short="dem. parity"),
+            "predicted as the class; the largest over classes." + _SEVERAL, AGARWAL, short="dem. parity"),
      demographic_parity_difference),
     (Metric("bias_amplification", "bias amplification", "share", "lower",
             "Directional, from attribute to class: the mean, over pairs of a group and a class that training images "
@@ -185,6 +182,6 @@ _DECLARED = (
             "in training and balanced in test; that of Zhao et al. (2017) compares with training's shares and is "
             "negative there unless a student follows the attribute nearly always. Not applicable without a "
             "correlation of one image in training." + _SEVERAL,
-            _WANG, short="bias amp.", low=-1), bias_amplification),
+            WANG, short="bias amp.", low=-1), bias_amplification),
 )
 GROUP_METRICS = tuple(metric for declared in _DECLARED for metric in _metrics(*declared))

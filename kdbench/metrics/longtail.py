@@ -4,9 +4,9 @@ import numpy as np
 
 from kdbench.metrics import predictions as p
 from kdbench.metrics.metric import Metric, Predictions
+from kdbench.metrics.papers import LIU
 
 MANY, FEW = 100, 20
-_LIU = "Liu et al. (2019). Large-Scale Long-Tailed Recognition in an Open World. CVPR. arXiv:1904.05160"
 
 
 def shot_bins(counts: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def _metric(which: int, name: str, classes: str) -> Metric:
     return Metric(
         f"{name}_shot_accuracy", f"{name}-shot", "share", "higher",
         f"Mean test accuracy of the classes with {classes} training images; not applicable if no such class has test "
-        "images, or if all classes are of one kind.", _LIU, compute=compute, short=name)
+        "images, or if all classes are of one kind.", LIU, compute=compute, short=name)
 
 
 LONG_TAIL_METRICS = (

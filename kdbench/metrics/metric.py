@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kdbench.paper import Paper
+
 Predictions = Mapping[str, np.ndarray]  # by name: the arrays that `kdbench.results.predictions` describes
 Compute = Callable[[Predictions, Predictions], float | None]
 
@@ -21,11 +23,18 @@ class Metric:
     unit: str                      # "share" (0 to 1), "nats", "seconds", ... or "" for a pure number
     better: Literal["higher", "lower"] | None
     definition: str                # in sentences, for the documentation
-    reference: str = ""            # the publication that introduced it
+    reference: Paper | None = None  # the publication that introduced it
     of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it is computed from; "run": none
     compute: Compute | None = None  # from the student's and the teacher's predictions; returns None if not applicable
     short: str = ""                # its header in narrow tables, if that is not the title
     low: float = 0.0               # the least value that it can have: -1 for a difference of two shares
+
+    @property
+    def cited(self) -> str:
+        """The reference in a line of text; "" if it has none."""
+        if self.reference is None:
+            return ""
+        return f"{self.reference}" + (f" {self.reference.url}" if self.reference.url else "")
 
     @property
     def high(self) -> float:

@@ -1,15 +1,11 @@
 """Metrics of the accuracy on attacked and on corrupted images. `kdbench.robustness` measures them."""
 
 from kdbench.metrics.metric import Metric
+from kdbench.metrics.papers import CROCE, HENDRYCKS, MADRY
 
 SUBSET = 500  # test images that are attacked and corrupted, or one of each class if there are more classes
 STEPS = 10    # of projected gradient ascent
 
-_MADRY = ("Madry et al. (2018). Towards Deep Learning Models Resistant to Adversarial Attacks. ICLR. arXiv:1706.06083")
-_HENDRYCKS = ("Hendrycks and Dietterich (2019). Benchmarking Neural Network Robustness to Common Corruptions and "
-              "Perturbations. ICLR. arXiv:1903.12261")
-_CROCE = ("Croce and Hein (2020). Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse "
-          "Parameter-free Attacks. ICML. arXiv:2003.01690")
 _RADIUS = "the radius that `kdbench list datasets` tells, in the L-infinity norm"
 
 _MEASURED = (
@@ -20,22 +16,22 @@ _MEASURED = (
            f"Share of clean accuracy's images that are right and stay so at each of {STEPS} steps of projected "
            "gradient ascent on the cross-entropy, each of a quarter of the radius, from a seeded random start, and the "
            f"same within the small radius of PGD (small), which lies inside; within {_RADIUS}.",
-           _MADRY, of="run", short="PGD"),
+           MADRY, of="run", short="PGD"),
     Metric("pgd_small_accuracy", "PGD accuracy, small radius", "share", "higher",
            "PGD accuracy within the small radius that `kdbench list datasets` tells: what tells networks apart that "
            "were not made robust, of which little withstands the larger one.",
-           _MADRY, of="run", short="PGD (small)"),
+           MADRY, of="run", short="PGD (small)"),
     Metric("corruption_accuracy", "corruption accuracy", "share", "higher",
            "Accuracy on clean accuracy's images, mean over Gaussian noise, Gaussian blur, contrast, brightness and "
            "JPEG compression, each at the severities 1, 3 and 5 that the reference gives for small (up to 64 pixels) "
            "or large images.",
-           _HENDRYCKS, of="run", short="corrupted"),
+           HENDRYCKS, of="run", short="corrupted"),
 )
 ROBUSTNESS = (
     *_MEASURED,
     Metric("autoattack_accuracy", "AutoAttack accuracy", "share", "higher",
            "Share of clean accuracy's images that are classified right and stay so under AutoAttack's standard "
-           f"ensemble, within {_RADIUS}; added by `kdbench attack`.", _CROCE, of="run", short="AutoAttack"),
+           f"ensemble, within {_RADIUS}; added by `kdbench attack`.", CROCE, of="run", short="AutoAttack"),
     *(metric.of_teacher() for metric in _MEASURED),
 )
 MEASURED = tuple(metric.name for metric in _MEASURED)  # what a run measures of its own student

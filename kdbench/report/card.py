@@ -14,7 +14,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
 from kdbench.report.markdown import align, fill, items, safe
-from kdbench.report.tables.cell import versus
+from kdbench.report.tables.cell import difference
 from kdbench.results.record import Record
 from kdbench.version import __version__
 
@@ -177,7 +177,7 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
         verdict = f", {'' if compared.significant else 'not '}significant at 5 % after Holm's correction" if compared \
             else ""
         yield (f"Against {REFERENCE} with the same seeds, its test accuracy differs by "
-               f"{versus(cell, row).removesuffix(' *')} points (moderated 95 % interval){verdict}.")
+               f"{difference(cell, row, REFERENCE)} points (moderated 95 % interval){verdict}.")
     if row.harm is None:
         yield (f"Which classes it harms against {REFERENCE} is withheld: that takes saved predictions of at least "
                "three shared seeds.")

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from kdbench.analysis.board import Leaderboard
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
+from kdbench.metrics.catalog import METRICS
 from kdbench.paper import Paper
 from kdbench.plugins.source import Facts
-from kdbench.version import __version__
+from kdbench.version import __version__, address
 
 CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stands
     "AAAI": "Proceedings of the AAAI Conference on Artificial Intelligence",
@@ -20,19 +21,23 @@ CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stand
     "IJCAI": "International Joint Conference on Artificial Intelligence (IJCAI)",
     "NeurIPS": "Advances in Neural Information Processing Systems (NeurIPS)",
 }
-JOURNALS = ("IJCV", "JMLR", "Neural Networks", "Neurocomputing", "Proceedings of the IEEE", "TMLR", "TPAMI")
+JOURNALS = ("IJCV", "JMLR", "Monthly Weather Review", "Neural Networks", "Neurocomputing", "Proceedings of the IEEE",
+            "TMLR", "TPAMI")
+METRIC = "metric "  # before the title of a metric, among names of methods and datasets
 REPORT = "Technical report, "  # what the venue of a technical report begins with, before its institution
 
 
 def cite(leaderboard: Leaderboard) -> str:
-    """The BibTeX entries of a leaderboard's methods and datasets, then a sentence in LaTeX that cites them. It names
-    methods of which nothing is known without a reference."""
+    """The BibTeX entries of a leaderboard's methods, datasets and metrics, then a sentence in LaTeX that cites them. It
+    names methods of which nothing is known without a reference."""
     methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
     datasets = sorted({cell.dataset for cell in leaderboard.cells})
-    entries, keys = references(papers(methods, datasets, leaderboard.methods))
+    metrics = measured(leaderboard)
+    entries, keys = references(methods_and_datasets(leaderboard) | metrics)
 
     def cited(names: Iterable[str]) -> str:
-        return ", ".join(f"{escape(name)}~\\cite{{{keys[name]}}}" if name in keys else escape(name) for name in names)
+        return ", ".join(escape(name.removeprefix(METRIC)) + (f"~\\cite{{{keys[name]}}}" if name in keys else "")
+                         for name in names)
 
     absent = [name for name in methods if name not in leaderboard.methods]
     note = f"\n% Not known here, so without a reference: {', '.join(map(escape, absent))}" if absent else ""
@@ -40,8 +45,22 @@ def cite(leaderboard: Leaderboard) -> str:
     more = f" (variants: {cited(variants)})" if variants else ""
     sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
                 f"suite {', '.join(map(escape, leaderboard.suites))} "
-                f"(results \\texttt{{{leaderboard.results_hash[:16]}}}).{note}")
+                f"(results \\texttt{{{leaderboard.results_hash[:16]}}})."
+                + (f" Metrics of other authors: {cited(metrics)}." if metrics else "") + note)
     return "\n\n".join([*entries, sentence])
+
+
+def methods_and_datasets(leaderboard: Leaderboard) -> dict[str, Paper | None]:
+    """The papers of a leaderboard's methods and datasets, as `papers` gives them."""
+    return papers(sorted({row.method for cell in leaderboard.cells for row in cell.rows}),
+                  sorted({cell.dataset for cell in leaderboard.cells}), leaderboard.methods)
+
+
+def measured(leaderboard: Leaderboard) -> dict[str, Paper | None]:
+    """The papers of the metrics that a leaderboard has, by the metric's title behind `METRIC`."""
+    names = {name for cell in leaderboard.cells for row in cell.rows for name in row.metrics}
+    return {f"{METRIC}{metric.title}": metric.reference for name, metric in METRICS.items()
+            if name in names and metric.reference is not None and not name.startswith("teacher_")}
 
 
 def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, str]]:
@@ -74,9 +93,11 @@ def papers(methods: Iterable[str], datasets: Iterable[str], known: Mapping[str, 
 
 def _software() -> str:
     """The entry of kdbench itself, the same as in CITATION.cff."""
+    home = address()
     return _fields("software", "kdbench", {
         "title": "{kdbench: a reproducible benchmark of knowledge distillation for image classification}",
         "author": "{The kdbench developers}", "version": __version__, "year": "2026",
+        **({"url": home} if home else {}),
     })
 
 

@@ -1,14 +1,17 @@
 """A leaderboard in LaTeX: a file for \\input with one floating booktabs table for each table of the Markdown."""
 
 import re
+from collections.abc import Mapping
 
 from kdbench.analysis.board import Leaderboard
-from kdbench.report.cite import escape
-from kdbench.report.formatting import Table
+from kdbench.report.cite import escape, methods_and_datasets, references
+from kdbench.report.formatting import INTERVALS, LARGER, MARKS, Table
 from kdbench.report.tables.cell import all_tables
 
 LAST_LATIN = "\u024f"  # the last character that pdflatex sets without further packages
-HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}
+SET = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$"}  # what it sets by a command
+EXPLAINED = {"±": INTERVALS, "↑↓?": MARKS, "†": LARGER}  # by the signs that a caption explains, if a cell holds one
+HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}; \cite by the entries of `kdbench cite`
 % A table that is too wide or too high for the page is set smaller:
 \providecommand{\kdbenchfit}[1]{\sbox0{#1}%
   \ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi
@@ -17,35 +20,67 @@ HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}
 
 
 def to_latex(leaderboard: Leaderboard) -> str:
-    """All tables, below the packages and the macro that they need."""
+    """All tables, below the packages and the macro that they need. Each method is cited where it stands, and the rows
+    of the best tier are bold."""
     head = f"% results {leaderboard.results_hash}\n% records {leaderboard.records_hash}\n{HEAD}"
-    return "\n\n".join([head, *(_table(table, leaderboard.results_hash[:16]) for table in all_tables(leaderboard))])
+    _, keys = references(methods_and_datasets(leaderboard))
+    cited = {row.label: keys[row.method] for cell in leaderboard.cells for row in cell.rows if row.method in keys}
+    tables, labels = [], set[str]()
+    for table in all_tables(leaderboard):
+        label = _label(table.title, labels)
+        labels.add(label)
+        tables.append(_table(table, label, leaderboard.results_hash[:16], cited))
+    return "\n\n".join([head, *tables])
 
 
-def _table(table: Table, results: str) -> str:
-    """The table with its title, notes and `results`, the beginning of the results' hash, as caption."""
+def _label(title: str, taken: set[str]) -> str:
+    """The name by which \\ref finds the table, such as kdbench:robustness-big-small-on-digits."""
+    words = "kdbench:" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return next(name for name in (words, *(f"{words}-{i}" for i in range(2, len(taken) + 3))) if name not in taken)
+
+
+def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> str:
+    """The table, with its title, its notes, the meaning of its signs and `results`, the beginning of the results' hash,
+    as caption. `cited` has the BibTeX keys of methods by row."""
     columns = "l" * table.text_columns + "r" * (len(table.header) - table.text_columns)
-    notes = "".join(f" {safe(note)}" for note in table.notes)
+    signs = {sign for line in table.lines for text in line for sign in re.findall(r"±|†|[↑↓?]$", text)}
+    notes = [*table.notes, *(told for some, told in EXPLAINED.items() if signs & set(some))]
+    if table.best:
+        notes.append("Bold: the best method and those that cannot be told from it.")
     return "\n".join([
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{safe(table.title)}.{notes} kdbench results \texttt{{{results}}}.}}\smallskip",
+        rf"\caption{{{safe(table.title)}. {''.join(f'{safe(note)} ' for note in notes)}"
+        rf"kdbench results \texttt{{{results}}}.}}\label{{{label}}}\smallskip",
         rf"\kdbenchfit{{\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _line(table.header),
+        _line([_cell(name) for name in table.header]),
         r"\midrule",
-        *(_line(line) + (r" \midrule" if line[0] == "teacher" else "") for line in table.lines),
+        *(_line(_with_citation(line, table, cited), line[0] in table.best)
+          + (r" \midrule" if line[0] == "teacher" else "") for line in table.lines),
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
     ])
 
 
-def _line(cells: list[str]) -> str:
-    """A row, in which the hyphen of a negative number becomes a minus sign."""
-    return " & ".join(re.sub(r"^-(?=\d)", "$-$", safe(cell)) for cell in cells) + r" \\"
+def _with_citation(line: list[str], table: Table, cited: Mapping[str, str]) -> list[str]:
+    """The cells as LaTeX, the method with its citation."""
+    place = table.header.index("method") if "method" in table.header else None
+    return [_cell(text) + (rf"~\cite{{{cited[text]}}}" if i == place and text in cited else "")
+            for i, text in enumerate(line)]
+
+
+def _cell(text: str) -> str:
+    """A cell, in which the hyphen of a negative number becomes a minus sign."""
+    return re.sub(r"^-(?=\d)", "$-$", safe(text))
+
+
+def _line(cells: list[str], bold: bool = False) -> str:
+    return " & ".join(rf"{{\bfseries\boldmath {cell}}}" if bold and cell else cell for cell in cells) + r" \\"
 
 
 def safe(text: str) -> str:
     """Any text as LaTeX, with a question mark for each character that pdflatex cannot set."""
-    return escape("".join(c if c <= LAST_LATIN else "?" for c in text))
+    return "".join(SET.get(part) or escape("".join(c if c <= LAST_LATIN else "?" for c in part))
+                   for part in re.split("([↑↓†])", text))

@@ -195,7 +195,7 @@ def _metrics() -> str:
     lines = "".join(
         f'<tr><th scope="row" class="text">{escape(m.title)}</th><td class="text">{escape(m.unit or "number")}</td>'
         f'<td class="text">{m.better or ""}</td><td class="text note">{escape(m.definition)} '
-        f"{escape(m.reference)}</td></tr>" for m in METRICS.values())
+        f"{escape(m.cited)}</td></tr>" for m in METRICS.values())
     return _wide('<table><thead><tr><th scope="col" class="text">metric</th><th scope="col" class="text">unit</th>'
                  '<th scope="col" class="text">better</th><th scope="col" class="text">definition</th></tr></thead>'
                  f"<tbody>{lines}</tbody></table>", "Metrics")

@@ -230,19 +230,19 @@ def shown(folder, table, families=()):
     return build(folder, REGISTRY)
 
 
-def test_a_table_shows_the_moderated_interval_a_star_the_tiers_and_the_prior(tmp_path):
+def test_a_table_shows_the_moderated_interval_a_mark_the_tiers_and_the_prior(tmp_path):
     text = " ".join(render(shown(tmp_path, HAND), "md").split())
-    assert "| 90.00 ± n/a (2 seeds) | +9.00 ± 4.31 * |" in text   # .0069 * 3
-    assert "| 86.00 ± n/a (2 seeds) | +5.00 ± 4.31 * |" in text   # .0345
+    assert "| 90.00 ± n/a (2 seeds) | +9.00 ± 4.31 ↑ |" in text   # .0069 * 3
+    assert "| 86.00 ± n/a (2 seeds) | +5.00 ± 4.31 ↑ |" in text   # .0345
     assert "Tiers: (1) kd, at; (2) ce; (3) rkd. Each holds" in text and "for 6 pairs)" in text
     assert "s0 = 1.35 points, counts as d0 = inf degrees of freedom" in text
 
 
-def test_what_holm_s_correction_leaves_unclear_has_no_star(tmp_path):
+def test_what_holm_s_correction_leaves_unclear_is_marked_so(tmp_path):
     others = {"at": {0: 82., 1: 86.}, "crd": {0: 81., 1: 83.}, "sp": {0: 81., 1: 84.}}
     text = " ".join(render(shown(tmp_path, {**HAND, **others}), "md").split())
-    assert "+9.00 ± 2.76 * |" in text
-    assert "+3.00 ± 2.76 |" in text  # p = .038 by itself, and .11 as the third of five comparisons
+    assert "+9.00 ± 2.76 ↑ |" in text
+    assert "+3.00 ± 2.76 ? |" in text  # p = .038 by itself, and .11 as the third of five comparisons
 
 
 def test_a_table_names_what_is_too_noisy_for_it(tmp_path):

@@ -108,7 +108,7 @@ MISTAKES = {
     "check": (lambda f: ["check", "rdk"], "did you mean 'rkd'?"),
     "family": (lambda f: ["new-method", "mine", "--family", "logits"], "did you mean 'logit'?"),
     "taken name": (lambda f: ["new-method", "kd", "--family", "logit"], "method name 'kd': taken by "),
-    "case": (lambda f: ["show", "KD"], "unknown method 'KD'; did you mean 'kd'?"),
+    "case": (lambda f: ["show", "KD"], "suite 'KD'; did you mean 'kd'?"),
     "name": (lambda f: ["new-method", "My-Method", "--family", "logit"], "lower-case Python identifier"),
     "leaderboard of nothing": (lambda f: ["leaderboard", "nowhere"], "nowhere"),
     "list": (lambda f: ["list", "method"], "methods"),
@@ -287,7 +287,7 @@ def test_a_matrix_with_a_failed_run_shows_it_and_exits_with_1(tmp_path):
                "--plugin", plugin(tmp_path, "raise ValueError('oh no')"), "--out", "out"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 1
-    assert "FAILED  mine" in ended.stdout and "1 failed" in ended.stdout and "oh no" in ended.stdout.split("##", 1)[1]
+    assert "FAILED  mine" in ended.stdout and "1 failed" in ended.stdout and "oh no" in ended.stdout.split("0/1", 1)[1]
 
 
 def test_check_tells_a_failure_once_with_the_line_of_the_plugin(kdbench, tmp_path):

@@ -50,7 +50,7 @@ def test_harmed_and_helped_classes_and_flipped_images_are_in_every_format(folder
     text = render(board, "md")
     assert "| kd     |      1 |      1 |   20.00 |       50.00 |    50.00 |     3 +100.00 |" in text
     assert "| 7     | kd     |     12 | 100.00 |     0.00 | -100.00 |    0.005 |" in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 120
     assert '"[""7""]"' in render(board, "csv")
     assert "Withheld" not in text
 

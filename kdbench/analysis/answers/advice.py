@@ -106,8 +106,8 @@ def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], 
     elif chosen is best[0]:
         yield f"{own} is the highest; {others} cannot be told from it, and it is the cheapest of them to train."
     else:
-        yield (f"{own} cannot be told from the highest, {100 * _mean(best[0], metric):.2f} % of {best[0].label}. Of the "
-               f"{len(best)} methods of which this holds ({others} beside it) it is the cheapest to train.")
+        yield (f"{own} cannot be told from the highest, {100 * _mean(best[0], metric):.2f} % of {best[0].label}. Of "
+               f"the {len(best)} methods of which this holds ({others} beside it) it is the cheapest to train.")
     if unknown := [row.label for row in left if not any(row.label in tier for tier in found.tiers)]:
         yield f"Not judged, since they have one seed: {_names(unknown)}."
     for reference in REFERENCES:

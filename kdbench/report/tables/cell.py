@@ -134,15 +134,21 @@ def _seeds(row: Row) -> str:
 
 
 def versus(cell: Cell, row: Row, reference: str = REFERENCE) -> str:
-    """The row's difference of test accuracy to a reference with its moderated interval, in points, and a mark that says
-    whether it is better or worse; "" for the reference itself."""
+    """The row's difference of test accuracy to a reference, and a mark that says whether it is better or worse; "" for
+    the reference itself."""
     if row.label == reference:
         return ""
     if reference not in row.differences:
         return NONE
+    return difference(cell, row, reference) + mark(cell.comparisons.to.get(reference, {}).get(row.label))
+
+
+def difference(cell: Cell, row: Row, reference: str) -> str:
+    """The row's difference of test accuracy to a reference, on seeds that both have, with its moderated interval, in
+    points."""
     told = cell.comparisons.to.get(reference, {}).get(row.label)
     width = number(told.half_width if told else None, "share")
-    return f"{number(row.differences[reference].mean, 'share', '+')} ± {width}{mark(told)}"
+    return f"{number(row.differences[reference].mean, 'share', '+')} ± {width}"
 
 
 def _tiers(cell: Cell) -> Iterable[str]:

@@ -8,6 +8,7 @@ from kdbench.analysis.intervals import Estimate
 from kdbench.analysis.moderated import Comparison
 from kdbench.metrics.catalog import METRICS
 
+MIB = 2**20
 NONE = "n/a"  # stands for a missing value
 BETTER, WORSE, UNCLEAR = " ↑", " ↓", " ?"  # behind a difference
 DAGGER = " †"  # behind the accuracy of a network that is larger than the plain student
@@ -36,10 +37,12 @@ class Table:
 
 
 def number(value: float | None, unit: str, sign: str = "") -> str:
-    """A share in % with two decimals, any other value with one; `sign` "+" marks positive values."""
+    """A share in % with two decimals, bytes in MiB and any other value with one; `sign` "+" marks positive values."""
     if value is None:
         return NONE
-    return f"{100 * value:{sign}.2f}" if unit == "share" else f"{value:{sign}.1f}"
+    if unit == "share":
+        return f"{100 * value:{sign}.2f}"
+    return f"{value / (MIB if unit == 'bytes' else 1):{sign}.1f}"
 
 
 def interval(estimate: Estimate | None, unit: str, sign: str = "") -> str:
@@ -72,9 +75,10 @@ def p_value(p: float) -> str:
 
 
 def unit_sign(metric: str) -> str:
-    """The unit behind a metric's values: "%" for a share, "" for a pure number."""
+    """The unit behind a metric's values, as `number` writes them: "%" for a share, "MiB" for bytes, "" for a pure
+    number."""
     unit = METRICS[metric].unit
-    return "%" if unit == "share" else unit
+    return {"share": "%", "bytes": "MiB"}.get(unit, unit)
 
 
 def with_unit(metric: str, title: str | None = None) -> str:

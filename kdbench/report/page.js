@@ -40,12 +40,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => {
       const text = header.classList.contains("text");
       const before = header.getAttribute("aria-sort");
-      sort(table, header.cellIndex, before ? (before === "ascending" ? -1 : 1) : text ? 1 : -1);
+      sort(table, header.cellIndex, before ? (before === "ascending" ? -1 : 1)
+        : text || header.dataset.better === "lower" ? 1 : -1);
+      if (table.id === "all") remember();
     });
   }
 }
 
-// The filters of the main table: every select but the metrics' hides rows, the metrics' hides columns.
+// The filters of the main table: every select but the metrics' hides rows; the metrics' hides columns and sorts by the
+// one that is left. What is chosen stands in the address, so that a link shows the same view.
 const form = document.getElementById("filters");
 const main = document.getElementById("all");
 const count = document.getElementById("count");
@@ -67,11 +70,49 @@ function filter() {
   count.textContent = `${shown} of ${main.tBodies[0].rows.length} rows`;
 }
 
+function header(name) {
+  return [...main.tHead.rows[0].cells].find((cell) => (cell.dataset.metric ?? cell.textContent) === name);
+}
+
+function remember() {
+  const wanted = new URLSearchParams([...new FormData(form)].filter(([, text]) => text));
+  const sorted = main.querySelector("th[aria-sort]");
+  if (sorted) {
+    wanted.set("sort", sorted.dataset.metric ?? sorted.textContent);
+    wanted.set("order", sorted.getAttribute("aria-sort"));
+  }
+  const text = wanted.toString();
+  history.replaceState(null, "", text ? `#leaderboard?${text}` : "#leaderboard");
+}
+
+function recall() {
+  const [section, text] = location.hash.slice(1).split("?");
+  if (section !== "leaderboard" || !text) return;
+  const wanted = new URLSearchParams(text);
+  for (const field of form.elements) {
+    if (field.name && wanted.has(field.name)) field.value = wanted.get(field.name);
+  }
+  filter();
+  const column = header(wanted.get("sort"));
+  if (column) sort(main, column.cellIndex, wanted.get("order") === "ascending" ? 1 : -1);
+  document.getElementById("leaderboard").scrollIntoView();
+}
+
+function chosen(event) {
+  filter();
+  if (event.target.name === "metric" && event.target.value) {
+    const column = header(event.target.value);
+    sort(main, column.cellIndex, column.dataset.better === "lower" ? 1 : -1);
+  }
+  remember();
+}
+
 // A link to a method opens it; on paper all are open.
 function reveal() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target?.tagName !== "DETAILS") return;
-  target.open = true;
+  if (!target) return;
+  for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  if (target.tagName !== "DETAILS") return;
   target.scrollIntoView();
 }
 window.addEventListener("hashchange", reveal);
@@ -80,9 +121,10 @@ window.addEventListener("beforeprint", () => {
 });
 reveal();
 
-form.addEventListener("input", filter);
+form.addEventListener("input", chosen);
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("reset", () => setTimeout(filter));
+form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));
 form.hidden = false;
 themeButton.hidden = false;
 filter();
+recall();

@@ -6,25 +6,31 @@ Every text that comes from records, methods or datasets goes through `escape`: a
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import quote
 
 from kdbench.analysis.answers.verdict import verdict
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, Cell, Leaderboard, Row
+from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.details import Details
 from kdbench.analysis.reported import of_row
 from kdbench.errors import plain, printable
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import Facts, MethodInfo, family_order
+from kdbench.report.cite import cite
 from kdbench.report.drawing import family_look
-from kdbench.report.formatting import Table, interval, number, with_unit
+from kdbench.report.formatting import BETTER, DAGGER, UNCLEAR, WORSE, Table, interval, number, with_unit
 from kdbench.report.plots import Plot
-from kdbench.report.tables.cell import all_tables, shown_value, versus
+from kdbench.report.setup import setup
+from kdbench.report.tables.across import across_tables
+from kdbench.report.tables.cell import cell_tables, main_tables, shown_value, versus
 from kdbench.report.tables.legend import legend
-from kdbench.version import __version__
+from kdbench.version import __version__, address
 
+SAID = {BETTER: "better", WORSE: "worse", UNCLEAR: "unclear"}  # by mark
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
 
 
@@ -33,23 +39,33 @@ def escape(text: str) -> str:
     return html.escape(plain(text))
 
 
+def prose(text: str) -> str:
+    """Any text as HTML, on one line; what stands between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any]) -> str:
     """The page, style, script and plots included. `registry` has the methods by name."""
     heading = f"kdbench: {', '.join(leaderboard.suites)}"
     sections = {
-        "Verdict": "".join(f"<h3>{escape(one.title)}</h3>{_items(one.sentences)}" for one in verdict(leaderboard)),
-        "Leaderboard": _filters(leaderboard) + _all_rows(leaderboard),
-        "Tables": "".join(map(_table, all_tables(leaderboard))) + _items(legend(leaderboard)),
-        "Plots": f'<div class="plots">{"".join(map(_plot, plots))}</div>',
-        "Methods": "".join(_method(name, family, leaderboard, registry)
-                           for name, family in _families(leaderboard).items()),
-        "Metrics": _metrics(),
-        "What was used": _items(leaderboard.statement),
-        "Provenance": _provenance(leaderboard, details),
+        "Verdict": _verdict(leaderboard),
+        "Leaderboard": _filters(leaderboard) + _all_rows(leaderboard) + _fold(
+            "What the columns mean", _items(legend(leaderboard))),
+        "Setup": "".join(_fold(leaderboard.title(cell), _facts(setup(cell, leaderboard), "setup"), cell is first)
+                         for first in leaderboard.cells[:1] for cell in leaderboard.cells),
+        "Tables": _tables(leaderboard),
+        "Plots": _plots(plots),
+        "Methods": _fold(f"The {len(_families(leaderboard))} methods, with their papers and settings", "".join(
+            _method(name, family, leaderboard, registry) for name, family in _families(leaderboard).items())),
+        "Metrics": _fold("All metrics with unit, direction, definition and reference", _metrics(leaderboard)),
+        "Made from": _items(leaderboard.statement) + _provenance(leaderboard, details),
+        "Cite and data": _cite_and_data(leaderboard),
     }
     links = "".join(f"<li>{_link(_anchor(name), name)}</li>" for name in sections)
     body = "".join(f'<section id="{_anchor(name)}"><h2>{name}</h2>{content}</section>'
                    for name, content in sections.items())
+    home = address()
+    name = f'<a href="{escape(home)}">kdbench {escape(__version__)}</a>' if home else f"kdbench {escape(__version__)}"
     return (
         '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -59,10 +75,51 @@ def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], r
         '<p class="quiet">Knowledge-distillation methods on the same teachers, students, data and batches.</p>'
         f"{_facts(_size(leaderboard))}</header>\n"
         f'<nav aria-label="Sections" tabindex="0"><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n'
-        f'<footer><p class="quiet">Made by kdbench {escape(__version__)} from the records alone; '
+        f'<footer><p class="quiet">Made by {name} from the records alone; '
         "<code>kdbench report --check</code> says whether it still is what they give.</p></footer>\n"
         f"<script>\n{_file('page.js')}</script>\n</body>\n</html>"
     )
+
+
+def _verdict(leaderboard: Leaderboard) -> str:
+    """What the leaderboard says, by cell, with how it was tested."""
+    said, text = verdict(leaderboard), ""
+    for cell, told in zip_longest(leaderboard.cells, said):
+        text += f"<h3>{escape(told.title)}</h3>{_items(told.sentences)}"
+        if cell is not None:
+            notes = [note for table in main_tables(cell, "") for note in table.notes]
+            text += _fold("Tiers, noise, resolution and settings", _items(notes)) if notes else ""
+    return text
+
+
+def _tables(leaderboard: Leaderboard) -> str:
+    """The tables across cells and, by cell, those that tell what the leaderboard above does not."""
+    text = "".join(map(_table, across_tables(leaderboard)))
+    for cell in leaderboard.cells:
+        name = leaderboard.title(cell)
+        known = len(main_tables(cell, name))  # they stand first, and their rows in the leaderboard above
+        for table in cell_tables(cell, leaderboard)[known:]:
+            text += _fold(table.title, _table(table, titled=False))
+    return text or "<p>None: they take groups, classes, robustness, profiles or tuning.</p>"
+
+
+def _plots(plots: Sequence[Plot]) -> str:
+    """The plots by the cell that they are of, which stands at the end of their titles."""
+    groups: dict[str, list[Plot]] = {}
+    for plot in plots:
+        groups.setdefault(plot.title.partition(": ")[2] or "All cells", []).append(plot)
+    return "".join(_fold(name, f'<div class="plots">{"".join(map(_plot, own))}</div>', place == 0)
+                   for place, (name, own) in enumerate(groups.items()))
+
+
+def _cite_and_data(leaderboard: Leaderboard) -> str:
+    """The files that stand beside the page, and how to cite it."""
+    files = {"leaderboard.csv": "a row for each method and cell", "runs.csv": "a row for each run",
+             "leaderboard.json": "everything, nested", "leaderboard.tex": "the tables for a paper",
+             "leaderboard.md": "the tables as text", "records/": "the records that all of it is made from"}
+    links = "".join(f'<li><a href="{name}">{name}</a>: {what}</li>' for name, what in files.items())
+    return (f"<ul>{links}</ul><p>BibTeX of kdbench, methods, datasets and metrics, and a sentence that cites them "
+            f'(<code>kdbench cite</code>):</p><pre class="cite" tabindex="0">{html.escape(cite(leaderboard))}</pre>')
 
 
 def _size(leaderboard: Leaderboard) -> dict[str, str]:
@@ -115,15 +172,23 @@ def _all_rows(leaderboard: Leaderboard) -> str:
     shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
     reported_data = _reported_data(leaderboard)
     header = "".join([
-        f'<th scope="col" class="text">method</th><th scope="col">vs {REFERENCE}, points</th>',
-        *(f'<th scope="col"{_metric_data(name)} title="{escape(METRICS[name].definition)}">'
-          f"{escape(with_unit(name))}</th>" for name in shown),
+        '<th scope="col" class="text">method</th>',
+        *map(_metric_header, [name for name in shown if name == MAIN[0]]),
+        *(f'<th scope="col" data-better="higher">vs {name}, points</th>' for name in REFERENCES),
+        *map(_metric_header, [name for name in shown if name != MAIN[0]]),
         f'<th scope="col">seeds</th><th scope="col"{reported_data}>reported accuracy, %</th>',
-        *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "pair", "dataset", "without a result")),
+        *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "conditions", "without a result")),
     ])
     body = "".join(_row(cell, row, shown, reported_data) for cell in leaderboard.cells for row in cell.rows)
     return _wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
-                 f"sorts.</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
+                 "sorts; so does choosing a metric. ↑ better, ↓ worse, ? unclear, at 5 % after correction."
+                 f"</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
+
+
+def _metric_header(name: str) -> str:
+    metric = METRICS[name]
+    return (f'<th scope="col"{_metric_data(name)} data-better="{metric.better or "higher"}" '
+            f'title="{escape(metric.definition).replace("`", "")}">{escape(with_unit(name))}</th>')
 
 
 def _metric_data(name: str) -> str:
@@ -141,24 +206,32 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
     source = f' title="{escape(published.source)}; {escape(published.differs)}"' if published else ""
     data = f'data-family="{escape(row.family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
+    place = " · ".join([cell.pair, cell.dataset, *([EQUAL_COMPUTE] if cell.equal_compute else []),
+                        *(["without data"] if row.data_free else [])])
+    cells = [f"<td{_metric_data(name)}>{_figure(shown_value(cell, row, name), row, name)}</td>" for name in shown]
+    first = cells.pop(0) if shown[:1] == [MAIN[0]] else ""
     return (
-        f'<tr {data}><th scope="row" class="text">{_dot(row.family)}'
-        f'{_link(f"method-{row.method}", row.label)}{f", {EQUAL_COMPUTE}" if cell.equal_compute else ""}</th>'
-        f"<td>{_quiet_interval(versus(cell, row))}</td>"
-        + "".join(f"<td{_metric_data(name)}>{_quiet_interval(shown_value(cell, row, name))}</td>" for name in shown)
+        f'<tr {data}><th scope="row" class="text">{_dot(row.family)}{_link(f"method-{row.method}", row.label)}'
+        f'<span class="place">{escape(place)}</span></th>{first}'
+        + "".join(f"<td>{_quiet_interval(versus(cell, row, name))}</td>" for name in REFERENCES) + "".join(cells)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"
-        + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, cell.pair, cell.dataset))
+        + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, "; ".join(row.conditions)))
         + f'<td class="text note">{escape(failures)}</td></tr>'
     )
+
+
+def _figure(text: str, row: Row, metric: str) -> str:
+    """A metric's value; an accuracy of a network that is larger than the plain student with a dagger."""
+    return _quiet_interval(text) + (DAGGER if metric == MAIN[0] and row.larger else "")
 
 
 # Plots, methods, metrics and provenance.
 
 def _plot(plot: Plot) -> str:
     image = base64.b64encode(plot.svg).decode()
-    heading, told = escape(plot.title), escape(plot.description)
-    shown = f'<img src="data:image/svg+xml;base64,{image}" alt="{heading}. {told}">'
+    heading, told = escape(plot.title.partition(": ")[0]), escape(plot.description)
+    shown = f'<img src="data:image/svg+xml;base64,{image}" alt="{escape(plot.title)}. {told}">'
     return f"<figure><h3>{heading}</h3>{_wide(shown, plot.title)}<figcaption>{told}</figcaption></figure>"
 
 
@@ -191,11 +264,13 @@ def _about(name: str, known: Facts, info: MethodInfo | None) -> str:
     return f"{doc}{paper}{parameters}"
 
 
-def _metrics() -> str:
+def _metrics(leaderboard: Leaderboard) -> str:
+    """Those that some method has."""
+    known = {name for cell in leaderboard.cells for row in cell.rows for name in row.metrics}
     lines = "".join(
         f'<tr><th scope="row" class="text">{escape(m.title)}</th><td class="text">{escape(m.unit or "number")}</td>'
-        f'<td class="text">{m.better or ""}</td><td class="text note">{escape(m.definition)} '
-        f"{escape(m.cited)}</td></tr>" for m in METRICS.values())
+        f'<td class="text">{m.better or ""}</td><td class="text note">{prose(m.definition)} '
+        f"{escape(m.cited)}</td></tr>" for name, m in METRICS.items() if name in known)
     return _wide('<table><thead><tr><th scope="col" class="text">metric</th><th scope="col" class="text">unit</th>'
                  '<th scope="col" class="text">better</th><th scope="col" class="text">definition</th></tr></thead>'
                  f"<tbody>{lines}</tbody></table>", "Metrics")
@@ -244,11 +319,18 @@ def _link(identifier: str, text: str) -> str:
 
 
 def _items(lines: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>"
 
 
-def _facts(pairs: Mapping[str, str]) -> str:
-    return f"<dl>{''.join(f'<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>' for k, v in pairs.items())}</dl>"
+def _fold(title: str, content: str, unfolded: bool = False) -> str:
+    """Content under a title that opens and closes it."""
+    return (f'<details class="fold"{" open" if unfolded else ""}><summary><h3>{escape(title)}</h3></summary>{content}'
+            "</details>")
+
+
+def _facts(pairs: Mapping[str, str], kind: str = "") -> str:
+    told = "".join(f"<div><dt>{escape(k)}</dt><dd>{prose(v)}</dd></div>" for k, v in pairs.items())
+    return f"<dl{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{told}</dl>"
 
 
 def _dot(family: str) -> str:
@@ -257,9 +339,14 @@ def _dot(family: str) -> str:
 
 
 def _quiet_interval(text: str) -> str:
-    """A cell's text; of "mean ± width" the width in a quieter colour."""
+    """A cell's text; of "mean ± width" the width in a quieter colour, and a mark behind it in the colour of what it
+    says."""
     mean, sign, width = text.partition(" ± ")
-    return escape(mean) + (f' <span class="width">± {escape(width)}</span>' if sign else "")
+    if not sign:
+        return escape(mean)
+    sure = next((mark for mark in SAID if width.endswith(mark)), "")
+    told = f'<span class="{SAID[sure]}" title="{SAID[sure]}">{sure}</span>' if sure else ""
+    return f'{escape(mean)} <span class="width">± {escape(width.removesuffix(sure))}</span>{told}'
 
 
 def _wide(content: str, label: str) -> str:
@@ -267,8 +354,8 @@ def _wide(content: str, label: str) -> str:
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>'
 
 
-def _table(table: Table) -> str:
-    """A table that a click on a header sorts, under its title and above its notes."""
+def _table(table: Table, titled: bool = True) -> str:
+    """A table that a click on a header sorts, above its notes, and under its title unless that stands elsewhere."""
     kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(table.header))]
     header = "".join(f'<th scope="col"{kind}>{escape(name)}</th>'
                      for kind, name in zip(kinds, table.header, strict=True))
@@ -277,6 +364,6 @@ def _table(table: Table) -> str:
         cells = "".join(f"<td{kind}>{_quiet_interval(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True))
         teacher = " class=teacher" if first == "teacher" else ""
         lines += f'<tr{teacher}><th scope="row" class="text">{escape(first)}</th>{cells}</tr>'
-    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in table.notes)
-    return f"<h3>{escape(table.title)}</h3>" + _wide(
+    notes = "".join(f'<p class="quiet">{prose(note)}</p>' for note in table.notes)
+    return f"<h3>{escape(table.title)}</h3>" * titled + _wide(
         f'<table class="sortable"><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>', table.title) + notes

@@ -1,0 +1,100 @@
+"""What was compared and how, cell by cell: recipe, images, networks, attacks and the command, as facts by name."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kdbench.analysis.board import REFERENCES, Cell, Leaderboard
+from kdbench.analysis.costs import pair_of
+from kdbench.analysis.shares import GROUP, class_names
+from kdbench.data import catalog
+from kdbench.errors import UserError
+from kdbench.metrics.robustness import STEPS, SUBSET
+from kdbench.profile.record import Deployment
+from kdbench.robustness.corruptions import CORRUPTIONS
+
+MOST_NAMED = 20  # classes
+
+
+def setup(cell: Cell, leaderboard: Leaderboard) -> dict[str, str]:
+    """The facts of a cell, in the order in which they are shown."""
+    return {**_networks(cell), **dict(_images(cell)), "recipe": _recipe(cell), **dict(_robustness(cell)),
+            "command": command(cell, leaderboard)}
+
+
+def command(cell: Cell, leaderboard: Leaderboard) -> str:
+    """The command that gives the cell's runs again, as far as records tell: the settings of rows that are not their
+    suite's stand in their names."""
+    seeds = sorted({seed for row in cell.rows for seed in (*row.runs, *(failure.seed for failure in row.failures))})
+    methods = sorted({row.method for row in cell.rows}, key=lambda name: (name not in REFERENCES, name))
+    told = str(len(seeds)) if seeds == list(range(len(seeds))) else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)
+    return shlex.join(["kdbench", "run", leaderboard.suites[0], "--pairs", cell.pair, "--datasets", cell.dataset,
+                       "--methods", ",".join(methods), "--seeds", told,
+                       *(["--match", "compute"] if cell.equal_compute else [])])
+
+
+def _networks(cell: Cell) -> dict[str, str]:
+    pair = pair_of(cell.costs)
+    used = pair.deployment if pair else None
+    teacher = cell.spec.get("teacher") or {}
+    architecture = teacher.get("run", {}).get("student") or teacher.get("architecture") or {}
+    origin = {"run": "trained by kdbench on the same data", "hub": "published weights",
+              "file": "weights from a file"}.get(teacher.get("kind", ""), "")
+    return {
+        "student": _network(cell.spec.get("student", {}), used.student if used else None, ""),
+        "teacher": _network(architecture, used.teacher if used else None, origin) if architecture else "none",
+    }
+
+
+def _network(architecture: Mapping[str, Any], used: Deployment | None, origin: str) -> str:
+    arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in architecture.get("kwargs", {}).items())
+    size = f"{used.parameters:,} parameters, {used.flops / 1e6:,.1f} MFLOPs an image" if used else \
+        "size not measured: kdbench profile does"
+    return "; ".join(filter(None, [f"{architecture.get('model', 'unknown')}({arguments})", size, origin]))
+
+
+def _images(cell: Cell) -> Iterator[tuple[str, str]]:
+    try:
+        parsed = catalog.parse(cell.dataset)
+        yield "dataset", f"{cell.dataset}: {parsed.info.description}"
+        for name, value in parsed.modifiers:
+            yield f"variant {name}({value:g})", catalog.MODIFIERS[name].description
+        yield "source and licence", f"{parsed.info.source}; {parsed.info.licence}"
+        sizes = dict(zip(("train", "validation", "test"), parsed.info.sizes or (), strict=False))
+    except UserError:
+        yield "dataset", f"{cell.dataset}, which this kdbench does not know"
+        sizes = {}
+    if used := cell.split_sizes or sizes:
+        note = "" if cell.split_sizes else " (as published; the records do not tell how many were used)"
+        yield "images", ", ".join(f"{count:,} {split}" for split, count in used.items()) + note
+    names = class_names(cell.dataset, cell.classes)
+    if names:
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        yield "classes", f"{len(names)}: {', '.join(names[:MOST_NAMED])}{more}"
+    for kind in dict.fromkeys(kind for row in cell.rows for kind in row.shares if kind.startswith(GROUP)):
+        parts = next(row.shares[kind] for row in cell.rows if kind in row.shares)
+        yield f"groups by {kind.removeprefix(GROUP)}", ", ".join(parts)
+
+
+def _recipe(cell: Cell) -> str:
+    return ", ".join(f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
+                     for name, value in cell.spec.get("recipe", {}).items() if value not in (None, []))
+
+
+def _robustness(cell: Cell) -> Iterator[tuple[str, str]]:
+    measured = {name for row in cell.rows for name in row.metrics}
+    subset = f"on {SUBSET} fixed test images, or all if there are fewer"
+    if "pgd_accuracy" in measured:
+        try:
+            info = catalog.parse(cell.dataset).info
+            radii = f"{info.small_attack_radius:.4f} (small) and {info.attack_radius:.4f}"
+        except UserError:
+            radii = "unknown radii"
+        yield "attacks", (f"PGD of {STEPS} steps of a quarter of the radius, from a random start, L-infinity, within "
+                          f"{radii} for pixels in 0..1, {subset}")
+    if "corruption_accuracy" in measured:
+        size = cell.spec.get("recipe", {}).get("image_size", 0)
+        yield "corruptions", "; ".join(
+            f"{name.replace('_', ' ')} {', '.join(f'{value:g}' for value in one.strengths(size))}"
+            for name, one in CORRUPTIONS.items()) + f" (severities 1, 3, 5), {subset}"

@@ -18,6 +18,7 @@ from kdbench.plugins.registry import Registry
 from kdbench.profile.forecast import Forecast, earlier, forecast
 from kdbench.profile.match import EQUAL_TO, match_compute, profile_command
 from kdbench.report.flat import runs_to_frame, to_frame
+from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
@@ -67,8 +68,9 @@ def run(
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
-    _need_data(plan, cache)
-    for note in notes:
+    for dataset, train_size in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students):
+        print(one_line(collect.told(dataset, collect.check(dataset, cache.data, train_size))))
+    for note in (*notes, *_of_another_suite(folder, plan.suite)):
         print(one_line(f"note: {note}"))
     matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
     jobs = matrix.pending(rerun_changed)
@@ -182,6 +184,14 @@ def _need_data(plan: Plan, cache: CacheFolder) -> None:
     """UserError if the images of a dataset are not at hand, after an attempt to download them."""
     for dataset in {spec.dataset for spec in plan.students}:
         collect.check(dataset, cache.data)
+
+
+def _of_another_suite(folder: Path, suite: str) -> Iterable[str]:
+    """A sentence if the folder holds runs of another suite."""
+    first = next((found for found in Store(folder).scan() if isinstance(found, Record)), None)
+    if first is not None and first.suite != suite:
+        yield (f"{folder} holds runs of the suite {first.suite}; those of {suite} come beside them, into one report: "
+               "--out names another folder")
 
 
 def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out: str | Path | None,

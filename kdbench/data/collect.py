@@ -51,12 +51,29 @@ class Collected:
     folder: imagefolder.ImageFolder | None = None  # None for a published dataset
 
 
-def check(name: str, folder: Path, train_size: int | None = None) -> None:
-    """Check that a dataset can be read and that `train_size` images can be chosen of it. Missing files of a published
-    dataset are downloaded into the data folder. UserError if anything fails."""
+def check(name: str, folder: Path, train_size: int | None = None) -> Collected:
+    """The splits of a dataset, of which every image can be read and `train_size` ones can be chosen. Missing files of a
+    published dataset are downloaded into the data folder. UserError if anything fails."""
     found = collect(parse(name), folder, train_size)
     if found.folder is not None:
         imagefolder.check_images(found.folder, folder)
+    return found
+
+
+def told(name: str, found: Collected) -> str:
+    """What was found of a dataset, in a line: its images by split, how many of each class are trained on, and the files
+    of an image folder that are no images."""
+    of_class = np.bincount(found.splits["train"].labels, minlength=len(found.classes))
+    low, high = int(of_class.min()), int(of_class.max())
+    each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    counts = {split: f"{len(part):,}" for split, part in found.splits.items()}
+    text = (f"{name}: {counts['train']} training images, {each} of each of {len(found.classes)} classes, "
+            f"{counts['validation']} for validation, {counts['test']} for the test")
+    skipped = found.folder.skipped if found.folder else ()
+    if skipped:
+        text += (f"; {len(skipped)} file{'s' * (len(skipped) > 1)} with no image's name skipped: "
+                 f"{', '.join(skipped[:3])}{', ...' * (len(skipped) > 3)}")
+    return text
 
 
 def fingerprint(name: str) -> str | None:

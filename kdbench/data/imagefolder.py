@@ -59,6 +59,7 @@ class ImageFolder:
     splits: dict[str, list[File]]  # "train", "test" and perhaps "validation", each in the order of paths
     groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # by split and attribute: codes [N]
     group_names: dict[str, tuple[str, ...]] = field(default_factory=dict)   # by attribute: the group of each code
+    skipped: tuple[str, ...] = ()  # the paths of files in class folders that are no images by their names
 
     def files(self) -> Iterator[File]:
         """The files of all splits."""
@@ -110,10 +111,11 @@ def scan(root: Path) -> ImageFolder:
     if len(classes) < 2:
         raise UserError(f"image folder {train}: expected a folder of images for each of two or more classes, found "
                         f"{', '.join(classes) or 'none'}")
-    splits = {split: _files(root, place, classes) for split, place in places.items()}
+    skipped: list[str] = []
+    splits = {split: _files(root, place, classes, skipped) for split, place in places.items()}
     _check_counts(splits, places, classes)
     groups, names = _read_groups(root, splits)
-    return ImageFolder(root, tuple(classes), splits, groups, names)
+    return ImageFolder(root, tuple(classes), splits, groups, names, tuple(sorted(skipped)))
 
 
 def _folders(place: Path) -> list[str]:
@@ -121,9 +123,9 @@ def _folders(place: Path) -> list[str]:
     return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(root: Path, place: Path, classes: list[str]) -> list[File]:
-    """The image files of the split that lies in the folder `place`, in the order of paths. UserError if its class
-    folders are not those of train/."""
+def _files(root: Path, place: Path, classes: list[str], skipped: list[str]) -> list[File]:
+    """The image files of the split that lies in the folder `place`, in the order of paths; other files, but hidden
+    ones, are added to `skipped`. UserError if its class folders are not those of train/."""
     found = _folders(place)
     if found != classes:
         odd = sorted(set(found) ^ set(classes))[0]
@@ -131,8 +133,10 @@ def _files(root: Path, place: Path, classes: list[str]) -> list[File]:
                         f"every split must have the classes of train/")
     paths = [(Path(parent) / file, label) for label, name in enumerate(classes)
              for parent, _, names in os.walk(place / name) for file in names]
-    images = sorted((path.relative_to(root).as_posix(), path, label) for path, label in paths
-                    if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    named = sorted((path.relative_to(root).as_posix(), path, label) for path, label in paths
+                   if not path.name.startswith("."))
+    images = [one for one in named if one[1].suffix.lower() in SUFFIXES]
+    skipped += [text for text, path, _ in named if path.suffix.lower() not in SUFFIXES]
     return list(_readable(root, (partial(_file, *image) for image in images)))
 
 

@@ -1,4 +1,4 @@
-"""Builds the documentation: `python docs/build.py FOLDER` writes the site, `--check` builds it and keeps nothing.
+"""Builds the documentation: `python docs/make.py FOLDER` writes the site, `--check` builds it and keeps nothing.
 
 The hand-written pages are in docs/pages; docs/reference.py writes the reference from kdbench's declarations. Both are
 put together in a temporary folder, which Zensical makes a site of. It stops at any broken link.
@@ -13,11 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from reference import fragments, pages
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-sys.path.insert(0, str(DOCS))
-
-from reference import fragments, pages  # noqa: E402
 
 
 FROM_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}

@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from reference import fragments, pages
-
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))  # with PYTHONSAFEPATH Python does not
 
+from reference import fragments, pages  # noqa: E402
 
 FROM_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 

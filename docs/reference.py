@@ -1,12 +1,11 @@
 """Writes the reference pages of the documentation from what kdbench declares: nothing in them is written by hand."""
 
 import ast
-import os
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
-from unittest.mock import patch
 
 import typer
 from declared import (
@@ -196,12 +195,13 @@ def suites_page() -> str:
         if content.resolution:
             lines.append(f"What it can tell apart: {escaped(' '.join(content.resolution.split()))}.\n")
         recipe = content.recipe
-        lines.append(table(("", ""), [
+        lines.append("".join(f"- {what}: {text}\n" for what, text in (
             ("pairs", ", ".join(map(code, content.pairs))), ("datasets", ", ".join(map(code, content.datasets))),
             ("methods", "all" if content.methods == "all" else ", ".join(map(code, content.methods))),
             *([("`--core`", ", ".join(map(code, content.core)))] if content.core else []),
             ("seeds", str(content.seeds)),
-            ("recipe", ", ".join(code(f"{key} = {getattr(recipe, key)}") for key in sorted(recipe.model_fields_set)))]))
+            ("recipe", ", ".join(code(f"{key} = {as_toml(getattr(recipe, key))}")
+                                 for key in Recipe.model_fields if key in recipe.model_fields_set)))))
         lines.append(f'??? note "{name}.toml"\n\n' + _indented(block(file.read_text(encoding="utf-8"), "toml")))
     lines.append("## Pairs\n")
     lines.append(table(("pair", "what it is", "images", "teacher", "its weights", "student"), [
@@ -249,8 +249,12 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined or value is None:
         return "none"
-    return {"": "empty", "()": "empty", "{}": "empty"}.get(str(value)) or code(
-        str(value).lower() if isinstance(value, bool) else str(value))
+    return "empty" if value in ("", (), {}) else code(as_toml(value).strip('"'))
+
+
+def as_toml(value: Any) -> str:
+    """A value as a suite's file has it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 # Files.
@@ -328,10 +332,18 @@ def columns_page() -> str:
 
 def cli_page() -> str:
     lines = ["# Command line\n", "What `kdbench COMMAND --help` prints. Mistakes of the user are told in one line, "
-             "with exit code 2.\n", block(help_text([]))]
-    for name in commands():
-        lines.append(f"## kdbench {name}\n\n{block(help_text(name.split()))}")
+             "with exit code 2.\n"]
+    texts = {name: help_text(name.split()) for name in commands()}
+    lines.append(table(("command", "what it does"), [
+        (f"[kdbench {name}](#kdbench-{name.replace(' ', '-')})", escaped(_purpose(text)))
+        for name, text in texts.items()]))
+    lines += [f"## kdbench {name}\n\n{block(text)}" for name, text in texts.items()]
     return "\n".join(lines)
+
+
+def _purpose(text: str) -> str:
+    """What a command's help says below its usage."""
+    return " ".join(text.split("\n\n")[1].split())
 
 
 def commands() -> list[str]:
@@ -347,8 +359,7 @@ def help_text(command: list[str]) -> str:
     """What --help prints, 100 columns wide."""
     from typer.testing import CliRunner
 
-    with patch.dict(os.environ, {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}):
-        return CliRunner().invoke(app, [*command, "--help"], prog_name="kdbench").output.strip("\n")
+    return CliRunner().invoke(app, [*command, "--help"], prog_name="kdbench", terminal_width=100).output.strip("\n")
 
 
 def python_page() -> str:

@@ -1,4 +1,4 @@
-"""kdbench from Python: the README's example, and what its functions promise."""
+"""kdbench from Python: the example of the docs, and what its functions promise."""
 
 import re
 import subprocess
@@ -11,17 +11,17 @@ import kdbench as package
 from kdbench.errors import UserError
 from kdbench.results.store import Store
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "pages" / "guide" / "running.md"
 
 
 def example() -> str:
-    """The Python code of the README's section about Python, on the smoke suite instead of quick."""
-    section = README.read_text().split("## From Python")[1].split("\n## ")[0]
+    """The Python code of the page's section about Python, on the smoke suite instead of quick."""
+    section = PAGE.read_text().split("## From Python")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return code.replace('"quick"', '"smoke"').replace("runs/quick", "runs/smoke")
 
 
-def test_the_readmes_example_runs_and_its_parent_never_imports_torch_to_train(tmp_path, cache):
+def test_the_docs_example_runs_and_its_parent_never_imports_torch_to_train(tmp_path, cache):
     trained, used = example().split("student = ")
     code = f"import sys\n{trained}\nassert 'torch' not in sys.modules\nstudent = {used}\nprint(table.dtypes)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

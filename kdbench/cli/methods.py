@@ -170,7 +170,8 @@ def _show_method(info: MethodInfo, as_json: bool) -> None:
         return
     print(f"{info.name}  ({info.family})\n\n{info.doc}\n")
     if info.paper:
-        print(f"paper: {info.paper}" + (f" {info.paper.url}" if info.paper.url else "") + "\n")
+        print(textwrap.fill(f"paper: {info.paper}" + (f" {info.paper.url}" if info.paper.url else ""),
+                            terminal_width(), break_long_words=False, break_on_hyphens=False) + "\n")
     if parameters:
         allowed = {p.name: p.allowed for p in info.hyperparameters.values()}
         print_columns([{**p, "range": allowed[p["name"]]} for p in parameters])

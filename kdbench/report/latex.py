@@ -4,13 +4,19 @@ import re
 from collections.abc import Mapping
 
 from kdbench.analysis.board import Leaderboard
+from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.report.cite import escape, methods_and_datasets, references
-from kdbench.report.formatting import INTERVALS, LARGER, MARKS, Table
+from kdbench.report.formatting import LARGER, NONE, Table
 from kdbench.report.tables.cell import all_tables
 
 LAST_LATIN = "\u024f"  # the last character that pdflatex sets without further packages
 SET = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$"}  # what it sets by a command
-EXPLAINED = {"±": INTERVALS, "↑↓?": MARKS, "†": LARGER}  # by the signs that a caption explains, if a cell holds one
+EXPLAINED = {  # what a caption says of signs, if a cell holds one of them
+    "±": f"± is half the width of the 95 % t interval over seeds, {NONE} with fewer than {MIN_SEEDS}; of a difference, "
+         "of the moderated one.",
+    "↑↓?": "Differences are paired by seed; ↑ better, ↓ worse, ? unclear, at 5 % after Holm's correction.",
+    "†": LARGER,
+}
 HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}; \cite by the entries of `kdbench cite`
 % A table that is too wide or too high for the page is set smaller:
 \providecommand{\kdbenchfit}[1]{\sbox0{#1}%
@@ -82,5 +88,5 @@ def _line(cells: list[str], bold: bool = False) -> str:
 
 def safe(text: str) -> str:
     """Any text as LaTeX, with a question mark for each character that pdflatex cannot set."""
-    return "".join(SET.get(part) or escape("".join(c if c <= LAST_LATIN else "?" for c in part))
-                   for part in re.split("([↑↓†])", text))
+    escaped = escape("".join(c if c <= LAST_LATIN or c in SET else "?" for c in text))
+    return "".join(SET.get(c, c) for c in escaped)

@@ -179,7 +179,8 @@ def _all_rows(leaderboard: Leaderboard) -> str:
         f'<th scope="col">seeds</th><th scope="col"{reported_data}>reported accuracy, %</th>',
         *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "conditions", "without a result")),
     ])
-    body = "".join(_row(cell, row, shown, reported_data) for cell in leaderboard.cells for row in cell.rows)
+    body = "".join(_teacher(cell, shown, reported_data) + "".join(
+        _row(cell, row, shown, reported_data) for row in cell.rows) for cell in leaderboard.cells)
     return _wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
                  "sorts; so does choosing a metric. ↑ better, ↓ worse, ? unclear, at 5 % after correction."
                  f"</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
@@ -201,18 +202,40 @@ def _reported_data(leaderboard: Leaderboard) -> str:
     return "" if any(of_row(cell, row) for cell in leaderboard.cells for row in cell.rows) else " hidden"
 
 
+def _teacher(cell: Cell, shown: Sequence[str], reported_data: str) -> str:
+    """The row of a cell's teacher, whose figures are a yardstick."""
+    teacher = cell.teacher
+    if teacher is None or not teacher.metrics:
+        return ""
+    cells = [f"<td{_metric_data(name)}>"
+             f"{number(teacher.metrics[name], METRICS[name].unit) if name in teacher.metrics else ''}</td>"
+             for name in shown]
+    first = cells.pop(0) if shown[:1] == [MAIN[0]] else ""
+    return (f'<tr class="teacher" {_data(cell, "")}><th scope="row" class="text">teacher{_place(cell)}</th>{first}'
+            f'{"<td></td>" * len(REFERENCES)}{"".join(cells)}<td></td><td{reported_data}></td>'
+            f'<td class="text">{escape(teacher.architecture)}</td><td class="text"></td><td class="text"></td></tr>')
+
+
+def _data(cell: Cell, family: str) -> str:
+    """The attributes by which the script filters a row."""
+    return f'data-family="{escape(family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
+
+
+def _place(cell: Cell, *more: str) -> str:
+    """Where a row's figures are from, below its name."""
+    told = " · ".join([cell.pair, cell.dataset, *([EQUAL_COMPUTE] if cell.equal_compute else []), *more])
+    return f'<span class="place">{escape(told)}</span>'
+
+
 def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
     published = of_row(cell, row)
     source = f' title="{escape(published.source)}; {escape(published.differs)}"' if published else ""
-    data = f'data-family="{escape(row.family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
-    place = " · ".join([cell.pair, cell.dataset, *([EQUAL_COMPUTE] if cell.equal_compute else []),
-                        *(["without data"] if row.data_free else [])])
     cells = [f"<td{_metric_data(name)}>{_figure(shown_value(cell, row, name), row, name)}</td>" for name in shown]
     first = cells.pop(0) if shown[:1] == [MAIN[0]] else ""
     return (
-        f'<tr {data}><th scope="row" class="text">{_dot(row.family)}{_link(f"method-{row.method}", row.label)}'
-        f'<span class="place">{escape(place)}</span></th>{first}'
+        f'<tr {_data(cell, row.family)}><th scope="row" class="text">{_dot(row.family)}'
+        f'{_link(f"method-{row.method}", row.label)}{_place(cell, *["without data"] * row.data_free)}</th>{first}'
         + "".join(f"<td>{_quiet_interval(versus(cell, row, name))}</td>" for name in REFERENCES) + "".join(cells)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"

@@ -1,10 +1,13 @@
 """The commands that read a folder of results."""
 
+import json
+import sys
 
 import pytest
 from support.matrices import job, smoke, teacher_job
 from support.records import record, spec
 
+from kdbench.cli.columns import coloured
 from kdbench.results.store import Store
 from kdbench.train.worker import run_job
 
@@ -87,3 +90,105 @@ def test_export_writes_a_folder_with_weights_and_card(kdbench, tmp_path, cache):
     assert code == 0 and "logits differ by at most 0 on 256 test images" in out
     assert (tmp_path / "new" / "student" / "README.md").read_text().startswith("---\n")
     assert (tmp_path / "new" / "student" / "model.safetensors").exists()
+
+
+# What stands in a folder, and what one of its runs is.
+
+def test_list_runs_names_each_run_with_what_came_out(kdbench, folder):
+    Store(folder).write(record(spec("at", dataset="mnist5k"), status="diverged", reason="diverged at step 3"))
+    code, out, _ = kdbench("list", "runs", folder)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 4 and lines[0].split()[:2] == ["run", "method"]
+    kd = spec("kd", temperature=8.0, dataset="mnist5k").id
+    assert any(line.startswith(kd) and " 50.00 " in line and line.endswith("ok") for line in lines)
+    assert any("diverged: diverged at step 3" in line for line in lines)
+    assert [row["run"] for row in json.loads(kdbench("list", "runs", folder, "--json")[1])] == [
+        line.split()[0] for line in lines[1:]]
+
+
+@pytest.mark.parametrize("name", ["kd:0", spec("kd", temperature=8.0, dataset="mnist5k").id[:9]])
+def test_show_and_card_take_a_run_by_its_id_or_as_method_and_seed(kdbench, folder, name):
+    code, out, _ = kdbench("show", name, folder)
+    assert code == 0 and spec("kd", temperature=8.0, dataset="mnist5k").id in out.splitlines()[0]
+    assert "test_accuracy" in out and "'temperature': 8.0" in out
+    assert kdbench("card", folder, name)[0] == 0
+
+
+def test_a_method_and_seed_of_several_runs_or_none_is_one_line_that_names_them(kdbench, folder):
+    Store(folder).write(record(spec("kd", dataset="mnist5k"), .6))
+    code, _, err = kdbench("card", folder, "kd:0")
+    assert code == 2 and "2 runs are kd:0" in err and "temperature=8.0" in err and "temperature=4.0" in err
+    code, _, err = kdbench("card", folder, "kdd:0")
+    assert code == 2 and "did you mean 'kd:0'?" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("ece", "Guo et al., 2017"), ("quick", "mnist5k"), ("fashion_mnist+skew(0.9)", "MIT"),
+    ("resnet8x2-resnet8x05", "teacher"), ("kd", "search space"),
+])
+def test_show_tells_of_methods_metrics_suites_datasets_and_pairs(kdbench, name, told):
+    code, out, _ = kdbench("show", name)
+    assert code == 0 and told in out and max(map(len, out.splitlines())) <= 120
+    assert kdbench("show", name, "--json")[0] == 0
+
+
+@pytest.mark.parametrize("call", [
+    ["list", "runs"], ["list", "methods", "results"], ["show", "ecee"], ["show", "kd:0", "nowhere"],
+])
+def test_a_mistaken_listing_is_one_line(kdbench, call):
+    code, _, err = kdbench(*call)
+    assert code == 2 and err.startswith("kdbench: ") and err.count("\n") == 1
+
+
+# What to take.
+
+def seeded(folder):
+    for method, accuracies in (("ce", (.80, .81, .80)), ("kd", (.90, .91, .905))):
+        for seed, accuracy in enumerate(accuracies):
+            Store(folder).write(record(spec(method, seed, dataset="mnist5k"), accuracy))
+    return folder
+
+
+def test_advise_names_a_method_and_its_reasons(kdbench, tmp_path):
+    code, out, _ = kdbench("advise", seeded(tmp_path), "--max-train", "90s")
+    assert code == 0 and out.startswith("big-small on mnist5k: take kd\n- ") and "from ce with the same seeds" in out
+    (found,) = json.loads(kdbench("advise", tmp_path, "--json")[1])
+    assert found["method"] == "kd" and found["excluded"] == {}
+
+
+def test_advise_that_can_advise_nothing_says_why_and_exits_with_1(kdbench, tmp_path):
+    code, out, _ = kdbench("advise", seeded(tmp_path), "--max-latency", "500us")
+    assert code == 1 and "no advice" in out and "kdbench profile" in out
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("--max-train", "2"), ("--max-train", "fast"), ("--max-latency", "1"), ("--max-latency", "0ms")])
+def test_a_wish_that_is_no_cost_is_one_line(kdbench, tmp_path, option, value):
+    code, _, err = kdbench("advise", seeded(tmp_path), option, value)
+    assert code == 2 and err.startswith(f"kdbench: {option} {value}: expected ") and err.count("\n") == 1
+
+
+# The leaderboard on a terminal.
+
+def test_two_folders_stand_side_by_side(kdbench, tmp_path):
+    seeded(tmp_path / "a")
+    seeded(tmp_path / "b")
+    code, out, _ = kdbench("leaderboard", tmp_path / "a", tmp_path / "b")
+    assert code == 0 and "test acc. A" in out and "B less A" in out
+
+
+@pytest.mark.parametrize("options", [
+    ["--metric", "ecee"], ["--sort", "rank"], ["--methods", "kdd"], ["--format", "csv", "--brief"],
+    ["--format", "md", "--metric", "ece"]])
+def test_a_mistaken_view_is_one_line(kdbench, tmp_path, options):
+    code, _, err = kdbench("leaderboard", seeded(tmp_path), *options)
+    assert code == 2 and err.startswith("kdbench: ") and err.count("\n") == 1
+
+
+def test_marks_have_colours_on_a_terminal_that_wants_them(monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert coloured("+1 ↑ -1 ↓") == "+1 \033[32m↑\033[0m -1 \033[31m↓\033[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured("+1 ↑") == "+1 ↑"

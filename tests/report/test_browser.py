@@ -85,7 +85,8 @@ def shown(page, column):
     return page.evaluate("""column => {
         const table = document.getElementById("all");
         const place = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === column);
-        return [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[place].textContent.trim());
+        return [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[place])
+            .map(cell => (cell.querySelector("a") ?? cell).textContent.trim());
     }""", column)
 
 
@@ -104,8 +105,8 @@ def test_a_click_on_a_header_sorts_by_number_and_a_second_one_turns_it_round(vis
     button.click()
     assert [float(value.split()[0]) for value in shown(page, "test accuracy, %")[:-1]] == falling[::-1]
     assert page.locator("#all th[aria-sort=ascending]").all_inner_texts() == [button.inner_text()]
-    page.locator("#all thead button", has_text="dataset").click()
-    assert shown(page, "dataset") == sorted(shown(page, "dataset"))
+    page.locator("#all thead button", has_text="family").click()
+    assert shown(page, "family") == sorted(shown(page, "family"))
 
 
 def test_filters_hide_rows_and_columns_until_they_are_reset(visit):
@@ -121,9 +122,40 @@ def test_filters_hide_rows_and_columns_until_they_are_reset(visit):
     assert page.locator("#count").inner_text() == "1 of 17 rows"
     page.select_option("select[name=metric]", "ece")
     assert "ECE, %" in headers(page) and not {"test accuracy, %", "agreement, %"} & set(headers(page))
+    page.select_option("select[name=pair]", "")
+    page.fill("input[name=search]", "")
+    values = [float(value.split()[0]) for value in shown(page, "ECE, %")]
+    assert values == sorted(values)  # the best first
     page.click("button[type=reset]")
     page.evaluate("new Promise(done => setTimeout(done))")  # the page filters anew in a timer of its own, set before
     assert len(shown(page, "method")) == everything and headers(page) == columns
+
+
+def test_filters_and_order_stand_in_the_address_and_a_link_to_it_shows_them_again(visit):
+    page = visit()
+    page.select_option("select[name=family]", "logit")
+    page.locator("#all thead button", has_text="test accuracy").click()
+    fragment, rows = page.evaluate("location.hash"), shown(page, "method")
+    assert "family=logit" in fragment and "sort=test_accuracy" in fragment
+    again = visit(fragment=fragment)
+    assert shown(again, "method") == rows and again.input_value("select[name=family]") == "logit"
+    assert again.locator("#all th[aria-sort=descending]").count() == 1
+
+
+def test_without_a_script_nothing_is_shown_that_does_nothing(browser, page_file):
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    assert page.locator("button:visible, select:visible, input:visible").count() == 0
+    assert page.locator("#all tbody tr:visible").count() > 10 and page.locator("details summary:visible").count() > 3
+    context.close()
+
+
+def test_the_page_shows_no_backticks(visit):
+    page = visit()
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert "`" not in page.evaluate("""[...document.querySelectorAll('li, dd, td, p, figcaption, caption')]
+        .map(element => element.innerText).join('')""")
 
 
 def test_every_plot_is_drawn(visit, page_file):

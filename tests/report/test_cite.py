@@ -96,3 +96,11 @@ def test_venues_and_odd_characters_become_valid_bibtex(tmp_path, paper, kind, fi
     entries = parse(cite(board(tmp_path, registry, registry, "digits")))
     (entry,) = (entry for key, entry in entries.items() if key != "kdbench")
     assert (entry["type"], entry[field[0]]) == (kind, field[1])
+
+
+def test_the_metrics_of_a_table_are_cited_and_those_that_it_lacks_are_not(tmp_path):
+    Store(tmp_path).write(record(spec("ce", dataset="mnist5k"), .5, metrics={"ece": .1, "teacher_pgd_accuracy": .1}))
+    text = cite(build(tmp_path, Registry()))
+    assert r"Metrics of other authors: ECE~\cite{guo2017calibration}." in text and "madry" not in text
+    assert "guo2017calibration" in parse(text)
+    assert "Metrics of other authors" not in cite(board(tmp_path / "other", ["ce"], Registry()))

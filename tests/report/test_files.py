@@ -224,7 +224,7 @@ def test_a_method_that_is_not_installed_has_the_family_of_its_records(folder, un
     found = page(folder)
     assert [family["value"] for family in found.all("option")][1:6] == ["attention", "baseline", "logit", "mine",
                                                                         "unknown"]
-    ids = [details["id"] for details in found.all("details")]
+    ids = [details["id"] for details in found.all("details") if "id" in details]
     assert ids == ["method-ce", "method-kd", "method-at", "method-novel", "method-nobodys"]
     assert "novel mine" in found.text and "nobodys unknown" in found.text
 
@@ -237,7 +237,8 @@ def test_the_head_counts_what_stands_behind_the_tables(folder, undrawn):
 
 def test_the_main_table_begins_with_the_figures_that_matter(folder, undrawn):
     text = page(folder).text
-    assert "methodvs ce, pointstest accuracy, %agreement, %" in text and "seedsreported accuracy, %family" in text
+    assert "methodtest accuracy, %vs ce, pointsvs kd, pointsagreement, %" in text
+    assert "seedsreported accuracy, %familyconditions" in text
 
 
 def test_what_all_runs_share_is_told_once_and_what_differs_by_line(folder, undrawn):
@@ -253,7 +254,7 @@ def test_names_that_no_address_could_hold_are_linked_and_shown(folder, undrawn):
     Store(folder).write(record(spec('100% "odd" <x>'), .5, environment={"cpu": "a <b>CPU</b>"}))
     found = page(folder)
     assert {"href": "#method-100%25%20%22odd%22%20%3Cx%3E"} in found.all("a")
-    assert 'method-100% "odd" <x>' in {details["id"] for details in found.all("details")}
+    assert 'method-100% "odd" <x>' in {details.get("id") for details in found.all("details")}
     assert found.all("b") == [] and "a <b>CPU</b>" in found.text
 
 
@@ -321,6 +322,21 @@ def test_latex_tables_are_booktabs_with_every_special_character_escaped(folder, 
     assert {line.count("&") for line in body} == {header.count("&")}
     assert "& $-$30.00 $\\pm$ n/a ? &" in next(line for line in body if r"my\_own" in line)  # a minus, no hyphen
     assert build(folder, REAL).results_hash[:16] in text
+
+
+def test_a_latex_table_is_labelled_cites_its_methods_and_sets_the_best_tier_bold(folder, undrawn):
+    for seed, accuracy in enumerate((.90, .91)):
+        Store(folder).write(record(spec("kd", seed), accuracy, metrics={"agreement": .9}))
+        Store(folder).write(record(spec("ce", seed), accuracy - .4 - seed / 1000, metrics={"agreement": .9}))
+    text = report_files(folder, REAL)["leaderboard.tex"].decode()
+    labels = re.findall(r"\\label{(.*?)}", text)
+    assert labels[0] == "kdbench:big-small-on-digits" and len(set(labels)) == text.count(r"\begin{table}")
+    best, ce = (next(line for line in text.splitlines() if line.startswith(start))
+                for start in (r"{\bfseries\boldmath kd~\cite{bee2020title}}", r"ce~\cite{bee2020title}"))
+    assert r"{\bfseries\boldmath 90.50 $\pm$" in best and r"$\uparrow$" in best and "bfseries" not in ce
+    first = text[text.index(r"\caption"):].split(r"\label")[0]
+    assert r"$\pm$ is half the width" in first and r"$\uparrow$ better, $\downarrow$ worse" in first
+    assert "Bold: the best method" in first
 
 
 def test_characters_that_pdflatex_has_no_letter_for_are_replaced():

@@ -1,0 +1,93 @@
+"""What `kdbench advise` says of records whose answer is known."""
+
+import pytest
+from support.profiles import comparison, profile, training
+from support.records import REGISTRY, record, spec
+
+from kdbench.analysis.answers.advice import Wishes, advise
+from kdbench.analysis.build import build
+from kdbench.profile.record import write_profile
+from kdbench.results.store import Store
+
+SEEDS = {"ce": (.80, .81, .80), "kd": (.90, .91, .905), "at": (.905, .90, .91)}
+
+
+def write(folder, **accuracies):
+    for method, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            seconds = {"ce": 10.0, "kd": 20.0}.get(method, 30.0)
+            Store(folder).write(record(spec(method, seed), accuracy, seconds=seconds))
+
+
+def profiled(folder, **ratios):
+    write_profile(Store(folder), profile("pair", deployment=comparison(student=.002, teacher=.006)))
+    for method, ratio in ratios.items():
+        write_profile(Store(folder), profile(run=spec(method), training=training(.01 * ratio, ratio, .1)))
+
+
+def advice(folder, **wishes):
+    return advise(build(folder, REGISTRY).cells[0], Wishes(**wishes))
+
+
+def test_the_cheapest_of_those_that_cannot_be_told_from_the_best_is_advised(tmp_path):
+    write(tmp_path, **SEEDS)
+    found = advice(tmp_path)
+    assert found.method == "kd" and found.excluded == {}
+    assert any("cheapest" in reason for reason in found.reasons)
+    profiled(tmp_path, ce=1.0, kd=3.0, at=2.0)  # measured costs count more than the seconds of a busy machine
+    assert advice(tmp_path).method == "at"
+
+
+def test_costs_beyond_what_is_wished_rule_a_method_out_and_so_do_unknown_ones(tmp_path):
+    write(tmp_path, **SEEDS)
+    found = advice(tmp_path, train_seconds=15.0)
+    assert found.method == "ce" and found.excluded == {
+        "kd": "20 s of training, more than 15", "at": "30 s of training, more than 15"}
+    assert any("plain training" in reason for reason in found.reasons)
+    found = advice(tmp_path, train_ratio=2.0)
+    assert found.method is None and "kdbench profile" in found.excluded["kd"]
+    profiled(tmp_path, ce=1.0, kd=3.0, at=2.0)
+    assert advice(tmp_path, train_ratio=2.0).method == "at"
+    assert advice(tmp_path, latency_ms=2.0).method == "at"
+    assert advice(tmp_path, latency_ms=1.9).method is None
+
+
+def test_accuracy_under_attack_decides_where_that_is_wished(tmp_path):
+    for method, robust in (("ce", (.10, .11, .10)), ("kd", (.20, .20, .22)), ("at", (.61, .60, .60))):
+        for seed, accuracy in enumerate(SEEDS[method]):
+            Store(tmp_path).write(record(spec(method, seed), accuracy, metrics={"pgd_small_accuracy": robust[seed]}))
+    found = advice(tmp_path, robust=True)
+    assert found.method == "at" and "is the highest, and that of no other method comes near it" in found.reasons[0]
+    assert any("+50.00" in reason and "from ce" in reason for reason in found.reasons)
+
+
+def test_methods_that_see_no_data_are_advised_only_without_data(tmp_path):
+    write(tmp_path, **SEEDS)
+    for seed, accuracy in enumerate((.50, .51, .505)):
+        Store(tmp_path).write(record(spec("at", seed), accuracy, family="data_free"))
+    assert advice(tmp_path).method == "kd" and "at" in advice(tmp_path).excluded
+    found = advice(tmp_path, data_free=True)
+    assert found.method == "at" and found.excluded["kd"] == "it trains on images"
+
+
+def test_one_seed_advises_nothing_and_a_method_with_one_is_named_as_not_judged(tmp_path):
+    write(tmp_path, ce=(.80,), kd=(.90,))
+    found = advice(tmp_path)
+    assert found.method is None and "two seeds" in found.reasons[0]
+    write(tmp_path, **{**SEEDS, "at": (.99,)})
+    found = advice(tmp_path)
+    assert found.method == "kd" and "Not judged, since they have one seed: at." in found.reasons
+
+
+def test_failed_runs_rule_a_method_out(tmp_path):
+    write(tmp_path, **SEEDS)
+    Store(tmp_path).write(record(spec("kd", 3), status="diverged", reason="diverged at step 3"))
+    assert advice(tmp_path).excluded == {"kd": "1 of 4 runs have no result"}
+
+
+@pytest.mark.parametrize(("size", "told"), [(3.5, True), (1.0, False)])
+def test_a_larger_network_is_told(tmp_path, size, told):
+    write(tmp_path, ce=SEEDS["ce"])
+    for seed, accuracy in enumerate(SEEDS["kd"]):
+        Store(tmp_path).write(record(spec("kd", seed), accuracy, metrics={"deployed_size": size}))
+    assert ("It deploys a network 3.5 times as large as the plain student." in advice(tmp_path).reasons) is told

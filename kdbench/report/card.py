@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
+from kdbench.analysis.shares import mean_shares
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
@@ -18,6 +19,7 @@ from kdbench.report.tables.cell import difference
 from kdbench.results.record import Record
 from kdbench.version import __version__
 
+MOST_PARTS = 20  # lines of a table of classes, groups or corruptions
 FEW_SEEDS = 5  # with fewer, the card says that small differences are noise
 
 
@@ -141,7 +143,20 @@ def _results(record: Record, row: Row | None) -> str:
              interval(row.estimate(name), "share") if row and METRICS[name].unit == "share" else "",
              METRICS[name].definition) for name, value in record.metrics.items() if name in METRICS]),
         fill("± is half the width of the 95 % t interval over seeds; n/a with one seed."),
+        *_parts(record, row),
     ])
+
+
+def _parts(record: Record, row: Row | None) -> Iterable[str]:
+    """Tables of the accuracy on each class, on each group and under each corruption; of many parts, the lowest."""
+    for kind, parts in mean_shares([record]).items():
+        lowest = sorted(parts, key=lambda name: (parts[name].mean, name))
+        names = list(parts) if len(parts) <= MOST_PARTS else lowest[:MOST_PARTS]
+        of_row = row.shares.get(kind, {}) if row else {}
+        yield _facts(kind if len(names) == len(parts) else f"{kind}, the {MOST_PARTS} lowest of {len(parts)}",
+                     "this run, %", "mean of its seeds, %", rows=[
+                         (name, number(parts[name].mean, "share"), interval(of_row.get(name), "share"))
+                         for name in names])
 
 
 def _value(metric: str, value: float) -> str:

@@ -109,3 +109,16 @@ def test_a_run_that_failed_gets_no_card(folder):
 
 def test_a_card_is_the_same_each_time(folder):
     assert made(folder) == made(folder)
+
+
+def test_accuracies_on_classes_groups_and_corruptions_stand_by_name(tmp_path):
+    vectors = {"class_accuracy": [.5, .9], "group_accuracy.tint": [.8, .4], "corruption_accuracy.jpeg": [.5, .3]}
+    for seed, shift in enumerate((0, .1)):
+        Store(tmp_path).write(record(spec("ce", seed), .7, classes=("cat", "cow"), groups={"tint": ["red", "blue"]},
+                                     vectors={**vectors, "class_accuracy": [.5 + shift, .9]}))
+    text = card(Store(tmp_path).get(spec("ce", 0).id), build(tmp_path, REGISTRY))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert ["class", "this run, %", "mean of its seeds, %"] in lines
+    assert ["cat", "50.00", "55.00 ± n/a (2 seeds)"] in lines and ["blue", "40.00", "40.00 ± n/a (2 seeds)"] in lines
+    assert ["jpeg", "40.00", "40.00 ± n/a (2 seeds)"] in lines
+    assert "lowest accuracy on a class is 50.00 %, on cat" in " ".join(text.split())

@@ -210,7 +210,8 @@ def test_markup_in_names_docstrings_and_reasons_is_shown_as_text(visit):
     assert ATTACK in page.locator("#method-kd pre").text_content()
     assert page.locator("script").count() == 1
     page.locator("#all a", has_text="onerror").first.click()
-    assert page.locator("details[id^=method][open] > summary").text_content().count(ATTACK) == 2  # its name, and its idea
+    opened = page.locator("details[id^=method][open] > summary")
+    assert opened.text_content().count(ATTACK) == 2  # its name, and its idea
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])

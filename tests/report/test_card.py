@@ -117,7 +117,8 @@ def test_accuracies_on_classes_groups_and_corruptions_stand_by_name(tmp_path):
         Store(tmp_path).write(record(spec("ce", seed), .7, classes=("cat", "cow"), groups={"tint": ["red", "blue"]},
                                      vectors={**vectors, "class_accuracy": [.5 + shift, .9]}))
     text = card(Store(tmp_path).get(spec("ce", 0).id), build(tmp_path, REGISTRY))
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    lines = [[cell.strip() for cell in row] for row in rows]
     assert ["class", "this run, %", "mean of its seeds, %"] in lines
     assert ["cat", "50.00", "55.00 ± n/a (2 seeds)"] in lines and ["blue", "40.00", "40.00 ± n/a (2 seeds)"] in lines
     assert ["jpeg", "40.00", "40.00 ± n/a (2 seeds)"] in lines

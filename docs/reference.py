@@ -136,18 +136,8 @@ def metrics_page() -> str:
         lines.append(f"## {title}\n")
         lines.append(table(("metric", "in tables", "unit", "better", "definition"), [
             (code(m.name), escaped(m.title), m.unit, m.better or "",
-             escaped(m.definition) + (f" Reference: {_linked(m.reference)}" if m.reference else "")) for m in some]))
+             escaped(m.definition) + (f" Reference: {_paper(m.reference)}." if m.reference else "")) for m in some]))
     return "\n".join(lines)
-
-
-def _linked(reference: str) -> str:
-    """A reference, with a link where it ends in an arXiv number or a DOI."""
-    for mark, address in (("arXiv:", "https://arxiv.org/abs/"), ("doi:", "https://doi.org/")):
-        text, found, number = reference.rpartition(mark)
-        if found:
-            target = (address + number).replace("<", "%3C").replace(">", "%3E")
-            return f"{escaped(text)}[{mark}{escaped(number)}]({target})"
-    return escaped(reference)
 
 
 def datasets_page() -> str:
@@ -173,9 +163,11 @@ def datasets_page() -> str:
 
 
 def _paper(paper: Any) -> str:
+    """A paper in short, with a link where it has an address."""
     if paper is None:
         return ""
-    return f"[{escaped(paper.short)}]({paper.url})" if paper.url else escaped(paper.short)
+    address = (paper.url or "").replace("<", "%3C").replace(">", "%3E")
+    return f"[{escaped(paper.short)}]({address})" if address else escaped(paper.short)
 
 
 def groups_csv() -> str:

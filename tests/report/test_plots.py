@@ -143,6 +143,13 @@ def test_accuracies_are_drawn_in_percent_with_their_intervals_the_best_on_top(dr
     assert [line[0][0] for line in lines(axes, linestyle="--")] == pytest.approx([90, 81])  # the teacher's, and ce's
 
 
+def test_an_axis_has_room_for_the_ends_of_intervals_up_to_a_third_of_what_the_means_take():
+    assert drawing.reach([0, 10]) == pytest.approx((-.6, 10.6))
+    assert drawing.reach([0, 10], [-2, 11]) == pytest.approx((-2.6, 11.6))
+    assert drawing.reach([0, 10], [-50, 60]) == pytest.approx((-4.1, 14.1))
+    assert drawing.reach([5]) == (4, 6)
+
+
 def test_two_seeds_are_no_basis_for_an_interval(draw, folder):
     Store(folder).write(record(spec("at", 1), .80, metrics={"agreement": .9}))
     found = draw(folder)

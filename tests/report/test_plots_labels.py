@@ -19,7 +19,7 @@ def draw(places, texts, *, bars=(), needed=True):
         axes.set(xlim=(0, 10), ylim=(0, 10))
         axes.plot(*zip(*places, strict=True), "o", markersize=6)
         labels = [Label(*place, text, needed) for place, text in zip(places, texts, strict=True)]
-        name_beside(figure, axes, places, [np.array(bar) for bar in bars], labels)
+        name_beside(figure, axes, places, places, [np.array(bar) for bar in bars], labels)
         renderer = FigureCanvasAgg(figure).get_renderer()
         for text in axes.texts:
             text.update_positions(renderer)

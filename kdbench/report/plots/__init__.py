@@ -22,7 +22,8 @@ from kdbench.report.plots.svg import Plot, finish, inline_svg
 __all__ = ["Drawing", "Plot", "class_changes", "drawings", "front", "inline_svg", "plots"]
 
 COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
-INTERVALS = "Lines through points are 95 % intervals over seeds; an arrow is where the axis ends before they do."
+INTERVALS = ("Lines through points are 95 % intervals over three or more seeds; an arrow is where the axis ends before "
+             "they do. Outliers stand at the edge, with their figures.")
 
 
 class Drawing(NamedTuple):

@@ -31,10 +31,10 @@ class Label(NamedTuple):
     needed: bool  # else it is left out where it would need a line, cover something or stand beside a heap of marks
 
 
-def name_beside(figure: Figure, axes: Axes, marks: Sequence[tuple[float, float]], bars: Sequence[np.ndarray],
-                labels: Sequence[Label]) -> None:
-    """Write the names beside their points where they cover the least of the marks, of the bars (the two ends of each)
-    and of each other, the first names first; those away from their points get a line to them.
+def name_beside(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]],
+                marks: Sequence[tuple[float, float]], bars: Sequence[np.ndarray], labels: Sequence[Label]) -> None:
+    """Write the names of some points beside these, where they cover the least of all marks, of the bars (the two ends
+    of each) and of each other, the first names first; those away from their points get a line to them.
 
     All places are those of the data. The limits of the axes, and everything around them, must be final.
     """
@@ -42,10 +42,10 @@ def name_beside(figure: Figure, axes: Axes, marks: Sequence[tuple[float, float]]
     renderer = FigureCanvasAgg(figure).get_renderer()
     large = FontProperties(family=["DejaVu Sans", "sans-serif"], size=10 * SIZE)  # so that pixels do not round widths
     inside = axes.get_window_extent()
-    middles = axes.transData.transform(marks)
-    points = [_box(middle, MARK) for middle in middles]
+    middles = axes.transData.transform(points)
+    squares = [_box(axes.transData.transform(mark), MARK) for mark in marks]
     lines = [_along(axes.transData.transform(bar)) for bar in bars]
-    taken = np.concatenate([np.array(points).reshape(-1, 4), *lines])
+    taken = np.concatenate([np.array(squares).reshape(-1, 4), *lines])
     for label in labels:
         text = shorten(label.text)
         width, height, _ = (size / 10 for size in renderer.get_text_width_height_descent(text, large, ismath=False))

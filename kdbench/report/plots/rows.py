@@ -82,7 +82,7 @@ def classes(heading: str, cell: Cell, rows: Sequence[Row], details: Details) -> 
     if not changes:
         return None
     table = 100 * np.array(list(changes.values()))
-    figure, axes = new_figure(heading, 1.5 + ROW * len(table))
+    figure, axes = new_figure(heading, max(3, 1.5 + ROW * len(table)))  # the title of the colours needs room
     limit = float(np.nanpercentile(np.abs(table), 95)) or 1.0  # one failed method would bleach all others
     image = axes.imshow(table, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(changes)), [shorten(label) for label in changes])

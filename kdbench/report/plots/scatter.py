@@ -100,8 +100,10 @@ def scatter(heading: str, points: Sequence[Point], metric: str, what: str) -> Fi
         axes.plot([point.x.mean for point in best], [point.accuracy.mean for point in best], color=GREY, linewidth=1,
                   zorder=0)
     places = _draw(axes, points, metric, low_x, low_y)
-    bars = [bar for line in axes.lines if len(bar := np.asarray(line.get_xydata())) == 2]
-    name_beside(figure, axes, places, bars, list(_labels(points, places, best)))
+    drawn_lines = [np.asarray(line.get_xydata()) for line in axes.lines]
+    marks = [(line[0, 0], line[0, 1]) for line in drawn_lines if len(line) == 1]  # of points, and arrows
+    bars = [line for line in drawn_lines if len(line) == 2]
+    name_beside(figure, axes, places, marks, bars, list(_labels(points, places, best)))
     return figure
 
 
@@ -138,7 +140,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str, low_x: float, low_y:
         if x < low_x:
             x = left + .65 * strip_x
             if point.accuracy.mean < low_y:  # several would hide each other
-                x, in_corner = x + in_corner * strip_x, in_corner + 1
+                x, in_corner = x + 2 * in_corner * strip_x, in_corner + 1
             else:
                 draw_cut(axes, left, y, "left", colour)
         if point.accuracy.mean < low_y:

@@ -84,7 +84,8 @@ def ends(values: Iterable[Estimate]) -> list[float]:
     return [end for value in values for end in (value.low, value.high) if end is not None]
 
 
-def draw_interval(axes: Axes, along: Estimate, x: float, y: float, colour: str, *, horizontal: bool) -> None:
+def draw_interval(axes: Axes, along: Estimate, x: float, y: float, colour: str, *, horizontal: bool,
+                  alpha: float = .55) -> None:
     """An interval as a thin line through the point (x, y), with an arrow where the limit of the axis, which must be
     final, cuts it. Nothing if the interval is not known."""
     if along.low is None or along.high is None or math.isclose(along.low, along.high):
@@ -97,7 +98,7 @@ def draw_interval(axes: Axes, along: Estimate, x: float, y: float, colour: str, 
         if cut:
             draw_cut(axes, place if horizontal else x, y if horizontal else place, cut, colour)
     across, upwards = (shown, [y, y]) if horizontal else ([x, x], shown)
-    axes.plot(across, upwards, "-", color=colour, linewidth=1, alpha=.55, zorder=1)
+    axes.plot(across, upwards, "-", color=colour, linewidth=1, alpha=alpha, zorder=1)
 
 
 def draw_cut(axes: Axes, x: float, y: float, direction: str, colour: str) -> None:

@@ -55,6 +55,15 @@ def test_a_name_away_from_its_mark_has_a_line_to_it_and_one_beside_it_has_none()
     assert not lines["method_0"] and sum(lines.values()) > 4
 
 
+def test_names_of_marks_upon_each_other_are_led_to_them_by_lines_that_can_be_seen():
+    axes, boxes = draw([(5, 5), (5, 5.02)], ["one", "other"])
+    x, y = axes.transData.transform((5, 5))
+    for text in axes.texts:
+        box = boxes[text.get_text()]
+        assert text.arrow_patch is not None
+        assert max(box.x0 - x, x - box.x1, box.y0 - y, y - box.y1) > 9
+
+
 def test_names_that_are_not_needed_are_left_out_of_a_crowd_and_kept_beside_it():
     _, boxes = draw([(1, 1), (8, 8), (8, 8.01)], ["alone", "one", "other"], needed=False)
     assert set(boxes) == {"alone"}

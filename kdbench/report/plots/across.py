@@ -20,6 +20,7 @@ from kdbench.report.plots.labels import shorten
 from kdbench.report.plots.svg import name_points
 
 MOST_OUTLIERS = 4  # of a family that are named
+MOST_BARS = 12     # of groups beside each other; the thirteenth stands where the first does, and lower
 LANES = (0, -.2, .2)  # heights in a family's row, for points that would hide each other
 
 
@@ -82,10 +83,10 @@ def critical_difference(heading: str, ranking: Ranking) -> Figure:
         name_points(mark, [f"{standing.label}: average rank {standing.rank:.2f}"])
         axes.annotate(shorten(standing.label), (standing.rank, place), xytext=(6, 0), textcoords="offset points",
                       va="center", fontsize=8)
-    order = list(ranks)
+    order, apart = list(ranks), .018 * (max(ranks.values()) - min(ranks.values()) or 1)
     for number, group in enumerate(test.groups):
         places = [order.index(label) for label in group]
-        x = min(ranks.values()) - .15 * (number % 6 + 1)
+        x = min(ranks.values()) - apart * (number % MOST_BARS + 2)
         axes.plot([x, x], [min(places) - .2, max(places) + .2], color=GREY, linewidth=2)
     axes.set_ylim(len(ranks) - .5, -.5)
     axes.set_yticks([])

@@ -148,7 +148,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str, low_x: float, low_y:
         else:
             draw_interval(axes, point.accuracy, x, y, colour, horizontal=False)
         if x == point.x.mean:
-            draw_interval(axes, point.x, x, y, colour, horizontal=True)
+            draw_interval(axes, point.x, x, y, colour, horizontal=True, alpha=.35)  # seconds may vary by their size
         (mark,) = axes.plot(x, y, marker, color=colour, markersize=6, zorder=3)
         name_points(mark, [f"{point.label}: {told('test_accuracy', point.accuracy)}, {told(metric, point.x)}"])
         places.append((x, y))

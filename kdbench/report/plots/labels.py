@@ -123,7 +123,10 @@ def _outside(boxes: np.ndarray, inside) -> np.ndarray:
 
 
 def name_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name lines on the right of the axes, given as (x, y, name, colour) of their last points; the names keep apart."""
+    """Name lines on the right of the axes, given as (x, y, name, colour) of their last points; the names keep apart.
+
+    A name is black, since small letters in light colours are hard to read; the line to it has the colour.
+    """
     lay_out(figure)
     box = axes.get_window_extent()
     apart = 1.25 * SIZE * figure.dpi / 72 / box.height  # all heights are shares of that of the axes
@@ -131,8 +134,8 @@ def name_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str
     for (x, y, text, colour), height in zip(ends, keep_apart(heights, apart), strict=True):
         axes.annotate(
             shorten(text), (x, y), xytext=(1.03, height), textcoords="axes fraction", va="center", fontsize=SIZE,
-            color=colour, annotation_clip=False, arrowprops={
-                "arrowstyle": "-", "linewidth": .5, "color": colour, "shrinkA": 1, "shrinkB": 2, "relpos": (0, .5)})
+            annotation_clip=False, arrowprops={
+                "arrowstyle": "-", "linewidth": .8, "color": colour, "shrinkA": 1, "shrinkB": 2, "relpos": (0, .5)})
 
 
 def keep_apart(wanted: Sequence[float], apart: float) -> list[float]:

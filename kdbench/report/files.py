@@ -21,7 +21,7 @@ from kdbench.results.store import Store
 
 FORMATS: dict[str, Callable[[Leaderboard], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}
 PLOTS = "plots"  # the folder of the plots' files
-IMAGE = re.compile(rb"data:image/[^\"]*")
+IMAGE = re.compile(rb"<svg .*?</svg>", re.DOTALL)
 
 
 def render(leaderboard: Leaderboard, output_format: str) -> str:

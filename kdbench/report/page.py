@@ -3,7 +3,6 @@
 Every text that comes from records, methods or datasets goes through `escape`: a method's docstring may hold HTML.
 """
 
-import base64
 import html
 import json
 import re
@@ -23,7 +22,7 @@ from kdbench.plugins.source import Facts, MethodInfo, family_order
 from kdbench.report.cite import cite
 from kdbench.report.drawing import family_look
 from kdbench.report.formatting import BETTER, DAGGER, UNCLEAR, WORSE, Table, interval, number, with_unit
-from kdbench.report.plots import Plot
+from kdbench.report.plots import Plot, inline_svg
 from kdbench.report.setup import setup
 from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.cell import cell_tables, main_tables, shown_value, versus
@@ -252,10 +251,9 @@ def _figure(text: str, row: Row, metric: str) -> str:
 # Plots, methods, metrics and provenance.
 
 def _plot(plot: Plot) -> str:
-    image = base64.b64encode(plot.svg).decode()
-    heading, told = escape(plot.title.partition(": ")[0]), escape(plot.description)
-    shown = f'<img src="data:image/svg+xml;base64,{image}" alt="{escape(plot.title)}. {told}">'
-    return f"<figure><h3>{heading}</h3>{_wide(shown, plot.title)}<figcaption>{told}</figcaption></figure>"
+    heading, told = escape(plot.title.partition(": ")[0]), prose(plot.description)
+    return (f"<figure><h3>{heading}</h3>{_wide(inline_svg(plot), plot.title)}"
+            f"<figcaption>{told}</figcaption></figure>")
 
 
 def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from kdbench.paper import Paper
 from kdbench.report.drawing import floor
 from kdbench.report.files import check_report, report_files, write_report
 from kdbench.report.latex import safe
-from kdbench.report.plots import Plot, class_changes, front
+from kdbench.report.plots import Plot, class_changes
 from kdbench.results.store import Store
 
 SCRIPT = "<script>alert('x')</script>"
@@ -277,11 +277,6 @@ def test_the_teacher_s_row_is_set_apart(folder, undrawn):
 
 
 # What the plots show.
-
-def test_the_pareto_front_is_what_nothing_cheaper_beats():
-    points = [(1, 50), (2, 60), (3, 55), (4, 61), (4, 62), (5, 62)]
-    assert [points[i] for i in front(points)] == [(1, 50), (2, 60), (4, 62)]
-
 
 def test_an_axis_leaves_out_failures_far_below_the_rest_and_nothing_else():
     assert floor([27, 80, 81, 82, 83, 84]) == 80

@@ -114,13 +114,11 @@ def test_json_has_the_choice_its_curve_and_its_gain(folder):
 
 
 @pytest.fixture
-def draw(monkeypatch):
+def draw():
     def call(folder):
-        figures = {}
-        monkeypatch.setattr(plots, "_finish", lambda figure, name, *texts: figures.setdefault(name, figure) and None)
         leaderboard = build(folder, REGISTRY)
-        plots.plots(leaderboard, read_details(Store(folder), leaderboard))
-        return {name: figure for name, figure in figures.items() if figure is not None}
+        drawings = plots.drawings(leaderboard, read_details(Store(folder), leaderboard))
+        return {drawing.name: drawing.figure for drawing in drawings}
 
     return call
 

@@ -1,0 +1,115 @@
+"""Lines of single methods of a cell: learning curves, reliability, the expected best of tuning.
+
+A line has the colour and marker of its method's family; the methods of one family differ in the style of the line.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from kdbench.analysis.board import REFERENCES, Cell, Row
+from kdbench.analysis.details import Details
+from kdbench.report.drawing import GREY, family_look, floor, line_styles, new_figure
+from kdbench.report.formatting import with_unit
+from kdbench.report.plots.labels import name_ends, shorten
+from kdbench.report.plots.scatter import HIGHLIGHTED
+from kdbench.report.plots.svg import name_points
+from kdbench.tune.summary import expected_best
+
+
+def highlighted(rows: Sequence[Row]) -> list[Row]:
+    """The best methods and the references."""
+    return [row for place, row in enumerate(rows) if place < HIGHLIGHTED or row.label in REFERENCES]
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, family: str, style: str) -> Line2D:
+    """Draw one method's line, which is named when a pointer rests on it."""
+    colour, marker = family_look(family)
+    (line,) = axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2, linestyle=style,
+                        label=shorten(label), zorder=3)
+    name_points(line, [label])
+    return line
+
+
+def learning_curves(heading: str, rows: Sequence[Row], details: Details) -> Figure | None:
+    """Validation accuracy by epoch; the highlighted methods are named at their ends, the others thin and grey."""
+    curves = [(row, curve) for row in rows if (curve := details.mean_curve(row))]
+    if not curves:
+        return None
+    figure, axes = new_figure(heading, 4.2)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(with_unit("validation_accuracy"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=all(e == int(e) for _, curve in curves for e in curve)))
+    best = highlighted(rows)
+    styles = dict(zip((row.label for row in best), line_styles([row.family for row in best]), strict=True))
+    named = []
+    for row, curve in curves:
+        epochs, accuracy = list(curve), [100 * value for value in curve.values()]
+        if row.label in styles:
+            _line(axes, epochs, accuracy, row.label, row.family, styles[row.label])
+            named.append((epochs[-1], accuracy[-1], row.label, family_look(row.family)[0]))
+        else:
+            (line,) = axes.plot(epochs, accuracy, color="#BBBBBB", linewidth=.8)
+            name_points(line, [row.label])
+    name_ends(figure, axes, named)
+    return figure
+
+
+def reliability(heading: str, rows: Sequence[Row], details: Details) -> Figure | None:
+    """Accuracy against mean predicted probability in bins, of the highlighted methods; below, how many of the images
+    each bin holds."""
+    names = ("images", "correct", "confidence")
+    found = []
+    for row in highlighted(rows):
+        images, correct, confidence = (details.mean_vector(row, f"reliability_{name}") for name in names)
+        if images is not None and correct is not None and confidence is not None:
+            found.append((row, images, correct, confidence))
+    if not found:
+        return None
+    figure, axes = new_figure(heading, 5.6)
+    grid = figure.add_gridspec(2, 1, height_ratios=(3.2, 1))
+    axes.set_subplotspec(grid[0])
+    counts = figure.add_subplot(grid[1], sharex=axes)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle="--")
+    for (row, images, correct, confidence), style in zip(
+            found, line_styles([row.family for row, *_ in found]), strict=True):
+        some = images > 0
+        _line(axes, 100 * confidence[some] / images[some], 100 * correct[some] / images[some], row.label, row.family,
+              style)
+        counts.stairs(np.where(some, 100 * images / images.sum(), np.nan), np.linspace(0, 100, len(images) + 1),
+                      baseline=None, color=family_look(row.family)[0], linestyle=style, linewidth=1.2)
+    counts.set_yscale("log")
+    counts.yaxis.set_major_formatter("{x:g}")
+    counts.set_ylabel("images, %")
+    counts.set_xlabel("predicted probability, %: mean of each bin above, bins below")
+    axes.tick_params(labelbottom=False)
+    axes.set_ylabel("accuracy, %")
+    axes.legend(frameon=False, handlelength=4)
+    return figure
+
+
+def expected_bests(heading: str, cell: Cell) -> Figure | None:
+    """The expected best validation accuracy of each tuned method against the number of trials; None without tuning."""
+    by_method = {row.method: row.family for row in cell.rows}
+    families = {one.label: by_method.get(one.choice.method, "") for one in cell.tuning}
+    curves = {one.label: [100 * float(value) for value in expected_best([t.accuracy for t in one.choice.trials])]
+              for one in cell.tuning if len(one.choice.trials) > 1}
+    if not curves:
+        return None
+    labels = sorted(curves, key=lambda label: -curves[label][-1])
+    figure, axes = new_figure(heading, max(4.6, .13 * len(labels)))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("trials")
+    axes.set_ylabel("expected best validation accuracy, %")
+    styles = line_styles([families[label] for label in labels])
+    for label, style in zip(labels, styles, strict=True):
+        _line(axes, range(1, len(curves[label]) + 1), curves[label], label, families[label], style)
+    axes.set_ylim(bottom=floor([value for values in curves.values() for value in values]) - .5)
+    name_ends(figure, axes, [(len(curves[label]), curves[label][-1], label, family_look(families[label])[0])
+                             for label in labels])
+    return figure

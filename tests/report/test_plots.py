@@ -5,6 +5,8 @@ import json
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from support.profiles import comparison, profile, training
 from support.records import REGISTRY, record, spec, teacher_spec
 
@@ -275,6 +277,22 @@ def test_outliers_by_both_metrics_stand_beside_each_other_with_both_figures(draw
     assert {"kd (temperature=9.0) (20.0, 10.0)", "kd (temperature=9.5) (30.0, 15.0)"} <= set(texts(axes))
     lowest = [x for x, y in points(axes) if y < 78]
     assert len(set(lowest)) == 2 and axes.get_xlim()[0] > 60
+
+
+def test_no_name_covers_the_arrow_of_an_outlier(draw, far_below):
+    for number in range(6):
+        Store(far_below).write(record(spec("kd", 0, temperature=9.1 + number), .10 + number / 100,
+                                      metrics={"agreement": .2}, seconds=30 + number))
+    for number in range(20):
+        Store(far_below).write(record(spec("kd", 0, temperature=20.0 + number), .8, metrics={"agreement": .8}))
+    for name in ("agreement", "seconds"):
+        axes = draw(far_below)[f"{name}-{CELL}"]
+        renderer = FigureCanvasAgg(axes.figure).get_renderer()
+        for text in axes.texts:
+            text.update_positions(renderer)
+        boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
+        tips = [axes.transData.transform(place) + np.array([0, 2]) for _, *place in arrows(axes)]
+        assert len(tips) >= 7 and not [tip for tip in tips for box in boxes if box.contains(*tip)], name
 
 
 def test_of_many_outliers_of_a_family_the_lowest_are_named_and_the_others_counted(draw, folder):

@@ -54,7 +54,7 @@ def name_beside(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]
         away = [max(box[0] - point[0], point[0] - box[2], box[1] - point[1], point[1] - box[3]) for box in boxes]
         heap = (np.hypot(*(middles - point).T) < HEAP).sum() > 1
         covered = _overlap(boxes, taken).sum(1) + 20 * _outside(boxes, inside)
-        near = (np.array(away) <= NEAR) & ~heap
+        near = np.array(away) <= NEAR
         covered[(np.array(away) < CLEAR) & heap] += 1000  # a line that a reader sees must have room
         if not label.needed:
             covered[~near | (covered > 1)] = np.inf

@@ -93,7 +93,7 @@ def _verdict(leaderboard: Leaderboard) -> str:
 
 def _tables(leaderboard: Leaderboard) -> str:
     """The tables across cells and, by cell, those that tell what the leaderboard above does not."""
-    text = "".join(map(_table, across_tables(leaderboard)))
+    text = "".join(_fold(table.title, _table(table, titled=False)) for table in across_tables(leaderboard))
     for cell in leaderboard.cells:
         name = leaderboard.title(cell)
         known = len(main_tables(cell, name))  # they stand first, and their rows in the leaderboard above

@@ -54,7 +54,7 @@ def folder(tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """One plot that takes no time, for tests that are not about plots."""
-    plot = Plot("old", f"A plot {SCRIPT}", "What it shows", b"<svg/>", b"png")
+    plot = Plot("old", f"A plot {SCRIPT}", "What it shows", b"<svg><title>old</title></svg>", b"png")
     monkeypatch.setattr("kdbench.report.plots.plots", lambda leaderboard, details: [plot])
 
 

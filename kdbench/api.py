@@ -68,10 +68,9 @@ def run(
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
-    for dataset, train_size in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students):
-        print(one_line(collect.told(dataset, collect.check(dataset, cache.data, train_size))))
-    for note in (*notes, *_of_another_suite(folder, plan.suite)):
-        print(one_line(f"note: {note}"))
+    opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size)) for dataset, train_size
+               in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
+    opening += [f"note: {note}" for note in (*notes, *_of_another_suite(folder, plan.suite))]
     matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
@@ -82,7 +81,7 @@ def run(
         reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
-    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)))
+    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)), opening)
     if tuned is not None and folder != Path(tuned):
         write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
     for name, count in matrix.changed_methods().items():

@@ -81,11 +81,14 @@ class Matrix:
                      f"{size_text(sum(one.bytes for one in removed))}")
         return with_passes(jobs, passes.shared)
 
-    def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display) -> Summary:
-        """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. UserError if another
-        command writes into the folder."""
+    def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display,
+            opening: Iterable[str] = ()) -> Summary:
+        """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. `opening` is said as
+        soon as nothing stands in the way any more. UserError if another command writes into the folder."""
         with self.store.lock():
             self._prepare_cache()
+            for line in opening:
+                self.say(line)
             self._set_damaged_aside()
             for damaged in self.store.plan(self._planned()):
                 self.say(f"damaged plan {damaged.path} ({damaged.reason}) was written anew")

@@ -201,7 +201,7 @@ def test_plots_and_page_keep_the_regimes_apart(tmp_path):
             "accuracy-a-on-digits-equal-compute"} <= set(names)
     assert len(names) == len(set(names))
     page = to_html(leaderboard, details, [], {}).split('<table id="all"')[1].split("</table>")[0]
-    assert page.count("</a>, equal compute</th>") == 6 and page.count("</a></th>") == 6
+    assert page.count(" · equal compute</span></th>") == 6 and page.count(" · digits</span></th>") == 6
 
 
 def test_the_recipe_that_a_cell_shares_is_not_that_of_equal_compute(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.matrices import plugin
 from support.profiles import profile, training
-from support.records import spec
+from support.records import record, spec
 
 from kdbench.results.store import Store
 
@@ -271,6 +271,7 @@ def test_a_run_prints_its_leaderboard_and_the_same_command_trains_nothing(tmp_pa
     first = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert first.returncode == 0, first.stderr
     assert "0 runs were finished before, 3 now, 0 failed" in first.stdout
+    assert first.stdout.startswith("synthetic: 900 training images, 90 of each of 10 classes, 100 for validation, 500 ")
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert again.returncode == 0 and "3 runs were finished before, 0 now" in again.stdout
     table = subprocess.run([command[0], "leaderboard", "out", "--format", "json"], capture_output=True, text=True,
@@ -280,6 +281,13 @@ def test_a_run_prints_its_leaderboard_and_the_same_command_trains_nothing(tmp_pa
     for row in rows:
         assert {"method", "family", "pair", "dataset", "seeds", "test_accuracy_mean"} <= set(row)
     assert len(list((tmp_path / "out" / "records").glob("*.json"))) == 4
+
+
+def test_a_run_into_the_folder_of_another_suite_is_warned_of(kdbench, tmp_path):
+    Store(tmp_path / "out").write(record(spec()))
+    options = ("run", "smoke", "--methods", "ce", "--seeds", "1", "--set", "recipe.epochs=1", "--out", "out")
+    assert "note: out holds runs of the suite tiny; those of smoke come beside them" in kdbench(*options)[1]
+    assert "holds runs of" not in kdbench(*options[:-1], "own")[1] + kdbench(*options[:-1], "own")[1]
 
 
 def test_a_matrix_with_a_failed_run_shows_it_and_exits_with_1(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kdbench.data import imagefolder
 from kdbench.data.catalog import parse
-from kdbench.data.collect import check, collect, fingerprint
+from kdbench.data.collect import check, collect, fingerprint, told
 from kdbench.data.imagefolder import decode, scan
 from kdbench.errors import UserError
 
@@ -84,6 +84,17 @@ def test_other_files_and_hidden_ones_are_passed_over(pets, tmp_path):
     (pets / "README").write_text("x")
     assert fingerprint(f"imagefolder:{pets}") == before
     check(f"imagefolder:{pets}", tmp_path)
+
+
+def test_what_was_found_is_told_in_a_line_with_the_files_that_were_passed_over(pets, tmp_path):
+    name = f"imagefolder:{pets}"
+    assert told(name, check(name, tmp_path)) == (
+        f"{name}: 27 training images, 9 to 18 of each of 2 classes, 3 for validation, 5 for the test")
+    for file in ("a.txt", "b.txt", "c.txt", "d.txt", ".hidden"):
+        (pets / "train" / "cat" / file).touch()
+    assert told(name, check(name, tmp_path)).endswith(
+        "; 4 files with no image's name skipped: train/cat/a.txt, train/cat/b.txt, train/cat/c.txt, ...")
+    assert told(name, check(name, tmp_path, 4)).startswith(f"{name}: 4 training images, 2 of each of 2 classes, ")
 
 
 def test_images_in_folders_below_the_class_count(pets):

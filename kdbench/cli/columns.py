@@ -17,9 +17,14 @@ def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
     keys = list(rows[0])
     lines = ([keys] if header else []) + [[plain(str(row[key])) for key in keys] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(keys))]
-    limit = os.get_terminal_size().columns if sys.stdout.isatty() else None
+    limit, cut = (terminal_width() if sys.stdout.isatty() else None), False
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()[:limit])
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        if limit is not None and len(text) > limit:
+            text, cut = text[:limit - 1] + "…", True
+        print(text)
+    if cut:
+        print("…: cut; --json, or a pipe, has all of it")
 
 
 def printable(text: str) -> str:

@@ -27,6 +27,7 @@ from kdbench.report.setup import setup
 from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.cell import cell_tables, main_tables, shown_value, versus
 from kdbench.report.tables.legend import legend
+from kdbench.results.sizes import size_text
 from kdbench.version import __version__, address
 
 SAID = {BETTER: "better", WORSE: "worse", UNCLEAR: "unclear"}  # by mark
@@ -320,7 +321,12 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
     """The leaves of an environment as text, by their own keys."""
     flat: dict[str, str] = {}
     for key, value in environment.items():
-        flat |= _flat(value) if isinstance(value, Mapping) else {key.replace("_", " "): str(value)}
+        if isinstance(value, Mapping):
+            flat |= _flat(value)
+        elif key.endswith("_bytes"):
+            flat[key.removesuffix("_bytes").replace("_", " ")] = size_text(value)
+        else:
+            flat[key.replace("_", " ")] = str(value)
     return flat
 
 

@@ -17,6 +17,7 @@ from kdbench.errors import UserError
 from kdbench.paper import Paper
 from kdbench.report.drawing import floor
 from kdbench.report.files import check_report, report_files, write_report
+from kdbench.report.formatting import number, with_unit
 from kdbench.report.latex import safe
 from kdbench.report.plots import Plot, class_changes
 from kdbench.results.store import Store
@@ -248,6 +249,13 @@ def test_what_all_runs_share_is_told_once_and_what_differs_by_line(folder, undra
     text = page(folder).text
     assert text.count("python3.11") == 1
     assert "Where the runs differrunscores4224" in text  # 4 runs on 2 cores, 2 runs on 4
+
+
+def test_sizes_have_units(folder, undrawn):
+    Store(folder).write(record(spec("kd", 7), .8, environment={"memory_bytes": 25_276_502_016}))
+    text = page(folder).text
+    assert "25 GB" in text and "25276502016" not in text
+    assert (with_unit("peak_memory_bytes"), number(3 * 2**20, "bytes")) == ("peak memory, MiB", "3.0")
 
 
 def test_names_that_no_address_could_hold_are_linked_and_shown(folder, undrawn):

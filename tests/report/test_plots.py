@@ -482,6 +482,18 @@ def test_robustness_has_a_mark_for_each_kind_of_image(draw, tmp_path):
     assert not {line.get_marker() for line in axes.lines} & {*drawing.MARKERS, drawing.OTHER[1]}  # those of families
 
 
+def test_accuracies_on_groups_and_under_corruptions_stand_in_figures_under_their_names(draw, tmp_path):
+    vectors = {"group_accuracy.tint": [.8, .4], "corruption_accuracy.gaussian_noise": [.6, .5]}
+    for run, role in ((teacher_spec(), "teacher"), (spec("ce"), "student")):
+        Store(tmp_path).write(record(run, .8, role=role, vectors=vectors, groups={"tint": ["red", "blue"]}))
+    drawn = draw(tmp_path)
+    groups, corruptions = drawn[f"by-group-tint-{CELL}"], drawn[f"by-corruption-{CELL}"]
+    assert ticks(groups.xaxis) == ["red", "blue"] and ticks(groups.yaxis) == ["teacher", "ce"]
+    assert [text.get_text() for text in groups.texts] == ["80.0", "40.0", "80.0", "40.0"]
+    assert ticks(corruptions.xaxis) == ["gaussian\nnoise"]
+    assert [text.get_text() for text in corruptions.texts] == ["55.0", "55.0"]
+
+
 def test_the_critical_difference_diagram_joins_what_the_test_cannot_tell_apart(draw, tmp_path):
     for cell in range(5):
         for place, method in enumerate(("kd", "ce", "at")):

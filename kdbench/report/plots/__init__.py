@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, Cell, Leaderboard
 from kdbench.analysis.details import Details
 from kdbench.analysis.ranking import rank
+from kdbench.analysis.shares import CLASS
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.drawing import STYLE
 from kdbench.report.plots.across import critical_difference, gains
 from kdbench.report.plots.lines import expected_bests, learning_curves, reliability
-from kdbench.report.plots.rows import accuracies, class_changes, classes, group_gaps, robustness
+from kdbench.report.plots.rows import accuracies, class_changes, classes, group_gaps, parts, robustness
 from kdbench.report.plots.scatter import front, front_told, latencies, points_of, scatter, with_source
 from kdbench.report.plots.svg import Plot, finish, inline_svg
+from kdbench.report.tables.parts import MOST_PARTS
 
 __all__ = ["Drawing", "Plot", "class_changes", "drawings", "front", "inline_svg", "plots"]
 
@@ -99,6 +101,11 @@ def _of_cell(cell: Cell, name: str, details: Details) -> Iterator[Planned]:
            "The accuracy of each method's worst group, and from there its gap to the best one.")
     yield (partial(robustness, cell=cell, rows=rows), f"robustness-{slug}", f"Robustness: {name}",
            "Accuracy of each method on clean, corrupted and attacked images of the same subset.")
+    for kind in dict.fromkeys(kind for row in rows for kind, parts_of in row.shares.items()
+                              if kind != CLASS and len(parts_of) <= MOST_PARTS):
+        yield (partial(parts, cell=cell, rows=rows, kind=kind), _slug(f"by-{kind}-{name}"),
+               f"Accuracy by {kind.replace(': ', ' ')}: {name}",
+               f"The accuracy of the teacher and each method on each part of the test images, by {kind}.")
     yield (partial(learning_curves, rows=rows, details=details), f"curves-{slug}", f"Learning curves: {name}",
            "Validation accuracy after each epoch, mean over seeds.")
     yield (partial(expected_bests, cell=cell), f"expected-best-{slug}", f"Expected best validation accuracy: {name}",

@@ -1,4 +1,4 @@
-"""Plots with a row for each method of a cell: accuracies, changes by class, group gaps, robustness."""
+"""Plots with a row for each method of a cell: accuracies, changes by class, groups, robustness, corruptions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -126,6 +126,28 @@ def class_changes(rows: Sequence[Row], details: Details) -> dict[str, np.ndarray
         if row is not reference and own is not None and other is not None:
             changes[row.label] = own - other
     return changes
+
+
+def parts(heading: str, cell: Cell, rows: Sequence[Row], kind: str) -> Figure | None:
+    """The accuracies of the teacher and each method on the parts of a kind, which have a column each, in figures on a
+    scale of colours."""
+    known = [(row.label, row.shares[kind]) for row in rows if kind in row.shares]
+    if cell.teacher and kind in cell.teacher.shares:
+        known.insert(0, ("teacher", cell.teacher.shares[kind]))
+    names = list(dict.fromkeys(name for _, shares in known for name in shares))
+    table = np.array([[100 * shares[name].mean if name in shares else np.nan for name in names] for _, shares in known])
+    figure, axes = new_figure(heading, max(3, 1.5 + ROW * len(table)))
+    image = axes.imshow(table, cmap="cividis", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(known)), [shorten(label) for label, _ in known])
+    axes.set_xticks(range(len(names)), [shorten(name).replace(" ", "\n") for name in names], fontsize=8)
+    axes.grid(False)
+    for (line, column), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            axes.text(column, line, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                      color="black" if value > 55 else "white")  # on the light and on the dark half of the scale
+    axes.set_xlabel(kind)
+    figure.colorbar(image, ax=axes, label="accuracy, %")
+    return figure
 
 
 def group_gaps(heading: str, cell: Cell, rows: Sequence[Row]) -> Figure | None:

@@ -398,3 +398,15 @@ def test_a_record_whose_method_s_paper_has_no_author_is_refused(tmp_path):
     fields["facts"]["paper"]["authors"] = [" "]
     reason = damage(Store(tmp_path), json.dumps(fields).encode()).reason
     assert reason.startswith("facts.paper: a paper has one author or more")
+
+
+def test_a_run_is_found_by_its_method_and_seed_where_these_are_its_own(tmp_path):
+    store = Store(tmp_path)
+    for seed in range(3):
+        store.write(record(spec(seed=seed)))
+    store.write(record(spec(seed=7), role="trial"))
+    assert store.find("kd:1") == record(spec(seed=1))
+    with pytest.raises(UserError, match=r"unknown run in .* 'kd:7'; did you mean 'kd:0'"):
+        store.find("kd:7")
+    with pytest.raises(UserError, match="no records here"):
+        Store(tmp_path / "empty").find("kd:1")

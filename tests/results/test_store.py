@@ -406,7 +406,7 @@ def test_a_run_is_found_by_its_method_and_seed_where_these_are_its_own(tmp_path)
         store.write(record(spec(seed=seed)))
     store.write(record(spec(seed=7), role="trial"))
     assert store.find("kd:1") == record(spec(seed=1))
-    with pytest.raises(UserError, match=r"unknown run in .* 'kd:7'; did you mean 'kd:0'"):
+    with pytest.raises(UserError, match=r"unknown run in .* 'kd:7'; did you mean 'kd:2'"):
         store.find("kd:7")
     with pytest.raises(UserError, match="no records here"):
         Store(tmp_path / "empty").find("kd:1")

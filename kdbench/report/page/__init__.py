@@ -5,23 +5,19 @@ Every text that comes from records, methods or datasets goes through `escape`: a
 
 import html
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import zip_longest
 from typing import Any
-from urllib.parse import quote
 
 from kdbench.analysis.answers.verdict import verdict
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.board import REFERENCE, Leaderboard
 from kdbench.analysis.details import Details
-from kdbench.analysis.reported import of_row
-from kdbench.errors import plain, printable
+from kdbench.errors import printable
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import Facts, MethodInfo, family_order
 from kdbench.report.cite import cite
-from kdbench.report.drawing import family_look
-from kdbench.report.formatting import BETTER, DAGGER, UNCLEAR, WORSE, Table, interval, number, with_unit
+from kdbench.report.formatting import Table, interval
 from kdbench.report.page.pieces import (
     anchor,
     dot,
@@ -38,10 +34,12 @@ from kdbench.report.page.rows import all_rows, filters
 from kdbench.report.plots import Plot, inline_svg
 from kdbench.report.setup import setup
 from kdbench.report.tables.across import across_tables
-from kdbench.report.tables.cell import cell_tables, main_tables, shown_value, versus
+from kdbench.report.tables.cell import cell_tables, main_tables, versus
 from kdbench.report.tables.legend import legend
 from kdbench.results.sizes import size_text
 from kdbench.version import __version__, address
+
+__all__ = ["to_html"]
 
 
 def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any]) -> str:

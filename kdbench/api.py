@@ -13,6 +13,7 @@ from kdbench.execution.display import make_display
 from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix, Summary
 from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.execution.trackers import make_trackers
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.forecast import Forecast, earlier, forecast
@@ -41,7 +42,7 @@ def run(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
-    tuned: str | Path | None = None, match: Match = "steps",
+    tuned: str | Path | None = None, match: Match = "steps", track: Sequence[str] = (),
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -62,12 +63,15 @@ def run(
     tuned           a folder of `tune`: every method runs by what was chosen for it there
     match           what all methods have the same of: "steps", or "compute", the core-seconds of kd, as epochs of
                     their own by the profiles in `out`
+    track           what shows each run as it ends, besides the results: "tensorboard" (event files in the folder
+                    OUT-tensorboard), "wandb" or "trackio"
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    trackers = make_trackers(track, folder, plan.suite)
     opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size)) for dataset, train_size
                in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
     opening += [f"note: {note}" for note in (*notes, *_of_another_suite(folder, plan.suite))]
@@ -81,7 +85,8 @@ def run(
         reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
-    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)), opening)
+    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)), opening,
+                         trackers)
     if tuned is not None and folder != Path(tuned):
         write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
     for name, count in matrix.changed_methods().items():

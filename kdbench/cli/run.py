@@ -60,6 +60,8 @@ def run(
         metavar="DIR", help="a folder of `kdbench tune`: run every method by what was chosen for it there")] = None,
     match: Annotated[Match, typer.Option(
         help="give every method the same steps, or the compute of kd, by the profiles in --out")] = Match.steps,
+    track: Annotated[str | None, typer.Option(
+        metavar="NAMES", help="show each run as it ends: tensorboard, wandb or trackio, comma-separated")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
@@ -79,7 +81,7 @@ def run(
         found = api.plan(suite, **asked)
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
         return
-    summary = api.run(suite, run_timeout=run_timeout, retries=retries, **asked)
+    summary = api.run(suite, run_timeout=run_timeout, retries=retries, track=split_names(track) or (), **asked)
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard([summary.folder], plugin=plugin)

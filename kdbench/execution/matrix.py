@@ -12,6 +12,7 @@ from kdbench.execution.display import Display
 from kdbench.execution.job import Job
 from kdbench.execution.passes import AnswerSize, plan_passes, with_passes
 from kdbench.execution.pool import LocalPool
+from kdbench.execution.trackers import Tracker, tracked
 from kdbench.folders import CacheFolder
 from kdbench.results.record import Planned, Problem, Record, Role, Status
 from kdbench.results.sizes import size_text
@@ -82,9 +83,10 @@ class Matrix:
         return with_passes(jobs, passes.shared)
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display,
-            opening: Iterable[str] = ()) -> Summary:
+            opening: Iterable[str] = (), trackers: Iterable[Tracker] = ()) -> Summary:
         """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. `opening` is said as
-        soon as nothing stands in the way any more. UserError if another command writes into the folder."""
+        soon as nothing stands in the way any more, and `trackers` show each run as it ends. UserError if another
+        command writes into the folder."""
         with self.store.lock():
             self._prepare_cache()
             for line in opening:
@@ -98,10 +100,11 @@ class Matrix:
             jobs = [job for job in jobs if job.id not in reasons]
             self._copy_teachers()
             failed = 0
-            with display:
+            with display, tracked(trackers, self.say) as show:
                 display.expect(jobs)
                 for job, record in pool.run(jobs, self.training, display.watch):
                     display.ended(job, record)
+                    show(record)
                     if job.role == "teacher":
                         self._copy_teachers()
                     failed += job.role == self.role and record.status != "ok"

@@ -11,7 +11,7 @@ from kdbench.data import collect
 from kdbench.errors import UserError, one_line, unknown
 from kdbench.execution.display import make_display
 from kdbench.execution.estimate import Estimator
-from kdbench.execution.matrix import Matrix, Summary
+from kdbench.execution.matrix import Matrix, Summary, read_retry
 from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
@@ -40,7 +40,7 @@ def run(
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
-    rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
+    retry: str = "failed", estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
     tuned: str | Path | None = None, match: Match = "steps",
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
@@ -55,7 +55,8 @@ def run(
     run_timeout     seconds after which a run is stopped
     retries         how often a run whose process was killed by a signal is tried again
     plugins         files with methods of yours
-    rerun_changed   redo finished runs whose method's source changed since
+    retry           which runs that have a record are run again: "failed", "stale" (those whose method's source
+                    changed since), "failed,stale" or "none"; runs without a record always run
     estimates_from  folders of results that tell, besides `out` and the cache, how long runs take
     teacher_cache   bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
                     of the free disk
@@ -65,7 +66,7 @@ def run(
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
-    cache = CacheFolder.of_user()
+    cache, again = CacheFolder.of_user(), read_retry(retry)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     for dataset, train_size in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students):
@@ -73,7 +74,7 @@ def run(
     for note in (*notes, *_of_another_suite(folder, plan.suite)):
         print(one_line(f"note: {note}"))
     matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
-    jobs = matrix.pending(rerun_changed)
+    jobs = matrix.pending(again)
     reasons: dict[str, str] = {}
     pool, known = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries), []
     if jobs:
@@ -85,9 +86,11 @@ def run(
     summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)))
     if tuned is not None and folder != Path(tuned):
         write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
+    for note in matrix.left_out():
+        print(f"note: {note}")
     for name, count in matrix.changed_methods().items():
         print(f"note: {count} finished runs of {name} were made by another version of its source; "
-              f"--rerun-changed redoes them")
+              f"--retry stale redoes them")
     return summary
 
 
@@ -95,18 +98,18 @@ def plan(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
-    device: Device = "cpu", plugins: Iterable[str | Path] = (), rerun_changed: bool = False,
+    device: Device = "cpu", plugins: Iterable[str | Path] = (), retry: str = "failed",
     estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
     match: Match = "steps",
 ) -> Forecast:
     """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
     how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
     record tells. UserError for whatever `run` would refuse."""
-    cache = CacheFolder.of_user()
+    cache, again = CacheFolder.of_user(), read_retry(retry)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     wanted, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     known = earlier(cache.teachers, folder, named=estimates_from)
-    found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, rerun_changed,
+    found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, again,
                      teacher_cache)
     return replace(found, notes=(*notes, *found.notes))
 

@@ -50,8 +50,9 @@ def run(
     run_timeout: RunTimeout = None,
     retries: Retries = 1,
     plugin: Plugins = None,
-    rerun_changed: Annotated[bool, typer.Option(
-        "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
+    retry: Annotated[str, typer.Option(
+        metavar="WHICH", help="which runs that have a record are run again: failed, stale (the source of their method "
+        "changed since), failed,stale or none; runs without a record always run")] = "failed",
     teacher_cache: TeacherCache = None,
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="print what would run, and the time, memory and disk that it takes; write nothing")] = False,
@@ -70,7 +71,7 @@ def run(
     asked: dict[str, Any] = {
         "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
-        "device": device.value, "plugins": plugin or (), "rerun_changed": rerun_changed,
+        "device": device.value, "plugins": plugin or (), "retry": retry,
         "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value,
         "teacher_cache": cache_size(teacher_cache)}
     if dry_run:

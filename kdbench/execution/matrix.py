@@ -1,13 +1,14 @@
 """Runs a plan: what is not done yet, teachers first, each result on disk as it comes."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 
 from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
-from kdbench.errors import UserError
+from kdbench.errors import UserError, nearest
 from kdbench.execution.display import Display
 from kdbench.execution.job import Job
 from kdbench.execution.passes import AnswerSize, plan_passes, with_passes
@@ -19,9 +20,22 @@ from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
-FINAL: tuple[Status, ...] = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
+FINAL: tuple[Status, ...] = ("ok", "inapplicable")  # a run with any other status failed
+Retry = Literal["failed", "stale"]
+RETRY: frozenset[Retry] = frozenset({"failed"})  # by default
 LEFT_OVER = 3600.0  # seconds after which a temporary file in the cache is nobody's any more
 Say = Callable[[str], None]
+
+
+def read_retry(text: str) -> frozenset[Retry]:
+    """What `--retry` asks for: "failed", "stale", both with a comma between them, or "none". UserError for anything
+    else."""
+    names, known = [name.strip() for name in text.split(",")], get_args(Retry)
+    for name in names:
+        if name not in (*known, "none") or (name == "none" and len(names) > 1):
+            raise UserError(f"--retry {text[:100]}: expected failed, stale, failed,stale or none"
+                            + nearest(name[:100], known).partition(" (")[0])
+    return frozenset(name for name in known if name in names)
 
 
 class Training:
@@ -54,21 +68,30 @@ class Summary:
 
 class Matrix:
     """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk. `role` is that of
-    the plan's students, and `final` the statuses with which they are not tried again."""
+    the plan's students."""
 
     def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False,
-                 role: Role = "student", final: Collection[Status] = FINAL):
+                 role: Role = "student"):
         self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
-        self.role, self.final = role, final
+        self.role = role
+        self.left: set[str] = set()  # the ids of failed runs that the last `pending` left as they are
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
-    def pending(self, rerun_changed: bool = False) -> list[Job]:
-        """The runs without a final record, teachers first. A teacher that no pending run needs is not among them."""
-        students = [s for s in self.plan.students if not self._is_done(s, rerun_changed)]
+    def pending(self, retry: Collection[Retry] = RETRY) -> list[Job]:
+        """The runs without a usable record, and of those with one the runs to retry; teachers first. A teacher that no
+        pending run needs is not among them."""
+        self.left.clear()
+        students = [s for s in self.plan.students if not self._is_done(s, retry)]
         jobs = [self._job(spec, self.role) for spec in students]
         needed = {teacher for job in jobs for teacher in job.teachers()}
         teachers = [t for t in self.plan.teachers if t.id in needed and not self._teacher_is_ready(t)]
         return [self._job(spec, "teacher") for spec in teachers] + jobs
+
+    def left_out(self) -> Iterator[str]:
+        """A sentence on the failed runs that the last `pending` left as they are, if there are any."""
+        if self.left:
+            runs = "1 failed run" if len(self.left) == 1 else f"{len(self.left)} failed runs"
+            yield f"{runs} left alone; --retry failed tries again"
 
     def share_teachers(self, jobs: list[Job], sizes: Mapping[str, AnswerSize], budget: int | None) -> list[Job]:
         """The jobs, with the teacher passes that they share within `budget` bytes, by default a share of the free disk.
@@ -103,8 +126,8 @@ class Matrix:
                         self._copy_teachers()
                     failed += job.role == self.role and record.status != "ok"
         students = sum(job.role == self.role for job in jobs)
-        return Summary(self.out, skipped=len(self.plan.students) - students - len(reasons), trained=students - failed,
-                       failed=failed, inapplicable=len(reasons))
+        return Summary(self.out, skipped=len(self.plan.students) - students - len(reasons) - len(self.left),
+                       trained=students - failed, failed=failed, inapplicable=len(reasons))
 
     def changed_methods(self) -> dict[str, int]:
         """By method, how many finished runs were made by another version of its source."""
@@ -117,14 +140,18 @@ class Matrix:
 
     # Which runs are done.
 
-    def _is_done(self, spec: RunSpec, rerun_changed: bool) -> bool:
+    def _is_done(self, spec: RunSpec, retry: Collection[Retry]) -> bool:
         record = self.store.get(spec.id)
         if isinstance(record, Problem) and record.newer:
             self.say(f"{record.path}: {record.reason}; the run is left as it is")
             return True
-        if (not isinstance(record, Record) or record.role != self.role or record.status not in self.final
-                or (rerun_changed and self._has_changed(record))):
+        if not isinstance(record, Record) or record.role != self.role:
             return False
+        failed = record.status not in FINAL
+        if (failed and "failed" in retry) or ("stale" in retry and self._has_changed(record)):
+            return False
+        if failed:
+            self.left.add(record.run_id)
         if damage := self.store.damage(record):
             self.say(f"{damage}; run {record.run_id} is redone")
         return damage is None

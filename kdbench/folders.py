@@ -105,7 +105,7 @@ class RunFolder:
     """What an unfinished run keeps until it is done.
 
     checkpoint        32 bytes of SHA-256, then torch's file of the state after an epoch, not always the last
-    progress.json     epoch, epochs, validation accuracy and training seconds so far, for whoever watches
+    progress.json     how far the run is, and which process on which machine works on it, for whoever watches
     lock              held by the process that works on the run
     """
 

@@ -13,6 +13,7 @@ from kdbench.execution.display import make_display
 from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix, Summary, read_retry
 from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.execution.shard import WAIT_SECONDS, Shard, Share
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.forecast import Forecast, earlier, forecast
@@ -41,7 +42,8 @@ def run(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     retry: str = "failed", estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
-    tuned: str | Path | None = None, match: Match = "steps",
+    tuned: str | Path | None = None, match: Match = "steps", shard: str | None = None,
+    wait_for_teachers: float = WAIT_SECONDS,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -63,17 +65,22 @@ def run(
     tuned           a folder of `tune`: every method runs by what was chosen for it there
     match           what all methods have the same of: "steps", or "compute", the core-seconds of kd, as epochs of
                     their own by the profiles in `out`
+    shard           only this part of the runs, such as "3/16", with the teachers in it; the cache has to be shared
+    wait_for_teachers   with a shard: for how many seconds its runs wait for the teachers of other shards while nobody
+                    is at work on one
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
     cache, again = CacheFolder.of_user(), read_retry(retry)
+    part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     for dataset, train_size in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students):
         print(one_line(collect.told(dataset, collect.check(dataset, cache.data, train_size))))
     for note in (*notes, *_of_another_suite(folder, plan.suite)):
         print(one_line(f"note: {note}"))
-    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
+    share = None if part is None else Share.of(plan, part, wait_for_teachers)
+    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)), share=share)
     jobs = matrix.pending(again)
     reasons: dict[str, str] = {}
     pool, known = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries), []
@@ -100,17 +107,18 @@ def plan(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", plugins: Iterable[str | Path] = (), retry: str = "failed",
     estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
-    match: Match = "steps",
+    match: Match = "steps", shard: str | None = None,
 ) -> Forecast:
     """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
     how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
     record tells. UserError for whatever `run` would refuse."""
     cache, again = CacheFolder.of_user(), read_retry(retry)
+    part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     wanted, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     known = earlier(cache.teachers, folder, named=estimates_from)
     found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, again,
-                     teacher_cache)
+                     teacher_cache, None if part is None else Share.of(wanted, part))
     return replace(found, notes=(*notes, *found.notes))
 
 

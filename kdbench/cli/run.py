@@ -33,6 +33,7 @@ from kdbench.cli.options import (
 )
 from kdbench.cli.results import leaderboard
 from kdbench.errors import UserError
+from kdbench.execution.shard import WAIT_SECONDS
 from kdbench.profile.energy import WATTS_PER_CORE
 
 
@@ -61,6 +62,11 @@ def run(
         metavar="DIR", help="a folder of `kdbench tune`: run every method by what was chosen for it there")] = None,
     match: Annotated[Match, typer.Option(
         help="give every method the same steps, or the compute of kd, by the profiles in --out")] = Match.steps,
+    shard: Annotated[str | None, typer.Option(
+        metavar="N/COUNT", help="only this part of the runs, such as 3/16, with the same cache as the others")] = None,
+    wait_for_teachers: Annotated[float, typer.Option(
+        min=0, metavar="SECONDS", help="with --shard: how long to wait for the teachers of other shards while nobody "
+        "is at work on one")] = WAIT_SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
@@ -72,7 +78,7 @@ def run(
         "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
         "device": device.value, "plugins": plugin or (), "retry": retry,
-        "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value,
+        "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value, "shard": shard,
         "teacher_cache": cache_size(teacher_cache)}
     if dry_run:
         from kdbench.cli.forecast import forecast_to_text
@@ -80,11 +86,12 @@ def run(
         found = api.plan(suite, **asked)
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
         return
-    summary = api.run(suite, run_timeout=run_timeout, retries=retries, **asked)
-    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
+    summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers, **asked)
+    waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""
+    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {waiting}"
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard([summary.folder], plugin=plugin)
-    if summary.failed:
+    if summary.failed or summary.waiting:
         raise typer.Exit(1)
 
 

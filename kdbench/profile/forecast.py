@@ -21,6 +21,7 @@ from kdbench.execution.job import Job
 from kdbench.execution.matrix import FINAL, RETRY, Matrix, Retry
 from kdbench.execution.passes import PassPlan, plan_passes
 from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.execution.shard import Share
 from kdbench.folders import CacheFolder
 from kdbench.profile.job import ProfileJob, Settings
 from kdbench.profile.record import BUSY, Profile, profiles, samples_of
@@ -100,11 +101,12 @@ def _disk(store: Store, run_id: str) -> int | None:
 
 
 def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples: Iterable[Sample],
-             retry: Collection[Retry] = RETRY, teacher_cache: int | None = None) -> Forecast:
-    """What running the plan would do and take. UserError for what a run would refuse. What is not known of a method is
-    timed, in a process of the pool."""
+             retry: Collection[Retry] = RETRY, teacher_cache: int | None = None,
+             share: Share | None = None) -> Forecast:
+    """What running the plan, or a share of it, would do and take. UserError for what a run would refuse. What is
+    not known of a method is timed, in a process of the pool."""
     notes: list[str] = []
-    matrix = Matrix(plan, out, cache, notes.append, look_only=True)
+    matrix = Matrix(plan, out, cache, notes.append, look_only=True, share=share)
     estimator, reasons, sizes = Estimator(samples, plan.reference), {}, {}
     with _shadow(cache) as shadow:
         here = {name for name in {spec.dataset for spec in plan.students} if _is_here(name, shadow.data)}
@@ -118,11 +120,12 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
             pool.start()
             reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in at_hand], plan.methods, shadow)
         _need_folders(out, cache)
-        at_hand = [job for job in at_hand if job.id not in reasons]
+        at_hand = [job for job in at_hand if job.id not in reasons and matrix.is_own(job.id)]
         notes += _time_unknown(plan, at_hand, estimator, out, shadow, pool)
     notes += matrix.left_out()
     passes = plan_passes(cache, jobs, sizes, teacher_cache)
-    return _sum_up(plan, matrix, jobs, reasons, estimator, pool.workers, passes, notes)
+    own = [job for job in jobs if matrix.is_own(job.id)]
+    return _sum_up(share.part_of(plan) if share else plan, matrix, own, reasons, estimator, pool.workers, passes, notes)
 
 
 # Without writing.

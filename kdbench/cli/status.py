@@ -77,13 +77,11 @@ def _watch_live(watcher: Watcher) -> None:
 
 
 def _watch_plainly(watcher: Watcher, as_json: bool) -> None:
-    """A line for each change; and at the end, unless as JSON, all that there is to say."""
-    found, told = None, ""
+    """A line whenever a run began or ended; and at the end, unless as JSON, all that there is to say."""
+    found, told = None, None
     for found in _looks(watcher):
-        line = json.dumps(found.as_json()) if as_json else _summary(found)
-        if line != told:
-            print(line)
-        told = line
+        if told != (told := (found.runs, found.teachers)):
+            print(json.dumps(found.as_json()) if as_json else _summary(found))
     if found is not None and not as_json:
         print(f"\n{status_to_text(found)}")
 

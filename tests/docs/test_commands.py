@@ -22,7 +22,8 @@ from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
 HERE = (  # commands that take seconds
-    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report|new-method|check) .*",
+    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) .*",
+    r"kdbench (new-method|check) .*",
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes

@@ -181,6 +181,8 @@ def test_a_watcher_sees_what_changed_and_reads_nothing_twice(place, monkeypatch)
     store.write(done(run_of(seed=1)))
     assert watcher.look().runs == {"done": 2, "missing": 4}
     assert paths == [str(store.files.record(run_of(seed=1).id))]
+    store.write(record(run_of(seed=1), status="crashed", reason="oh"))
+    assert watcher.look().runs == {"done": 1, "failed": 1, "missing": 4}
 
 
 def test_a_look_writes_nothing(place):

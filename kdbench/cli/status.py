@@ -91,9 +91,10 @@ def _watch_plainly(watcher: Watcher, as_json: bool) -> None:
 def status_to_text(found: FolderState) -> str:
     """A line for each kind of runs with its count, then those that run, were interrupted or failed, the time left, and
     how to go on."""
-    what = "trials" if found.tuning else "runs"
+    total = sum(found.runs.values())
+    what = ("trial" if found.tuning else "run") + "s" * (total != 1)
     suites = plain(", ".join(found.suites)) or "an unknown suite"
-    lines = [f"{plain(found.folder)}: {sum(found.runs.values())} {what} of {suites}"]
+    lines = [f"{plain(found.folder)}: {total} {what} of {suites}"]
     width = len(str(max(found.runs.values(), default=0)))
     for kind, word in WORDS.items():
         if found.runs.get(kind) or kind == "done":

@@ -11,8 +11,9 @@ from kdbench.data import collect
 from kdbench.errors import UserError, one_line, unknown
 from kdbench.execution.display import make_display
 from kdbench.execution.estimate import Estimator
-from kdbench.execution.matrix import Matrix, Summary
+from kdbench.execution.matrix import Matrix, Summary, read_retry
 from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.execution.shard import WAIT_SECONDS, Shard, Share
 from kdbench.execution.trackers import make_trackers
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
@@ -41,8 +42,9 @@ def run(
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
-    rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
-    tuned: str | Path | None = None, match: Match = "steps", track: Sequence[str] = (),
+    retry: str = "failed", estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
+    tuned: str | Path | None = None, match: Match = "steps", shard: str | None = None,
+    wait_for_teachers: float = WAIT_SECONDS, track: Sequence[str] = (),
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -56,27 +58,33 @@ def run(
     run_timeout     seconds after which a run is stopped
     retries         how often a run whose process was killed by a signal is tried again
     plugins         files with methods of yours
-    rerun_changed   redo finished runs whose method's source changed since
+    retry           which runs that have a record are run again: "failed", "stale" (those whose method's source
+                    changed since), "failed,stale" or "none"; runs without a record always run
     estimates_from  folders of results that tell, besides `out` and the cache, how long runs take
     teacher_cache   bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
                     of the free disk
     tuned           a folder of `tune`: every method runs by what was chosen for it there
     match           what all methods have the same of: "steps", or "compute", the core-seconds of kd, as epochs of
                     their own by the profiles in `out`
+    shard           only this part of the runs, such as "3/16", with the teachers in it; the cache has to be shared
+    wait_for_teachers   with a shard: for how many seconds its runs wait for the teachers of other shards while nobody
+                    is at work on one
     track           what shows each run as it ends, besides the results: "tensorboard" (event files in the folder
                     OUT-tensorboard), "wandb" or "trackio"
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
-    cache = CacheFolder.of_user()
+    cache, again = CacheFolder.of_user(), read_retry(retry)
+    part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     trackers = make_trackers(track, folder, plan.suite)
     opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size)) for dataset, train_size
                in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
     opening += [f"note: {note}" for note in (*notes, *_of_another_suite(folder, plan.suite))]
-    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
-    jobs = matrix.pending(rerun_changed)
+    share = None if part is None else Share.of(plan, part, wait_for_teachers)
+    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)), share=share)
+    jobs = matrix.pending(again)
     reasons: dict[str, str] = {}
     pool, known = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries), []
     if jobs:
@@ -89,9 +97,11 @@ def run(
                          trackers)
     if tuned is not None and folder != Path(tuned):
         write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
+    for note in matrix.left_out():
+        print(f"note: {note}")
     for name, count in matrix.changed_methods().items():
         print(f"note: {count} finished runs of {name} were made by another version of its source; "
-              f"--rerun-changed redoes them")
+              f"--retry stale redoes them")
     return summary
 
 
@@ -99,19 +109,20 @@ def plan(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
-    device: Device = "cpu", plugins: Iterable[str | Path] = (), rerun_changed: bool = False,
+    device: Device = "cpu", plugins: Iterable[str | Path] = (), retry: str = "failed",
     estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
-    match: Match = "steps",
+    match: Match = "steps", shard: str | None = None,
 ) -> Forecast:
     """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
     how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
     record tells. UserError for whatever `run` would refuse."""
-    cache = CacheFolder.of_user()
+    cache, again = CacheFolder.of_user(), read_retry(retry)
+    part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     wanted, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     known = earlier(cache.teachers, folder, named=estimates_from)
-    found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, rerun_changed,
-                     teacher_cache)
+    found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, again,
+                     teacher_cache, None if part is None else Share.of(wanted, part))
     return replace(found, notes=(*notes, *found.notes))
 
 

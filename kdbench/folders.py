@@ -53,6 +53,7 @@ class ResultsFolder:
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     tune/                             a `StudyFolder`, where the records are of trials
     .lock                             held by the one command that writes into the folder; holds its process id
+    .lock-<part>                      held by the one command for a part of the runs; then these share .lock
     leaderboard.*, index.html, plots/ the report, which `kdbench report` makes of all these
 
     A run id is the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of everything in a `RunSpec` that
@@ -81,6 +82,9 @@ class ResultsFolder:
     def lock(self) -> Path:
         return self.root / ".lock"
 
+    def part_lock(self, part: str) -> Path:
+        return self.root / f".lock-{part}"
+
     def record(self, run_id: str) -> Path:
         return self.records / f"{run_id}.json"
 
@@ -105,7 +109,7 @@ class RunFolder:
     """What an unfinished run keeps until it is done.
 
     checkpoint        32 bytes of SHA-256, then torch's file of the state after an epoch, not always the last
-    progress.json     epoch, epochs, validation accuracy and training seconds so far, for whoever watches
+    progress.json     how far the run is, and which process on which machine works on it, for whoever watches
     lock              held by the process that works on the run
     """
 

@@ -33,6 +33,7 @@ from kdbench.cli.options import (
 )
 from kdbench.cli.results import leaderboard
 from kdbench.errors import UserError
+from kdbench.execution.shard import WAIT_SECONDS
 from kdbench.profile.energy import WATTS_PER_CORE
 
 
@@ -50,8 +51,9 @@ def run(
     run_timeout: RunTimeout = None,
     retries: Retries = 1,
     plugin: Plugins = None,
-    rerun_changed: Annotated[bool, typer.Option(
-        "--rerun-changed", help="redo finished runs whose method's source changed since")] = False,
+    retry: Annotated[str, typer.Option(
+        metavar="WHICH", help="which runs that have a record are run again: failed, stale (the source of their method "
+        "changed since), failed,stale or none; runs without a record always run")] = "failed",
     teacher_cache: TeacherCache = None,
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="print what would run, and the time, memory and disk that it takes; write nothing")] = False,
@@ -60,6 +62,11 @@ def run(
         metavar="DIR", help="a folder of `kdbench tune`: run every method by what was chosen for it there")] = None,
     match: Annotated[Match, typer.Option(
         help="give every method the same steps, or the compute of kd, by the profiles in --out")] = Match.steps,
+    shard: Annotated[str | None, typer.Option(
+        metavar="N/COUNT", help="only this part of the runs, such as 3/16, with the same cache as the others")] = None,
+    wait_for_teachers: Annotated[float, typer.Option(
+        min=0, metavar="SECONDS", help="with --shard: how long to wait for the teachers of other shards while nobody "
+        "is at work on one")] = WAIT_SECONDS,
     track: Annotated[str | None, typer.Option(
         metavar="NAMES", help="show each run as it ends: tensorboard, wandb or trackio, comma-separated")] = None,
     as_json: AsJson = False,
@@ -72,8 +79,8 @@ def run(
     asked: dict[str, Any] = {
         "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
-        "device": device.value, "plugins": plugin or (), "rerun_changed": rerun_changed,
-        "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value,
+        "device": device.value, "plugins": plugin or (), "retry": retry,
+        "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value, "shard": shard,
         "teacher_cache": cache_size(teacher_cache)}
     if dry_run:
         from kdbench.cli.forecast import forecast_to_text
@@ -81,11 +88,13 @@ def run(
         found = api.plan(suite, **asked)
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
         return
-    summary = api.run(suite, run_timeout=run_timeout, retries=retries, track=split_names(track) or (), **asked)
-    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, "
+    summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers,
+                      track=split_names(track) or (), **asked)
+    waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""
+    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {waiting}"
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard([summary.folder], plugin=plugin)
-    if summary.failed:
+    if summary.failed or summary.waiting:
         raise typer.Exit(1)
 
 

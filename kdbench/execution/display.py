@@ -3,18 +3,17 @@
 import time
 from collections.abc import Sequence
 
-import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from kdbench.disk import read_file
 from kdbench.errors import one_line, plain
 from kdbench.execution.estimate import Estimator, time_for
 from kdbench.execution.job import Job
 from kdbench.execution.pool import Running
 from kdbench.results.record import Record
+from kdbench.results.unfinished import read_progress
 
 
 class Display:
@@ -72,7 +71,7 @@ class Display:
     def _left(self, running: Running[Job]) -> float | None:
         """The seconds that a running job still needs: by its own epochs, once one has ended."""
         now, job = time.monotonic(), running.job
-        estimate, progress = self.estimator.estimate(job.spec), read_progress(job)
+        estimate, progress = self.estimator.estimate(job.spec), read_progress(job.cache.unfinished(job.id))
         if progress is None or not progress.epoch or not progress.seconds:
             return max(estimate.seconds - (now - running.started), 0.0) if estimate else None
         epoch, since = self._epochs.get(job.id, (0, now))
@@ -100,10 +99,10 @@ class TerminalDisplay(Display):
         for heading in ("run", "pair", "dataset", "seed", "epoch", "validation", "seconds"):
             table.add_column(heading)
         for r in running:
-            spec, progress = r.job.spec, read_progress(r.job)
+            spec, progress = r.job.spec, read_progress(r.job.cache.unfinished(r.job.id))
             name = f"teacher {spec.student.model}" if r.job.role == "teacher" else spec.method
             epoch = f"{progress.epoch}/{progress.epochs}" if progress else f"0/{spec.training.epochs}"
-            accuracy = f"{progress.accuracy:.1%}" if progress else "-"
+            accuracy = f"{progress.accuracy:.1%}" if progress and progress.accuracy is not None else "-"
             what = [escape(plain(text)) for text in (name, spec.pair, spec.dataset)]
             table.add_row(*what, str(spec.seed), epoch, accuracy,
                           f"{time.monotonic() - r.started:.0f}")
@@ -134,23 +133,6 @@ def make_display(workers: int, estimator: Estimator | None = None) -> Display:
     """The display that fits where standard output goes."""
     console = Console()
     return (TerminalDisplay if console.is_terminal else PlainDisplay)(console, workers, estimator)
-
-
-class Progress(msgspec.Struct):
-    """How far a running job is."""
-
-    epoch: int
-    epochs: int
-    accuracy: float
-    seconds: float = 0.0  # of training, so far
-
-
-def read_progress(job: Job) -> Progress | None:
-    """The progress that a running job reports; None before its first epoch ends."""
-    try:
-        return msgspec.json.decode(read_file(job.cache.unfinished(job.id).progress), type=Progress)
-    except (OSError, msgspec.MsgspecError, RecursionError):
-        return None
 
 
 def duration(seconds: float) -> str:

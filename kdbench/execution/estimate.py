@@ -98,7 +98,7 @@ class Estimator:
 
     def add(self, sample: Sample) -> None:
         kind, here = self._kind(sample.spec), sample.machine
-        rate = sample.seconds / _work(sample.spec)
+        rate = sample.seconds / work(sample.spec)
         for key in ((kind.like, here), (kind.networks, here), kind.networks, (kind.method, kind.cell, here)):
             self._seen["rate", key][sample.source].append(rate)
         self._cells[kind.method].add((kind.cell, here))
@@ -124,7 +124,7 @@ class Estimator:
         if (rate := self._rates[kind]) is None:
             return None
         around = self._first("around", fmean, (kind.scored, this_machine(spec.device)), kind.scored, kind.student)
-        return Estimate(rate.seconds * _work(spec), around or 0.0, rate.basis, rate.trusted)
+        return Estimate(rate.seconds * work(spec), around or 0.0, rate.basis, rate.trusted)
 
     def alike(self, spec: RunSpec) -> Hashable:
         """What runs share that differ in length and seed alone."""
@@ -235,7 +235,7 @@ def _published_size(dataset: str) -> int | None:
     return name.info.sizes[0] if name.info.sizes and "longtail" not in dict(name.modifiers) else None
 
 
-def _work(spec: RunSpec) -> float:
+def work(spec: RunSpec) -> float:
     """The work of a run's training: images times pixels, of whole batches."""
     recipe, (_, images) = spec.training, _images(spec)
     batch = min(recipe.batch_size, images)

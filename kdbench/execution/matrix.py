@@ -1,28 +1,44 @@
 """Runs a plan: what is not done yet, teachers first, each result on disk as it comes."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 
 from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
-from kdbench.errors import UserError
+from kdbench.environment import now
+from kdbench.errors import UserError, nearest
 from kdbench.execution.display import Display
 from kdbench.execution.job import Job
 from kdbench.execution.passes import AnswerSize, plan_passes, with_passes
-from kdbench.execution.pool import LocalPool
+from kdbench.execution.pool import LocalPool, Running
+from kdbench.execution.shard import Share
 from kdbench.execution.trackers import Tracker, tracked
 from kdbench.folders import CacheFolder
 from kdbench.results.record import Planned, Problem, Record, Role, Status
 from kdbench.results.sizes import size_text
-from kdbench.results.store import Store
+from kdbench.results.store import LEFT_OVER, Store
+from kdbench.results.unfinished import is_locked
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
-FINAL: tuple[Status, ...] = ("ok", "inapplicable")  # not tried again; every other status is retried by the next run
-LEFT_OVER = 3600.0  # seconds after which a temporary file in the cache is nobody's any more
+FINAL: tuple[Status, ...] = ("ok", "inapplicable")  # a run with any other status failed
+Retry = Literal["failed", "stale"]
+RETRY: frozenset[Retry] = frozenset({"failed"})  # by default
 Say = Callable[[str], None]
+
+
+def read_retry(text: str) -> frozenset[Retry]:
+    """What `--retry` asks for: "failed", "stale", both with a comma between them, or "none". UserError for anything
+    else."""
+    names, known = [name.strip() for name in text.split(",")], get_args(Retry)
+    for name in names:
+        if name not in (*known, "none") or (name == "none" and len(names) > 1):
+            raise UserError(f"--retry {text[:100]}: expected failed, stale, failed,stale or none"
+                            + nearest(name[:100], known).partition(" (")[0])
+    return frozenset(name for name in known if name in names)
 
 
 class Training:
@@ -44,32 +60,47 @@ class Training:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many student runs of a plan were finished before, were finished now, failed, or do not apply."""
+    """How many student runs of a plan, or of a share of it, were finished before, were finished now, failed, do not
+    apply, or wait for a teacher that another share trains."""
 
     folder: Path
     skipped: int
     trained: int
     failed: int
     inapplicable: int
+    waiting: int = 0
 
 
 class Matrix:
     """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk. `role` is that of
-    the plan's students, and `final` the statuses with which they are not tried again."""
+    the plan's students. With a `share`, `run` does the runs of that alone."""
 
     def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False,
-                 role: Role = "student", final: Collection[Status] = FINAL):
+                 role: Role = "student", share: Share | None = None):
         self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
-        self.role, self.final = role, final
+        self.role, self.share = role, share
+        self.left: set[str] = set()  # the ids of failed runs that the last `pending` left as they are
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
-    def pending(self, rerun_changed: bool = False) -> list[Job]:
-        """The runs without a final record, teachers first. A teacher that no pending run needs is not among them."""
-        students = [s for s in self.plan.students if not self._is_done(s, rerun_changed)]
+    def pending(self, retry: Collection[Retry] = RETRY) -> list[Job]:
+        """The runs without a usable record, and of those with one the runs to retry; teachers first. A teacher that no
+        pending run needs is not among them."""
+        self.left.clear()
+        students = [s for s in self.plan.students if not self._is_done(s, retry)]
         jobs = [self._job(spec, self.role) for spec in students]
         needed = {teacher for job in jobs for teacher in job.teachers()}
         teachers = [t for t in self.plan.teachers if t.id in needed and not self._teacher_is_ready(t)]
         return [self._job(spec, "teacher") for spec in teachers] + jobs
+
+    def is_own(self, run_id: str) -> bool:
+        """Whether the run is in the share of this matrix."""
+        return self.share is None or self.share.has(run_id)
+
+    def left_out(self) -> Iterator[str]:
+        """A sentence on the failed runs that the last `pending` left as they are, if there are any."""
+        if left := sum(map(self.is_own, self.left)):
+            runs = "1 failed run" if left == 1 else f"{left} failed runs"
+            yield f"{runs} left alone; --retry failed tries again"
 
     def share_teachers(self, jobs: list[Job], sizes: Mapping[str, AnswerSize], budget: int | None) -> list[Job]:
         """The jobs, with the teacher passes that they share within `budget` bytes, by default a share of the free disk.
@@ -84,10 +115,13 @@ class Matrix:
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display,
             opening: Iterable[str] = (), trackers: Iterable[Tracker] = ()) -> Summary:
-        """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. `opening` is said as
-        soon as nothing stands in the way any more, and `trackers` show each run as it ends. UserError if another
-        command writes into the folder."""
-        with self.store.lock():
+        """Execute `jobs`, or those of the share; those that `reasons` names by id are recorded as inapplicable instead.
+        `opening` is said as soon as nothing stands in the way any more, and `trackers` show each run as it ends.
+        UserError if another command writes into the folder."""
+        foreign = [job for job in jobs if job.role == "teacher" and not self.is_own(job.id)]
+        jobs = [job for job in jobs if self.is_own(job.id)]
+        done = failed = 0
+        with self.store.lock(self.share.shard.name if self.share else None):
             self._prepare_cache()
             for line in opening:
                 self.say(line)
@@ -97,20 +131,23 @@ class Matrix:
             for job in (j for j in jobs if j.id in reasons):
                 self.say(f"n/a  {job}: {reasons[job.id]}")
                 self.training.fail(job, "inapplicable", reasons[job.id])
+            inapplicable = sum(job.id in reasons for job in jobs)
             jobs = [job for job in jobs if job.id not in reasons]
             self._copy_teachers()
-            failed = 0
             with display, tracked(trackers, self.say) as show:
                 display.expect(jobs)
-                for job, record in pool.run(jobs, self.training, display.watch):
+                for job, record in self._results(jobs, foreign, pool, display.watch):
                     display.ended(job, record)
                     show(record)
                     if job.role == "teacher":
                         self._copy_teachers()
+                    done += job.role == self.role
                     failed += job.role == self.role and record.status != "ok"
-        students = sum(job.role == self.role for job in jobs)
-        return Summary(self.out, skipped=len(self.plan.students) - students - len(reasons), trained=students - failed,
-                       failed=failed, inapplicable=len(reasons))
+        students = sum(self.is_own(spec.id) for spec in self.plan.students)
+        pending = sum(job.role == self.role for job in jobs)
+        return Summary(
+            self.out, skipped=students - pending - inapplicable - sum(map(self.is_own, self.left)),
+            trained=done - failed, failed=failed, inapplicable=inapplicable, waiting=pending - done)
 
     def changed_methods(self) -> dict[str, int]:
         """By method, how many finished runs were made by another version of its source."""
@@ -121,16 +158,54 @@ class Matrix:
                 changed[spec.method] = changed.get(spec.method, 0) + 1
         return changed
 
+    # Teachers of other shares.
+
+    def _results(self, jobs: list[Job], foreign: list[Job], pool: LocalPool,
+                 watch: Callable[[list[Running[Job]], int], None]) -> Iterator[tuple[Job, Record]]:
+        """The jobs with their records, as they end. Those that need one of the `foreign` teachers begin when it is
+        there."""
+        if self.share is None:
+            yield from pool.run(jobs, self.training, watch)
+            return
+        began, failed = now(), dict[str, str]()
+        for turn in self.share.turns(jobs, foreign, lambda job: self._state(job, began), self.say):
+            self._copy_teachers()
+            in_vain = {job.id: run for job in turn for run in job.teachers() if run in failed}
+            for job in (job for job in turn if job.id in in_vain):
+                run = in_vain[job.id]
+                yield job, self.training.fail(job, "crashed", f"its teacher, run {run}, failed: {failed[run]}")
+            for job, record in pool.run([job for job in turn if job.id not in in_vain], self.training, watch):
+                if record.status != "ok":
+                    failed[job.id] = record.reason or record.status
+                yield job, record
+
+    def _state(self, teacher: Job, began: str) -> str:
+        """Where a teacher stands that another share trains, in the words of `Share.turns`. It failed if it did so since
+        this command began: an earlier failure is tried again."""
+        record = self.teachers.get(teacher.id)
+        if is_locked(self.cache.unfinished(teacher.id)):
+            return "at work"
+        if not isinstance(record, Record):
+            return "not begun"
+        if record.status != "ok":
+            return f"failed: {record.reason}" if record.finished >= began else "not begun"
+        there = self.teachers.files.student(teacher.id).exists() and not self.teachers.damage(record)
+        return "there" if there else "not begun"
+
     # Which runs are done.
 
-    def _is_done(self, spec: RunSpec, rerun_changed: bool) -> bool:
+    def _is_done(self, spec: RunSpec, retry: Collection[Retry]) -> bool:
         record = self.store.get(spec.id)
         if isinstance(record, Problem) and record.newer:
             self.say(f"{record.path}: {record.reason}; the run is left as it is")
             return True
-        if (not isinstance(record, Record) or record.role != self.role or record.status not in self.final
-                or (rerun_changed and self._has_changed(record))):
+        if not isinstance(record, Record) or record.role != self.role:
             return False
+        failed = record.status not in FINAL
+        if (failed and "failed" in retry) or ("stale" in retry and self._has_changed(record)):
+            return False
+        if failed:
+            self.left.add(record.run_id)
         if damage := self.store.damage(record):
             self.say(f"{damage}; run {record.run_id} is redone")
         return damage is None
@@ -195,14 +270,17 @@ class Matrix:
 
     def _set_damaged_aside(self) -> None:
         for found in self.store.scan():
-            if isinstance(found, Problem) and not found.newer:
+            if isinstance(found, Problem) and not found.newer and self.is_own(found.path.stem):
                 self._set_aside(found)
 
     def _set_aside(self, problem: Problem) -> None:
         if self.look_only:
             self.say(f"damaged record {problem.path} ({problem.reason}); the run is redone")
             return
-        aside = set_aside(problem.path)
+        try:
+            aside = set_aside(problem.path)
+        except FileNotFoundError:  # another command was faster
+            return
         self.say(f"damaged record {problem.path} ({problem.reason}) was set aside as {aside.name}; the run is redone")
 
     def _job(self, spec: RunSpec, role: Role) -> Job:

@@ -207,7 +207,8 @@ class Fsck:
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
                                        files.lock)}
         for path in sorted(self.store.folder.iterdir()):
-            if path.name not in ours and path.name not in REPORT and not _is_temporary(path.name):
+            if (path.name not in ours and path.name not in REPORT and not _is_temporary(path.name)
+                    and not path.name.startswith(files.part_lock("").name)):
                 yield _foreign(path)
 
     def _named(self, folder: Path, suffix: str) -> Iterator[tuple[Path | Finding, str]]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import nlargest
@@ -18,9 +18,10 @@ from kdbench.disk import explain, free_space, need_writable
 from kdbench.errors import UserError
 from kdbench.execution.estimate import Estimate, Estimator, Sample, time_for
 from kdbench.execution.job import Job
-from kdbench.execution.matrix import FINAL, Matrix
+from kdbench.execution.matrix import FINAL, RETRY, Matrix, Retry
 from kdbench.execution.passes import PassPlan, plan_passes
 from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.execution.shard import Share
 from kdbench.folders import CacheFolder
 from kdbench.profile.job import ProfileJob, Settings
 from kdbench.profile.record import BUSY, Profile, profiles, samples_of
@@ -100,17 +101,18 @@ def _disk(store: Store, run_id: str) -> int | None:
 
 
 def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples: Iterable[Sample],
-             rerun_changed: bool = False, teacher_cache: int | None = None) -> Forecast:
-    """What running the plan would do and take. UserError for what a run would refuse. What is not known of a method is
-    timed, in a process of the pool."""
+             retry: Collection[Retry] = RETRY, teacher_cache: int | None = None,
+             share: Share | None = None) -> Forecast:
+    """What running the plan, or a share of it, would do and take. UserError for what a run would refuse. What is
+    not known of a method is timed, in a process of the pool."""
     notes: list[str] = []
-    matrix = Matrix(plan, out, cache, notes.append, look_only=True)
+    matrix = Matrix(plan, out, cache, notes.append, look_only=True, share=share)
     estimator, reasons, sizes = Estimator(samples, plan.reference), {}, {}
     with _shadow(cache) as shadow:
         here = {name for name in {spec.dataset for spec in plan.students} if _is_here(name, shadow.data)}
         for dataset in here:
             collect.check(dataset, shadow.data)
-        jobs = matrix.pending(rerun_changed)
+        jobs = matrix.pending(retry)
         at_hand = [job for job in jobs if job.spec.dataset in here]
         notes += [f"{name} is not on this machine: a run downloads it first, and what it needs is not checked now"
                   for name in sorted({job.spec.dataset for job in jobs} - here)]
@@ -118,10 +120,12 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
             pool.start()
             reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in at_hand], plan.methods, shadow)
         _need_folders(out, cache)
-        at_hand = [job for job in at_hand if job.id not in reasons]
+        at_hand = [job for job in at_hand if job.id not in reasons and matrix.is_own(job.id)]
         notes += _time_unknown(plan, at_hand, estimator, out, shadow, pool)
+    notes += matrix.left_out()
     passes = plan_passes(cache, jobs, sizes, teacher_cache)
-    return _sum_up(plan, matrix, jobs, reasons, estimator, pool.workers, passes, notes)
+    own = [job for job in jobs if matrix.is_own(job.id)]
+    return _sum_up(share.part_of(plan) if share else plan, matrix, own, reasons, estimator, pool.workers, passes, notes)
 
 
 # Without writing.
@@ -237,11 +241,12 @@ def _rows(plan: Plan, matrix: Matrix, to_do: set[str], reasons: dict[str, str],
         waiting = [spec for spec in runs if spec.id in to_do]
         rest = [spec for spec in runs if spec.id not in to_do]
         inapplicable = sum(spec.id in reasons or statuses[spec.id] == "inapplicable" for spec in rest)
+        left = sum(spec.id in matrix.left for spec in rest)
         found = [estimator.estimate(spec) for spec in waiting or rest]
         known = [estimate for estimate in found if estimate is not None]
         seconds = fmean(estimate.seconds for estimate in known) if known else None
         yield Row(
-            name, finished=len(rest) - inapplicable, inapplicable=inapplicable, to_do=len(waiting),
+            name, finished=len(rest) - inapplicable - left, inapplicable=inapplicable, to_do=len(waiting),
             failed=sum(statuses[spec.id] not in (None, *FINAL) for spec in waiting), seconds=seconds,
             basis=_bases(found), core_hours=None if seconds is None else seconds * len(waiting) / 3600)
 

@@ -1,11 +1,9 @@
 """What lies in the cache: teacher passes, teachers, unfinished runs and datasets, how large it is, and its removal."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from kdbench.disk import read_file
 from kdbench.folders import CacheFolder, PassFolder, RunFolder
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.results.unfinished import is_locked
 
 KINDS = ("passes", "teachers", "unfinished", "data")
 
@@ -104,7 +103,7 @@ def _data(cache: CacheFolder) -> Iterator[Cached]:
 def remove(entry: Cached) -> bool:
     """Remove an entry's files; False if a process is at work on them, which is left alone. What is removed is made
     again when a run needs it."""
-    if entry.kind == "unfinished" and _is_locked(RunFolder(entry.paths[0])):
+    if entry.kind == "unfinished" and is_locked(RunFolder(entry.paths[0])):
         return False
     for path in entry.paths:
         if path.is_dir() and not path.is_symlink():
@@ -112,20 +111,6 @@ def remove(entry: Cached) -> bool:
         else:
             path.unlink(missing_ok=True)
     return True
-
-
-def _is_locked(run: RunFolder) -> bool:
-    try:
-        file = os.open(run.lock, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        flock(file, LOCK_EX | LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(file)
 
 
 def _entry(kind: str, name: str, what: str, paths: list[Path]) -> Cached:

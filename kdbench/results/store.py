@@ -19,6 +19,8 @@ from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions, read_npz
 from kdbench.results.record import Entry, Planned, Problem, Record, decode, id_of, read
 
+LEFT_OVER = 3600.0  # seconds after which a temporary file in a shared folder is nobody's any more
+
 
 class Store:
     """One results folder. Making a store touches nothing; `lock` is what creates the folder."""
@@ -167,16 +169,29 @@ class Store:
     # One writer at a time.
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for one command that writes. UserError if another one does, or if it is not writable."""
+    def lock(self, part: str | None = None) -> Iterator[None]:
+        """Hold the folder for one command that writes; or the part of its runs that has that name, beside commands that
+        hold other parts. UserError if another command is in the way, or if the folder is not writable."""
+        if part is None:
+            with self._held(self.files.lock, fcntl.LOCK_EX):
+                sweep(self.folder)
+                yield
+        else:
+            with self._held(self.files.lock, fcntl.LOCK_SH), self._held(self.files.part_lock(part), fcntl.LOCK_EX):
+                sweep(self.folder, older_than=LEFT_OVER)  # younger files may be what another part just writes
+                yield
+
+    @contextmanager
+    def _held(self, path: Path, how: int) -> Iterator[None]:
+        """A lock file, locked, with the id of this process in it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = self.files.lock.open("a+")
+            file = path.open("a+")
         except OSError as error:
             raise UserError(f"the output folder is not writable: {explain(error)}") from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, how | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
@@ -184,7 +199,6 @@ class Store:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            sweep(self.folder)
             yield
 
     def _write(self, path: Path, entry: Entry) -> None:

@@ -1,7 +1,7 @@
 """The process of one run: its numerics, its place among other processes, its memory, and why it crashed."""
 
-import json
 import os
+import platform
 import resource
 import traceback
 from collections.abc import Iterator
@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+import msgspec
 import torch
 
-from kdbench.disk import atomic_write, explain
+from kdbench.disk import explain
 from kdbench.errors import UserError
+from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
+from kdbench.results.unfinished import Progress, read_progress, write_progress
 from kdbench.train.trainer import Trainer
 
 TELL_EVERY = 0.5  # seconds between two reports of progress, at least
@@ -42,12 +45,20 @@ def only_one(folder: RunFolder) -> Iterator[None]:
         os.close(file)
 
 
-def report_progress(folder: RunFolder, trainer: Trainer, seconds: float) -> None:
-    """Tell the parent how far the run is, with the last validation accuracy, by a file: a queue's lock could die with a
-    killed worker. Before the first validation there is nothing to tell."""
-    if known := trainer.curves.get("validation_accuracy"):
-        progress = {"epoch": trainer.epoch, "epochs": trainer.recipe.epochs, "accuracy": known[-1], "seconds": seconds}
-        atomic_write(folder.progress, json.dumps(progress).encode(), sync=False)
+def report_start(job: Job, folder: RunFolder, started: str) -> Progress:
+    """Tell which process works on the run from now on. What it continues from is as far as its last process told."""
+    before = (read_progress(folder) if folder.checkpoint.exists() else None) or Progress(0, 0)
+    progress = msgspec.structs.replace(before, epochs=job.spec.training.epochs, host=platform.node(),
+                                       process=os.getpid(), started=started)
+    write_progress(folder, progress)
+    return progress
+
+
+def report_progress(folder: RunFolder, start: Progress, trainer: Trainer, seconds: float) -> None:
+    """Tell how far the run is that began with `start`, with its last validation accuracy."""
+    known = trainer.curves.get("validation_accuracy")
+    write_progress(folder, msgspec.structs.replace(
+        start, epoch=trainer.epoch, accuracy=known[-1] if known else None, seconds=seconds))
 
 
 def crash_reason(error: Exception, file: Path | None = None) -> str:

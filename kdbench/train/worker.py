@@ -24,6 +24,7 @@ from kdbench.plugins import registry
 from kdbench.results.predictions import Predictions
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.results.unfinished import Progress
 from kdbench.robustness.measure import measure
 from kdbench.train import checkpoint
 from kdbench.train.process import (
@@ -33,6 +34,7 @@ from kdbench.train.process import (
     only_one,
     peak_memory,
     report_progress,
+    report_start,
 )
 from kdbench.train.scoring import (
     Stop,
@@ -70,14 +72,15 @@ def _record(job: Job, store: Store, folder: RunFolder) -> Record:
     notes: list[str] = []
     own: dict[str, Any] = {"role": job.role, "notes": notes, "started": now()}
     try:
-        return Record.of(job, **{"status": "ok", **own, **_train_and_score(job, store, folder, notes)})
+        start = report_start(job, folder, own["started"])
+        return Record.of(job, **{"status": "ok", **own, **_train_and_score(job, store, folder, start, notes)})
     except DivergedError as error:
         return Record.of(job, "diverged", str(error), **own)
     except Exception as error:
         return Record.of(job, "crashed", crash_reason(error, job.method.file), **own, traceback=traceback.format_exc())
 
 
-def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]) -> dict[str, Any]:
+def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress, notes: list[str]) -> dict[str, Any]:
     """The run itself: the fields of its record that depend on training."""
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
@@ -94,18 +97,18 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, notes: list[str]
     saved, told = seconds, 0.0
     # Looked for in the whole curve: the run that left a checkpoint may have had other thresholds.
     while not (stop := first_stop(trainer.curves, job.stop_below)) and trainer.epoch < spec.training.epochs:
-        start = time.perf_counter()
+        began = time.perf_counter()
         trainer.train_epoch()
-        seconds += time.perf_counter() - start
+        seconds += time.perf_counter() - began
         if trainer.epoch < spec.training.epochs and is_on_curve(trainer.epoch, spec.training.epochs):
             _validated(trainer, first_accuracy(method.deployed(), dataset.validation, normalise, spec.recipe))
+        if time.monotonic() - told >= TELL_EVERY:
+            report_progress(folder, start, trainer, seconds)
+            told = time.monotonic()
         if seconds - saved >= checkpoint.EVERY:
             checkpoint.save(folder.checkpoint, {
                 "trainer": trainer.state_dict(), "seconds": seconds, "made_by": _made_by(job, dataset)})
             saved = seconds
-        if time.monotonic() - told >= TELL_EVERY:
-            report_progress(folder, trainer, seconds)
-            told = time.monotonic()
     if tutor and weights_sha256(tutor.state_dict()) != taught:
         raise UserError(f"{type(method).__name__} ({job.method.file.name}) changed the weights or statistics of its "
                         "teacher, which every method must leave as they are")

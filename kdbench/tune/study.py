@@ -23,7 +23,7 @@ from kdbench.execution.matrix import Matrix
 from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
-from kdbench.results.record import Record, Status
+from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.seeds import derive
 from kdbench.spec import MAX_SEED, RunSpec
@@ -46,8 +46,6 @@ from kdbench.tune.summary import importances
 FIRST_SEED = 1_000_000  # of trials: final runs count theirs from 0
 MOST_SEEDS = 100
 MOST_TRIALS = 10_000
-# A trial that failed has told what it has to tell. Were it tried again, a study that was continued could differ.
-FINAL: tuple[Status, ...] = ("ok", "inapplicable", "diverged", "crashed", "timeout", "pruned")
 NO_TEACHER = "its teacher, run"  # how the reason of a run begins that never began
 Say = Callable[[str], None]
 
@@ -223,8 +221,9 @@ class Runner:
     def run(self, plan: Plan, stops: Mapping[str, Thresholds]) -> None:
         """Run what has no record yet, each run by the thresholds for its id. UserError if a teacher could not be
         trained: of its students nothing is kept."""
-        matrix = Matrix(plan, self.folder, self.cache, self.say, role="trial", final=FINAL)
-        jobs = [replace(job, stop_below=stops.get(job.id, ())) for job in matrix.pending()]
+        matrix = Matrix(plan, self.folder, self.cache, self.say, role="trial")
+        # A trial that failed has told what it has to tell. Tried again, it could make the study differ.
+        jobs = [replace(job, stop_below=stops.get(job.id, ())) for job in matrix.pending(retry=())]
         if not jobs:
             return
         reasons, sizes = self.pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, self.cache)

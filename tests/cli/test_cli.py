@@ -191,7 +191,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(kdbench, monkeypatch):
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["run", "--help"], ["--version"], ["list", "methods"], ["list", "methods", "--json"], ["list", "pairs"],
     ["list", "datasets"], ["list", "suites"], ["list", "metrics"], ["show", "kd"], ["doctor"],
-    ["leaderboard", "."], ["profile", "--help"],
+    ["leaderboard", "."], ["status", "."], ["profile", "--help"],
 ])
 def test_what_only_tells_imports_no_torch(arguments, tmp_path):
     code = ("import sys, kdbench.cli.main\n"

@@ -22,7 +22,8 @@ from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
 HERE = (  # commands that take seconds
-    r"kdbench (list|show|doctor|cache|leaderboard|advise|cite|card|export|evaluate|fsck|report|new-method|check) .*",
+    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) .*",
+    r"kdbench (new-method|check) .*",
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes
@@ -36,6 +37,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench attack .*": "minutes a run, and AutoAttack",
     r"pip install .*|tox.*|pytest .*": "installs, or is what runs this test",
     r"chromium .*": "a picture of a page",
+    r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }
 SMALLER = ("--set", "recipe.epochs=1", "--set", "recipe.image_size=32", "--set", "recipe.batch_size=8")
 FOLDERS = ("quick", "photos", "mine")  # below runs/, of which pages speak

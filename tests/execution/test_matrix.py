@@ -10,17 +10,18 @@ import pytest
 from rich.console import Console
 from support.matrices import plugin, smoke
 
+from kdbench.errors import UserError
 from kdbench.execution.display import PlainDisplay
-from kdbench.execution.matrix import Matrix
+from kdbench.execution.matrix import RETRY, Matrix, read_retry
 from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.results.store import Store
 
 
-def run(plan, out, cache, *, workers=2, timeout=None, reasons=None, rerun_changed=False):
+def run(plan, out, cache, *, workers=2, timeout=None, reasons=None, retry=RETRY):
     said = []
     matrix = Matrix(plan, out, CacheFolder(cache), said.append)
-    jobs = matrix.pending(rerun_changed)
+    jobs = matrix.pending(retry)
     pool = LocalPool(workers, timeout)
     pool.start()
     outcome = matrix.run(jobs, reasons or {}, pool, PlainDisplay(Console(quiet=True), workers))
@@ -120,9 +121,50 @@ def test_runs_of_a_changed_method_are_told_and_redone_on_request(tmp_path, cache
     matrix = Matrix(changed, out, CacheFolder(cache), print)
     assert matrix.changed_methods() == {"mine": 1}
     assert matrix.pending() == []
-    outcome, records, _ = run(changed, out, cache, rerun_changed=True)
+    outcome, records, _ = run(changed, out, cache, retry={"stale"})
     assert outcome.trained == 1
     assert records["mine"].method_digest == changed.methods["mine"].digest
+
+
+def changed_and_failed(tmp_path, cache):
+    """A folder in which `mine` is finished and `bad` failed, a plan of these and `ce` in which the sources of both
+    changed since, and the one in which that of `mine` did."""
+    old = [plugin(tmp_path), plugin(tmp_path, "raise ValueError('no')", "bad")]
+    run(smoke("mine", "bad", plugins=old), tmp_path / "out", cache)
+    (tmp_path / "new").mkdir()
+    mine, bad = plugin(tmp_path / "new", "None"), plugin(tmp_path / "new", "1 / 0", "bad")
+    return (smoke("ce", "mine", "bad", plugins=[mine, bad]), smoke("ce", "mine", "bad", plugins=[mine, old[1]]))
+
+
+def test_retry_chooses_among_the_runs_with_a_record_and_those_without_always_run(tmp_path, cache):
+    both, mine = changed_and_failed(tmp_path, cache)
+
+    def asked(plan, *arguments):
+        matrix = Matrix(plan, tmp_path / "out", CacheFolder(cache), print, look_only=True)
+        return {job.spec.method for job in matrix.pending(*arguments)}, list(matrix.left_out())
+
+    told = ["1 failed run left alone; --retry failed tries again"]
+    assert asked(mine) == asked(mine, read_retry("failed")) == ({"ce", "bad"}, [])
+    assert asked(mine, read_retry("none")) == ({"ce"}, told)
+    assert asked(mine, read_retry("stale")) == ({"ce", "mine"}, told)
+    assert asked(both, read_retry("stale")) == ({"ce", "mine", "bad"}, [])
+    assert asked(mine, read_retry("failed,stale")) == ({"ce", "mine", "bad"}, [])
+
+
+def test_a_failed_run_that_is_left_is_not_counted_as_finished(tmp_path, cache):
+    _, plan = changed_and_failed(tmp_path, cache)
+    outcome, records, _ = run(plan, tmp_path / "out", cache, retry=frozenset())
+    assert (outcome.skipped, outcome.trained, outcome.failed) == (1, 1, 0) and records["bad"].status == "crashed"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "expected failed, stale"), ("stael", "did you mean 'stale'?"), ("failed,none", "expected failed, stale"),
+    ("failed,", "expected failed, stale"), ("x" * 999, "expected failed, stale"),
+])
+def test_what_no_retry_is_is_one_line_with_what_is_allowed(text, message):
+    with pytest.raises(UserError) as error:
+        read_retry(text)
+    assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
 @pytest.fixture

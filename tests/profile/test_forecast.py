@@ -125,7 +125,7 @@ def test_changed_methods_are_to_do_where_a_run_would_redo_them(tmp_path):
     plan = smoke("ce")
     finish(tmp_path / "out", plan.students[0])
     assert rows(ask(plan, tmp_path))["ce"] == (1, 0, 0, 0)
-    assert rows(ask(plan, tmp_path, samples=all_known(plan), rerun_changed=True))["ce"] == (0, 0, 1, 0)
+    assert rows(ask(plan, tmp_path, samples=all_known(plan), retry={"stale"}))["ce"] == (0, 0, 1, 0)
 
 
 # Costs.

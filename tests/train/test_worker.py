@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import json
+import os
+import platform
 from itertools import pairwise
 
 import numpy as np
@@ -10,12 +12,12 @@ from msgspec.structs import replace
 from support.matrices import job, plugin, smoke, teacher_job
 
 from kdbench.disk import file_sha256
-from kdbench.execution.display import read_progress
 from kdbench.finished.reload import dataset_of, reload
 from kdbench.folders import CacheFolder
 from kdbench.metrics.robustness import MEASURED
 from kdbench.networks import build
 from kdbench.results.store import Store
+from kdbench.results.unfinished import is_locked, read_progress
 from kdbench.robustness.measure import measure
 from kdbench.spec import FileTeacher, OwnRecipe
 from kdbench.train import checkpoint, scoring, worker
@@ -168,12 +170,37 @@ def test_progress_tells_the_epoch_and_the_last_validation(tmp_path, cache, monke
 
     def report_and_read(*arguments):
         report(*arguments)
-        told.append(read_progress(this))
+        told.append(read_progress(this.cache.unfinished(this.id)))
 
     monkeypatch.setattr(worker, "report_progress", report_and_read)
     first, third, _ = run_job(this).curves["validation_accuracy"]
     assert [(one.epoch, one.epochs, one.accuracy) for one in told] == [
         (1, 4, first), (2, 4, first), (3, 4, third), (4, 4, third)]
+
+
+def test_a_run_tells_in_its_first_epoch_where_it_runs_and_where_it_goes_on_after_an_interruption(
+        tmp_path, cache, monkeypatch):
+    this = job(smoke("ce", seeds=[12], settings={"recipe.epochs": 4}), tmp_path, cache, "ce")
+    folder = this.cache.unfinished(this.id)
+    train, told = Trainer.train_epoch, []
+
+    def look_and_train(trainer):
+        told.append((read_progress(folder), is_locked(folder)))
+        train(trainer)
+
+    monkeypatch.setattr(Trainer, "train_epoch", look_and_train)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(2, patch)
+        run_job(this)
+    first = told[0][0]
+    assert (first.epoch, first.epochs, first.accuracy) == (0, 4, None)
+    assert (first.host, first.process, told[0][1]) == (platform.node(), os.getpid(), True)
+    assert first.started.endswith("+00:00") and not is_locked(folder)
+    told.clear()
+    record = run_job(this)
+    again = told[0][0]
+    assert again.epoch >= 1 and again.accuracy is not None and again.seconds > 0
+    assert again.started == record.started and len(told) == 2
 
 
 def test_a_damaged_checkpoint_is_set_aside_told_and_redone(tmp_path, cache, monkeypatch):

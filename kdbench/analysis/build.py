@@ -1,6 +1,5 @@
 """Records to a leaderboard: per cell (pair, dataset and recipe) one row per method."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +42,8 @@ from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import Facts, MethodInfo
 from kdbench.profile.match import EQUAL_TO
 from kdbench.results.numbers import Numbers
-from kdbench.results.record import Planned, Problem, Record
+from kdbench.results.record import Problem, Record
+from kdbench.results.repeated import results_hash
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher, digest
 from kdbench.tune.choice import Choice
@@ -67,7 +67,7 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
         raise store.no_records()
     runs, others = _of_the_same_images([_with_family(run, installed) for run in runs], store)
     runs, repeats = _without_repeats(runs, store)
-    results_hash, reader = _results_hash(runs), _Reader(store)
+    reader = _Reader(store)
     profiles, profile_problems = read_profiles(store)
     known = facts_of([*runs, *profiles.values()], installed)
     costs = [cost(profile, known, sha256) for sha256, profile in profiles.items()]
@@ -77,7 +77,7 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
         statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines()))),
-        results_hash=results_hash, records_hash=_records_hash(runs, hashes, costs, problems, tuned),
+        results_hash=results_hash(runs), records_hash=_records_hash(runs, hashes, costs, problems, tuned),
     )
 
 
@@ -98,15 +98,8 @@ def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], l
             hashes[found.run_id] = sha256
     planned, plan_problems = store.planned(but=hashes.keys())
     damaged = {problem.path.stem: problem.reason for problem in problems}
-    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
+    runs += [wanted.without_record(damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
     return runs, hashes, problems + plan_problems, trials
-
-
-def _missing(wanted: Planned, damage: str | None) -> Record:
-    """A stand-in for the record of a planned run that has no usable one."""
-    return Record(run_id=wanted.run_id, role=wanted.role, suite=wanted.suite, spec=wanted.spec, status="missing",
-                  reason=f"its record is damaged: {damage}" if damage else "planned, no record yet",
-                  seconds=0.0, method_digest="", started="", finished="")
 
 
 def _with_family(run: Record, installed: Mapping[str, MethodInfo]) -> Record:
@@ -157,15 +150,6 @@ def _group(run: Record) -> tuple:
     own, recipe = run.spec.self_teacher, run.spec.own_recipe
     return (run.spec.method, own.run.id if own else "", run.spec.updates,
             tuple(recipe.given().items()) if recipe else (), *sorted(run.spec.hyperparameters.items()))
-
-
-def _results_hash(runs: Iterable[Record]) -> str:
-    """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
-    total = hashlib.sha256()
-    for run in sorted(runs, key=lambda run: run.run_id):
-        total.update(msgspec.json.encode([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
-                                          sorted(run.metrics.items())]))
-    return total.hexdigest()
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],

@@ -41,6 +41,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import Facts, MethodInfo
 from kdbench.profile.match import EQUAL_TO
+from kdbench.results.merged import Merged, read_merged
 from kdbench.results.numbers import Numbers
 from kdbench.results.record import Problem, Record
 from kdbench.results.repeated import results_hash
@@ -72,12 +73,15 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     known = facts_of([*runs, *profiles.values()], installed)
     costs = [cost(profile, known, sha256) for sha256, profile in profiles.items()]
     tuned, tuned_problems = read_tuned(store)
+    merged, merged_hash = read_merged(store)
+    origins = merged.lines() if isinstance(merged, Merged) else ()
     cells = _cells(runs, known, reader, costs, tuned)
     problems += [*others, *repeats, *reader.problems, *profile_problems, *tuned_problems]
+    problems += [merged] if isinstance(merged, Problem) else []
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
-        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines()))),
-        results_hash=results_hash(runs), records_hash=_records_hash(runs, hashes, costs, problems, tuned),
+        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines(), *origins))),
+        results_hash=results_hash(runs), records_hash=_records_hash(runs, hashes, costs, problems, tuned, merged_hash),
     )
 
 
@@ -153,11 +157,12 @@ def _group(run: Record) -> tuple:
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
-                  problems: Iterable[Problem], tuned: Tuned) -> str:
+                  problems: Iterable[Problem], tuned: Tuned, merged_hash: str) -> str:
     """The hash of everything that a table is made from, times and machines included: the files of used records,
-    profiles and choices, the planned runs without a record, and the files left out."""
+    profiles and choices, where they came from, the planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"choices {tuned.sha256}"] if tuned.sha256 else []
+    used += [f"merged {merged_hash}"] if merged_hash else []
     used += [f"profile/{one.profile.run_id} {one.file_sha256}" for one in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))

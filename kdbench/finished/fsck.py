@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from kdbench.disk import TEMPORARY, set_aside
 from kdbench.errors import UserError
 from kdbench.folders import REPORT, CacheFolder
+from kdbench.results.merged import read_merged
 from kdbench.results.record import DIGEST, Entry, Outcome, Planned, Problem, Record, read
 from kdbench.results.store import Store
 from kdbench.spec import TrainedTeacher
@@ -100,6 +101,10 @@ class Fsck:
         yield from self._plans()
         yield from self._teachers_of_records()
         yield from self._entries(self.store.files.profiles, self.profile, "`kdbench profile` measures it again")
+        merged, _ = read_merged(self.store)
+        if isinstance(merged, Problem):
+            yield Finding("damaged", merged.path, merged.reason, f"{LEAVES}; without, nobody knows where results "
+                          "came from", repairable=True)
         yield from self._artefacts(self.store.files.student("x"))
         yield from self._artefacts(self.store.files.predictions("x"))
         yield from self._others()
@@ -205,7 +210,7 @@ class Fsck:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
-                                       files.lock)}
+                                       files.merged, files.lock)}
         for path in sorted(self.store.folder.iterdir()):
             if path.name not in ours and path.name not in REPORT and not _is_temporary(path.name):
                 yield _foreign(path)

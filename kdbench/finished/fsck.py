@@ -212,8 +212,15 @@ class Fsck:
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
                                        files.merged, files.lock)}
         for path in sorted(self.store.folder.iterdir()):
-            if path.name not in ours and path.name not in REPORT and not _is_temporary(path.name):
-                yield _foreign(path)
+            if path.name in ours or path.name in REPORT or _is_temporary(path.name):
+                continue
+            yield from self._aside_or_foreign(path)
+
+    def _aside_or_foreign(self, path: Path) -> Iterator[Finding]:
+        if not ASIDE.search(path.name):
+            yield _foreign(path)
+        elif path not in self._aside:
+            yield Finding("orphaned", path, "was set aside as damaged", LEAVES)
 
     def _named(self, folder: Path, suffix: str) -> Iterator[tuple[Path | Finding, str]]:
         """Each file of `folder` that is named RUN_ID`suffix`, with that id; of others a finding, without one."""
@@ -225,11 +232,9 @@ class Fsck:
             path = folder / name
             if _is_temporary(name):
                 continue
-            if ASIDE.search(name):
-                if path not in self._aside:
-                    yield Finding("orphaned", path, "was set aside as damaged", LEAVES), ""
-            elif not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
-                yield _foreign(path), ""
+            if not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
+                for finding in self._aside_or_foreign(path):
+                    yield finding, ""
             elif suffix == ".json" and path.exists() and not path.is_file():  # to read a pipe would wait for ever
                 self._status.setdefault(name.removesuffix(suffix), None)
                 yield Finding("damaged", path, "it is not a file", REPLACES, repairable=True), ""

@@ -1,5 +1,7 @@
 """Folders of results that several tests make: finished runs with their files."""
 
+from pathlib import Path
+
 import numpy as np
 from support.records import record
 
@@ -27,5 +29,5 @@ def finish(store: Store, run, role="student", weights=b"", files=True, accuracy=
 
 def tree(folder) -> dict[str, bytes]:
     """All files below a folder and what is in them, but its lock."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*"))
             if path.is_file() and path.name != ".lock"}

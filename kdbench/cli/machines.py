@@ -1,12 +1,16 @@
 """The commands for results of several machines."""
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdbench.cli.columns import printable
+from kdbench.cli.columns import coloured, printable, terminal_width
+from kdbench.cli.options import AsJson, Plugins
+from kdbench.plugins.registry import Registry
 
 
 def merge(
@@ -31,4 +35,24 @@ def merge(
     print(printable(f"{out}: {found.records} records; {len(found.copies)} files {done}"))
 
 
-COMMANDS = {command.__name__: command for command in (merge,)}
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="a folder of results")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="another one")],
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Say what changed between two folders of results: cells, methods, accuracies on equal seeds, repeated runs. Exit
+    code 1 if a run that both finished is not bit-equal."""
+    from kdbench.analysis.answers.changes import changes
+    from kdbench.report.terminal import changes_to_text
+
+    found = changes((first, second), Registry(plugin or ()))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        print(coloured(changes_to_text(found, (str(first), str(second)), terminal_width())))
+    if not found.bit_equal:
+        raise typer.Exit(1)
+
+
+COMMANDS = {command.__name__: command for command in (merge, compare)}

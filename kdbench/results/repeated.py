@@ -8,6 +8,7 @@ import msgspec
 from kdbench.results.record import Record
 
 ENVIRONMENT = ("python", "versions", "platform", "cpu", "gpu", "device", "threads", "git_commit")  # can change bits
+SOURCE = "source of the method"
 
 
 def differing_metrics(record: Record, again: Record) -> list[str]:
@@ -33,7 +34,7 @@ def environment_of(record: Record) -> dict[str, str]:
     versions = known.pop("versions")
     flat = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
     commit = flat.pop("git_commit")
-    hashes = {"git_commit": commit and commit[:12], "source of the method": record.method_digest[:12]}
+    hashes = {"git_commit": commit and commit[:12], SOURCE: record.method_digest[:12]}
     return {name: str(value) for name, value in (flat | hashes).items()}
 
 

@@ -1,5 +1,7 @@
 """The commands for results of several machines."""
 
+import json
+
 import pytest
 from support.folders import finish, tree
 from support.records import spec
@@ -49,3 +51,23 @@ def test_merge_of_what_cannot_be_merged_is_one_line_and_exit_code_2(kdbench, sto
     code, out, err = kdbench("merge", *arguments)
     assert (code, out) == (2, "") and len(err.splitlines()) == 1 and tree(tmp_path) == before
     assert not (tmp_path / "all").exists()
+
+
+def test_compare_exits_with_0_if_all_runs_of_both_are_bit_equal_and_with_1_if_not(kdbench, stores):
+    code, out, err = kdbench("compare", "a", "b")
+    assert (code, err) == (0, "") and out.startswith("A: a, results ") and "1 run in both: 1 bit-equal, 0 not" in out
+    finish(stores[1], spec("ce"), weights=b"x")
+    code, out, _ = kdbench("compare", "a", "b")
+    assert code == 1 and "not bit-equal: " in out
+    code, out, _ = kdbench("compare", "a", "b", "--json")
+    told = json.loads(out)
+    assert code == 1 and told["reruns"]["differing"][0]["what"] == "weights, predictions differ"
+    assert {"results", "cells", "methods", "rows", "reruns", "environments", "sources"} == told.keys()
+    assert {"method", "difference", "p", "significant", "verdicts"} < told["rows"][0].keys()
+
+
+@pytest.mark.parametrize("arguments", [("a", "absent"), ("a", "a"), ("a", "."), ("a",), ("a", "b", "a")])
+def test_compare_of_what_cannot_be_compared_is_one_line_and_exit_code_2(kdbench, stores, tmp_path, arguments):
+    before = tree(tmp_path)
+    code, out, err = kdbench("compare", *arguments)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1 and tree(tmp_path) == before

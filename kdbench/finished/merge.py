@@ -13,7 +13,7 @@ killed one began.
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -85,6 +85,7 @@ class Merge:
     refused: list[str] = field(default_factory=list)    # why nothing can be merged
     told: list[str] = field(default_factory=list)       # what is worth to know of what is kept
     copies: list[Copy] = field(default_factory=list)    # in the order of writing
+    missing: Counter[str] = field(default_factory=Counter)  # finished runs without a file in any folder, by kind
     records: int = 0                                    # in the target, when all is done
     merged: Merged | None = None                        # the note to write; None if it stands there already
 
@@ -105,12 +106,13 @@ def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choic
     folders that are not apart from each other, or that hold no results."""
     sources = _sources(folders, out)
     target = Store(out)
+    used = target.files.lock.exists()  # by a command that writes; else to lock it is to write into it
     with ExitStack() as locked:
-        if out.is_dir() and not only_look:
+        if used and not only_look:
             locked.enter_context(target.lock())
         found = _look([Source(str(out), target), *sources], profile, read_choices)
         if not found.refused and not only_look:
-            if not out.is_dir():
+            if not used:
                 locked.enter_context(target.lock())
             found.write()
     return found
@@ -165,7 +167,7 @@ def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoic
     origins = list(_origins(sources[1:], records, plans, kept))
     found.told[:0] = map(str, origins)
     found.told += [*_shared_runs(records), *_shared_profiles(profiles), *_other_images(kept.values()),
-                   *_without(sources, kept.values())]
+                   *_without(sources, found.missing)]
     found.merged = _note(found, sources, origins)
     return found
 
@@ -237,8 +239,9 @@ def _contradictions(kept: Version[Record], versions: Iterable[Version[Record]]) 
                     for name in differing_metrics(ours, theirs)]
         if what:
             spec = ours.spec
-            yield (f"contradiction: run {ours.run_id}, {spec.method}, seed {spec.seed} ({spec.pair} on {spec.dataset})"
-                   f": {', '.join(what)}")
+            role = "" if ours.role == "student" else f"{ours.role} "
+            yield (f"contradiction: run {ours.run_id}, {role}{spec.method}, seed {spec.seed} ({spec.pair} on "
+                   f"{spec.dataset}): {', '.join(what)}")
 
 
 def _short(text: str | None) -> str:
@@ -267,6 +270,8 @@ def _artefacts(found: Merge, sources: Sequence[Source], kept: Version[Record],
                     damaged.append(Problem(path, fault))
         for problem in damaged:
             _tell_damage(found, problem, whole)
+        if whole is None and not damaged and (kind, kept.entry.role) != ("student", "teacher"):  # which caches keep
+            found.missing[kind] += 1
         if whole is not None and whole is not sources[0]:
             yield Copy(getattr(whole.store.files, kind)(run), getattr(found.target.files, kind)(run), sha256)
 
@@ -365,16 +370,12 @@ def _names(versions: Iterable[Version[Record]]) -> str:
     return ", ".join(dict.fromkeys(version.source.name for version in versions))
 
 
-def _without(sources: Sequence[Source], kept: Iterable[Version[Record]]) -> Iterator[str]:
+def _without(sources: Sequence[Source], missing: Mapping[str, int]) -> Iterator[str]:
     """How many finished runs no folder has a file of, though others have theirs: their records came alone."""
-    records = [version.entry for version in kept if version.entry.status == "ok"]
-    for kind, name in ARTEFACTS.items():
-        there = set().union(*(source.artefacts[kind] for source in sources))
-        expected = [record for record in records if kind == "predictions" or record.role != "teacher"]
-        missing = sum(getattr(record, name) is not None and record.run_id not in there for record in expected)
-        if there and missing:
-            what = {"student": "network", "predictions": "predictions"}[kind]
-            yield f"warning: {_count(missing, 'finished run')} without {what} in any folder: a rerun trains them again"
+    for kind, what in (("student", "network"), ("predictions", "predictions")):
+        if missing[kind] and any(source.artefacts[kind] for source in sources):
+            yield (f"warning: {_count(missing[kind], 'finished run')} without {what} in any folder: `kdbench run` "
+                   "trains them again")
 
 
 # Where results came from.

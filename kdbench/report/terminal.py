@@ -105,8 +105,9 @@ def _summary(changes: Changes) -> str:
     moved = [row for row in changes.rows if row.significant]
     turned = [row for row in changes.rows if row.verdicts[0] != row.verdicts[1]]
     same = sum(row.equal for row in changes.rows)
-    return (f"Of {_count(len(changes.rows), 'method')} in both, {same} have the same accuracy on every seed, and {len(moved)} "
-            f"differ at 5 %{_named(moved)}; against {REFERENCE} the verdict changed for {len(turned)}{_named(turned)}")
+    return (f"Of {_count(len(changes.rows), 'method')} in both, {same} have the same accuracy on every seed, and "
+            f"{len(moved)} differ at 5 %{_named(moved)}; against {REFERENCE} the verdict changed for {len(turned)}"
+            f"{_named(turned)}")
 
 
 def _count(count: int, what: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 from support.folders import finish
-from support.records import REGISTRY, record, spec
+from support.records import RECIPE, REGISTRY, record, spec
 
 from kdbench.analysis.answers.changes import changes
 from kdbench.errors import UserError
@@ -45,6 +45,18 @@ def test_cells_and_methods_of_one_folder_alone_are_named(first, tmp_path):
     assert told.cells == ((), ("big-small on letters",))
     assert told.methods == (("kd (big-small on digits)", "at (big-small on digits)"), ("dist (big-small on digits)",))
     assert (told.reruns.shared, told.reruns.only_first, told.reruns.only_second) == (3, 6, 6)
+
+
+def test_equal_cells_are_compared_and_of_the_rest_those_of_one_pair_and_dataset(first, tmp_path):
+    other = RECIPE.model_copy(update={"epochs": 9})
+    second, third = write(tmp_path / "b"), tmp_path / "c"
+    for folder in (second, third):
+        Store(folder).write(record(spec("kd", recipe=other), .9))
+    told = found(first, second)
+    assert [row.equal for row in told.rows] == [True] * 3
+    assert told.cells == ((), ("big-small on digits (recipe.epochs=9, teacher.run.recipe.epochs=9)",))
+    told = found(first, third)
+    assert told.cells == ((), ()) and [(row.method, row.equal) for row in told.rows] == [("kd", False)]
 
 
 def test_settings_of_a_method_are_compared_with_equal_ones_whatever_they_are_called(tmp_path):
@@ -128,6 +140,7 @@ def test_runs_that_failed_in_one_folder_are_told_and_contradict_nothing(first, t
 def test_what_differs_between_environments_and_which_methods_sources_do(first, tmp_path):
     second = write(tmp_path / "b", environment={**HERE, "cpu": "another", "versions": {"torch": "2.7"}})
     write(second, {"kd": SEEDS["kd"]}, environment=HERE, method_digest="b" * 64)
+    Store(second).write(record(spec("kd", 9), status="crashed", reason="no", environment={"cpu": "of a failed run"}))
     told = found(first, second)
     assert told.environments == {"cpu": (("one",), ("another", "one")), "torch": (("2.6",), ("2.6", "2.7"))}
     assert told.sources == {"kd": (("a" * 12,), ("b" * 12,))}

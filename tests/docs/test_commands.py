@@ -23,6 +23,7 @@ from kdbench.suites.suite import load_suite
 
 HERE = (  # commands that take seconds
     r"kdbench (list|show|doctor|cache|leaderboard|advise|cite|card|export|evaluate|fsck|report|new-method|check) .*",
+    r"kdbench (merge|compare) .*",
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -65,8 +68,9 @@ def test_all_files_of_all_folders_are_in_the_merged_one_and_nothing_is_wrong_wit
     assert list(check.check()) == [] and check.records == 5
 
 
-def test_each_file_is_written_once_and_merging_again_changes_nothing(stores):
+def test_each_file_is_written_once_and_merging_again_changes_nothing(stores, monkeypatch):
     joined("a", "b")
+    monkeypatch.setattr(module, "now", lambda: "2100-01-01T00:00:00Z")
     before = {path: path.stat().st_mtime_ns for path in Path("all").rglob("*") if path.name != ".lock"}
     again = joined("b", "a")
     assert again.copies == [] and again.merged is None
@@ -158,6 +162,20 @@ def test_finished_runs_that_contradict_each_other_are_named_and_nothing_is_writt
     assert ("role student in a and trial in b" in line) == ("role" in change)
 
 
+def test_a_teacher_that_two_machines_trained_to_other_weights_is_named_as_one(stores):
+    finish(stores[1], teacher_spec(), "teacher", weights=b"x")
+    assert joined("a", "b").refused[0].startswith(
+        f"contradiction: run {teacher_spec().id}, teacher ce, seed 1000 (big-small on digits): weights ")
+
+
+def test_a_folder_that_another_command_writes_into_is_no_target(stores):
+    with Store("all").lock():
+        joined("a", "b", only_look=True)
+        with pytest.raises(UserError, match="all: in use by another"):
+            joined("a", "b")
+    assert tree("all") == {}
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-3])
 
@@ -242,6 +260,16 @@ def test_networks_and_predictions_come_from_the_folder_that_has_them(stores):
     assert ["network" in line and "1 finished run without" in line for line in warnings] == [True, False]
 
 
+def test_what_a_failed_run_left_is_no_damaged_file_of_a_finished_one(stores):
+    a, b = stores
+    b.write(record(KD, status="crashed", reason="no"))
+    b.files.student(KD.id).write_bytes(b"of another try")
+    a.files.student(KD.id).unlink()
+    found = joined("a", "b")
+    assert not found.refused and "1 finished run without network" in found.told[-1]
+    assert not Store("all").files.student(KD.id).exists()
+
+
 class Killed(BaseException):
     pass
 
@@ -270,6 +298,27 @@ def test_the_same_command_finishes_what_a_killed_one_began(stores, monkeypatch, 
     assert content() == content("whole")
 
 
+def test_a_merge_that_is_killed_amid_a_file_leaves_what_the_next_one_removes(stores):
+    joined("a", "b", out="whole")
+    code = """
+import os, sys
+from kdbench.cli import main
+from kdbench.finished import merge
+def dying(copy):
+    yield b"half"
+    if "records" in str(copy.path):
+        os.kill(os.getpid(), 9)
+    yield copy.path.read_bytes()
+merge._pieces = dying
+sys.argv = ["kdbench", "merge", "a", "b", "--out", "all"]
+main.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL and list(Path("all/records").glob(".*.tmp"))
+    joined("a", "b")
+    assert content() == content("whole")
+
+
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(stores, monkeypatch):
     path = stores[0].files.student(KD.id)
     write = module.Merge.write
@@ -291,10 +340,13 @@ def test_a_dry_run_writes_nothing_and_says_what_a_merge_does(stores):
 
 
 def test_the_leaderboard_says_where_results_came_from(stores):
+    finish(stores[0], spec("kd", seed=1000), "trial")  # no result, as in its leaderboard
     joined("a", "b")
     board = build(Path("all"), REGISTRY)
     hashes = [build(Path(folder), REGISTRY).results_hash[:16] for folder in "ab"]
-    assert f"Merged from a (3 records, results {hashes[0]}), b (3 records, results {hashes[1]})." in board.statement
+    assert f"Merged from a (4 records, results {hashes[0]}), b (3 records, results {hashes[1]})." in board.statement
+    Path("all/merged.json").write_text(Path("all/merged.json").read_text().replace('"a"', '"c"'))
+    assert build(Path("all"), REGISTRY).records_hash != board.records_hash
     Path("all/merged.json").write_text("{")
     told = build(Path("all"), REGISTRY)
     assert any(line.startswith("Not used: merged.json: cannot be read") for line in told.statement)

@@ -52,6 +52,7 @@ class ResultsFolder:
     profile/<run id or cell>.json     a `Profile`: what training with a method, or using a pair's networks, costs
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     tune/                             a `StudyFolder`, where the records are of trials
+    merged.json                       which folders' results `kdbench merge` brought into this one, and when
     .lock                             held by the one command that writes into the folder; holds its process id
     .lock-<part>                      held by the one command for a part of the runs; then these share .lock
     leaderboard.*, index.html, plots/ the report, which `kdbench report` makes of all these
@@ -77,6 +78,10 @@ class ResultsFolder:
     @property
     def tuning(self) -> StudyFolder:
         return StudyFolder(self.root / "tune")
+
+    @property
+    def merged(self) -> Path:
+        return self.root / "merged.json"
 
     @property
     def lock(self) -> Path:

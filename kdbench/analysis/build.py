@@ -1,6 +1,5 @@
 """Records to a leaderboard: per cell (pair, dataset and recipe) one row per method."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -42,8 +41,10 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import Facts, MethodInfo
 from kdbench.profile.match import EQUAL_TO
+from kdbench.results.merged import Merged, read_merged
 from kdbench.results.numbers import Numbers
-from kdbench.results.record import Planned, Problem, Record
+from kdbench.results.record import Problem, Record
+from kdbench.results.repeated import results_hash
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher, digest
 from kdbench.tune.choice import Choice
@@ -67,17 +68,20 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
         raise store.no_records()
     runs, others = _of_the_same_images([_with_family(run, installed) for run in runs], store)
     runs, repeats = _without_repeats(runs, store)
-    results_hash, reader = _results_hash(runs), _Reader(store)
+    reader = _Reader(store)
     profiles, profile_problems = read_profiles(store)
     known = facts_of([*runs, *profiles.values()], installed)
     costs = [cost(profile, known, sha256) for sha256, profile in profiles.items()]
     tuned, tuned_problems = read_tuned(store)
+    merged, merged_hash = read_merged(store)
+    origins = merged.lines() if isinstance(merged, Merged) else ()
     cells = _cells(runs, known, reader, costs, tuned)
     problems += [*others, *repeats, *reader.problems, *profile_problems, *tuned_problems]
+    problems += [merged] if isinstance(merged, Problem) else []
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
-        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines()))),
-        results_hash=results_hash, records_hash=_records_hash(runs, hashes, costs, problems, tuned),
+        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines(), *origins))),
+        results_hash=results_hash(runs), records_hash=_records_hash(runs, hashes, costs, problems, tuned, merged_hash),
     )
 
 
@@ -98,15 +102,8 @@ def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], l
             hashes[found.run_id] = sha256
     planned, plan_problems = store.planned(but=hashes.keys())
     damaged = {problem.path.stem: problem.reason for problem in problems}
-    runs += [_missing(wanted, damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
+    runs += [wanted.without_record(damaged.get(wanted.run_id)) for wanted in planned if wanted.role != "trial"]
     return runs, hashes, problems + plan_problems, trials
-
-
-def _missing(wanted: Planned, damage: str | None) -> Record:
-    """A stand-in for the record of a planned run that has no usable one."""
-    return Record(run_id=wanted.run_id, role=wanted.role, suite=wanted.suite, spec=wanted.spec, status="missing",
-                  reason=f"its record is damaged: {damage}" if damage else "planned, no record yet",
-                  seconds=0.0, method_digest="", started="", finished="")
 
 
 def _with_family(run: Record, installed: Mapping[str, MethodInfo]) -> Record:
@@ -159,21 +156,13 @@ def _group(run: Record) -> tuple:
             tuple(recipe.given().items()) if recipe else (), *sorted(run.spec.hyperparameters.items()))
 
 
-def _results_hash(runs: Iterable[Record]) -> str:
-    """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
-    total = hashlib.sha256()
-    for run in sorted(runs, key=lambda run: run.run_id):
-        total.update(msgspec.json.encode([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
-                                          sorted(run.metrics.items())]))
-    return total.hexdigest()
-
-
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
-                  problems: Iterable[Problem], tuned: Tuned) -> str:
+                  problems: Iterable[Problem], tuned: Tuned, merged_hash: str) -> str:
     """The hash of everything that a table is made from, times and machines included: the files of used records,
-    profiles and choices, the planned runs without a record, and the files left out."""
+    profiles and choices, where they came from, the planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"choices {tuned.sha256}"] if tuned.sha256 else []
+    used += [f"merged {merged_hash}"] if merged_hash else []
     used += [f"profile/{one.profile.run_id} {one.file_sha256}" for one in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from kdbench.disk import TEMPORARY, set_aside
 from kdbench.errors import UserError
 from kdbench.folders import REPORT, CacheFolder
+from kdbench.results.merged import read_merged
 from kdbench.results.record import DIGEST, Entry, Outcome, Planned, Problem, Record, read
 from kdbench.results.store import Store
 from kdbench.spec import TrainedTeacher
@@ -100,6 +101,10 @@ class Fsck:
         yield from self._plans()
         yield from self._teachers_of_records()
         yield from self._entries(self.store.files.profiles, self.profile, "`kdbench profile` measures it again")
+        merged, _ = read_merged(self.store)
+        if isinstance(merged, Problem):
+            yield Finding("damaged", merged.path, merged.reason, f"{LEAVES}; without, nobody knows where results "
+                          "came from", repairable=True)
         yield from self._artefacts(self.store.files.student("x"))
         yield from self._artefacts(self.store.files.predictions("x"))
         yield from self._others()
@@ -205,11 +210,18 @@ class Fsck:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
-                                       files.lock)}
+                                       files.merged, files.lock)}
         for path in sorted(self.store.folder.iterdir()):
-            if (path.name not in ours and path.name not in REPORT and not _is_temporary(path.name)
-                    and not path.name.startswith(files.part_lock("").name)):
-                yield _foreign(path)
+            if (path.name in ours or path.name in REPORT or _is_temporary(path.name)
+                    or path.name.startswith(files.part_lock("").name)):
+                continue
+            yield from self._aside_or_foreign(path)
+
+    def _aside_or_foreign(self, path: Path) -> Iterator[Finding]:
+        if not ASIDE.search(path.name):
+            yield _foreign(path)
+        elif path not in self._aside:
+            yield Finding("orphaned", path, "was set aside as damaged", LEAVES)
 
     def _named(self, folder: Path, suffix: str) -> Iterator[tuple[Path | Finding, str]]:
         """Each file of `folder` that is named RUN_ID`suffix`, with that id; of others a finding, without one."""
@@ -221,11 +233,9 @@ class Fsck:
             path = folder / name
             if _is_temporary(name):
                 continue
-            if ASIDE.search(name):
-                if path not in self._aside:
-                    yield Finding("orphaned", path, "was set aside as damaged", LEAVES), ""
-            elif not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
-                yield _foreign(path), ""
+            if not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
+                for finding in self._aside_or_foreign(path):
+                    yield finding, ""
             elif suffix == ".json" and path.exists() and not path.is_file():  # to read a pipe would wait for ever
                 self._status.setdefault(name.removesuffix(suffix), None)
                 yield Finding("damaged", path, "it is not a file", REPLACES, repairable=True), ""

@@ -19,6 +19,7 @@ from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.record import Record
+from kdbench.results.repeated import differing, environment_of
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher
 from kdbench.suites.plan import Plan
@@ -26,7 +27,6 @@ from kdbench.suites.plan import Plan
 SEED = 0           # of the sample, so that everybody repeats the same runs of a folder
 FEWEST_SEEDS = 3   # from which on a standard deviation says something of the noise
 DEVIATIONS = 2     # standard deviations between seeds within which a difference is called noise
-ENVIRONMENT = ("python", "versions", "platform", "cpu", "gpu", "device", "threads", "git_commit")  # can change bits
 
 Outcome = Literal["bit-equal", "within noise", "not comparable", "different", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("bit-equal", "within noise", "not comparable", "different", "failed")
@@ -109,11 +109,7 @@ def compare(record: Record, again: Record | None, accuracies: Accuracies,
     if record.dataset_digest not in (None, again.dataset_digest):
         return Verdict(record, "different", f"the images are others: SHA-256 {str(again.dataset_digest)[:12]}, "
                                             f"recorded {str(record.dataset_digest)[:12]}")
-    shared = record.metrics.keys() & again.metrics.keys()  # a metric may be newer than the record, or added to it later
-    metrics = sorted(name for name in shared if record.metrics[name] != again.metrics[name])
-    parts = [what for what, same in (("weights", record.weights_sha256 == again.weights_sha256),
-                                     ("predictions", record.predictions_sha256 == again.predictions_sha256),
-                                     (f"{len(metrics)} of {len(shared)} metrics", not metrics)) if not same]
+    parts, shared = differing(record, again), record.metrics.keys() & again.metrics.keys()
     if not parts:
         return Verdict(record, "bit-equal", f"weights, predictions and {len(shared)} metrics")
     what = f"{', '.join(parts)} differ"
@@ -136,18 +132,9 @@ def compare(record: Record, again: Record | None, accuracies: Accuracies,
 
 def environment_changes(record: Record, again: Record) -> list[str]:
     """What of all that can change a result's bits was otherwise when the run was recorded, as "name: then, now"."""
-    then, now = (_flat(one) for one in (record, again))
+    then, now = (environment_of(one) for one in (record, again))
     return [f"{name} {then.get(name)} -> {now.get(name)}" for name in sorted(then.keys() | now.keys())
             if then.get(name) != now.get(name)]
-
-
-def _flat(record: Record) -> dict[str, str]:
-    known = {name: record.environment.get(name) for name in ENVIRONMENT}
-    versions = known.pop("versions")
-    flat = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
-    commit = flat.pop("git_commit")
-    hashes = {"git_commit": commit and commit[:12], "source of the method": record.method_digest[:12]}
-    return {name: str(value) for name, value in (flat | hashes).items()}
 
 
 def _finished(store: Store) -> tuple[dict[str, list[str]], Accuracies]:

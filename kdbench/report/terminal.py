@@ -4,13 +4,14 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from kdbench.analysis.answers.changes import Changes, RowChange
 from kdbench.analysis.answers.verdict import verdict
-from kdbench.analysis.board import Cell, Leaderboard, Row
+from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.errors import UserError, plain, unknown
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import Table
 from kdbench.report.tables.across import across_tables
-from kdbench.report.tables.beside import beside_tables
+from kdbench.report.tables.beside import beside_tables, change_tables
 from kdbench.report.tables.cell import COLUMNS, all_tables, main_tables
 from kdbench.report.tables.legend import legend
 
@@ -72,9 +73,54 @@ def to_text_beside(first: Leaderboard, second: Leaderboard, names: tuple[str, st
     if not tables:
         raise UserError(f"{names[0]} and {names[1]} have no pair and dataset in common: "
                         f"{'; '.join(map(first.title, first.cells))} and {'; '.join(map(second.title, second.cells))}")
-    heads = [f"{letter}: {name}, results {board.results_hash[:16]}"
-             for letter, name, board in zip(short, names, (first, second), strict=True)]
-    return "\n\n".join(["\n".join(heads), *(_table(table, width, notes=True) for table in tables)])
+    heads = _heads(names, (first.results_hash, second.results_hash))
+    return "\n\n".join([heads, *(_table(table, width, notes=True) for table in tables)])
+
+
+def changes_to_text(changes: Changes, names: tuple[str, str], width: int) -> str:
+    """What changed between two folders, which are called by these names: what one alone has, the methods of both, the
+    runs of both, and what differs between the environments."""
+    short, reruns = ("A", "B"), changes.reruns
+    tables = list(change_tables(changes, short))
+    alone = [f"only in {letter}: {', '.join(some)}" for what in (changes.cells, changes.methods)
+             for letter, some in zip(short, what, strict=True) if some]
+    told = [f"{_count(reruns.shared, 'run')} in both: {reruns.equal} bit-equal, {len(reruns.differing)} not, "
+            f"{len(reruns.failed)} finished in one only, {reruns.unfinished} in none; {reruns.only_first} only in A, "
+            f"{reruns.only_second} only in B",
+            *(f"not bit-equal: {one.run}: {one.what}" for one in reruns.differing),
+            *(f"finished in one only: {one.run}: {one.what}" for one in reruns.failed)]
+    other = [f"{name}: {' or '.join(before)} in A, {' or '.join(now)} in B"
+             for name, (before, now) in changes.environments.items()]
+    if changes.sources:
+        other.append(f"source of {_count(len(changes.sources), 'method')}: {', '.join(changes.sources)}")
+    return "\n\n".join([
+        _heads(names, changes.results), *([_items(alone, width)] if alone else []),
+        *(_table(table, width, notes=table is tables[-1]) for table in tables),
+        *([_items([_summary(changes)], width)] if tables else []), _items(told, width),
+        *([f"Environments differ\n{_items(other, width)}"] if other else [])])
+
+
+def _summary(changes: Changes) -> str:
+    """How many methods of both changed, and of which the verdict did."""
+    moved = [row for row in changes.rows if row.significant]
+    turned = [row for row in changes.rows if row.verdicts[0] != row.verdicts[1]]
+    same = sum(row.equal for row in changes.rows)
+    return (f"Of {_count(len(changes.rows), 'method')} in both, {same} have the same accuracy on every seed, and "
+            f"{len(moved)} differ at 5 %{_named(moved)}; against {REFERENCE} the verdict changed for {len(turned)}"
+            f"{_named(turned)}")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _named(rows: Sequence[RowChange]) -> str:
+    return f" ({', '.join(dict.fromkeys(row.method for row in rows))})" if rows else ""
+
+
+def _heads(names: tuple[str, str], hashes: tuple[str, str]) -> str:
+    return "\n".join(f"{letter}: {plain(name)}, results {results[:16]}"
+                     for letter, name, results in zip("AB", names, hashes, strict=True))
 
 
 def _chosen(cell: Cell, view: View) -> Cell:

@@ -77,6 +77,12 @@ class Planned(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def run_id(self) -> str:
         return self.spec.id
 
+    def without_record(self, damage: str | None = None) -> "Record":
+        """A stand-in for the run's record, which is missing, or cannot be used because of that damage."""
+        return Record(run_id=self.run_id, role=self.role, suite=self.suite, spec=self.spec, status="missing",
+                      reason=f"its record is damaged: {damage}" if damage else "planned, no record yet",
+                      seconds=0.0, method_digest="", started="", finished="")
+
 
 class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What a run and a measurement both say of themselves."""

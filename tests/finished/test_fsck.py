@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
+from support.folders import finish
 from support.profiles import profile
 from support.records import planned, record, spec, teacher_spec
 
@@ -17,6 +17,7 @@ from kdbench.errors import UserError
 from kdbench.finished.fsck import Fsck
 from kdbench.folders import CacheFolder
 from kdbench.profile.record import Profile, write_profile
+from kdbench.results.merged import Merged, Origin, write_merged
 from kdbench.results.store import Store
 
 QUICK = Path(__file__).parents[2] / "results" / "quick"
@@ -26,19 +27,6 @@ KD = spec("kd")
 def check(folder, cache, repair=False):
     fsck = Fsck(Path(folder), CacheFolder(cache), Profile)
     return [(f.kind, f.path, f.why) for f in fsck.check(repair)], fsck
-
-
-def finish(store, run, role="student", **changes):
-    """A finished run with its files."""
-    logits = np.zeros((4, 2), np.float32)
-    labels = np.zeros(4, np.int64)
-    weights = store.files.student(run.id)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"weights of " + run.id.encode())
-    predictions = store.write_predictions(run.id, {
-        "validation_logits": logits, "validation_labels": labels, "test_logits": logits, "test_labels": labels})
-    store.write(record(run, .5, role=role, weights_sha256=file_sha256(weights), predictions_sha256=predictions,
-                       **{"dataset_digest": "a" * 64, **changes}))
 
 
 @pytest.fixture
@@ -210,6 +198,16 @@ def test_names_that_kdbench_never_writes_are_foreign_and_stay(folder, tmp_path):
     found, fsck = check(folder, tmp_path / "cache", repair=True)
     assert {path for kind, path, _ in found if kind == "foreign"} == foreign and len(found) == len(foreign)
     assert fsck.clean and all(path.exists() for path in foreign)
+
+
+def test_the_note_of_a_merge_is_no_foreign_name_and_is_damaged_if_it_cannot_be_read(folder, tmp_path):
+    store = Store(folder)
+    write_merged(store, Merged(origins=[Origin(name="a", records=1, results="b" * 64, when="2026-01-01T00:00:00Z")]))
+    assert check(folder, tmp_path / "cache")[0] == []
+    store.files.merged.write_bytes(store.files.merged.read_bytes()[:-20])
+    found, fsck = check(folder, tmp_path / "cache", repair=True)
+    assert [(kind, path) for kind, path, _ in found] == [("damaged", store.files.merged)] and fsck.repaired == 1
+    assert not store.files.merged.exists()
 
 
 def test_temporary_files_are_told_and_repairing_removes_them(folder, tmp_path):

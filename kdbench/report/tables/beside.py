@@ -1,11 +1,20 @@
-"""Two leaderboards side by side."""
+"""Two leaderboards side by side, and what changed between them."""
 
 from collections.abc import Iterator
 
+from kdbench.analysis.answers.changes import (
+    METRIC,
+    Changes,
+    RowChange,
+    equal_on_shared,
+    full_name,
+    matched_cells,
+    matched_rows,
+)
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.intervals import paired_difference
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.formatting import Table, interval
+from kdbench.report.formatting import BETTER, NONE, UNCLEAR, WORSE, Table, interval, p_value
 from kdbench.report.tables.cell import versus
 
 
@@ -13,42 +22,69 @@ def beside_tables(first: Leaderboard, second: Leaderboard, names: tuple[str, str
     """For each pair and dataset that two leaderboards share, in cells that are compared in the same way, a table of
     their methods' test accuracies, of the differences on equal seeds, and of their differences to the reference.
     `names` is what the leaderboards are called."""
-    for cell in first.cells:
-        alike = [other for other in second.cells if _place(other) == _place(cell)]
-        other = next((one for one in alike if one.id == cell.id), alike[0] if alike else None)
-        if other is not None:
-            same = "" if other.id == cell.id else " (other settings of the cell)"
-            yield _table(cell, other, names, f"{first.title(cell)}{same}")
+    for cell, other in matched_cells(first, second)[0]:
+        same = "" if other.id == cell.id else " (other settings of the cell)"
+        yield _table(cell, other, names, f"{first.title(cell)}{same}")
 
 
-def _place(cell: Cell) -> tuple[str, str, bool]:
-    return cell.pair, cell.dataset, cell.equal_compute
+def change_tables(changes: Changes, names: tuple[str, str]) -> Iterator[Table]:
+    """For each cell that two folders share, a table of the methods that both have, the largest difference first.
+    `names` is what the folders are called."""
+    accuracy = METRICS[METRIC].header
+    header = ["method", *(f"{accuracy} {name}" for name in names), f"{names[1]} less {names[0]}", "p",
+              f"vs {REFERENCE}"]
+    for cell in dict.fromkeys(row.cell for row in changes.rows):
+        lines = [[row.method, interval(row.first, "share"), interval(row.second, "share"), _changed(row),
+                  NONE if row.p is None else p_value(row.p), _verdicts(row)]
+                 for row in changes.rows if row.cell == cell]
+        yield Table(cell, header, lines, 1, (
+            f"{_less(names)} p: of no difference, by the paired t-test, after Holm's correction for all methods that "
+            f"both have; ↑ and ↓ mark those with p below 0.05. vs {REFERENCE}: the verdict in {names[0]}, and that in "
+            f"{names[1]} where it is another.",))
+
+
+def _less(names: tuple[str, str]) -> str:
+    return (f"{names[1]} less {names[0]}: mean over the seeds that both have, ± half the width of its 95 % t interval; "
+            "0 without ± is the same accuracy on each of them.")
+
+
+def _changed(row: RowChange) -> str:
+    if row.equal:
+        return "0"
+    mark = "" if row.difference is None else UNCLEAR if not row.significant else \
+        BETTER if row.difference.mean > 0 else WORSE
+    return interval(row.difference, "share", "+") + mark
+
+
+def _verdicts(row: RowChange) -> str:
+    before, now = row.verdicts
+    return before if before == now else f"{before or NONE} -> {now or NONE}"
 
 
 def _table(cell: Cell, other: Cell, names: tuple[str, str], title: str) -> Table:
-    accuracy = METRICS["test_accuracy"].header
+    accuracy = METRICS[METRIC].header
     header = ["method", *(f"{accuracy} {name}" for name in names), f"{names[1]} less {names[0]}",
               *(f"vs {REFERENCE} {name}" for name in names)]
-    there = {row.label: row for row in other.rows}
-    own = {row.label: row for row in cell.rows}
-    lines = [[label, *(_accuracy(row) for row in rows), _difference(*rows),
+    lines = [[_name(*rows), *(_accuracy(row) for row in rows), _difference(*rows),
               *(versus(place, row) if row else "" for place, row in zip((cell, other), rows, strict=True))]
-             for label in [*own, *(label for label in there if label not in own)]
-             for rows in [(own.get(label), there.get(label))]]
-    return Table(title, header, lines, 1, (
-        f"{names[1]} less {names[0]}: mean over the seeds that both have, ± half the width of its 95 % t interval; 0 "
-        "without ± is the same accuracy on each of them.",))
+             for rows in matched_rows(cell, other)]
+    return Table(title, header, lines, 1, (_less(names),))
+
+
+def _name(first: Row | None, second: Row | None) -> str:
+    """What the first calls a row; of a row of one alone all of its settings, since the other may have another one that
+    is called the same."""
+    if first is not None and second is not None:
+        return first.label
+    return "".join(full_name(row) for row in (first, second) if row is not None)
 
 
 def _accuracy(row: Row | None) -> str:
-    return interval(row.estimate("test_accuracy"), "share") if row else ""
+    return interval(row.estimate(METRIC), "share") if row else ""
 
 
 def _difference(first: Row | None, second: Row | None) -> str:
     if first is None or second is None:
         return ""
-    values, reference = (row.metrics.get("test_accuracy", {}) for row in (second, first))
-    found = paired_difference(values, reference)
-    if found is not None and all(values[seed] == reference[seed] for seed in values.keys() & reference.keys()):
-        return "0"
-    return interval(found, "share", "+")
+    values, reference = (row.metrics.get(METRIC, {}) for row in (second, first))
+    return "0" if equal_on_shared(values, reference) else interval(paired_difference(values, reference), "share", "+")

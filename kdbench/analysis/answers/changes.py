@@ -1,0 +1,219 @@
+"""What changed between two folders of results: cells, methods, accuracies on equal seeds, repeated runs, machines."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
+from kdbench.analysis.build import build
+from kdbench.analysis.harm import SIGNIFICANCE, holm, two_sided
+from kdbench.analysis.intervals import Estimate, paired_difference, t_quantile
+from kdbench.errors import UserError, plain
+from kdbench.plugins.source import MethodInfo
+from kdbench.results.record import Record
+from kdbench.results.repeated import SOURCE, differing, environment_of
+from kdbench.results.store import Store
+
+METRIC = "test_accuracy"
+
+
+Values = tuple[tuple[str, ...], tuple[str, ...]]  # all that A's finished runs have, and all that B's have
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """A method that both folders have in cells that are compared, A the first folder and B the second."""
+
+    cell: str                      # the title of A's cell
+    method: str                    # as A calls it
+    first: Estimate | None         # test accuracy in A, over A's seeds
+    second: Estimate | None        # and in B
+    difference: Estimate | None    # B less A over the seeds that both have; None if they share none
+    equal: bool                    # whether the accuracy on each of these seeds is the same
+    p: float | None                # two-sided, of no difference, after Holm's correction; None if it cannot be tested
+    significant: bool              # at 5 %
+    verdicts: tuple[str, str]      # against plain training in A and B: better, worse, unclear; "" where none is given
+
+
+@dataclass(frozen=True)
+class RunChange:
+    """A run that both folders have and that came out otherwise."""
+
+    run: str    # "ID, METHOD, seed SEED (PAIR on DATASET)"
+    what: str   # what is not equal; of one that failed in one folder, in which and why
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """The runs that both folders have a record of, trials and teachers included."""
+
+    shared: int
+    equal: int                         # finished in both with the same weights, predictions and metrics
+    differing: tuple[RunChange, ...]   # finished in both, and not bit-equal
+    failed: tuple[RunChange, ...]      # finished in one folder only
+    unfinished: int                    # finished in neither
+    only_first: int                    # runs that A alone has a record of
+    only_second: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed from a folder A to a folder B."""
+
+    results: tuple[str, str]                              # the hashes of their results
+    cells: tuple[tuple[str, ...], tuple[str, ...]]        # the titles of those in A alone, and in B alone
+    methods: tuple[tuple[str, ...], tuple[str, ...]]      # "METHOD (CELL)" in A alone and in B alone, in shared cells
+    rows: tuple[RowChange, ...]                           # of both, by the size of the difference
+    reruns: Reruns
+    environments: Mapping[str, Values]                    # what differs between the folders, by name
+    sources: Mapping[str, Values]                         # methods whose source differs: its SHA-256 in each, shortened
+
+    @property
+    def bit_equal(self) -> bool:
+        """Whether every run that both folders finished came out the same."""
+        return not self.reruns.differing
+
+
+def changes(folders: tuple[Path, Path], installed: Mapping[str, MethodInfo]) -> Changes:
+    """What changed between two folders of results. UserError if they are one, or if one holds none."""
+    if folders[0].exists() and folders[0].resolve() == folders[1].resolve():
+        raise UserError(f"{folders[0]} and {folders[1]} are the same folder" if folders[0] != folders[1] else
+                        f"{folders[0]}: given twice")
+    first, second = (build(folder, installed) for folder in folders)
+    pairs, only_first, only_second = matched_cells(first, second)
+    known, there = (_read(Store(folder)) for folder in folders)
+    return Changes(
+        results=(first.results_hash, second.results_hash),
+        cells=(tuple(map(first.title, only_first)), tuple(map(second.title, only_second))),
+        methods=(tuple(_alone(first, pairs, 0)), tuple(_alone(second, pairs, 1))),
+        rows=tuple(_rows(first, pairs)), reruns=_reruns(known[0], there[0]), environments=_other(known[1], there[1]),
+        sources=_other(known[2], there[2]))
+
+
+# Cells and methods.
+
+def matched_cells(first: Leaderboard, second: Leaderboard) -> tuple[list[tuple[Cell, Cell]], list[Cell], list[Cell]]:
+    """The cells that are compared, and those of each leaderboard alone: equal ones, then of what is left those of the
+    same pair and dataset that compare their methods in the same way, with other settings."""
+    pairs: dict[str, Cell] = {}
+    rest = list(second.cells)
+    for key in (lambda cell: cell.id, lambda cell: (cell.pair, cell.dataset, cell.equal_compute)):
+        for cell in first.cells:
+            other = next((one for one in rest if cell.id not in pairs and key(one) == key(cell)), None)
+            if other is not None:
+                pairs[cell.id] = other
+                rest.remove(other)
+    return ([(cell, pairs[cell.id]) for cell in first.cells if cell.id in pairs],
+            [cell for cell in first.cells if cell.id not in pairs], rest)
+
+
+def matched_rows(cell: Cell, other: Cell) -> Iterator[tuple[Row | None, Row | None]]:
+    """The rows of a method with equal settings in two cells, in the first one's order; then those of the second alone.
+    What a row is called also depends on the rows beside it, and does not count."""
+    there = {full_name(row): row for row in other.rows}
+    here = {full_name(row): row for row in cell.rows}
+    for name, row in here.items():
+        yield row, there.get(name)
+    yield from ((None, row) for name, row in there.items() if name not in here)
+
+
+def full_name(row: Row) -> str:
+    """The method with all of its settings that are not the defaults."""
+    settings = ", ".join(f"{name}={value}" for name, value in sorted(row.hyperparameters.items()))
+    return plain(f"{row.method} ({settings})" if settings else row.method)
+
+
+def _alone(board: Leaderboard, pairs: Iterable[tuple[Cell, Cell]], which: int) -> Iterator[str]:
+    for cells in pairs:
+        for rows in matched_rows(*cells):
+            row = rows[which]
+            if row is not None and None in rows:
+                yield f"{full_name(row)} ({board.title(cells[which])})"
+
+
+# Accuracies.
+
+def equal_on_shared(values: Mapping[int, float], reference: Mapping[int, float]) -> bool:
+    """Whether they share seeds, and have the same value for each of these."""
+    shared = values.keys() & reference.keys()
+    return bool(shared) and all(values[seed] == reference[seed] for seed in shared)
+
+
+def _rows(first: Leaderboard, pairs: Iterable[tuple[Cell, Cell]]) -> list[RowChange]:
+    """The methods of both, the largest difference first."""
+    both = [(cell, other, row, again) for cell, other in pairs for row, again in matched_rows(cell, other)
+            if row is not None and again is not None]
+    accuracies = [(row.metrics.get(METRIC, {}), again.metrics.get(METRIC, {})) for _, _, row, again in both]
+    differences = [paired_difference(now, before) for before, now in accuracies]
+    equal = [equal_on_shared(before, now) for before, now in accuracies]
+    corrected = holm([1.0 if same else _p_value(found) for found, same in zip(differences, equal, strict=True)])
+    rows = [RowChange(first.title(cell), row.label, row.estimate(METRIC), again.estimate(METRIC), difference, same, p,
+                      p is not None and p < SIGNIFICANCE, (verdict_on(cell, row), verdict_on(other, again)))
+            for (cell, other, row, again), difference, same, p in zip(both, differences, equal, corrected, strict=True)]
+    return sorted(rows, key=lambda row: (row.difference is None, -abs(row.difference.mean) if row.difference else 0.0))
+
+
+def _p_value(difference: Estimate | None) -> float | None:
+    """Of the paired t-test; None with fewer than two seeds, or if they all differ by the same."""
+    if difference is None or not difference.half_width:
+        return None
+    degrees = difference.count - 1
+    return two_sided(difference.mean / (difference.half_width / t_quantile(degrees)), degrees)
+
+
+def verdict_on(cell: Cell, row: Row) -> str:
+    """Whether the row is better or worse than plain training by its cell's seeds, or this is unclear; "" for plain
+    training itself, and where there are too few seeds to tell."""
+    told = cell.comparisons.to.get(REFERENCE, {}).get(row.label)
+    if told is None:
+        return ""
+    return "unclear" if not told.significant else "better" if told.mean > 0 else "worse"
+
+
+# Runs and environments.
+
+def _reruns(known: Mapping[str, Record], there: Mapping[str, Record]) -> Reruns:
+    """What the records of two folders, by run, say of the same runs."""
+    equal = unfinished = 0
+    differ, failed = [], []
+    shared = sorted(known.keys() & there.keys())
+    for before, now in ((known[run], there[run]) for run in shared):
+        if before.status == now.status == "ok":
+            what = differing(before, now)
+            equal += not what
+            differ += [RunChange(_label(before), f"{', '.join(what)} differ")] if what else []
+        elif "ok" in (before.status, now.status):
+            where, one = ("A", before) if now.status == "ok" else ("B", now)
+            failed.append(RunChange(_label(one), plain(f"in {where} {one.status}: {one.reason}")))
+        else:
+            unfinished += 1
+    return Reruns(len(shared), equal, tuple(differ), tuple(failed), unfinished, len(known) - len(shared),
+                  len(there) - len(shared))
+
+
+def _read(store: Store) -> tuple[dict[str, Record], dict[str, set[str]], dict[str, set[str]]]:
+    """A folder's records by run, and the values that its finished runs have: of each part of their environment by its
+    name, and of their method's source by method."""
+    records: dict[str, Record] = {}
+    environment: dict[str, set[str]] = defaultdict(set)
+    sources: dict[str, set[str]] = defaultdict(set)
+    for record in store.scan():
+        if isinstance(record, Record):
+            records[record.run_id] = record.without_details()
+            parts = environment_of(record) if record.status == "ok" else {}
+            for name, value in parts.items():
+                found = sources[plain(record.spec.method)] if name == SOURCE else environment[plain(name)]
+                found.add(plain(value))
+    return records, environment, sources
+
+
+def _other(first: Mapping[str, set[str]], second: Mapping[str, set[str]]) -> dict[str, Values]:
+    """What both have, with other values."""
+    return {name: (tuple(sorted(first[name])), tuple(sorted(second[name])))
+            for name in sorted(first.keys() & second.keys()) if first[name] != second[name]}
+
+
+def _label(record: Record) -> str:
+    spec, role = record.spec, "" if record.role == "student" else f"{record.role} "
+    return plain(f"{record.run_id}, {role}{spec.method}, seed {spec.seed} ({spec.pair} on {spec.dataset})")

@@ -1,0 +1,53 @@
+"""Where the results of a merged folder came from, as the folder keeps it."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kdbench.disk import atomic_write, read_file
+from kdbench.results.record import MAX_REASON, Problem, Utc
+from kdbench.results.store import Store
+
+
+class Origin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One folder, as it was when it was merged."""
+
+    name: str                           # as it was given
+    records: Annotated[int, Meta(ge=0)]  # of the merged folder, that stand in it just so; some may stand in others too
+    results: str                        # the hash of its results, which its leaderboard shows too
+    when: Utc
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.records} record{'s' * (self.records != 1)}, results {self.results[:16]})"
+
+
+class Merged(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The content of merged.json."""
+
+    schema_version: Literal[1] = 1
+    origins: list[Origin]  # by name
+
+    def lines(self) -> Iterable[str]:
+        """What a reader of the folder's tables should know of it."""
+        yield f"Merged from {', '.join(map(str, self.origins))}."
+
+
+def read_merged(store: Store) -> tuple[Merged | Problem | None, str]:
+    """Where a folder's results came from, and the SHA-256 of the file that tells; None if nothing was merged into it, a
+    Problem if the file is damaged."""
+    path = store.files.merged
+    try:
+        content = read_file(path)
+        return msgspec.json.decode(content, type=Merged), hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:MAX_REASON]
+        return Problem(path, f"cannot be read: {reason}"), ""
+
+
+def write_merged(store: Store, merged: Merged) -> None:
+    atomic_write(store.files.merged, msgspec.json.format(msgspec.json.encode(merged), indent=1) + b"\n")

@@ -1,0 +1,47 @@
+"""What a repeated run must give again: two records of a run compared, many hashed, and what else can change bits."""
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from kdbench.results.record import Record
+
+ENVIRONMENT = ("python", "versions", "platform", "cpu", "gpu", "device", "threads", "git_commit")  # can change bits
+SOURCE = "source of the method"
+
+
+def differing_metrics(record: Record, again: Record) -> list[str]:
+    """The metrics that both have, with other values. A metric of one alone is newer than the other, or was added to it
+    later."""
+    return sorted(name for name in record.metrics.keys() & again.metrics.keys()
+                  if record.metrics[name] != again.metrics[name])
+
+
+def differing(record: Record, again: Record) -> list[str]:
+    """What of two finished records of a run is not equal: weights, predictions, or some of the metrics of both. Empty
+    if they are bit-equal."""
+    metrics = differing_metrics(record, again)
+    shared = len(record.metrics.keys() & again.metrics.keys())
+    return [what for what, same in (("weights", record.weights_sha256 == again.weights_sha256),
+                                    ("predictions", record.predictions_sha256 == again.predictions_sha256),
+                                    (f"{len(metrics)} of {shared} metrics", not metrics)) if not same]
+
+
+def environment_of(record: Record) -> dict[str, str]:
+    """All that can change a result's bits besides the spec, by name."""
+    known = {name: record.environment.get(name) for name in ENVIRONMENT}
+    versions = known.pop("versions")
+    flat = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
+    commit = flat.pop("git_commit")
+    hashes = {"git_commit": commit and commit[:12], SOURCE: record.method_digest[:12]}
+    return {name: str(value) for name, value in (flat | hashes).items()}
+
+
+def results_hash(runs: Iterable[Record]) -> str:
+    """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
+    total = hashlib.sha256()
+    for run in sorted(runs, key=lambda run: run.run_id):
+        total.update(msgspec.json.encode([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,
+                                          sorted(run.metrics.items())]))
+    return total.hexdigest()

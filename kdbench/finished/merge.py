@@ -32,7 +32,7 @@ from kdbench.results.store import Store
 
 FINAL = {"ok": 0, "inapplicable": 1, "pruned": 1}  # by status: which is kept; the others are after them
 ARTEFACTS = {"student": "weights_sha256", "predictions": "predictions_sha256"}  # by file: the field of its SHA-256
-PIECE = 1 << 20  # bytes that are copied at a time
+PIECE = 1 << 16  # bytes that are copied at a time
 SHOWN = 16       # digits of a hash
 
 ReadChoices = Callable[[Path], object]

@@ -9,9 +9,9 @@ import msgspec
 from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
 from kdbench.errors import UserError
 from kdbench.execution.display import Display
+from kdbench.execution.executor import Executor
 from kdbench.execution.job import Job
 from kdbench.execution.passes import AnswerSize, plan_passes, with_passes
-from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.results.record import Planned, Problem, Record, Role, Status
 from kdbench.results.sizes import size_text
@@ -81,7 +81,7 @@ class Matrix:
                      f"{size_text(sum(one.bytes for one in removed))}")
         return with_passes(jobs, passes.shared)
 
-    def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display) -> Summary:
+    def run(self, jobs: list[Job], reasons: dict[str, str], pool: Executor, display: Display) -> Summary:
         """Execute `jobs`; those that `reasons` names by id are recorded as inapplicable instead. UserError if another
         command writes into the folder."""
         with self.store.lock():

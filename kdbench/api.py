@@ -10,6 +10,7 @@ from kdbench.analysis.build import build
 from kdbench.data import collect
 from kdbench.errors import UserError, one_line, unknown
 from kdbench.execution.display import make_display
+from kdbench.execution.engines import make_executor
 from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix, Summary
 from kdbench.execution.pool import PREFLIGHT, LocalPool
@@ -41,7 +42,8 @@ def run(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     rerun_changed: bool = False, estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
-    tuned: str | Path | None = None, match: Match = "steps",
+    tuned: str | Path | None = None, match: Match = "steps", executor: str = "local",
+    slurm: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -51,7 +53,7 @@ def run(
     seeds           how many, from 0, or which
     settings        hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
     out             the results folder; by default runs/SUITE, with match="compute" runs/SUITE-compute
-    workers         runs at a time; by default the number of cores
+    workers         runs at a time; by default the number of cores, on a cluster 256
     run_timeout     seconds after which a run is stopped
     retries         how often a run whose process was killed by a signal is tried again
     plugins         files with methods of yours
@@ -62,6 +64,8 @@ def run(
     tuned           a folder of `tune`: every method runs by what was chosen for it there
     match           what all methods have the same of: "steps", or "compute", the core-seconds of kd, as epochs of
                     their own by the profiles in `out`
+    executor        "local", processes on this machine, or "slurm", jobs of a cluster that shares the folders with it
+    slurm           what these ask for, such as {"partition": "gpu", "time": "2:00:00", "gpus_per_node": 1, "pack": 4}
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
@@ -72,17 +76,19 @@ def run(
         print(one_line(collect.told(dataset, collect.check(dataset, cache.data, train_size))))
     for note in (*notes, *_of_another_suite(folder, plan.suite)):
         print(one_line(f"note: {note}"))
-    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)))
+    matrix = Matrix(plan, folder, cache, say=_say)
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
-    pool, known = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries), []
+    estimator = Estimator(reference=plan.reference)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     if jobs:
         pool.start()
-        known = earlier(cache.teachers, folder, named=estimates_from)
-        reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
+        for sample in earlier(cache.teachers, folder, named=estimates_from):
+            estimator.add(sample)
+        reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache, pool.here)
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
-    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)))
+    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, estimator))
     if tuned is not None and folder != Path(tuned):
         write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
     for name, count in matrix.changed_methods().items():
@@ -117,11 +123,12 @@ def tune(
     workers: int | None = None, device: Device = "cpu", run_timeout: float | None = None, retries: int = 1,
     plugins: Iterable[str | Path] = (), teacher_cache: int | None = None,
     trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0, pruner: str = "off",
+    executor: str = "local", slurm: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Choices]:
     """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
     the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
 
-    suite ... teacher_cache    as for `run`; `out` is runs/SUITE-tune by default
+    suite ... teacher_cache, executor, slurm    as for `run`; `out` is runs/SUITE-tune by default
     trials              of each method in each cell; the first is its default
     tune_seeds          with how many seeds each trial is trained; final runs never use these
     sampler             "tpe", "random" or "grid"
@@ -136,11 +143,13 @@ def tune(
     selection = Selection(methods, core, pairs, datasets, wanted.seed_numbers, settings or {}, device)
     plan = make_plan(suite, selection, registry, cache)
     folder = Path(out) if out else Path(f"{default_folder(plan)}-tune")
-    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)
+    estimator = Estimator(reference=plan.reference)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     pool.start()
-    return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool,
-                              Estimator(earlier(cache.teachers, folder), plan.reference),
-                              say=lambda text: print(one_line(text)), teacher_cache=teacher_cache)
+    for sample in earlier(cache.teachers, folder):
+        estimator.add(sample)
+    return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool, estimator, say=_say,
+                              teacher_cache=teacher_cache)
 
 
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":
@@ -211,6 +220,10 @@ def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out:
         plan, notes = match_compute(plan, kd, folder, profile_command(suite, selection, plugins, folder))
         return plan, folder, notes
     return (plan if tuned is None else with_choices(plan, Path(tuned))), Path(out) if out else folder, []
+
+
+def _say(text: str) -> None:
+    print(one_line(text))
 
 
 def default_folder(plan: Plan) -> Path:

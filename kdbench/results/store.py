@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import socket
 import stat
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ from kdbench.errors import UserError, unknown
 from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions, read_npz
 from kdbench.results.record import Entry, Planned, Problem, Record, decode, id_of, read
+
+STALE = 3600.0  # seconds after which a half-written file is nobody's any more, where others may still write
 
 
 class Store:
@@ -182,9 +185,10 @@ class Store:
                 holder = file.read().strip() or "unknown"
                 raise UserError(f"{self.folder}: in use by another `kdbench run` (process {holder})") from error
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()} on {socket.gethostname()}")
             file.flush()
-            sweep(self.folder)
+            # Jobs of a cluster outlive the command that submitted them, and may be writing now.
+            sweep(self.folder, older_than=STALE if self.files.slurm.root.is_dir() else 0.0)
             yield
 
     def _write(self, path: Path, entry: Entry) -> None:

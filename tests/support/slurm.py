@@ -4,6 +4,7 @@ import getpass
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -86,27 +87,26 @@ class Cluster:
         self._daemon(name, "slurmd", "-D", "-N", name, "-f", str(self.configuration))
 
     def kill(self, name: str) -> None:
-        """Kill a daemon; of a node also all that runs on it, as if its power were cut."""
+        """Kill a daemon; of a node also all that runs on it, at once, as if its power were cut."""
         daemon = self.daemons.pop(name)
-        if name.startswith("node"):
-            for process in self.processes_on(name):
-                with suppress(OSError):
-                    os.kill(process, 9)
         daemon.kill()
         daemon.wait()
+        for process in self.processes_on(name) if name.startswith("node") else ():
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
 
     def processes_on(self, node: str) -> list[int]:
-        """The processes that jobs started on a node, with the steps' own."""
-        found = []
+        """The processes of jobs on a node: first those that look after a job, and would tell of its end."""
+        guards, others = [], []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                environment = (folder / "environ").read_bytes().split(b"\0")
-                command = (folder / "cmdline").read_bytes()
-                ours = f"SLURM_CONF={self.configuration}".encode() in environment
-                if ours and (f"SLURMD_NODENAME={node}".encode() in environment or
-                             (b"slurmstepd" in command and f"SLURMD_NODENAME={node}".encode() in environment)):
-                    found.append(int(folder.name))
-        return found
+                if f"SLURMD_NODENAME={node}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    if f"SLURM_CONF={self.configuration}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                        others.append(int(folder.name))
+                elif b"slurmstepd" in (folder / "cmdline").read_bytes() and any(
+                        file.readlink() == self.folder / f"slurmd-{node}.log" for file in (folder / "fd").iterdir()):
+                    guards.append(int(folder.name))
+        return guards + others
 
     def call(self, *command: str, check: bool = True) -> str:
         """What a command of Slurm prints."""
@@ -121,6 +121,10 @@ class Cluster:
     def jobs(self, state: str) -> list[str]:
         """The ids of the jobs in a state, such as RUNNING."""
         return self.call("squeue", "-h", "-r", "-t", state, "-o", "%i", check=False).split()
+
+    def log(self) -> str:
+        """What the controller noted."""
+        return (self.folder / "slurmctld.log").read_text()
 
     def wait(self, condition, seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds

@@ -45,7 +45,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
     own: dict[str, Any] = {}
     asked: dict[str, Any] = {"wckey": None}  # submitit's own, which a cluster that checks such keys would refuse
     further: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, said in given.items():
+        value = said[-1] if isinstance(said, list) and key not in LISTS else said  # of a key that comes again, the last
         if key in OWN:
             own[key] = _number(key, value)
         elif key == "python":

@@ -81,7 +81,7 @@ class SlurmPool:
         try:
             look(["kdbench"])
         except QueueError as error:
-            raise error.user_error() from error
+            raise error.user_error(self.options.asked) from error
         self._local.start()
 
     def call(self, function: str, *arguments: Any) -> Any:
@@ -176,7 +176,7 @@ class SlurmPool:
             self._cancel(f"--name={batch.name}")  # an answer that was lost may have been a yes
             remove(batch)
             if not (error.is_quota and self._elements):
-                raise error.user_error() from error
+                raise error.user_error(self.options.asked) from error
             self._tell(f"{error}; the other runs are submitted as these end")
             self.workers = len(self._elements) * self.options.at_once
             return
@@ -262,7 +262,7 @@ class SlurmPool:
             self._silent = self._silent or time.monotonic()
             self._tell(f"{error}; runs that the cluster has go on, and it is asked again")
             if time.monotonic() - self._silent > SILENCE_SECONDS:
-                raise error.user_error() from error
+                raise error.user_error(self.options.asked) from error
             return []
         if self._silent:
             self.say("the cluster answers again")
@@ -336,7 +336,7 @@ class SlurmPool:
         try:
             return look([batch.name for batch in known])
         except QueueError as error:
-            raise error.user_error() from error
+            raise error.user_error(self.options.asked) from error
 
     def _cancel(self, which: str) -> None:
         with contextlib.suppress(QueueError):

@@ -4,8 +4,9 @@ Only `squeue`, `sinfo`, `sbatch` and `scancel` are asked, never the accounting, 
 """
 
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kdbench.errors import UserError, plain
 
@@ -24,39 +25,42 @@ STUCK = {
     "AssocGrpBillingMinutes": "the account's time is used up: --slurm account= names another",
     "launch failed requeued held": "a node could not start it: see the log of its slurmd",
 }
-# What refusals say, and what helps.
+NO_ANSWER = "the cluster does not answer; what was submitted goes on, and the same command continues once " \
+            "`scontrol ping` says UP"
+# What refusals say, the key of --slurm that is at fault, if it was given, and what helps.
 REFUSALS = (
-    ("establish a configuration source", "this machine belongs to no cluster: start the command on a login node, or "
-     "name the cluster's file in SLURM_CONF"),
-    ("invalid partition", "`sinfo` lists the partitions, --slurm partition= names one"),
-    ("invalid account", "--slurm account= names one of yours; `sacctmgr show associations user=$USER` lists them"),
-    ("invalid qos", "--slurm qos= names one of yours; `sacctmgr show qos` lists them"),
-    ("accounting/qos policy", "a quota of yours is reached: ask for less time, or start the same command again when "
-     "some of your jobs have ended"),
-    ("time limit", "--slurm time= asks for less; `sinfo -o '%P %l'` lists the limits"),
-    ("node configuration is not available", "no node has all that is asked for: less with --slurm mem=, "
+    ("establish a configuration source", "", "this machine belongs to no cluster: start the command on a login node, "
+     "or name the cluster's file in SLURM_CONF"),
+    ("invalid partition", "partition", "`sinfo` lists the partitions, --slurm partition= names one"),
+    ("invalid account", "account", "--slurm account= names one of yours; `sacctmgr show associations user=$USER` lists "
+     "them"),
+    ("invalid qos", "qos", "--slurm qos= names one of yours; `sacctmgr show qos` lists them"),
+    ("accounting/qos policy", "", "a quota of yours is reached: ask for less time, or start the same command again "
+     "when some of your jobs have ended"),
+    ("time limit", "time", "--slurm time= asks for less; `sinfo -o '%P %l'` lists the limits"),
+    ("node configuration is not available", "", "no node has all that is asked for: less with --slurm mem=, "
      "cpus_per_task= or gpus_per_node="),
-    ("memory", "--slurm mem= asks for less"),
-    ("generic resource", "`sinfo -o '%P %G'` lists the partitions' GPUs"),
-    ("contact slurm controller", "the cluster does not answer; what was submitted goes on, and the same command "
-     "continues once `scontrol ping` says UP"),
-    ("socket timed out", "the cluster does not answer; what was submitted goes on, and the same command continues once "
-     "`scontrol ping` says UP"),
-    ("connection refused", "the cluster does not answer; what was submitted goes on, and the same command continues "
-     "once `scontrol ping` says UP"),
-    ("authentication", "munge, which tells the cluster who you are, does not work on this machine: ask its "
+    ("memory", "mem", "--slurm mem= asks for less"),
+    ("--mem ", "mem", "write it as 4000M or 4G"),
+    ("generic resource", "gres", "`sinfo -o '%P %G'` lists the partitions' GPUs"),
+    ("contact slurm controller", "", NO_ANSWER),
+    ("socket timed out", "", NO_ANSWER),
+    ("connection refused", "", NO_ANSWER),
+    ("authentication", "", "munge, which tells the cluster who you are, does not work on this machine: ask its "
      "administrator"),
 )
+REFUSED = "Batch job submission failed: "
 QUOTA = "accounting/qos policy"
 
 
 class QueueError(Exception):
     """The cluster refused, or did not answer; the message is one line of its own words."""
 
-    def user_error(self, what: str = "--executor slurm") -> UserError:
-        """The error to end the command with, which says what to do."""
+    def user_error(self, asked: Mapping[str, Any]) -> UserError:
+        """The error to end the command with, which says what to do; `asked` is what jobs ask for."""
         said = str(self)
-        advice = next((advice for words, advice in REFUSALS if words in said.lower()), "")
+        key, advice = next(((key, advice) for words, key, advice in REFUSALS if words in said.lower()), ("", ""))
+        what = f"--slurm {key}={asked[key]}" if asked.get(key) is not None else "--executor slurm"
         return UserError(f"{what}: {said}{'; ' if advice else ''}{advice}")
 
     @property
@@ -120,8 +124,7 @@ def ask(*command: str) -> str:
 
 
 def complaint(text: str) -> str:
-    """The line of what a command of Slurm printed that says what is wrong: the last that is no mere consequence."""
+    """The line of what a command of Slurm printed that says what is wrong."""
     lines = [plain(line) for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if "Batch job submission failed" not in line] if len(lines) > 1 else lines
-    failed = [line for line in lines if "Batch job submission failed" in line]
-    return (failed or told or [""])[-1][:300]
+    refused = [line.partition(REFUSED)[2] for line in lines if REFUSED in line]
+    return (refused or lines or [""])[-1][:300]

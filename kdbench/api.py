@@ -10,6 +10,7 @@ from kdbench.analysis.build import build
 from kdbench.data import collect
 from kdbench.errors import UserError, one_line, unknown
 from kdbench.execution.display import make_display
+from kdbench.execution.engines import make_executor
 from kdbench.execution.estimate import Estimator
 from kdbench.execution.matrix import Matrix, Summary, read_retry
 from kdbench.execution.pool import PREFLIGHT, LocalPool
@@ -44,7 +45,8 @@ def run(
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     retry: str = "failed", estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
     tuned: str | Path | None = None, match: Match = "steps", shard: str | None = None,
-    wait_for_teachers: float = WAIT_SECONDS, track: Sequence[str] = (),
+    wait_for_teachers: float = WAIT_SECONDS, track: Sequence[str] = (), executor: str = "local",
+    slurm: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -54,7 +56,7 @@ def run(
     seeds           how many, from 0, or which
     settings        hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
     out             the results folder; by default runs/SUITE, with match="compute" runs/SUITE-compute
-    workers         runs at a time; by default the number of cores
+    workers         runs at a time; by default the number of cores, on a cluster 256
     run_timeout     seconds after which a run is stopped
     retries         how often a run whose process was killed by a signal is tried again
     plugins         files with methods of yours
@@ -71,6 +73,8 @@ def run(
                     is at work on one
     track           what shows each run as it ends, besides the results: "tensorboard" (event files in the folder
                     OUT-tensorboard), "wandb" or "trackio"
+    executor        "local", processes on this machine, or "slurm", jobs of a cluster that shares the folders with it
+    slurm           what these ask for, such as {"partition": "gpu", "time": "2:00:00", "gpus_per_node": 1, "pack": 4}
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
@@ -83,18 +87,19 @@ def run(
                in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
     opening += [f"note: {note}" for note in (*notes, *_of_another_suite(folder, plan.suite))]
     share = None if part is None else Share.of(plan, part, wait_for_teachers)
-    matrix = Matrix(plan, folder, cache, say=lambda text: print(one_line(text)), share=share)
+    matrix = Matrix(plan, folder, cache, say=_say, share=share)
     jobs = matrix.pending(again)
     reasons: dict[str, str] = {}
-    pool, known = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries), []
+    estimator = Estimator(reference=plan.reference)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     if jobs:
         pool.start()
-        known = earlier(cache.teachers, folder, named=estimates_from)
-        reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache)
+        for sample in earlier(cache.teachers, folder, named=estimates_from):
+            estimator.add(sample)
+        reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, cache, pool.here)
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
-    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, Estimator(known, plan.reference)), opening,
-                         trackers)
+    summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, estimator), opening, trackers)
     if tuned is not None and folder != Path(tuned):
         write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
     for note in matrix.left_out():
@@ -132,11 +137,12 @@ def tune(
     workers: int | None = None, device: Device = "cpu", run_timeout: float | None = None, retries: int = 1,
     plugins: Iterable[str | Path] = (), teacher_cache: int | None = None,
     trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0, pruner: str = "off",
+    executor: str = "local", slurm: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Choices]:
     """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
     the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
 
-    suite ... teacher_cache    as for `run`; `out` is runs/SUITE-tune by default
+    suite ... teacher_cache, executor, slurm    as for `run`; `out` is runs/SUITE-tune by default
     trials              of each method in each cell; the first is its default
     tune_seeds          with how many seeds each trial is trained; final runs never use these
     sampler             "tpe", "random" or "grid"
@@ -151,11 +157,13 @@ def tune(
     selection = Selection(methods, core, pairs, datasets, wanted.seed_numbers, settings or {}, device)
     plan = make_plan(suite, selection, registry, cache)
     folder = Path(out) if out else Path(f"{default_folder(plan)}-tune")
-    pool = LocalPool(workers or os.cpu_count() or 1, run_timeout, retries)
+    estimator = Estimator(reference=plan.reference)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     pool.start()
-    return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool,
-                              Estimator(earlier(cache.teachers, folder), plan.reference),
-                              say=lambda text: print(one_line(text)), teacher_cache=teacher_cache)
+    for sample in earlier(cache.teachers, folder):
+        estimator.add(sample)
+    return folder, run_trials(load_suite(suite), plan, registry, wanted, folder, cache, pool, estimator, say=_say,
+                              teacher_cache=teacher_cache)
 
 
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":
@@ -226,6 +234,10 @@ def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out:
         plan, notes = match_compute(plan, kd, folder, profile_command(suite, selection, plugins, folder))
         return plan, folder, notes
     return (plan if tuned is None else with_choices(plan, Path(tuned))), Path(out) if out else folder, []
+
+
+def _say(text: str) -> None:
+    print(one_line(text))
 
 
 def default_folder(plan: Plan) -> Path:

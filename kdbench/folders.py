@@ -40,6 +40,51 @@ class StudyFolder:
 
 
 @dataclass(frozen=True)
+class SlurmBatch:
+    """What a batch of Slurm jobs needs until the last of them is over; its name is also theirs in the queue.
+
+    batch.json       the runs of each of the batch's jobs
+    jobs/            submitit's files: what each job is to do, and what it printed
+    began/<number>   a file for each job that began
+    ended/<run id>   a file for each run that ended, with a hash of its record
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def note(self) -> Path:
+        return self.root / "batch.json"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def marks(self) -> Path:
+        return self.root / "ended"
+
+    def began(self, number: int) -> Path:
+        return self.root / "began" / str(number)
+
+    def ended(self, run_id: str) -> Path:
+        return self.marks / run_id
+
+
+@dataclass(frozen=True)
+class SlurmFolder:
+    """The batches of Slurm jobs of a results folder that are not over: <name>/ is a `SlurmBatch`."""
+
+    root: Path
+
+    def batch(self, name: str) -> SlurmBatch:
+        return SlurmBatch(self.root / name)
+
+
+@dataclass(frozen=True)
 class ResultsFolder:
     """The results of one suite, or in the cache the trained teachers of all suites.
 
@@ -53,8 +98,10 @@ class ResultsFolder:
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     tune/                             a `StudyFolder`, where the records are of trials
     merged.json                       which folders' results `kdbench merge` brought into this one, and when
-    .lock                             held by the one command that writes into the folder; holds its process id
+    .lock                             held by the one command that writes into the folder; holds its process id and
+                                      the name of its machine
     .lock-<part>                      held by the one command for a part of the runs; then these share .lock
+    .slurm/                           a `SlurmFolder`, while runs are jobs of a Slurm cluster
     leaderboard.*, index.html, plots/ the report, which `kdbench report` makes of all these
 
     A run id is the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of everything in a `RunSpec` that
@@ -89,6 +136,10 @@ class ResultsFolder:
 
     def part_lock(self, part: str) -> Path:
         return self.root / f".lock-{part}"
+
+    @property
+    def slurm(self) -> SlurmFolder:
+        return SlurmFolder(self.root / ".slurm")
 
     def record(self, run_id: str) -> Path:
         return self.records / f"{run_id}.json"

@@ -18,13 +18,15 @@ from kdbench.suites.suite import Pair
 from kdbench.suites.validation import at
 
 
-def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo],
-              cache: CacheFolder) -> tuple[dict[str, str], dict[str, AnswerSize]]:
+def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder,
+              here: bool = True) -> tuple[dict[str, str], dict[str, AnswerSize]]:
     """Try the parts of every spec. UserError for what cannot work at all. The result says by run id why a method cannot
-    train a pair, and of the others how much their teacher answers in a run."""
+    train a pair, and of the others how much their teacher answers in a run. Where specs are not run `here`, their GPU
+    is not looked for."""
     specs = list(specs)
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
-    _need_device({spec.device for spec in specs})
+    if here:
+        _need_device({spec.device for spec in specs})
     sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
              for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}

@@ -22,7 +22,8 @@ Datasets = Annotated[str | None, typer.Option(help="these instead, comma-separat
 Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
 Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
-Workers = Annotated[int | None, typer.Option(min=1, help="runs at a time; by default the number of cores")]
+Workers = Annotated[int | None, typer.Option(
+    min=1, help="runs at a time; by default the number of cores, in a cluster 256")]
 RunTimeout = Annotated[float | None, typer.Option(min=1e-3, help="seconds after which a run is stopped")]
 Retries = Annotated[int, typer.Option(min=0, help="further tries of a run whose process was killed")]
 TeacherCache = Annotated[str | None, typer.Option(
@@ -30,6 +31,11 @@ TeacherCache = Annotated[str | None, typer.Option(
     "default a tenth of the free disk")]
 EstimatesFrom = Annotated[list[Path] | None, typer.Option(
     "--estimates-from", metavar="DIR", help="results that tell, besides those in --out, how long runs take")]
+Executor = Annotated[str, typer.Option(
+    metavar="NAME", help="local: processes on this machine; slurm: jobs of a cluster that shares the folders with it")]
+Slurm = Annotated[list[str] | None, typer.Option(
+    "--slurm", metavar="KEY=VALUE", help="what each job asks for: partition, account, time, mem, gpus_per_node, ...; "
+    "pack: runs in a job; at_once: of them, at a time; setup, python: what nodes need")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 
@@ -86,3 +92,17 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             settings[path.strip()] = text.strip()
     return settings
+
+
+def read_slurm(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of options such as "partition=gpu", by "partition"; whole numbers are numbers, and a key that comes
+    again makes a list."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (equals and key and value):
+            raise UserError(f"--slurm {text}: expected KEY=VALUE, such as partition=gpu")
+        given: Any = int(value) if value.isdecimal() else {"true": True, "false": None}.get(value.lower(), value)
+        before = found.get(key)
+        found[key] = given if before is None else [*(before if isinstance(before, list) else [before]), given]
+    return found

@@ -14,6 +14,7 @@ from kdbench.cli.options import (
     Datasets,
     Device,
     EstimatesFrom,
+    Executor,
     Match,
     Methods,
     OnDevice,
@@ -23,12 +24,14 @@ from kdbench.cli.options import (
     Retries,
     RunTimeout,
     Settings,
+    Slurm,
     SuiteName,
     TeacherCache,
     Workers,
     cache_size,
     read_seeds,
     read_settings,
+    read_slurm,
     split_names,
 )
 from kdbench.cli.results import leaderboard
@@ -70,6 +73,8 @@ def run(
     track: Annotated[str | None, typer.Option(
         metavar="NAMES", help="show each run as it ends: tensorboard, wandb or trackio, comma-separated")] = None,
     as_json: AsJson = False,
+    executor: Executor = "local",
+    slurm: Slurm = None,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
     from kdbench import api
@@ -89,7 +94,7 @@ def run(
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
         return
     summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers,
-                      track=split_names(track) or (), **asked)
+                      track=split_names(track) or (), executor=executor, slurm=read_slurm(slurm or ()), **asked)
     waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {waiting}"
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
@@ -112,10 +117,13 @@ def profile(
     repeats: Annotated[int, typer.Option(min=1, help="passes, and turns of the networks in use")] = 5,
     watts: Annotated[float, typer.Option(
         help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
+    executor: Executor = "local",
+    slurm: Slurm = None,
 ) -> None:
     """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
     from kdbench.api import default_folder, make_plan
-    from kdbench.execution.pool import PREFLIGHT, LocalPool
+    from kdbench.execution.engines import alone, make_executor
+    from kdbench.execution.pool import PREFLIGHT
     from kdbench.folders import CacheFolder
     from kdbench.plugins.registry import Registry
     from kdbench.profile.job import Settings as ProfileSettings
@@ -130,9 +138,10 @@ def profile(
     plan = make_plan(suite, selection, Registry(plugin or ()), cache)
     folder = out or default_folder(plan)
     jobs = profile_jobs(plan, folder, cache, ProfileSettings(steps, repeats, watts))
-    pool = LocalPool(1)
+    pool = alone(make_executor(executor, folder, slurm=read_slurm(slurm or ())))
     pool.start()
-    reasons, _ = pool.call(PREFLIGHT, [job.spec for job in jobs if job.subject == "method"], plan.methods, cache)
+    reasons, _ = pool.call(PREFLIGHT, [job.spec for job in jobs if job.subject == "method"], plan.methods, cache,
+                           pool.here)
     profiles = run_profiles(jobs, reasons, pool, say=print)
     print("\n" + tables_to_markdown(tables_of(profiles, plan.methods)))
     measured = sum(profile.seconds for profile in profiles)

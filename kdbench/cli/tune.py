@@ -9,6 +9,7 @@ from kdbench.cli.options import (
     Core,
     Datasets,
     Device,
+    Executor,
     Methods,
     OnDevice,
     Out,
@@ -17,11 +18,13 @@ from kdbench.cli.options import (
     Retries,
     RunTimeout,
     Settings,
+    Slurm,
     SuiteName,
     TeacherCache,
     Workers,
     cache_size,
     read_settings,
+    read_slurm,
     split_names,
 )
 from kdbench.tune.choice import Choice
@@ -46,6 +49,8 @@ def tune(
     sampler: Annotated[str, typer.Option(help="tpe, random or grid")] = "tpe",
     sampler_seed: Annotated[int, typer.Option(help="of what is tried")] = 0,
     pruner: Annotated[str, typer.Option(help="off, or median: end runs below that of earlier ones")] = "off",
+    executor: Executor = "local",
+    slurm: Slurm = None,
 ) -> None:
     """Give every method the same number of trials, and choose by validation accuracy. The same command again continues
     where it stopped."""
@@ -56,7 +61,7 @@ def tune(
         settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
         run_timeout=run_timeout, retries=retries, teacher_cache=cache_size(teacher_cache),
         plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed,
-        pruner=pruner)
+        pruner=pruner, executor=executor, slurm=read_slurm(slurm or ()))
     print()
     print_columns([_row(choice) for choice in found.choices])
     print(f"\nchosen by mean validation accuracy over {tune_seeds} seed{'s' * (tune_seeds > 1)}: {found.rule}\n"

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from kdbench.errors import one_line, plain
 from kdbench.execution.estimate import Estimator, time_for
+from kdbench.execution.executor import Running
 from kdbench.execution.job import Job
-from kdbench.execution.pool import Running
 from kdbench.results.record import Record
 from kdbench.results.unfinished import read_progress
 
@@ -35,7 +35,7 @@ class Display:
     def expect(self, jobs: Sequence[Job]) -> None:
         self.total, self._open = len(jobs), {job.id: job for job in jobs}
 
-    def watch(self, running: list[Running[Job]], waiting: int) -> None:
+    def watch(self, running: Sequence[Running[Job]], waiting: int) -> None:
         """Show the running jobs; called several times a second."""
 
     def ended(self, job: Job, record: Record) -> None:
@@ -93,7 +93,7 @@ class TerminalDisplay(Display):
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def watch(self, running: list[Running[Job]], waiting: int) -> None:
+    def watch(self, running: Sequence[Running[Job]], waiting: int) -> None:
         super().watch(running, waiting)
         table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
         for heading in ("run", "pair", "dataset", "seed", "epoch", "validation", "seconds"):

@@ -11,9 +11,9 @@ from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
 from kdbench.environment import now
 from kdbench.errors import UserError, nearest
 from kdbench.execution.display import Display
+from kdbench.execution.executor import Executor, Watch
 from kdbench.execution.job import Job
 from kdbench.execution.passes import AnswerSize, plan_passes, with_passes
-from kdbench.execution.pool import LocalPool, Running
 from kdbench.execution.shard import Share
 from kdbench.execution.trackers import Tracker, tracked
 from kdbench.folders import CacheFolder
@@ -113,7 +113,7 @@ class Matrix:
                      f"{size_text(sum(one.bytes for one in removed))}")
         return with_passes(jobs, passes.shared)
 
-    def run(self, jobs: list[Job], reasons: dict[str, str], pool: LocalPool, display: Display,
+    def run(self, jobs: list[Job], reasons: dict[str, str], pool: Executor, display: Display,
             opening: Iterable[str] = (), trackers: Iterable[Tracker] = ()) -> Summary:
         """Execute `jobs`, or those of the share; those that `reasons` names by id are recorded as inapplicable instead.
         `opening` is said as soon as nothing stands in the way any more, and `trackers` show each run as it ends.
@@ -160,8 +160,8 @@ class Matrix:
 
     # Teachers of other shares.
 
-    def _results(self, jobs: list[Job], foreign: list[Job], pool: LocalPool,
-                 watch: Callable[[list[Running[Job]], int], None]) -> Iterator[tuple[Job, Record]]:
+    def _results(self, jobs: list[Job], foreign: list[Job], pool: Executor,
+                 watch: Watch[Job]) -> Iterator[tuple[Job, Record]]:
         """The jobs with their records, as they end. Those that need one of the `foreign` teachers begin when it is
         there."""
         if self.share is None:

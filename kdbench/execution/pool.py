@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from kdbench.disk import explain
 from kdbench.errors import UserError
-from kdbench.results.record import Outcome, Problem, Status
+from kdbench.execution.executor import Order, Result, Running, Task, Watch, Work
+from kdbench.results.record import Problem
 
 POLL_SECONDS = 0.25
 TRIES = 5  # of starting a process,
@@ -37,50 +38,22 @@ PRELOADED = ["kdbench.execution.preload", "kdbench.train.worker"]
 PREFLIGHT = "kdbench.checks.preflight:preflight"
 
 
-class Queued(Protocol):
-    """What the pool must know of a task: plain data that can be sent to a process."""
-
-    @property
-    def id(self) -> str: ...
-
-    def teachers(self) -> Iterable[str]:
-        """The ids of the tasks that must come first."""
-
-
-Task = TypeVar("Task", bound=Queued)
-Result = TypeVar("Result", bound=Outcome)
-Task_contra = TypeVar("Task_contra", bound=Queued, contravariant=True)
-Result_co = TypeVar("Result_co", bound=Outcome, covariant=True)
-
-
-class Work(Protocol[Task_contra, Result_co]):
-    """A kind of work: what a process does with a task, and where the task's result is kept."""
-
-    function: str  # "MODULE:NAME" of the function that a process imports and calls with its task
-
-    def result(self, job: Task_contra, /) -> Result_co | Problem | None:
-        """The result that the task's process wrote; None if there is none, a Problem if it is damaged."""
-
-    def fail(self, job: Task_contra, status: Status, reason: str, /) -> Result_co:
-        """Write and return the result of a task that could not write its own."""
-
-
 @dataclass
-class Running(Generic[Task]):
+class InProcess(Running[Task]):
     """A task in its process."""
 
-    job: Task
     process: BaseProcess
     last_words: Connection  # why the process failed, if it could tell
-    started: float
 
 
 class LocalPool:
-    """Executes tasks in processes of their own.
+    """Executes tasks in processes of their own on this machine.
 
     `timeout` is in seconds per task; None for no limit. A task whose process a signal ended is tried again up to
     `retries` times.
     """
+
+    here = True
 
     def __init__(self, workers: int, timeout: float | None = None, retries: int = 0):
         self.workers, self.timeout, self.retries = workers, timeout, retries
@@ -119,45 +92,36 @@ class LocalPool:
             raise error
         return returned
 
-    def run(self, jobs: Iterable[Task], work: Work[Task, Result],
-            watch: Callable[[list[Running[Task]], int], None]) -> Iterator[tuple[Task, Result]]:
+    def run(self, jobs: Iterable[Task], work: Work[Task, Result], watch: Watch[Task]) -> Iterator[tuple[Task, Result]]:
         """Each task with its result, as they end. A task waits for its teachers where these are among the tasks, and
-        fails if one of them does. `watch` is called several times a second with the running tasks and the number of
-        waiting ones."""
-        waiting = list(jobs)
-        open_ids = {job.id for job in waiting}
-        failed: dict[str, str] = {}
+        fails if one of them does. `watch` is called several times a second."""
+        order = Order(jobs)
         tries: Counter[str] = Counter()
-        running: list[Running[Task]] = []
+        running: list[InProcess[Task]] = []
         with self._ended_on_exit(running):
-            while waiting or running:
-                for job in [j for j in waiting if not failed.keys().isdisjoint(j.teachers())]:
-                    waiting.remove(job)
-                    teacher = next(t for t in job.teachers() if t in failed)
-                    yield job, work.fail(job, "crashed", f"its teacher, run {teacher}, failed: {failed[teacher]}")
-                ready = [job for job in waiting if open_ids.isdisjoint(job.teachers())]
-                for job in ready[:self.workers - len(running)]:
-                    waiting.remove(job)
+            while order.waiting or running:
+                for job, reason in order.hopeless():
+                    yield job, work.fail(job, "crashed", reason)
+                for job in order.ready()[:self.workers - len(running)]:
+                    order.waiting.remove(job)
                     running.append(self._start(job, work))
                 wait([r.process.sentinel for r in running], POLL_SECONDS)
                 for ended in [r for r in running if self._has_ended(r)]:
                     running.remove(ended)
                     tries[ended.job.id] += 1
                     if self._was_killed(ended) and tries[ended.job.id] <= self.retries:
-                        waiting.insert(0, ended.job)  # it continues from its last checkpoint
+                        order.waiting.insert(0, ended.job)  # it continues from its last checkpoint
                         continue
                     result = _outcome(ended, work, self.timeout)
-                    open_ids.discard(ended.job.id)
-                    if result.status != "ok":
-                        failed[ended.job.id] = result.reason or result.status
+                    order.ended(ended.job, result)
                     yield ended.job, result
-                watch(running, len(waiting))
+                watch(running, len(order.waiting))
 
-    def _start(self, job: Task, work: Work[Task, Any]) -> Running[Task]:
+    def _start(self, job: Task, work: Work[Task, Any]) -> InProcess[Task]:
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._forked(_work, (str(Path.cwd()), work.function, job, sender), name=f"kdbench {job.id}")
         sender.close()
-        return Running(job, process, receiver, time.monotonic())
+        return InProcess(job, time.monotonic(), process, receiver)
 
     def _forked(self, target: Callable[..., None], arguments: tuple[Any, ...], name: str | None = None) -> BaseProcess:
         """A started process. A fork server that is killed meanwhile is started again, a few times."""
@@ -172,23 +136,23 @@ class LocalPool:
             return process
         raise UserError("no process can be started: the server that forks them is killed each time")
 
-    def _has_ended(self, running: Running) -> bool:
+    def _has_ended(self, running: InProcess) -> bool:
         if running.process.is_alive() and self._over_time(running):
             running.process.kill()
             running.process.join()
         return not running.process.is_alive()
 
-    def _over_time(self, running: Running) -> bool:
+    def _over_time(self, running: InProcess) -> bool:
         return self.timeout is not None and time.monotonic() - running.started > self.timeout
 
-    def _was_killed(self, ended: Running) -> bool:
+    def _was_killed(self, ended: InProcess) -> bool:
         """Whether a signal ended the process, or the server that it was forked from, and not this pool after too long
         a time."""
         code = ended.process.exitcode or 0
         return (code < 0 or code == UNKNOWN) and not self._over_time(ended)
 
     @contextmanager
-    def _ended_on_exit(self, running: list[Running]) -> Iterator[None]:
+    def _ended_on_exit(self, running: list[InProcess[Task]]) -> Iterator[None]:
         """No process outlives the loop: a run loses what it did since its last checkpoint."""
         try:
             yield
@@ -211,7 +175,7 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _outcome(ended: Running[Task], work: Work[Task, Result], timeout: float | None) -> Result:
+def _outcome(ended: InProcess[Task], work: Work[Task, Result], timeout: float | None) -> Result:
     """The result that the process wrote, or one that says how the process ended."""
     job, code = ended.job, ended.process.exitcode
     if code == 0:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -85,7 +86,10 @@ class Fsck:
         """The process that holds the folder's lock, or held it last, if it is alive. What it is just writing looks
         missing or orphaned."""
         with suppress(OSError, ValueError):
-            process = int(self.store.files.lock.read_text())
+            number, _, machine = self.store.files.lock.read_text().partition(" on ")
+            process = int(number)
+            if machine not in ("", socket.gethostname()):  # whether it is alive, only that machine could say
+                return None
             os.kill(process, 0)
             return process if process != os.getpid() else None
         return None
@@ -210,7 +214,7 @@ class Fsck:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
-                                       files.merged, files.lock)}
+                                       files.merged, files.lock, files.slurm.root)}
         for path in sorted(self.store.folder.iterdir()):
             if (path.name in ours or path.name in REPORT or _is_temporary(path.name)
                     or path.name.startswith(files.part_lock("").name)):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kdbench.execution.pool import LocalPool
+from kdbench.execution.executor import Executor
 from kdbench.folders import CacheFolder
 from kdbench.profile.job import ProfileJob, Settings
 from kdbench.profile.record import BUSY, Profile, read_profile, write_profile
@@ -38,14 +38,14 @@ class Measuring:
         return profile
 
 
-def run_profiles(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: LocalPool, say: Say) -> list[Profile]:
+def run_profiles(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: Executor, say: Say) -> list[Profile]:
     """Measure; what `reasons` names by id is noted as inapplicable instead. UserError if the folder is in use."""
     assert pool.workers == 1, "what runs beside a measurement disturbs it"
     if not jobs:
         return []
     profiles, work = [], Measuring()
     with Store(jobs[0].out).lock():
-        if (load := os.getloadavg()[0]) > BUSY:
+        if pool.here and (load := os.getloadavg()[0]) > BUSY:
             say(f"note: the load average is {load:.1f}: times are noisy while something else runs")
         for job in (job for job in jobs if job.id in reasons):
             profiles.append(work.fail(job, "inapplicable", reasons[job.id]))

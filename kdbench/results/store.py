@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import socket
 import stat
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -174,7 +175,8 @@ class Store:
         hold other parts. UserError if another command is in the way, or if the folder is not writable."""
         if part is None:
             with self._held(self.files.lock, fcntl.LOCK_EX):
-                sweep(self.folder)
+                # Jobs of a cluster outlive the command that submitted them, and may be writing now.
+                sweep(self.folder, older_than=LEFT_OVER if self.files.slurm.root.is_dir() else 0.0)
                 yield
         else:
             with self._held(self.files.lock, fcntl.LOCK_SH), self._held(self.files.part_lock(part), fcntl.LOCK_EX):
@@ -197,7 +199,7 @@ class Store:
                 holder = file.read().strip() or "unknown"
                 raise UserError(f"{self.folder}: in use by another `kdbench run` (process {holder})") from error
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
 

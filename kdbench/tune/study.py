@@ -19,8 +19,9 @@ from kdbench.disk import atomic_write, read_file
 from kdbench.errors import UserError
 from kdbench.execution.display import make_display
 from kdbench.execution.estimate import Estimator
+from kdbench.execution.executor import Executor
 from kdbench.execution.matrix import Matrix
-from kdbench.execution.pool import PREFLIGHT, LocalPool
+from kdbench.execution.pool import PREFLIGHT
 from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Record
@@ -150,7 +151,7 @@ def check_validation(plan: Plan, cache: CacheFolder) -> None:
 
 
 def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: Settings, folder: Path,
-         cache: CacheFolder, pool: LocalPool, estimator: Estimator, say: Say,
+         cache: CacheFolder, pool: Executor, estimator: Estimator, say: Say,
          teacher_cache: int | None = None) -> Choices:
     """Run the trials that have no record yet, choose, and write the choices. The plan's students have the tune seeds.
 
@@ -165,7 +166,7 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
     files = Store(folder).files.tuning
     written = _merged(files.study, folder, shared, studies)
     if not files.study.exists():  # a study that was begun has passed
-        pool.call(PREFLIGHT, list(plan.students), plan.methods, cache)
+        pool.call(PREFLIGHT, list(plan.students), plan.methods, cache, pool.here)
     with Store(files.root).lock():
         atomic_write(files.study, msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
         storage = journal(files.journal)
@@ -213,7 +214,7 @@ class Runner:
 
     folder: Path
     cache: CacheFolder
-    pool: LocalPool
+    pool: Executor
     estimator: Estimator
     say: Say
     teacher_cache: int | None = None  # bytes for answers that runs share; None: the default
@@ -226,7 +227,8 @@ class Runner:
         jobs = [replace(job, stop_below=stops.get(job.id, ())) for job in matrix.pending(retry=())]
         if not jobs:
             return
-        reasons, sizes = self.pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, self.cache)
+        reasons, sizes = self.pool.call(PREFLIGHT, [job.spec for job in jobs], plan.methods, self.cache,
+                                         self.pool.here)
         if self.teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, self.teacher_cache)
         matrix.run(jobs, reasons, self.pool, make_display(self.pool.workers, self.estimator))

@@ -1,0 +1,91 @@
+"""Batches of Slurm jobs: submitting one, and finding those that an earlier command left behind."""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import redirect_stderr, suppress
+from io import StringIO
+
+import msgspec
+
+from kdbench.disk import atomic_write, explain, read_file
+from kdbench.errors import UserError, plain
+from kdbench.execution.slurm.node import Chunk, run_chunk
+from kdbench.execution.slurm.options import Options
+from kdbench.execution.slurm.queue import QueueError, complaint
+from kdbench.folders import SlurmBatch, SlurmFolder
+
+NOISE = ("srun:", "slurmstepd:", "submitit ")  # how lines of a job's log begin that tell no cause
+
+
+class Note(msgspec.Struct):
+    """What is kept of a batch before it is submitted, so that whoever comes back finds its jobs in the queue."""
+
+    chunks: list[list[str]]     # of each Slurm job the ids of its tasks
+    methods: dict[str, str]     # by task, the SHA-256 of its method's source
+    submitted: bool = False     # whether all of it is in the queue, with all that its jobs need
+
+
+def new_batch(folder: SlurmFolder, label: str) -> SlurmBatch:
+    """A name that no other job in the cluster's queue has, with a folder of that name to be made."""
+    return folder.batch(f"kdbench-{''.join(c for c in label if c.isalnum() or c in '-_')[:40]}-{secrets.token_hex(5)}")
+
+
+def submit(batch: SlurmBatch, chunks: list[Chunk], options: Options) -> None:
+    """Submit the chunks as one array of Slurm jobs. QueueError if the cluster refuses it; some of its jobs may be in
+    the queue then."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.slurm.slurm import SlurmExecutor
+
+    note = Note([[job.id for job in chunk.jobs] for chunk in chunks],
+                {job.id: job.method.digest for chunk in chunks for job in chunk.jobs})
+    try:
+        _write(batch, note)  # first: a command that dies here leaves nothing in the queue that nobody knows
+        executor = SlurmExecutor(folder=batch.jobs.absolute(), python=options.python)
+        executor.update_parameters(**{"time": None, **options.asked, "job_name": batch.name, "use_srun": False,
+                                      "array_parallelism": len(chunks)})
+        with redirect_stderr(StringIO()), executor.batch():  # the error says what submitit prints
+            for chunk in chunks:
+                executor.submit(run_chunk, chunk)
+        note.submitted = True
+        _write(batch, note)
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise QueueError(complaint(str(error)) or "sbatch failed") from error
+    except RuntimeError as error:
+        if "srun" not in str(error):
+            raise
+        raise UserError("--executor slurm: sbatch and srun are not installed here: start the command on a machine of "
+                        "the cluster, where Slurm's commands are") from error
+    except OSError as error:
+        raise UserError(f"--executor slurm: {explain(error)}") from error
+
+
+def batches(folder: SlurmFolder) -> Iterator[tuple[SlurmBatch, Note]]:
+    """The batches that a folder knows of. One whose note cannot be read was never submitted, and is removed."""
+    for path in sorted(folder.root.glob("*/")):
+        batch = SlurmBatch(path)
+        try:
+            yield batch, msgspec.json.decode(read_file(batch.note), type=Note)
+        except (OSError, msgspec.MsgspecError):
+            remove(batch)
+
+
+def remove(batch: SlurmBatch) -> None:
+    """Remove what is kept of a batch that is over, and the folder of batches with the last of them."""
+    shutil.rmtree(batch.root, ignore_errors=True)
+    with suppress(OSError):
+        batch.root.parent.rmdir()
+
+
+def last_words(batch: SlurmBatch, job: str) -> str:
+    """The line of a Slurm job's log that most likely says why it failed; "" if there is none."""
+    for log in sorted(batch.jobs.glob(f"{job}_*.err")):
+        with suppress(OSError):
+            lines = [plain(line) for line in read_file(log).decode(errors="replace").splitlines()]
+            if told := [line for line in lines if line and not line.startswith(NOISE)]:
+                return told[-1][:300]
+    return ""
+
+
+def _write(batch: SlurmBatch, note: Note) -> None:
+    atomic_write(batch.note, msgspec.json.encode(note))

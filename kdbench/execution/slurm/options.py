@@ -1,0 +1,95 @@
+"""What `--slurm KEY=VALUE` may say: how tasks are packed into Slurm jobs, and what each of these asks for."""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdbench.errors import UserError, nearest
+
+NOT_INSTALLED = "--executor slurm: submitit is not installed: pip install 'kdbench[slurm]'"
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+# kdbench's own keys, each with the least value that it may have; all others are submitit's.
+OWN = {"pack": 1, "at_once": 1, "poll": 0.1}
+# Of submitit's, those that kdbench itself sets: their value would change what a job is.
+NOT_YOURS = {"job_name", "nodes", "ntasks_per_node", "num_gpus", "use_srun", "srun_args", "dependency",
+             "stderr_to_stdout", "array_parallelism"}
+LISTS = ("setup", "teardown")  # of shell commands, by repeating the key
+
+
+@dataclass(frozen=True)
+class Options:
+    """How tasks become Slurm jobs."""
+
+    pack: int | None = None  # tasks in a Slurm job, one after another; None: as many as take some minutes together
+    at_once: int = 1         # of them, how many are done at a time
+    poll: float = 15.0       # seconds between two looks at the cluster's queue
+    python: str = shlex.quote(sys.executable)  # the shell's words for the interpreter on the nodes
+    asked: Mapping[str, Any] = field(default_factory=dict)  # of each Slurm job, in submitit's names
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """The options that keys and values say. UserError for an unknown key, a value that is none, or without submitit.
+
+    `pack`, `at_once`, `poll` and `python` are those of `Options`. `partition`, `account`, `time`, `mem`,
+    `gpus_per_node`, `cpus_per_task`, `qos`, `constraint`, `exclude`, `setup` and so on are submitit's, and
+    `sbatch.NAME` is any other option of sbatch. `time` is in minutes, or as Slurm writes it: 12:00:00, 2-12.
+    """
+    try:
+        from submitit.slurm.slurm import SlurmExecutor
+    except ImportError as error:
+        raise UserError(NOT_INSTALLED) from error
+    allowed = set(SlurmExecutor._valid_parameters()) - NOT_YOURS - {"additional_parameters"}
+    own: dict[str, Any] = {}
+    asked: dict[str, Any] = {"wckey": None}  # submitit's own, which a cluster that checks such keys would refuse
+    further: dict[str, Any] = {}
+    for key, said in given.items():
+        value = said[-1] if isinstance(said, list) and key not in LISTS else said  # of a key that comes again, the last
+        if key in OWN:
+            own[key] = _number(key, value)
+        elif key == "python":
+            own[key] = str(value)
+        elif key.startswith("sbatch.") and key != "sbatch.":
+            further[key.removeprefix("sbatch.")] = value
+        elif key not in allowed:
+            raise UserError(f"--slurm {key}: unknown key{nearest(key, allowed | {*OWN, 'python', 'sbatch.NAME'})}")
+        else:
+            asked[key] = _minutes(value) if key == "time" else \
+                [value] if key in LISTS and isinstance(value, str) else value
+    options = Options(**own)
+    if options.at_once > 1:
+        asked.setdefault("cpus_per_task", options.at_once)
+    # A job that a dead or preempted node lost goes back into the queue, also where that is not the cluster's default.
+    return Options(**own, asked={**asked, "additional_parameters": {"requeue": True, **further}})
+
+
+def _number(key: str, value: Any) -> int | float:
+    kind = float if key == "poll" else int
+    try:
+        number = kind(str(value))
+    except ValueError as error:
+        raise UserError(f"--slurm {key}={value}: expected a number") from error
+    if number < OWN[key]:
+        raise UserError(f"--slurm {key}={value}: expected at least {OWN[key]}")
+    return number
+
+
+def _minutes(value: Any) -> int:
+    """The minutes of a time limit, rounded up, of a number or of what Slurm allows: M, M:S, H:M:S, D-H, D-H:M,
+    D-H:M:S."""
+    found = TIME.fullmatch(str(value).strip())
+    if found is None:
+        raise UserError(f"--slurm time={value}: expected minutes, or a time such as 12:00:00 or 2-12")
+    days, *parts = (int(part) if part is not None else None for part in found.groups())
+    first, second, third = parts
+    if days is not None:
+        seconds = days * 86400 + (first or 0) * 3600 + (second or 0) * 60 + (third or 0)
+    elif third is not None:
+        seconds = (first or 0) * 3600 + (second or 0) * 60 + third
+    else:
+        seconds = (first or 0) * 60 + (second or 0)
+    if seconds < 60:
+        raise UserError(f"--slurm time={value}: expected at least a minute")
+    return -(-seconds // 60)

@@ -1,0 +1,371 @@
+"""Does tasks as jobs of a Slurm cluster.
+
+The folder of results, which this machine and the nodes share, holds all that is known: each task's record says what
+came of it, a mark says that it ended, and notes say which jobs were submitted. So this command may go away at any
+moment, and whoever starts it again, on any machine that sees the folder, waits for the jobs that are in the queue
+instead of submitting them again. The queue itself is asked seldom, and only for what the folder cannot say: whether a
+job is still there.
+"""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import UserError
+from kdbench.execution.executor import Order, Queued, Result, Running, Task, Watch, Work
+from kdbench.execution.pool import LocalPool
+from kdbench.execution.slurm.batch import Note, batches, last_words, new_batch, remove, submit
+from kdbench.execution.slurm.node import Chunk, ended, fingerprint, mark, versions
+from kdbench.execution.slurm.options import Options
+from kdbench.execution.slurm.queue import STUCK, QueueError, Seen, cancel, look
+from kdbench.folders import ResultsFolder, SlurmBatch
+from kdbench.results.record import Outcome, Problem
+
+POLL_SECONDS = 0.5      # between two looks at the marks
+SETTLE_SECONDS = 10.0   # after which a shared folder shows what a job wrote before it left the queue
+VISIBLE_SECONDS = 90.0  # after which it shows a result of which it shows the mark
+SILENCE_SECONDS = 900.0  # that a cluster may leave without an answer
+PACK_SECONDS = 600.0    # that the tasks of a job take together, where it is known how long they take
+WORKERS = 256           # tasks at a time, unless another number is asked for
+
+Say = Callable[[str], None]
+Estimate = Callable[[Any], float | None]
+
+
+@dataclass
+class Element:
+    """One Slurm job: a chunk of tasks, and what the queue last showed of it."""
+
+    batch: SlurmBatch
+    index: int
+    tasks: dict[str, Queued]     # that have not ended, by id
+    since: float                 # when it was seen to run, or else when it was submitted; by time.monotonic
+    saved: dict[str, float]      # by task, when the checkpoint was written that it continues from
+    seen: Seen | None = None
+    gone: float | None = None    # since when the queue does not show it as alive
+    finished: int = 0            # tasks
+
+    @property
+    def label(self) -> str:
+        return f"Slurm job {self.seen.id}" if self.seen else f"Slurm job {self.batch.name}, {self.index}"
+
+
+@dataclass
+class SlurmPool:
+    """Executes tasks as jobs of a Slurm cluster, for the results folder `folder`, whose lock the caller holds.
+
+    `workers` is the most tasks at a time; `timeout` is in seconds per task. A task is tried again up to `retries` times
+    when its process, or the job that it is in, is lost. `estimate` gives the seconds that a task will take, if known.
+    """
+
+    folder: Path
+    options: Options
+    workers: int = WORKERS
+    timeout: float | None = None
+    retries: int = 1
+    say: Say = print
+    estimate: Estimate = lambda job: None
+    here = False
+    _local: LocalPool = field(default_factory=lambda: LocalPool(1), repr=False)
+    _elements: list[Element] = field(default_factory=list, repr=False)
+    _told: set[str] = field(default_factory=set, repr=False)
+    _looked: float = field(default=0.0, repr=False)
+    _silent: float | None = field(default=None, repr=False)  # since when the cluster does not answer
+
+    def start(self) -> None:
+        """Get ready for `call`. UserError if the cluster does not answer."""
+        try:
+            look(["kdbench"])
+        except QueueError as error:
+            raise error.user_error(self.options.asked) from error
+        self._local.start()
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What the function "MODULE:NAME" returns, called in a process of its own on this machine."""
+        return self._local.call(function, *arguments)
+
+    def run(self, jobs: Iterable[Task], work: Work[Task, Result], watch: Watch[Task]) -> Iterator[tuple[Task, Result]]:
+        """Each task with its result, as they end. A task waits for its teachers where these are among the tasks, and
+        fails if one of them does. `watch` is called several times a second.
+
+        UserError if the cluster refuses jobs, cannot start them, or does not answer for long. Whenever the caller
+        stops early, jobs that are in the queue stay there.
+        """
+        order = Order(jobs)
+        tries: Counter[str] = Counter()
+        with self._told_on_exit():
+            for job, done in self._adopt(order, work):
+                order.ended(job, done)
+                yield job, done
+            while order.waiting or self._elements:
+                for job, reason in order.hopeless():
+                    yield job, work.fail(job, "crashed", reason)
+                self._submit(order, work)
+                for job, result in self._ended(work):
+                    order.ended(job, result)
+                    yield job, result
+                for job, reason in self._lost(order, tries):
+                    result = work.fail(job, "crashed", f"crashed: {reason}")
+                    order.ended(job, result)
+                    yield job, result
+                running = list(self._running())
+                waiting = sum(len(element.tasks) for element in self._elements) - len(running)
+                watch(running, len(order.waiting) + waiting)
+                if order.waiting or self._elements:
+                    time.sleep(POLL_SECONDS)
+            self._clean()
+
+    # What an earlier command left.
+
+    def _adopt(self, order: Order[Task], work: Work[Task, Result]) -> Iterator[tuple[Task, Result]]:
+        """Wait for the tasks that are in the queue already instead of submitting them again; those that ended since the
+        caller looked for what is to be done."""
+        wanted = {job.id: job for job in order.waiting}
+        known = dict(self._known())
+        seen = {(one.name, one.index): one for one in self._answer(known) if one.alive}
+        adopted = 0
+        for batch, note in known.items():
+            if not note.submitted:  # cut off in the middle: its jobs lack what they are to do
+                self._cancel(f"--name={batch.name}")
+            marks = ended(batch)
+            for index, ids in enumerate(note.chunks):
+                one = seen.get((batch.name, index)) if note.submitted else None
+                mine = [wanted[id] for id in ids if id in wanted]
+                for job in [job for job in mine if _is_done(job, work)]:
+                    order.waiting.remove(job)
+                    del wanted[job.id]
+                    yield job, work.result(job)  # type: ignore[misc]
+                open_ = [job for job in mine if job.id in wanted and job.id not in marks]
+                if one is None or not open_:
+                    continue
+                if any(job.method.digest != note.methods.get(job.id) for job in open_):
+                    self._cancel(one.id)  # a method was edited since
+                    continue
+                for job in open_:
+                    order.waiting.remove(job)
+                    del wanted[job.id]
+                adopted += len(open_)
+                self._elements.append(Element(batch, index, {job.id: job for job in open_}, time.monotonic(),
+                                              {job.id: _saved(job) for job in open_}, one))
+        if adopted:
+            self.say(f"{adopted} runs are in the queue of the cluster already, from an earlier command")
+
+    def _known(self) -> Iterator[tuple[SlurmBatch, Note]]:
+        return batches(ResultsFolder(self.folder).slurm)
+
+    # Submitting.
+
+    def _submit(self, order: Order[Task], work: Work[Task, Result]) -> None:
+        """Submit what can begin, as far as the number of jobs at a time allows."""
+        room = max(self.workers // self.options.at_once, 1) - len(self._elements)
+        ready = order.ready() if room > 0 else []
+        if not ready or self._silent is not None:
+            return
+        chunks = self._packed(ready)[:room]
+        batch = new_batch(ResultsFolder(self.folder.absolute()).slurm, self.folder.name)
+        sent = [Chunk(jobs, work, {job.id: fingerprint(work.result(job)) for job in jobs}, batch, index,
+                      str(Path.cwd()), versions(), self.options.at_once, self.timeout, self.retries)
+                for index, jobs in enumerate(chunks)]
+        try:
+            submit(batch, sent, self.options)
+        except QueueError as error:
+            self._cancel(f"--name={batch.name}")  # an answer that was lost may have been a yes
+            remove(batch)
+            if not (error.is_quota and self._elements):
+                raise error.user_error(self.options.asked) from error
+            self._tell(f"{error}; the other runs are submitted as these end")
+            self.workers = len(self._elements) * self.options.at_once
+            return
+        for index, jobs in enumerate(chunks):
+            for job in jobs:
+                order.waiting.remove(job)
+            self._elements.append(Element(batch, index, {job.id: job for job in jobs}, time.monotonic(),
+                                          {job.id: _saved(job) for job in jobs}))
+
+    def _packed(self, jobs: list[Task]) -> list[list[Task]]:
+        """The tasks in chunks, one for each Slurm job: of the number that was asked for, or else of as many as take
+        some minutes together."""
+        if self.options.pack:
+            return [jobs[start:start + self.options.pack] for start in range(0, len(jobs), self.options.pack)]
+        chunks: list[list[Task]] = []
+        full, limit = 0.0, PACK_SECONDS * self.options.at_once
+        for job in jobs:
+            seconds = self.estimate(job)
+            own = limit if seconds is None else min(seconds, limit)
+            if not chunks or full + own > limit:
+                chunks.append([])
+                full = 0.0
+            chunks[-1].append(job)
+            full += own
+        return chunks
+
+    # Watching.
+
+    def _ended(self, work: Work[Task, Result]) -> Iterator[tuple[Task, Result]]:
+        """The tasks that left a mark since the last look, with their results."""
+        marks = {element.batch: ended(element.batch) for element in self._elements}
+        for element in list(self._elements):
+            for task in [task for task in element.tasks if task in marks[element.batch]]:
+                job: Any = element.tasks.pop(task)
+                element.finished += 1
+                result = self._visible(job, work, element)
+                if isinstance(result, Problem) or result is None:
+                    found = result.reason if result else "none"
+                    result = work.fail(job, "crashed", f"crashed: it left no readable record: {found}")
+                yield job, result
+            if not element.tasks:
+                self._elements.remove(element)
+
+    def _visible(self, job: Task, work: Work[Task, Result], element: Element) -> Result | Problem | None:
+        """The result that a mark announces, once the shared folder shows it here too."""
+        deadline = time.monotonic() + VISIBLE_SECONDS
+        while True:
+            result = work.result(job)
+            if fingerprint(result) == mark(element.batch, job.id) or time.monotonic() > deadline:
+                return result
+            time.sleep(POLL_SECONDS)
+
+    def _lost(self, order: Order[Task], tries: Counter[str]) -> Iterator[tuple[Task, str]]:
+        """Ask the queue, now and then. Tasks of jobs that are gone wait again; those that have been tried often enough,
+        each with the reason why it failed."""
+        if not self._elements or time.monotonic() - self._looked < self.options.poll:
+            return
+        for element in self._look():
+            self._elements.remove(element)
+            state = element.seen.state if element.seen else "gone"
+            if state == "FAILED" and not element.batch.began(element.index).exists():
+                self._refuse(element)
+            told = f"its {element.label}{_place(element.seen)} "
+            told += "was cancelled" if state == "CANCELLED" else "left the queue" if state == "gone" else \
+                f"ended as {state}"
+            blamed = list(element.tasks)[:self.options.at_once]  # the others had not begun
+            for task, job in element.tasks.items():
+                went_on = _saved(job) != element.saved[task]
+                blameless = task not in blamed or state == "PREEMPTED" or (state == "TIMEOUT" and went_on)
+                tries[task] += not blameless
+                if state == "CANCELLED" or tries[task] > self.retries:
+                    yield job, told + _advice(state)  # type: ignore[misc]
+                else:
+                    order.waiting.insert(0, job)  # type: ignore[arg-type]
+            self.say(f"{told.removeprefix('its ')}{_advice(state)}")
+
+    def _look(self) -> list[Element]:
+        """Note what the queue shows of each job; those that it has not shown as alive for a while."""
+        self._looked = time.monotonic()
+        try:
+            found = {(one.name, one.index): one for one in look({element.batch.name for element in self._elements})}
+        except QueueError as error:
+            self._silent = self._silent or time.monotonic()
+            self._tell(f"{error}; runs that the cluster has go on, and it is asked again")
+            if time.monotonic() - self._silent > SILENCE_SECONDS:
+                raise error.user_error(self.options.asked) from error
+            return []
+        if self._silent:
+            self.say("the cluster answers again")
+            self._silent, self._told = None, set()
+        gone = []
+        for element in self._elements:
+            one = found.get((element.batch.name, element.index))
+            if one and one.state == "RUNNING" and not (element.seen and element.seen.state == "RUNNING"):
+                element.since = self._looked
+            element.seen = one or element.seen
+            if one and one.alive:
+                element.gone = None
+                if one.state == "PENDING" and one.reason in STUCK:
+                    self._tell(f"{element.label} waits: {one.reason}: {STUCK[one.reason]}")
+            elif element.gone is None:
+                element.gone = self._looked
+            elif self._looked - element.gone >= SETTLE_SECONDS:
+                gone.append(element)
+        return gone
+
+    def _running(self) -> Iterator[Running[Any]]:
+        """The tasks that are being done, by the order in which jobs do theirs."""
+        for element in self._elements:
+            if element.seen and element.seen.state == "RUNNING":
+                for job in list(element.tasks.values())[:self.options.at_once]:
+                    yield Running(job, element.since)
+
+    # Ending.
+
+    def _refuse(self, element: Element) -> None:
+        """End all jobs, since what they are to do cannot be started where they are."""
+        assert element.seen is not None
+        said = last_words(element.batch, element.seen.id) or "it left no log in the folder, which every node must share"
+        for one in {element.batch.name for element in (element, *self._elements)}:
+            self._cancel(f"--name={one}")
+        self._elements.clear()
+        raise UserError(f"--executor slurm: {element.label}{_place(element.seen)} could not start kdbench: {said}; "
+                        "nodes need this Python environment: name theirs with --slurm python=PATH or prepare it with "
+                        "--slurm setup=COMMAND, or leave out a node with --slurm exclude=NODE")
+
+    def _clean(self) -> None:
+        """Remove what is kept of batches whose jobs have left the queue. The last of them ends a moment after its last
+        task; whatever is left then, the next command removes."""
+        for _ in range(10):
+            known = [batch for batch, _ in self._known()]
+            try:
+                alive = {one.name for one in look({batch.name for batch in known}) if one.alive}
+            except QueueError:
+                return
+            for batch in known:
+                if batch.name not in alive:
+                    remove(batch)
+            if not alive:
+                return
+            time.sleep(POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def _told_on_exit(self) -> Iterator[None]:
+        """Whoever stops the command early is told that its jobs go on."""
+        try:
+            yield
+        except BaseException:
+            if names := sorted({element.batch.name for element in self._elements}):
+                self.say(f"{len(self._elements)} jobs stay in the cluster's queue: the same command waits for them, "
+                         f"`scancel --name={','.join(names)}` ends them")
+            raise
+        finally:
+            self._elements.clear()
+
+    def _answer(self, known: Iterable[SlurmBatch]) -> list[Seen]:
+        try:
+            return look([batch.name for batch in known])
+        except QueueError as error:
+            raise error.user_error(self.options.asked) from error
+
+    def _cancel(self, which: str) -> None:
+        with contextlib.suppress(QueueError):
+            cancel(which)
+
+    def _tell(self, text: str) -> None:
+        """Say something once."""
+        if text not in self._told:
+            self._told.add(text)
+            self.say(text)
+
+
+def _is_done(job: Queued, work: Work[Any, Any]) -> bool:
+    """Whether a task ended well, by the method as it is now."""
+    result = work.result(job)
+    return isinstance(result, Outcome) and result.status == "ok" and result.method_digest == job.method.digest
+
+
+def _saved(job: Queued) -> float:
+    """When the task's checkpoint was written; 0 if there is none."""
+    try:
+        return job.cache.unfinished(job.id).checkpoint.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _place(seen: Seen | None) -> str:
+    return f" on {seen.node}" if seen and seen.node and not seen.node.startswith("(") else ""
+
+
+def _advice(state: str) -> str:
+    return {"TIMEOUT": ": more with --slurm time=", "OUT_OF_MEMORY": ": more with --slurm mem="}.get(state, "")

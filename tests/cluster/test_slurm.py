@@ -129,7 +129,7 @@ def test_whatever_dies_the_results_of_quick_are_those_of_local_runs(place, clust
 
     cluster.call("sbatch", "-p", "urgent", "--nodelist", "node1,node2", "-N", "2", "--mem=3000", "-o", "/dev/null",
                  "--wrap", "sleep 2")
-    cluster.wait(lambda: re.search("preempted job .* has been requeued", cluster.log()), 30, "a preemption")
+    cluster.wait(lambda: re.search("preempted JobId=.* has been requeued", cluster.log()), 30, "a preemption")
     assert command.wait() == 0, command.printed
     assert results("out") == results("local") and len(results("out")) == 13
     assert not (place / "out" / ".slurm").exists()

@@ -40,7 +40,7 @@ def submit(batch: SlurmBatch, chunks: list[Chunk], options: Options) -> None:
     note = Note([[job.id for job in chunk.jobs] for chunk in chunks],
                 {job.id: job.method.digest for chunk in chunks for job in chunk.jobs})
     try:
-        _write(batch, note)  # first: a command that dies here leaves nothing in the queue that nobody knows
+        write_note(batch, note)  # first: a command that dies here leaves nothing in the queue that nobody knows
         executor = SlurmExecutor(folder=batch.jobs.absolute(), python=options.python)
         executor.update_parameters(**{"time": None, **options.asked, "job_name": batch.name, "use_srun": False,
                                       "array_parallelism": len(chunks)})
@@ -48,7 +48,7 @@ def submit(batch: SlurmBatch, chunks: list[Chunk], options: Options) -> None:
             for chunk in chunks:
                 executor.submit(run_chunk, chunk)
         note.submitted = True
-        _write(batch, note)
+        write_note(batch, note)
     except (FailedJobError, FailedSubmissionError) as error:
         raise QueueError(complaint(str(error)) or "sbatch failed") from error
     except RuntimeError as error:
@@ -87,5 +87,5 @@ def last_words(batch: SlurmBatch, job: str) -> str:
     return ""
 
 
-def _write(batch: SlurmBatch, note: Note) -> None:
+def write_note(batch: SlurmBatch, note: Note) -> None:
     atomic_write(batch.note, msgspec.json.encode(note))

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from kdbench.errors import UserError
 
-REPORT = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.json", "index.html", "plots")
+REPORT = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.json", "runs.csv", "index.html", "plots")
 
 
 @dataclass(frozen=True)

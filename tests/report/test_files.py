@@ -14,6 +14,7 @@ from support.records import REGISTRY, info, record, spec, teacher_spec
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
 from kdbench.errors import UserError
+from kdbench.folders import REPORT
 from kdbench.paper import Paper
 from kdbench.report.drawing import floor
 from kdbench.report.files import check_report, report_files, write_report
@@ -68,6 +69,10 @@ def test_a_report_is_every_table_the_page_and_each_plot_twice(folder):
     for plot in (f"accuracy-{slug}", f"agreement-{slug}", f"seconds-{slug}", f"classes-{slug}", f"reliability-{slug}",
                  f"curves-{slug}", "gain-by-family"):
         assert {f"plots/{plot}.svg", f"plots/{plot}.png"} < names
+
+
+def test_what_a_report_writes_is_known_to_the_check_of_a_folder(folder, undrawn):
+    assert {name.partition("/")[0] for name in report_files(folder, REAL)} == set(REPORT)
 
 
 def test_the_same_records_give_the_same_bytes(folder):

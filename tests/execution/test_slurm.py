@@ -18,7 +18,7 @@ from kdbench.execution.slurm.node import run_chunk
 from kdbench.execution.slurm.options import Options, read_options
 from kdbench.execution.slurm.queue import QueueError, Seen, complaint
 from kdbench.folders import CacheFolder, ResultsFolder
-from kdbench.results.store import STALE, Store
+from kdbench.results.store import LEFT_OVER, Store
 
 
 class Cluster:
@@ -294,7 +294,7 @@ def test_half_written_files_of_jobs_in_the_queue_are_left_alone(tmp_path):
     writing.touch()
     (tmp_path / ".slurm").mkdir()
     with Store(tmp_path).lock():
-        assert writing.exists() and STALE > 0
+        assert writing.exists() and LEFT_OVER > 0
     (tmp_path / ".slurm").rmdir()
     with Store(tmp_path).lock():
         assert not writing.exists()

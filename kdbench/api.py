@@ -72,6 +72,8 @@ def run(
     cache = CacheFolder.of_user()
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    estimator = Estimator(reference=plan.reference)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     for dataset, train_size in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students):
         print(one_line(collect.told(dataset, collect.check(dataset, cache.data, train_size))))
     for note in (*notes, *_of_another_suite(folder, plan.suite)):
@@ -79,8 +81,6 @@ def run(
     matrix = Matrix(plan, folder, cache, say=_say)
     jobs = matrix.pending(rerun_changed)
     reasons: dict[str, str] = {}
-    estimator = Estimator(reference=plan.reference)
-    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     if jobs:
         pool.start()
         for sample in earlier(cache.teachers, folder, named=estimates_from):

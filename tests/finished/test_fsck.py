@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from support.profiles import profile
 from support.records import planned, record, spec, teacher_spec
 
-from kdbench.disk import file_sha256
+from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
 from kdbench.finished.fsck import Fsck
 from kdbench.folders import CacheFolder
@@ -61,6 +62,11 @@ def folder(tmp_path, cache):
 def test_a_folder_in_which_nothing_is_wrong_is_clean(folder, tmp_path):
     found, fsck = check(folder, tmp_path / "cache")
     assert found == [] and fsck.clean and fsck.records == 4
+
+
+def test_runs_in_a_cluster_s_queue_are_no_fault(folder, tmp_path):
+    atomic_write(Store(folder).files.slurm.batch("kdbench-runs-1").note, b"{}")
+    assert check(folder, tmp_path / "cache")[0] == []
 
 
 def test_the_committed_results_are_clean(tmp_path):
@@ -227,7 +233,7 @@ def test_a_locked_folder_is_read_and_not_repaired(folder, tmp_path):
     with (folder / ".lock").open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         held.truncate(0)
-        held.write(str(os.getppid()))
+        held.write(f"{os.getppid()} on {socket.gethostname()}")
         held.flush()
         found, fsck = check(folder, tmp_path / "cache")
         assert [kind for kind, _, _ in found] == ["damaged"] and fsck.writer() == os.getppid()

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -310,7 +311,7 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone_even
             pass
         holder.kill()
     with Store(tmp_path).lock():
-        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()} on {socket.gethostname()}"
 
 
 def test_the_lock_creates_the_folder_and_clears_what_killed_processes_left(tmp_path):

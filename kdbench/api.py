@@ -82,6 +82,8 @@ def run(
     part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    estimator = Estimator(reference=plan.reference)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     trackers = make_trackers(track, folder, plan.suite)
     opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size)) for dataset, train_size
                in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
@@ -90,8 +92,6 @@ def run(
     matrix = Matrix(plan, folder, cache, say=_say, share=share)
     jobs = matrix.pending(again)
     reasons: dict[str, str] = {}
-    estimator = Estimator(reference=plan.reference)
-    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
     if jobs:
         pool.start()
         for sample in earlier(cache.teachers, folder, named=estimates_from):

@@ -268,6 +268,12 @@ def test_a_cluster_that_is_silent_for_a_while_is_asked_again_and_one_that_stays_
         list(pool_for(tmp_path).run(jobs, Training(), lambda running, waiting: setattr(cluster, "silent", 1)))
 
 
+def test_runs_wait_for_a_cluster_that_does_not_take_them_for_a_while(tmp_path, cache, cluster):
+    cluster.refusals, said = ["Unable to contact slurm controller (connect failure)"] * 2, []
+    summary, _ = run(smoke("ce"), tmp_path, cache, pool_for(tmp_path, say=said.append))
+    assert summary.trained == 1 and said[-1] == "the cluster answers again"
+
+
 def test_a_quota_holds_runs_back_until_others_have_ended(tmp_path, cache, cluster):
     run(smoke("ce"), tmp_path / "before", cache)
     said, quota = [], "Job violates accounting/QOS policy (job submit limit)"

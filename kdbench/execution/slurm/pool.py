@@ -163,7 +163,7 @@ class SlurmPool:
         """Submit what can begin, as far as the number of jobs at a time allows."""
         room = max(self.workers // self.options.at_once, 1) - len(self._elements)
         ready = order.ready() if room > 0 else []
-        if not ready or self._silent is not None:
+        if not ready or (self._silent and (self._elements or time.monotonic() - self._looked < self.options.poll)):
             return
         chunks = self._packed(ready)[:room]
         batch = new_batch(ResultsFolder(self.folder.absolute()).slurm, self.folder.name)
@@ -173,13 +173,18 @@ class SlurmPool:
         try:
             submit(batch, sent, self.options)
         except QueueError as error:
-            self._cancel(f"--name={batch.name}")  # an answer that was lost may have been a yes
+            # An answer that was lost may have been a yes. Jobs that stay nevertheless lack what they are to do.
+            self._cancel(f"--name={batch.name}")
             remove(batch)
+            if error.is_silence:
+                self._wait_for_an_answer(error)
+                return
             if not (error.is_quota and self._elements):
                 raise error.user_error(self.options.asked) from error
             self._tell(f"{error}; the other runs are submitted as these end")
             self.workers = len(self._elements) * self.options.at_once
             return
+        self._answered()
         for index, jobs in enumerate(chunks):
             for job in jobs:
                 order.waiting.remove(job)
@@ -255,18 +260,12 @@ class SlurmPool:
 
     def _look(self) -> list[Element]:
         """Note what the queue shows of each job; those that it has not shown as alive for a while."""
-        self._looked = time.monotonic()
         try:
             found = {(one.name, one.index): one for one in look({element.batch.name for element in self._elements})}
         except QueueError as error:
-            self._silent = self._silent or time.monotonic()
-            self._tell(f"{error}; runs that the cluster has go on, and it is asked again")
-            if time.monotonic() - self._silent > SILENCE_SECONDS:
-                raise error.user_error(self.options.asked) from error
+            self._wait_for_an_answer(error)
             return []
-        if self._silent:
-            self.say("the cluster answers again")
-            self._silent, self._told = None, set()
+        self._answered()
         gone = []
         for element in self._elements:
             one = found.get((element.batch.name, element.index))
@@ -282,6 +281,20 @@ class SlurmPool:
             elif self._looked - element.gone >= SETTLE_SECONDS:
                 gone.append(element)
         return gone
+
+    def _wait_for_an_answer(self, error: QueueError) -> None:
+        """Go on without an answer for a while. UserError if it is missing for too long."""
+        self._looked = time.monotonic()
+        self._silent = self._silent or self._looked
+        self._tell(f"{error}; runs that the cluster has go on, and it is asked again")
+        if self._looked - self._silent > SILENCE_SECONDS:
+            raise error.user_error(self.options.asked) from error
+
+    def _answered(self) -> None:
+        self._looked = time.monotonic()
+        if self._silent:
+            self.say("the cluster answers again")
+            self._silent, self._told = None, set()
 
     def _running(self) -> Iterator[Running[Any]]:
         """The tasks that are being done, by the order in which jobs do theirs."""

@@ -68,6 +68,11 @@ class QueueError(Exception):
         """Whether jobs may be submitted later, when others have ended."""
         return QUOTA in str(self).lower()
 
+    @property
+    def is_silence(self) -> bool:
+        """Whether the cluster did not answer, and may do so later."""
+        return any(words in str(self).lower() for words, _, advice in REFUSALS if advice == NO_ANSWER)
+
 
 @dataclass(frozen=True)
 class Seen:

@@ -121,7 +121,7 @@ def test_whatever_dies_the_results_of_quick_are_those_of_local_runs(place, clust
     assert {path.name for path in (place / "out" / ".slurm").iterdir()} == batches  # nothing was submitted again
 
     cluster.kill("node1" if cluster.processes_on("node1") else "node2")
-    cluster.wait(lambda: "requeue" in cluster.log().lower(), 40, "the jobs of the dead node to be queued again")
+    cluster.wait(lambda: "due to failure of node" in cluster.log(), 40, "the jobs of the dead node to be queued again")
     for node in {"node1", "node2"} - cluster.daemons.keys():
         cluster.start_node(node)
 

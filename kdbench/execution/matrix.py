@@ -80,6 +80,7 @@ class Matrix:
         self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
         self.role, self.share = role, share
         self.left: set[str] = set()  # the ids of failed runs that the last `pending` left as they are
+        self._opening: list[str] = []  # what `run` says of teacher passes before it begins
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
     def pending(self, retry: Collection[Retry] = RETRY) -> list[Job]:
@@ -106,11 +107,10 @@ class Matrix:
         """The jobs, with the teacher passes that they share within `budget` bytes, by default a share of the free disk.
         Passes of other plans make room for these, the longest unused first."""
         passes = plan_passes(self.cache, jobs, sizes, budget)
-        for line in passes.lines():
-            self.say(line)
+        self._opening += passes.lines()
         if removed := passes.make_room():
-            self.say(f"{len(removed)} teacher passes of other plans, unused for longest, made room: "
-                     f"{size_text(sum(one.bytes for one in removed))}")
+            self._opening.append(f"{len(removed)} teacher passes of other plans, unused for longest, made room: "
+                                 f"{size_text(sum(one.bytes for one in removed))}")
         return with_passes(jobs, passes.shared)
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: Executor, display: Display,
@@ -123,7 +123,7 @@ class Matrix:
         done = failed = 0
         with self.store.lock(self.share.shard.name if self.share else None):
             self._prepare_cache()
-            for line in opening:
+            for line in (*opening, *self._opening):
                 self.say(line)
             self._set_damaged_aside()
             for damaged in self.store.plan(self._planned()):

@@ -123,6 +123,13 @@ class Cell:
         to = self.comparisons.to.get(reference, {})
         return {row.label: to[row.label] for row in self.rows if not row.data_free and row.label in to}
 
+    def shares(self, kind: str) -> list[tuple[str, Mapping[str, Estimate]]]:
+        """The accuracies on the parts of a kind, by part, of the teacher and of each row that has them, with its
+        label."""
+        teacher = self.teacher.shares if self.teacher else {}
+        known = [("teacher", teacher), *((row.label, row.shares) for row in self.rows)]
+        return [(label, shares[kind]) for label, shares in known if kind in shares]
+
     @property
     def test_images(self) -> int | None:
         """How many there are, by the records, or else by the catalog; None if neither says."""

@@ -34,7 +34,7 @@ from kdbench.report.page.rows import all_rows, filters
 from kdbench.report.plots import Plot, inline_svg
 from kdbench.report.setup import setup
 from kdbench.report.tables.across import across_tables
-from kdbench.report.tables.cell import cell_tables, main_tables, versus
+from kdbench.report.tables.cell import further_tables, main_tables, versus
 from kdbench.report.tables.legend import legend
 from kdbench.results.sizes import size_text
 from kdbench.version import __version__, address
@@ -94,9 +94,7 @@ def _tables(leaderboard: Leaderboard) -> str:
     """The tables across cells and, by cell, those that tell what the leaderboard above does not."""
     text = "".join(fold(table.title, sortable(table, titled=False)) for table in across_tables(leaderboard))
     for cell in leaderboard.cells:
-        name = leaderboard.title(cell)
-        known = len(main_tables(cell, name))  # they stand first, and their rows in the leaderboard above
-        for table in cell_tables(cell, leaderboard)[known:]:
+        for table in further_tables(cell, leaderboard.title(cell)):
             text += fold(table.title, sortable(table, titled=False))
     return text or "<p>None: they take groups, classes, robustness, profiles or tuning.</p>"
 

@@ -103,7 +103,7 @@ def _of_cell(cell: Cell, name: str, details: Details) -> Iterator[Planned]:
            "Accuracy of each method on clean, corrupted and attacked images of the same subset.")
     for kind in dict.fromkeys(kind for row in rows for kind, parts_of in row.shares.items()
                               if kind != CLASS and len(parts_of) <= MOST_PARTS):
-        yield (partial(parts, cell=cell, rows=rows, kind=kind), _slug(f"by-{kind}-{name}"),
+        yield (partial(parts, cell=cell, kind=kind), _slug(f"by-{kind}-{name}"),
                f"Accuracy by {kind.replace(': ', ' ')}: {name}",
                f"The accuracy of the teacher and each method on each part of the test images, by {kind}.")
     yield (partial(learning_curves, rows=rows, details=details), f"curves-{slug}", f"Learning curves: {name}",

@@ -128,12 +128,10 @@ def class_changes(rows: Sequence[Row], details: Details) -> dict[str, np.ndarray
     return changes
 
 
-def parts(heading: str, cell: Cell, rows: Sequence[Row], kind: str) -> Figure | None:
+def parts(heading: str, cell: Cell, kind: str) -> Figure | None:
     """The accuracies of the teacher and each method on the parts of a kind, which have a column each, in figures on a
     scale of colours."""
-    known = [(row.label, row.shares[kind]) for row in rows if kind in row.shares]
-    if cell.teacher and kind in cell.teacher.shares:
-        known.insert(0, ("teacher", cell.teacher.shares[kind]))
+    known = cell.shares(kind)
     names = list(dict.fromkeys(name for _, shares in known for name in shares))
     table = np.array([[100 * shares[name].mean if name in shares else np.nan for name in names] for _, shares in known])
     figure, axes = new_figure(heading, max(3, 1.5 + ROW * len(table)))

@@ -31,8 +31,13 @@ def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     """The tables of a cell: its methods; those that see no data; classes, groups and robustness; costs, where they were
     profiled; and tuning, where methods were tuned."""
     name = leaderboard.title(cell)
-    return [*main_tables(cell, name), *part_tables(cell, name), *cost_tables(cell.costs, name),
-            *tuning_tables(cell.tuning, cell.order, name)]
+    return [*main_tables(cell, name), *further_tables(cell, name)]
+
+
+def further_tables(cell: Cell, name: str) -> list[Table]:
+    """The tables of a cell beside that of its methods: classes, groups and robustness; costs; tuning. `name` is the
+    cell's in their titles."""
+    return [*part_tables(cell, name), *cost_tables(cell.costs, name), *tuning_tables(cell.tuning, cell.order, name)]
 
 
 def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list[Table]:

@@ -52,9 +52,7 @@ def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
 def _share_table(cell: Cell, kind: str, name: str) -> Table:
     """The mean accuracies of the cell's methods on the parts of a kind, one in a column, and which is the lowest; where
     the parts are many, the lowest ones by name."""
-    known = [(row.label, row.shares[kind]) for row in cell.rows if kind in row.shares]
-    if cell.teacher and kind in cell.teacher.shares:
-        known.insert(0, ("teacher", cell.teacher.shares[kind]))
+    known = cell.shares(kind)
     names = list(known[0][1])
     title, what = f"Accuracy by {kind}: {name}", kind.partition(":")[0]
     lowest = {label: sorted(parts, key=lambda part: (parts[part].mean, part)) for label, parts in known}

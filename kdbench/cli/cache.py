@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.columns import print_columns
 from kdbench.cli.options import AsJson
+from kdbench.cli.text.columns import print_columns
 from kdbench.errors import unknown
 from kdbench.folders import CacheFolder
 from kdbench.results.cached import KINDS, Cached, entries, remove

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.columns import coloured, printable, terminal_width
 from kdbench.cli.options import AsJson, Plugins
+from kdbench.cli.text.columns import coloured, printable, terminal_width
 from kdbench.plugins.registry import Registry
 
 

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from kdbench.cli.advice import advice_to_text, read_cost, read_milliseconds
-from kdbench.cli.columns import coloured, printable, terminal_width
 from kdbench.cli.options import AsJson, Device, Folder, Methods, Plugins, Workers, split_names
+from kdbench.cli.text.columns import coloured, printable, terminal_width
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
 

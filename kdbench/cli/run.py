@@ -88,7 +88,7 @@ def run(
         "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value, "shard": shard,
         "teacher_cache": cache_size(teacher_cache)}
     if dry_run:
-        from kdbench.cli.forecast import forecast_to_text
+        from kdbench.cli.text.forecast import forecast_to_text
 
         found = api.plan(suite, **asked)
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.columns import print_columns
 from kdbench.cli.options import (
     Core,
     Datasets,
@@ -27,6 +26,7 @@ from kdbench.cli.options import (
     read_slurm,
     split_names,
 )
+from kdbench.cli.text.columns import print_columns
 from kdbench.tune.choice import Choice
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdbench.cli.forecast import forecast_to_text
+from kdbench.cli.text.forecast import forecast_to_text
 from kdbench.profile.forecast import Forecast, Row
 
 FOUND = Forecast(

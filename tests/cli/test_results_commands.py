@@ -7,7 +7,7 @@ import pytest
 from support.matrices import job, smoke, teacher_job
 from support.records import record, spec
 
-from kdbench.cli.columns import coloured
+from kdbench.cli.text.columns import coloured
 from kdbench.results.store import Store
 from kdbench.train.worker import run_job
 

@@ -1,0 +1,1 @@
+"""Text that is laid out for a terminal."""

@@ -23,7 +23,7 @@ from kdbench.folders import PassFolder
 from kdbench.method import Method, Outputs
 from kdbench.networks import Network, build, freeze, weights_sha256
 from kdbench.spec import Architecture, Recipe, tutor
-from kdbench.train.process import place_in
+from kdbench.train.process import make_deterministic, place_in
 from kdbench.train.teacher_pass import Keep
 from kdbench.train.trainer import Trainer, prepare
 
@@ -74,18 +74,20 @@ class Subject:
     cls: type[Method]
     hyperparameters: dict[str, Any]
     pair: str
+    device: str = "cpu"  # or "cuda"
 
     def teacher(self) -> Network | None:
         """The network that the method learns from, the same object at each call; None if it learns from none."""
         teacher, student = PAIRS[self.pair]
         architecture = tutor(self.cls.learns_from, teacher=teacher, self_teacher=student)
-        return None if architecture is None else _warm_teacher(architecture.model_dump_json())
+        return None if architecture is None else _warm_teacher(architecture.model_dump_json(), self.device)
 
     def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None,
                 keep: Keep | None = None) -> Trainer:
         """A new trainer of the method, by default on `random_images()`."""
         method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(),
-                                 dataset or random_images(), recipe, seed, torch.device("cpu"), keep=keep)
+                                 dataset or random_images(self.device), recipe, seed, torch.device(self.device),
+                                 keep=keep)
         return Trainer(method, stream, recipe)
 
     def inapplicable(self) -> str | None:
@@ -96,7 +98,7 @@ class Subject:
 
 
 def check_method(cls: type[Method], hyperparameters: dict[str, Any],
-                 choices: Mapping[str, Iterable[Any]] | None = None) -> Iterator[Result]:
+                 choices: Mapping[str, Iterable[Any]] | None = None, device: str = "cpu") -> Iterator[Result]:
     """Run every contract test of the method on every pair, one result at a time; where the method cannot train a pair,
     the pair has one result that says so.
 
@@ -106,7 +108,7 @@ def check_method(cls: type[Method], hyperparameters: dict[str, Any],
     others = [(name, value) for name, values in (choices or {}).items() for value in values
               if value != hyperparameters[name]]
     for pair in PAIRS:
-        subject = Subject(cls, hyperparameters, pair)
+        subject = Subject(cls, hyperparameters, pair, device)
         reason = subject.inapplicable()
         if reason is not None:
             yield Result(cls.name, pair, "applies", inapplicable=reason)
@@ -125,9 +127,9 @@ def _written(name: str, value: Any) -> str:
 
 
 def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
-    """Why the test fails, run on one thread; None if it passes. Any exception of the method's code is a failure."""
+    """Why the test fails, run as runs are; None if it passes. Any exception of the method's code is a failure."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    make_deterministic(torch.device(subject.device))
     try:
         test(subject)
     except ContractError as error:
@@ -210,8 +212,8 @@ def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> No
 def a_data_free_method_sees_no_image(subject: Subject) -> None:
     if subject.cls.needs_data:
         return
-    split = Split(_Forbidden(TRAIN_SIZE), torch.zeros(TRAIN_SIZE, dtype=torch.int64))
-    trainer = subject.trainer(dataset=replace(random_images(), train=split, validation=split, test=split))
+    split = Split(_Forbidden(TRAIN_SIZE), torch.zeros(TRAIN_SIZE, dtype=torch.int64, device=subject.device))
+    trainer = subject.trainer(dataset=replace(random_images(subject.device), train=split, validation=split, test=split))
     _require(trainer.method.ctx.train_labels is None, "a data-free method was given labels")
     _train(trainer, epochs=1)
 
@@ -220,7 +222,7 @@ def the_deployed_network_gives_logits_and_is_saved_with_the_method(subject: Subj
     trainer = _train(subject.trainer(), epochs=1)
     network = trainer.method.deployed().eval()
     with torch.no_grad():
-        outputs = network(torch.zeros(2, *SHAPE))
+        outputs = network(torch.zeros(2, *SHAPE, device=subject.device))
     _require(isinstance(outputs, Outputs) and tuple(outputs.logits.shape) == (2, CLASSES),
              f"deployed() must map images to Outputs with logits [B, {CLASSES}]")
     _require(bool(outputs.logits.isfinite().all()), "deployed() gives logits that are not finite")
@@ -247,13 +249,14 @@ TESTS: dict[str, Callable[[Subject], None]] = {
 # What the tests share.
 
 @cache
-def random_images() -> Dataset:
-    """A dataset of random images: TRAIN_SIZE for training, 12 for validation and 12 for test, every class in each."""
+def random_images(device: str = "cpu") -> Dataset:
+    """A dataset of random images on the device: TRAIN_SIZE for training, 12 for validation and 12 for test, every
+    class in each."""
     generator = torch.Generator().manual_seed(0)
 
     def split(size: int) -> Split:
         images = torch.randint(0, 256, (size, *SHAPE), generator=generator, dtype=torch.uint8)
-        return Split(MemoryImages(images), torch.arange(size) % CLASSES)
+        return Split(MemoryImages(images.to(device)), (torch.arange(size) % CLASSES).to(device))
 
     half = torch.full((3,), 0.5)
     return Dataset("synthetic", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12), SHAPE,
@@ -261,7 +264,7 @@ def random_images() -> Dataset:
 
 
 @cache
-def _warm_teacher(architecture: str) -> Network:
+def _warm_teacher(architecture: str, device: str) -> Network:
     """A frozen teacher whose BatchNorm statistics are not the initial ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -271,7 +274,7 @@ def _warm_teacher(architecture: str) -> Network:
             for _ in range(3):
                 network(torch.randn(16, *SHAPE) * 0.5)
     freeze(network)
-    return network
+    return network.to(device)
 
 
 def _train(trainer: Trainer, epochs: int) -> Trainer:

@@ -26,7 +26,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     specs = list(specs)
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
     if here:
-        _need_device({spec.device for spec in specs})
+        need_device({spec.device for spec in specs})
     sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
              for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
@@ -69,7 +69,8 @@ def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int
         student, tutor(info.learns_from, teacher=teacher, self_teacher=student)) for info in methods}
 
 
-def _need_device(devices: set[str]) -> None:
+def need_device(devices: set[str]) -> None:
+    """UserError for a device that torch does not find here."""
     if "cuda" in devices and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here, allowed: cpu")
 

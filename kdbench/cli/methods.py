@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdbench.cli.columns import print_columns, terminal_width
-from kdbench.cli.options import AsJson, Plugins, read_settings
+from kdbench.cli.options import AsJson, Device, Plugins, read_settings
+from kdbench.cli.text.columns import print_columns, terminal_width
 from kdbench.errors import UserError, plain, unknown
 from kdbench.plugins.source import FAMILIES, MethodInfo
 
@@ -200,6 +200,7 @@ def check(
     settings: Annotated[list[str] | None, typer.Option(
         "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, as of `kdbench run`")] = None,
     plugin: Plugins = None,
+    device: Annotated[Device, typer.Option(help="what to run them on")] = Device.cpu,
 ) -> None:
     """Run the contract tests on methods, with the hyperparameters of the suite `smoke`, and one of them for each other
     value of a boolean or of named choices. Exit code 1 if one fails."""
@@ -213,13 +214,15 @@ def check(
     given = _given(settings or (), infos, registry)
     classes = [load(info) for info in infos]
     from kdbench.checks.contract import check_method
+    from kdbench.checks.preflight import need_device
 
+    need_device({device.value})
     failures, short = 0, load_suite("smoke").content.hyperparameters
     for info, cls in zip(infos, classes, strict=True):
         told: set[str | None] = set()
         own = given.get(info.name, {})
         choices = {name: p.choices for name, p in info.hyperparameters.items() if name not in own}
-        for result in check_method(cls, info.resolve({**short.get(info.name, {}), **own}), choices):
+        for result in check_method(cls, info.resolve({**short.get(info.name, {}), **own}), choices, device.value):
             mark = "n/a " if result.inapplicable else "FAIL" if result.error else "ok  "
             detail = "as above" if result.error and result.error in told else result.inapplicable or result.error
             told.add(result.error)

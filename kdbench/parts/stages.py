@@ -36,9 +36,19 @@ def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = x.shape[2:]
     if (height, width) == size:
         return x
-    if height % size[0] == 0 and width % size[1] == 0:  # the adaptive one has no deterministic gradient on a GPU
+    if height % size[0] == 0 and width % size[1] == 0:
         return F.avg_pool2d(x, (height // size[0], width // size[1]))
+    if x.is_cuda:  # torch's adaptive pooling has no deterministic gradient there
+        return _averages(height, size[0], x) @ x @ _averages(width, size[1], x).T
     return F.adaptive_avg_pool2d(x, size)
+
+
+def _averages(length: int, parts: int, like: Tensor) -> Tensor:
+    """The matrix [parts, length] of which row i takes the mean from place floor(i length / parts) to place
+    ceil((i + 1) length / parts), as adaptive pooling does; a tensor of the type and device of `like`."""
+    place, part = torch.arange(length), torch.arange(parts)[:, None]
+    inside = (place >= part * length // parts) & (place < -(-(part + 1) * length // parts))
+    return (inside / inside.sum(1, keepdim=True)).to(like)
 
 
 def projection(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -2,12 +2,15 @@
 
 import os
 import platform
+import re
 import resource
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -31,6 +34,26 @@ def make_deterministic(device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        for enable in (torch.backends.cuda.enable_flash_sdp, torch.backends.cuda.enable_mem_efficient_sdp,
+                       torch.backends.cuda.enable_cudnn_sdp):
+            enable(False)  # where warnings do, these kernels of attention are not deterministic; plain products are
+
+
+@contextmanager
+def nondeterminism_noted(notes: list[str]) -> Iterator[None]:
+    """Add a note for each operation of which torch warns that it has no deterministic kernel on this device."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *where: Any, **more: Any) -> None:
+            if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
+                told = f"{found[1]} has no deterministic kernel on this device: a rerun may differ in its last digits"
+                notes.extend([told] if told not in notes else [])
+            else:
+                show(message, *where, **more)
+
+        warnings.showwarning = note
+        yield
 
 
 @contextmanager

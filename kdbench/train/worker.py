@@ -31,6 +31,7 @@ from kdbench.train.process import (
     TELL_EVERY,
     crash_reason,
     make_deterministic,
+    nondeterminism_noted,
     only_one,
     peak_memory,
     report_progress,
@@ -73,7 +74,8 @@ def _record(job: Job, store: Store, folder: RunFolder) -> Record:
     own: dict[str, Any] = {"role": job.role, "notes": notes, "started": now()}
     try:
         start = report_start(job, folder, own["started"])
-        return Record.of(job, **{"status": "ok", **own, **_train_and_score(job, store, folder, start, notes)})
+        with nondeterminism_noted(notes):
+            return Record.of(job, **{"status": "ok", **own, **_train_and_score(job, store, folder, start, notes)})
     except DivergedError as error:
         return Record.of(job, "diverged", str(error), **own)
     except Exception as error:

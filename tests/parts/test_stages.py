@@ -5,7 +5,7 @@ from torch import nn
 
 from kdbench.method import Outputs
 from kdbench.networks import build
-from kdbench.parts.stages import BeforeActivation, match_resolution, pair_stages, pool, projection
+from kdbench.parts.stages import BeforeActivation, _averages, match_resolution, pair_stages, pool, projection
 from kdbench.spec import Architecture
 
 
@@ -34,6 +34,8 @@ def test_pooling_is_adaptive_averaging_at_any_size():
     x = torch.randn(2, 3, 6, 4, dtype=torch.float64)
     for size in ((6, 4), (3, 2), (1, 1), (4, 3), (2, 4), (6, 8)):
         torch.testing.assert_close(pool(x, size), F.adaptive_avg_pool2d(x, size))
+        products = _averages(6, size[0], x) @ x @ _averages(4, size[1], x).T  # what it does on a GPU
+        torch.testing.assert_close(products, F.adaptive_avg_pool2d(x, size))
 
 
 NETWORKS = {

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import platform
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +22,7 @@ from kdbench.results.unfinished import is_locked, read_progress
 from kdbench.robustness.measure import measure
 from kdbench.spec import FileTeacher, OwnRecipe
 from kdbench.train import checkpoint, scoring, worker
+from kdbench.train.process import nondeterminism_noted
 from kdbench.train.trainer import Trainer
 from kdbench.train.worker import run_job
 
@@ -428,3 +430,15 @@ def test_a_record_keeps_what_tables_say_of_its_method_and_images(tmp_path, cache
     assert record.split_sizes == {"train": 900, "validation": 100, "test": 500}
     assert record.facts.paper.arxiv == "1503.02531"
     assert record.facts.idea == "The student matches the teacher's softened class probabilities."
+
+
+def test_an_operation_without_a_deterministic_kernel_is_noted_once_and_other_warnings_are_shown():
+    notes = []
+    with pytest.warns(UserWarning, match="something else") as shown, nondeterminism_noted(notes):
+        for _ in range(2):
+            warnings.warn("pool_backward_cuda does not have a deterministic implementation, but you set ...",
+                          stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert notes == ["pool_backward_cuda has no deterministic kernel on this device: a rerun may differ in its last "
+                     "digits"]
+    assert len(shown) == 1

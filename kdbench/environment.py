@@ -37,6 +37,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@cache
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

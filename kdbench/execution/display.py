@@ -15,6 +15,8 @@ from kdbench.execution.job import Job
 from kdbench.results.record import Record
 from kdbench.results.unfinished import read_progress
 
+LEFT_EVERY = 5.0  # seconds between two estimates of the time left: with thousands of runs one takes a while
+
 
 class Display:
     """Progress of a matrix. Counts and estimates, which each finished run makes better; the subclasses show them."""
@@ -86,6 +88,8 @@ class TerminalDisplay(Display):
     """A table of the running jobs below the lines of the finished ones."""
 
     def __enter__(self) -> "Display":
+        self._estimated = -LEFT_EVERY  # when the time left was estimated,
+        self._ends: float | None = None  # and when all is done by that
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
         self._live.start()
         return self
@@ -106,10 +110,17 @@ class TerminalDisplay(Display):
             what = [escape(plain(text)) for text in (name, spec.pair, spec.dataset)]
             table.add_row(*what, str(spec.seed), epoch, accuracy,
                           f"{time.monotonic() - r.started:.0f}")
-        left = self.seconds_left(running)
-        remaining = f", about {duration(left)} left" if left is not None else ""
+        remaining = f", about {duration(left)} left" if (left := self._until_done(running)) is not None else ""
         table.caption = f"{self.done} of {self.total} runs, {duration(time.monotonic() - self._started)}{remaining}"
         self._live.update(table)
+
+    def _until_done(self, running: Sequence[Running[Job]]) -> float | None:
+        """Seconds, by the last estimate."""
+        now = time.monotonic()
+        if now - self._estimated >= LEFT_EVERY:
+            left = self.seconds_left(running)
+            self._estimated, self._ends = now, None if left is None else now + left
+        return None if self._ends is None else max(self._ends - now, 0.0)
 
 
 class PlainDisplay(Display):

@@ -33,7 +33,7 @@ def make_executor(name: str, folder: Path, workers: int | None = None, timeout: 
         return SlurmPool(folder, read_options(slurm or {}), workers or WORKERS, timeout, retries, say, seconds)
     if slurm:
         raise UserError(f"--slurm {next(iter(slurm))}: goes with --executor slurm")
-    return LocalPool(workers or os.cpu_count() or 1, timeout, retries)
+    return LocalPool(workers or os.cpu_count() or 1, timeout, retries, seconds)
 
 
 def alone(executor: Executor) -> Executor:

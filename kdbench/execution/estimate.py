@@ -12,12 +12,12 @@ spends beside it on loading, predicting and scoring, which do not. What a unit o
 6. what the other methods take that trained the same student here
 
 Ratios may come from any machine, all else but 4 from this one. At each place records of runs come before a short
-timing, and that before profiles, which are measured alone. Of several figures the median counts. Only runs that ended
-well tell anything: the seconds of a crash are no run's.
+timing, and that before profiles, which are measured alone. Of several figures the median counts, of many those of the
+last `KEPT`. Only runs that ended well tell anything: the seconds of a crash are no run's.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +35,7 @@ from kdbench.spec import RunSpec
 Source = Literal["record", "timed", "profile"]
 SOURCES: tuple[Source, ...] = ("record", "timed", "profile")  # the better first
 What = Literal["rate", "around", "memory", "disk"]
+KEPT = 256  # figures of a kind and a source
 TYPICAL = 2.3  # multiples of the reference's step: the median of the 42 methods in results/quick, measured alone
 
 
@@ -88,11 +89,12 @@ class Estimator:
 
     def __init__(self, samples: Iterable[Sample] = (), reference: str | None = None):
         self.reference = reference
-        self._seen: dict[tuple[What, Hashable], dict[Source, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._seen: dict[tuple[What, Hashable], dict[Source, deque[float]]] = defaultdict(
+            lambda: defaultdict(lambda: deque(maxlen=KEPT)))
         self._cells: dict[str, set[tuple[Hashable, str]]] = defaultdict(set)  # by method: where it was seen
         self._trained: dict[Hashable, set[Hashable]] = defaultdict(set)  # methods and networks, by student
         self._kinds: dict[str, _Kind] = {}
-        self._rates: dict[_Kind, _Rate | None] = {}
+        self._rates: dict[_Kind, tuple[_Rate, float] | None] = {}  # with the seconds beside training
         for sample in samples:
             self.add(sample)
 
@@ -120,11 +122,14 @@ class Estimator:
         """What the run will take; None if nothing is known of its student."""
         kind = self._kind(spec)
         if kind not in self._rates:
-            self._rates[kind] = self._rate(kind, this_machine(spec.device))
-        if (rate := self._rates[kind]) is None:
+            here = this_machine(spec.device)
+            rate = self._rate(kind, here)
+            around = self._first("around", fmean, (kind.scored, here), kind.scored, kind.student)
+            self._rates[kind] = rate and (rate, around or 0.0)
+        if (found := self._rates[kind]) is None:
             return None
-        around = self._first("around", fmean, (kind.scored, this_machine(spec.device)), kind.scored, kind.student)
-        return Estimate(rate.seconds * work(spec), around or 0.0, rate.basis, rate.trusted)
+        rate, around = found
+        return Estimate(rate.seconds * work(spec), around, rate.basis, rate.trusted)
 
     def alike(self, spec: RunSpec) -> Hashable:
         """What runs share that differ in length and seed alone."""
@@ -157,7 +162,8 @@ class Estimator:
             ratio = median(ratios) if ratios else TYPICAL
             return _Rate(ratio * plain, f"{ratio:.1f} x {self.reference}, as other methods", False)
         others = [self._first("rate", median, key) for key in self._trained.get((kind.student, here), ())]
-        return _Rate(median(rate for rate in others if rate), "as other methods", False) if others else None
+        rates = [rate for rate in others if rate is not None]
+        return _Rate(median(rates), "as other methods", False) if rates else None
 
     def _plain(self, kind: "_Kind", here: str) -> float | None:
         """What a unit of work takes the reference on the run's student here; None if that is not known, or is asked."""
@@ -177,12 +183,12 @@ class Estimator:
         ratios = [own / plain for own, plain in pairs if own and plain]
         return median(ratios) if ratios else None
 
-    def _found(self, what: What, key: Hashable) -> tuple[Source, list[float]] | None:
+    def _found(self, what: What, key: Hashable) -> tuple[Source, Collection[float]] | None:
         """The values from the best source that has some."""
         by_source = self._seen.get((what, key), {})
         return next(((source, by_source[source]) for source in SOURCES if source in by_source), None)
 
-    def _first(self, what: What, middle: Callable[[list[float]], float], *keys: Hashable) -> float | None:
+    def _first(self, what: What, middle: Callable[[Collection[float]], float], *keys: Hashable) -> float | None:
         """One value for those under the first of the keys that has some."""
         found = next(filter(None, (self._found(what, key) for key in keys)), None)
         return middle(found[1]) if found else None
@@ -242,7 +248,7 @@ def work(spec: RunSpec) -> float:
     return spec.updates * recipe.epochs * (images // batch) * batch * recipe.image_size**2
 
 
-def _words(source: Source, values: Sequence[float]) -> str:
+def _words(source: Source, values: Collection[float]) -> str:
     return source if source != "record" else f"{len(values)} record{'s' * (len(values) != 1)}"
 
 

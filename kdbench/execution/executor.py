@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from kdbench.folders import CacheFolder
@@ -82,9 +83,10 @@ class Order(Generic[Task]):
         self._open = {job.id for job in self.waiting}
         self._failed: dict[str, str] = {}
 
-    def ready(self) -> list[Task]:
-        """The waiting tasks whose teachers are done. The caller takes those that it begins out of `waiting`."""
-        return [job for job in self.waiting if self._open.isdisjoint(job.teachers())]
+    def ready(self, most: int | None = None) -> list[Task]:
+        """The waiting tasks whose teachers are done, or the first `most` of them. The caller takes those that it begins
+        out of `waiting`."""
+        return list(islice((job for job in self.waiting if self._open.isdisjoint(job.teachers())), most))
 
     def hopeless(self) -> list[tuple[Task, str]]:
         """The waiting tasks of which a teacher failed, with the reason; they wait no longer."""

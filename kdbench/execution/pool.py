@@ -32,6 +32,7 @@ from kdbench.results.record import Problem
 POLL_SECONDS = 0.25
 TRIES = 5  # of starting a process,
 PAUSE = 0.2  # seconds after each of them
+AHEAD = 16  # tasks among which the longest is begun first
 UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
 # By name, since the process that holds the pool imports no torch.
 PRELOADED = ["kdbench.execution.preload", "kdbench.train.worker"]
@@ -50,13 +51,14 @@ class LocalPool:
     """Executes tasks in processes of their own on this machine.
 
     `timeout` is in seconds per task; None for no limit. A task whose process a signal ended is tried again up to
-    `retries` times.
+    `retries` times. `estimate` gives the seconds that a task will take, if known.
     """
 
     here = True
 
-    def __init__(self, workers: int, timeout: float | None = None, retries: int = 0):
-        self.workers, self.timeout, self.retries = workers, timeout, retries
+    def __init__(self, workers: int, timeout: float | None = None, retries: int = 0,
+                 estimate: Callable[[Any], float | None] = lambda job: None):
+        self.workers, self.timeout, self.retries, self.estimate = workers, timeout, retries, estimate
         self._context = multiprocessing.get_context("forkserver")
 
     def start(self) -> None:
@@ -102,7 +104,7 @@ class LocalPool:
             while order.waiting or running:
                 for job, reason in order.hopeless():
                     yield job, work.fail(job, "crashed", reason)
-                for job in order.ready()[:self.workers - len(running)]:
+                for job in self._next(order, self.workers - len(running)):
                     order.waiting.remove(job)
                     running.append(self._start(job, work))
                 wait([r.process.sentinel for r in running], POLL_SECONDS)
@@ -116,6 +118,12 @@ class LocalPool:
                     order.ended(ended.job, result)
                     yield ended.job, result
                 watch(running, len(order.waiting))
+
+    def _next(self, order: Order[Task], free: int) -> list[Task]:
+        """The tasks that begin now. The longest of the next few do, so that at the end none is left that would keep one
+        process busy while the others have nothing to do."""
+        ready = order.ready(free + AHEAD) if free else []
+        return sorted(ready, key=lambda job: -(self.estimate(job) or 0.0))[:free]
 
     def _start(self, job: Task, work: Work[Task, Any]) -> InProcess[Task]:
         receiver, sender = self._context.Pipe(duplex=False)

@@ -11,7 +11,7 @@ from support.records import RECIPE, record, spec
 
 from kdbench.environment import cpu_name
 from kdbench.execution import display as display_module
-from kdbench.execution.display import PlainDisplay, TerminalDisplay
+from kdbench.execution.display import LEFT_EVERY, PlainDisplay, TerminalDisplay
 from kdbench.execution.estimate import Estimator, Sample
 from kdbench.execution.job import Job
 from kdbench.folders import CacheFolder
@@ -168,3 +168,19 @@ def test_a_run_that_has_just_begun_is_shown_with_the_epochs_that_it_will_train(m
         display.watch([SimpleNamespace(job=one, started=clock.time) for one in (job, longer)], 0)
         console.print(display._live.renderable)
     assert "0/2" in printed(display) and "0/5" in printed(display)
+
+
+def test_the_time_left_is_estimated_now_and_then_and_counted_down_in_between(make, clock, monkeypatch):
+    job = make()
+    display = TerminalDisplay(Console(file=io.StringIO(), width=200), 1, Estimator([sample(job, 60.0)], "ce"))
+    estimated = []
+    monkeypatch.setattr(display, "seconds_left", lambda running: estimated.append(1) or 60.0)
+    with display:
+        display.expect([job])
+        for passed in (0.0, LEFT_EVERY - 1, 1.0):
+            clock.time += passed
+            display.watch([], 1)
+            expected = "56 s" if passed == LEFT_EVERY - 1 else "1 min 00 s"
+            display.console.print(display._live.renderable)
+            assert f"about {expected} left" in printed(display).splitlines()[-1]
+    assert len(estimated) == 2

@@ -6,7 +6,7 @@ import pytest
 from support.records import RECIPE, record, spec, teacher_spec
 
 from kdbench.environment import cpu_name
-from kdbench.execution.estimate import TYPICAL, Estimator, Sample, time_for
+from kdbench.execution.estimate import KEPT, TYPICAL, Estimator, Sample, time_for
 from kdbench.spec import Architecture, OwnRecipe
 
 HERE = {"cpu": cpu_name()}
@@ -138,6 +138,17 @@ def test_a_finished_run_changes_the_estimates_that_come_after_it():
     assert estimator.estimate(run()).seconds == pytest.approx(2 * TYPICAL)
     estimator.learn(record(run(), seconds=7.0, environment=HERE))
     assert estimator.estimate(run(seed=5)).seconds == 7
+
+
+def test_of_many_figures_the_last_count():
+    estimator = known(*(sample(run(seed=seed), 2.0) for seed in range(KEPT)))
+    for seed in range(KEPT // 2 + 1):
+        estimator.add(sample(run(seed=seed), 6.0))
+    assert estimator.estimate(run())[::2] == (6.0, f"{KEPT} records")
+
+
+def test_runs_that_took_no_time_are_no_error():
+    assert known(sample(run("other"), 0.0)).estimate(run()).seconds == 0
 
 
 def test_a_record_tells_what_its_process_spent_beside_training():

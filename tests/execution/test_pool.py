@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from support.matrices import job, smoke
 
 from kdbench.errors import UserError, unknown
+from kdbench.execution.executor import Order
 from kdbench.execution.matrix import Training
-from kdbench.execution.pool import TRIES, LocalPool
+from kdbench.execution.pool import AHEAD, TRIES, LocalPool
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 
@@ -81,3 +83,28 @@ def test_a_fork_server_that_is_killed_while_it_forks_is_started_again_a_few_time
     else:
         with pytest.raises(UserError, match="no process can be started"):
             pool.call(f"{HERE}:where", 21)
+
+
+@dataclass
+class Waiting:
+    """A task of which the order matters."""
+
+    id: str
+    seconds: float | None
+    needed: tuple[str, ...] = ()
+
+    def teachers(self):
+        return self.needed
+
+
+def test_of_the_next_few_tasks_the_longest_begin_first():
+    tasks = [Waiting("short", 1.0), Waiting("unknown", None), Waiting("long", 9.0), Waiting("needy", 99.0, ("short",)),
+             Waiting("longer", 10.0), *(Waiting(f"more{n}", 5.0) for n in range(AHEAD)), Waiting("far", 1000.0)]
+    pool, order = LocalPool(2, estimate=lambda job: job.seconds), Order(tasks)
+    assert [job.id for job in pool._next(order, 2)] == ["longer", "long"]
+    assert pool._next(order, 0) == []
+    assert [job.id for job in LocalPool(2)._next(order, 2)] == ["short", "unknown"]  # where nothing is known
+
+
+def test_what_a_record_says_of_the_machine_is_looked_up_once_for_all_processes(pool):
+    assert pool.call(f"{HERE}:looked_up") == 1

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 
+from kdbench.environment import git_commit
 from kdbench.errors import unknown
 
 
@@ -25,3 +26,7 @@ def killed():
 
 def collector():
     return gc.isenabled(), gc.get_freeze_count()
+
+
+def looked_up():
+    return git_commit.cache_info().currsize

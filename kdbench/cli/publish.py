@@ -18,7 +18,7 @@ def publish(
     licence: Annotated[str, typer.Option(
         "--license", metavar="ID", help="of the results, by Hugging Face's identifier")] = "mit",
     push: Annotated[str | None, typer.Option(
-        metavar="OWNER/NAME", help="then upload SITE/data as a dataset to the Hugging Face hub, by its own login")] = None,
+        metavar="OWNER/NAME", help="then upload SITE/data as a dataset to the Hugging Face hub, by its login")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Write a static site of suites: pages of suites, methods and pairs with a search, and their data as CSV and

@@ -32,26 +32,28 @@ def publish(given: Sequence[str], out: Path, registry: Mapping[str, Any], kinds:
     in it.
 
     `kinds` are the files of runs to add: of "records", "predictions" and "students". `licence` is that of the results,
-    by Hugging Face's identifier. `registry` has the methods by name. UserError, and `out` as it was, for folders without
-    results or of the same suite, for files that are damaged or missing, and for an `out` that holds something else.
+    by Hugging Face's identifier. `registry` has the methods by name. UserError, and `out` as it was, for folders
+    without results or of the same suite, for files that are damaged or missing, and for an `out` that holds something
+    else.
     """
     need_packages()
     check_kinds(list(kinds))
     _check_out(out, folders_of(given))
     parts = read_parts(given, registry, licence)
     with _replacing(out) as folder:
-        for part in parts:
-            write_release(part, list(kinds), folder / "release" / part.name)
+        written = []
         for name, content in data_files(parts).items():
-            _write(folder / "data" / name, content)
-        files = {str(path.relative_to(folder)): (path.stat().st_size, file_sha256(path))
-                 for path in sorted(folder.rglob("*")) if path.is_file()}
+            written.append(_write(folder / "data" / name, content))
+        for part in parts:
+            written += write_release(part, list(kinds), folder / "release" / part.name)
+        files = {str(path.relative_to(folder)): (path.stat().st_size, file_sha256(path)) for path in written}
         for name, text in _pages(parts, registry, files):
             _write(folder / name, (text + "\n").encode())
     return parts
 
 
-def _pages(parts: Parts, registry: Mapping[str, Any], files: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
+def _pages(parts: Parts, registry: Mapping[str, Any],
+           files: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
     """The text files of a site, by path. `files` are those of data and releases: their bytes and SHA-256."""
     from kdbench.report.latex import to_latex
     from kdbench.report.markdown import to_markdown
@@ -76,9 +78,10 @@ def _pages(parts: Parts, registry: Mapping[str, Any], files: Mapping[str, tuple[
     }, indent=1)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+    return path
 
 
 # The folder.

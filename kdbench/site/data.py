@@ -4,6 +4,7 @@ hold."""
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,6 @@ from kdbench.report.columns import meaning
 from kdbench.report.flat import COLUMNS, RUN_COLUMNS, csv_text, row_lines, run_lines, typed
 from kdbench.report.formatting import Table
 from kdbench.report.markdown import align, fill, items
-from kdbench.site.home import licences_of
 from kdbench.site.parts import Parts, clean
 from kdbench.version import __version__
 
@@ -89,18 +89,18 @@ def _card(parts: Parts, counts: Mapping[str, int]) -> str:
         ", ".join(sorted({cell.pair for cell in part.board.cells})),
         ", ".join(sorted({cell.dataset for cell in part.board.cells})), str(part.runs), part.board.results_hash]
         for part in parts], 6)
-    licences = items(f"{name}: {told}" for name, told in licences_of(parts))
+    licences = items(f"{name}: {told}" for name, told in parts.licences())
     paragraphs = [
         f"---\n{_front(parts, max(counts.values()))}\n---", "# kdbench: results of knowledge distillation",
         fill("A large network teaches a small one: kdbench compares methods to do so, on the same teachers, students, "
              "images, batches and seeds. This is what its runs gave, as tables. `rows` has a line for each method in "
-             "each cell, which is one pair of networks, one dataset and one recipe, with intervals over seeds and paired "
-             "differences to the references; and one for each cell's teacher. `runs` has a line for each run."),
+             "each cell, which is one pair of networks, one dataset and one recipe, with intervals over seeds and "
+             "paired differences to the references; and one for each cell's teacher. `runs` has a line for each run."),
         align(suites), "## Use", "```python\nimport pandas\n\nrows = pandas.read_parquet(\"rows.parquet\")\n"
         'best = rows[rows.tier == 1][["suite", "pair", "dataset", "method", "test_accuracy_mean"]]\n```',
-        fill("The CSV files hold the same. A cell of theirs that begins with =, +, - or @ has an apostrophe before it, so "
-             "that no spreadsheet takes it for a formula. Lists and dicts are JSON in both. What is missing is empty, "
-             "null in Parquet. `sha256sum -c SHA256SUMS` checks the files."),
+        fill("The CSV files hold the same. A cell of theirs that begins with =, +, - or @ has an apostrophe before it, "
+             "so that no spreadsheet takes it for a formula. Lists and dicts are JSON in both. What is missing is "
+             "empty, null in Parquet. `sha256sum -c SHA256SUMS` checks the files."),
         "## Columns of rows", _columns("rows"), "## Columns of runs", _columns("runs"), "## Licences",
         fill(f"The results: {parts.licence}. No image is part of them; the datasets are:"), licences, "## Made by",
         fill(f"kdbench {__version__}, from records of runs that ended up to {parts.finished[:10]}."),
@@ -124,5 +124,6 @@ def _front(parts: Parts, most: int) -> str:
 def _columns(table: str) -> str:
     told = {**meaning(), LINK: "address of the row on the site that this was published with"}
     types = {"string": "text", "object": "JSON", "Int64": "integer", "float64": "number"}
-    return align(Table("", ["column", "type", "what it holds"], [
+    aligned = align(Table("", ["column", "type", "what it holds"], [
         [f"`{name}`", types[kind], told[name]] for name, kind in TABLES[table].items()], 3))
+    return re.sub(" {2,}", " ", re.sub("-{4,}", "---", aligned))  # aligned, it is four times as large

@@ -6,18 +6,16 @@ from collections.abc import Iterable, Mapping
 from kdbench.analysis.answers.verdict import best_told
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard
 from kdbench.analysis.costs import pair_of
-from kdbench.data import catalog
-from kdbench.errors import UserError
 from kdbench.report.cite import references
 from kdbench.report.page.pieces import dot, escape, facts, quiet_interval, wide
 from kdbench.report.tables.cell import versus
 from kdbench.results.sizes import size_text
-from kdbench.site.page import bullets, linked, method_page, page, pair_page, plain_sections
+from kdbench.site.page import NUMBER, bullets, head, linked, method_page, page, pair_page, plain_sections
 from kdbench.site.parts import MARKER, Part, Parts
 from kdbench.version import __version__
 
-TELLS = ("A reproducible benchmark of knowledge distillation: a large network teaches a small one, and every method has "
-         "the same teachers, students, images, batches and seeds.",
+TELLS = ("A reproducible benchmark of knowledge distillation: a large network teaches a small one, and every method "
+         "has the same teachers, students, images, batches and seeds.",
          "Differences come with intervals, failed runs are shown, and every figure is made from records that can be "
          "repeated and checked.")
 
@@ -79,20 +77,19 @@ def _count(number: int, what: str) -> str:
 def _methods(parts: Parts) -> str:
     cells = [(part, cell) for part in parts for cell in part.board.cells]
     known = parts.facts
-    heads = "".join(f'<th scope="col">{escape(part.name)}<span class="place">{escape(part.board.title(cell))}</span>'
-                    "</th>" for part, cell in cells)
+    suites = [f'{NUMBER}{escape(part.name)}<span class="place">{escape(part.board.title(cell))}</span>'
+              for part, cell in cells]
     body = ""
     for name, family in parts.methods.items():
         paper = known[name].paper if name in known else None
         values = "".join(f"<td>{_difference(cell, name)}</td>" for _, cell in cells)
         body += (f'<tr><th scope="row" class="text">{dot(family)}{linked(method_page(name), name)}</th>'
-                 f'<td class="text">{escape(family)}</td>{values}<td class="text">{escape(paper.short if paper else "")}'
-                 "</td></tr>")
+                 f'<td class="text">{escape(family)}</td>{values}'
+                 f'<td class="text">{escape(paper.short if paper else "")}</td></tr>')
     return (f'<p class="quiet">Test accuracy less that of {REFERENCE}, plain training, in points, on equal seeds. ± is '
             "half the width of the 95 % interval. ↑ better, ↓ worse, ? unclear, at 5 % after Holm's correction.</p>"
-            + wide('<table class="sortable matrix"><thead><tr><th scope="col" class="text">method</th>'
-                   f'<th scope="col" class="text">family</th>{heads}<th scope="col" class="text">published</th></tr>'
-                   f"</thead><tbody>{body}</tbody></table>", "All methods"))
+            + wide(f'<table class="sortable matrix">{head("method", "family", *suites, "published")}'
+                   f"<tbody>{body}</tbody></table>", "All methods"))
 
 
 def _difference(cell: Cell, method: str) -> str:
@@ -123,10 +120,9 @@ def _pairs(parts: Parts) -> str:
         body += (f'<tr><th scope="row" class="text">{linked(pair_page(pair), pair)}</th>{told}'
                  f'<td class="text">{escape(", ".join(sorted({cell.dataset for _, cell in found})))}</td>'
                  f'<td class="text">{suites}</td></tr>')
-    return wide('<table class="sortable"><thead><tr><th scope="col" class="text">pair</th><th scope="col" class="text">'
-                'student</th><th scope="col">parameters</th><th scope="col" class="text">teacher</th><th scope="col">'
-                'parameters</th><th scope="col" class="text">datasets</th><th scope="col" class="text">suites</th></tr>'
-                f"</thead><tbody>{body}</tbody></table>", "Pairs")
+    return wide('<table class="sortable">' + head("pair", "student", NUMBER + "parameters", "teacher",
+                                                  NUMBER + "parameters", "datasets", "suites")
+                + f"<tbody>{body}</tbody></table>", "Pairs")
 
 
 # Data.
@@ -135,27 +131,14 @@ def _data(parts: Parts, files: Mapping[str, tuple[int, str]]) -> str:
     body = "".join(
         f'<tr><th scope="row" class="text">{linked(path, path)}</th><td>{escape(size_text(size))}</td>'
         f'<td class="text hash digest">{sha256}</td></tr>' for path, (size, sha256) in files.items())
-    licences = bullets(f"<strong>{escape(name)}</strong>: {escape(told)}" for name, told in licences_of(parts))
+    licences = bullets(f"<strong>{escape(name)}</strong>: {escape(told)}" for name, told in parts.licences())
     return (
         "<p>All suites together: <strong>rows</strong> has a line for each method and cell, as the tables have, "
         "<strong>runs</strong> one for each run. What the columns mean, "
         f"{linked('data/README.md', 'data/README.md')} says; <code>sha256sum -c SHA256SUMS</code> checks files.</p>"
-        + wide('<table><thead><tr><th scope="col" class="text">file</th><th scope="col">size</th>'
-               f'<th scope="col" class="text">SHA-256</th></tr></thead><tbody>{body}</tbody></table>', "Files")
-        + f"<p>Licence of the results: {escape(parts.licence)}. No image of any dataset is part of them; theirs are:</p>"
-        + licences)
-
-
-def licences_of(parts: Parts) -> list[tuple[str, str]]:
-    """The name of each dataset, and the source and licence of its images."""
-    found = []
-    for dataset in parts.datasets:
-        try:
-            info = catalog.parse(dataset).info
-            found.append((dataset, f"{info.source}; {info.licence}"))
-        except UserError:
-            found.append((dataset, "not a dataset that this kdbench knows"))
-    return found
+        + wide(f"<table>{head('file', NUMBER + 'size', 'SHA-256')}<tbody>{body}</tbody></table>", "Files")
+        + f"<p>Licence of the results: {escape(parts.licence)}. No image of any dataset is part of them; those of the "
+        f"datasets are:</p>{licences}")
 
 
 def _cite() -> str:
@@ -167,12 +150,11 @@ def _cite() -> str:
 def _made_from(parts: Parts) -> str:
     body = "".join(
         f'<tr><th scope="row" class="text">{linked(part.address(), part.name)}</th><td>{part.runs:,}</td>'
-        f'<td class="text">{escape(part.details.started[:10])}</td><td class="text">{escape(part.details.finished[:10])}'
-        f'</td><td class="text hash">{part.board.results_hash}</td><td class="text hash">{part.board.records_hash}</td>'
-        "</tr>" for part in parts)
+        + "".join(f'<td class="text">{escape(when[:10])}</td>'
+                  for when in (part.details.started, part.details.finished))
+        + "".join(f'<td class="text hash digest">{sha256}</td>'
+                  for sha256 in (part.board.results_hash, part.board.records_hash)) + "</tr>" for part in parts)
     return (f"<p>kdbench {escape(__version__)} made these pages from records alone: the same records give the same "
             f"bytes. {linked(MARKER, MARKER)} says it for programs.</p>"
-            + wide('<table><thead><tr><th scope="col" class="text">suite</th><th scope="col">runs</th>'
-                   '<th scope="col" class="text">from</th><th scope="col" class="text">to</th>'
-                   '<th scope="col" class="text">results, SHA-256</th><th scope="col" class="text">records, SHA-256</th>'
-                   f"</tr></thead><tbody>{body}</tbody></table>", "Suites and their hashes"))
+            + wide("<table>" + head("suite", NUMBER + "runs", "from", "to", "results, SHA-256", "records, SHA-256")
+                   + f"<tbody>{body}</tbody></table>", "Suites and their hashes"))

@@ -16,6 +16,7 @@ from kdbench.site.parts import Part, Parts, slug
 
 SCRIPTS = ("index.js", "page.js", "site.js")  # after the page is read; index.js has what can be found
 METRICS_SHOWN = ("agreement", "worst_class_accuracy", "ece", "seconds")  # beside test accuracy
+NUMBER = "# "  # before the name of a column of numbers
 BAR = 160, 14  # width and height of the picture of a difference
 NOTE = ("± is half the width of the 95 % interval: of an accuracy over the row's own seeds; of a difference on equal "
         "seeds, with the variance of methods moderated. ↑ better, ↓ worse, ? unclear, at 5 % after Holm's correction.")
@@ -73,6 +74,13 @@ def linked(address: str, text: str) -> str:
     return f'<a href="{escape(address)}">{escape(text)}</a>'
 
 
+def head(*names: str) -> str:
+    """The head of a table: names as HTML, those of columns of numbers behind `NUMBER`."""
+    cells = (f'<th scope="col">{name.removeprefix(NUMBER)}</th>' if name.startswith(NUMBER) else
+             f'<th scope="col" class="text">{name}</th>' for name in names)
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
 def rows_table(lines: Sequence[Line], first: str, label: str, teacher: Teacher | None = None) -> str:
     """A table of rows, from a page below the top, after that of their teacher if one is given. `first` says what they
     are told apart by: "pair", which leads to the page of the pair, or "method"; the column "suite" leads to the row on
@@ -80,19 +88,15 @@ def rows_table(lines: Sequence[Line], first: str, label: str, teacher: Teacher |
     limit = _limit(lines)
     drawn = limit > 0
     suites = first == "pair"
-    heads = [f'<th scope="col" class="text">{first}</th>', '<th scope="col" class="text">suite</th>',
-             '<th scope="col">seeds</th>', f'<th scope="col">{escape(with_unit("test_accuracy"))}</th>',
-             f'<th scope="col">vs {REFERENCE}, points</th>',
-             *[f'<th scope="col" class="text drawn">±{number(limit, "share")}</th>'] * drawn,
-             *(f'<th scope="col">vs {name}, points</th>' for name in REFERENCES[1:]),
-             *(f'<th scope="col" data-better="{METRICS[name].better or "higher"}">{escape(with_unit(name))}</th>'
-               for name in METRICS_SHOWN),
-             '<th scope="col" class="text">conditions</th>', '<th scope="col" class="text">without a result</th>']
+    heads = head(first, "suite", *(NUMBER + told for told in (
+        "seeds", escape(with_unit("test_accuracy")), f"vs {REFERENCE}, points",
+        *[f"vs {REFERENCE}, ±{number(limit, 'share')}"] * drawn, *(f"vs {name}, points" for name in REFERENCES[1:]),
+        *(escape(with_unit(name)) for name in METRICS_SHOWN))), "conditions", "without a result")
     above = _teacher(teacher, drawn) if teacher and teacher.metrics else ""
     body = "".join(_row(line, suites, limit) for line in lines)
-    told = f" The pictures show the difference to {REFERENCE} and its interval, cut at their ends; the line is 0." * drawn
-    return wide(f'<table class="sortable"><thead><tr>{"".join(heads)}</tr></thead><tbody>{above}{body}</tbody>'
-                f'</table>', label) + f'<p class="quiet">{NOTE}{told}</p>'
+    told = f" Drawn: the difference to {REFERENCE} and its interval, cut at the ends; the line is 0." * drawn
+    return wide(f'<table class="sortable">{heads}<tbody>{above}{body}</tbody></table>', label) + \
+        f'<p class="quiet">{NOTE}{told}</p>'
 
 
 def _teacher(teacher: Teacher, drawn: bool) -> str:
@@ -102,7 +106,7 @@ def _teacher(teacher: Teacher, drawn: bool) -> str:
         for name in ("test_accuracy", *METRICS_SHOWN))
     text = '<td class="text"></td>'
     return (f'<tr class="teacher"><th scope="row" class="text">teacher<span class="place">'
-            f"{escape(teacher.architecture)}</span></th>{text}<td></td>{accuracy}<td></td>{text * drawn}"
+            f"{escape(teacher.architecture)}</span></th>{text}<td></td>{accuracy}<td></td>{'<td></td>' * drawn}"
             f'{"<td></td>" * (len(REFERENCES) - 1)}{"".join(others)}{text * 2}</tr>')
 
 
@@ -118,7 +122,7 @@ def _row(line: Line, by_pair: bool, limit: float) -> str:
     failures = "; ".join(f"seed {one.seed} {one.status}: {one.reason}" for one in row.failures)
     numbers = [f"<td>{len(row.seeds)}</td>", f"<td>{accuracy}</td>",
                f"<td>{quiet_interval(versus(cell, row))}</td>",
-               *[f'<td class="text drawn">{_picture(line, limit)}</td>'] * (limit > 0),
+               *[_picture(line, limit)] * (limit > 0),
                *(f"<td>{quiet_interval(versus(cell, row, name))}</td>" for name in REFERENCES[1:]),
                *(f"<td>{quiet_interval(shown_value(cell, row, name))}</td>" for name in METRICS_SHOWN)]
     return (f'<tr id="{escape(f"{part.name}:{row_anchor(cell, row)}")}"><th scope="row" class="text">{first}</th>'
@@ -136,17 +140,17 @@ def _limit(lines: Iterable[Line]) -> float:
 
 
 def _picture(line: Line, limit: float) -> str:
-    """The difference to the reference with its interval, as a drawing; the figures stand beside it."""
+    """The cell with a drawing of the difference to the reference and its interval; the figures stand beside it."""
     told = line.cell.comparisons.to.get(REFERENCE, {}).get(line.row.label)
     if told is None:
-        return ""
+        return '<td class="drawn"></td>'
     width, height = BAR
     low, mean, high = (f"{width / 2 + (width / 2 - 4) * min(max(value / limit, -1), 1):.1f}"
                        for value in (told.low, told.mean, told.high))
     kind = "unclear" if not told.significant else "better" if told.mean > 0 else "worse"
-    return (f'<svg class="difference {kind}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            f'aria-hidden="true"><path class="zero" d="M{width / 2:g} 0V{height}"/><path d="M{low} {height / 2:g}H{high}'
-            f'"/><circle cx="{mean}" cy="{height / 2:g}" r="3.5"/></svg>')
+    return (f'<td class="drawn" data-value="{told.mean:.6f}"><svg class="difference {kind}" width="{width}" '
+            f'height="{height}" aria-hidden="true"><path class="zero" d="M{width / 2:g} 0V{height}"/>'
+            f'<path d="M{low} {height / 2:g}H{high}"/><circle cx="{mean}" cy="{height / 2:g}" r="3.5"/></svg></td>')
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from kdbench.analysis.board import Cell, Leaderboard, Row
 from kdbench.analysis.build import build
 from kdbench.analysis.details import Details, read_details
+from kdbench.data import catalog
 from kdbench.errors import UserError
 from kdbench.plugins.source import Facts, family_order
 from kdbench.report.page.pieces import row_anchor, to
@@ -75,6 +76,15 @@ class Parts:
         for part in self.all:
             found = {**part.board.methods, **found}
         return found
+
+    def licences(self) -> Iterator[tuple[str, str]]:
+        """The name of each dataset, and the source and licence of its images."""
+        for dataset in self.datasets:
+            try:
+                info = catalog.parse(dataset).info
+                yield dataset, f"{info.source}; {info.licence}"
+            except UserError:
+                yield dataset, "not a dataset that this kdbench knows"
 
     @property
     def finished(self) -> str:

@@ -12,8 +12,7 @@ from kdbench.results.store import Store
 from kdbench.site.data import SUMS
 from kdbench.site.parts import Part
 
-KINDS = {"records": "the records, which tables are made from", "predictions": "logits of the validation and test images",
-         "students": "the trained networks"}
+KINDS = ("records", "predictions", "students")
 
 
 def check_kinds(kinds: list[str]) -> None:
@@ -23,18 +22,19 @@ def check_kinds(kinds: list[str]) -> None:
             raise unknown("release file", kind, KINDS)
 
 
-def write_release(part: Part, kinds: list[str], target: Path) -> None:
-    """Write an archive of each kind into the folder `target`, with their SHA-256. UserError if the folder of results
-    has none of a kind, or if a file is missing or is not the one that its record is of."""
-    if not kinds:
-        return
-    target.mkdir(parents=True)
-    lines = []
+def write_release(part: Part, kinds: list[str], target: Path) -> list[Path]:
+    """Write an archive of each kind into the folder `target`, with their SHA-256; the files. UserError if the folder of
+    results has none of a kind, or if a file is missing or is not the one that its record is of."""
+    archives = []
     for kind in sorted(set(kinds)):
-        archive = target / f"{kind}.tar"
-        _write(archive, f"{part.name}-{kind}", list(_files(part.store, kind)))
-        lines.append(f"{file_sha256(archive)}  {archive.name}\n")
-    (target / SUMS).write_text("".join(lines))
+        target.mkdir(parents=True, exist_ok=True)
+        archives.append(target / f"{kind}.tar")
+        _write(archives[-1], f"{part.name}-{kind}", list(_files(part.store, kind)))
+    if not archives:
+        return []
+    sums = target / SUMS
+    sums.write_text("".join(f"{file_sha256(archive)}  {archive.name}\n" for archive in archives))
+    return [*archives, sums]
 
 
 def _files(store: Store, kind: str) -> Iterator[Path]:

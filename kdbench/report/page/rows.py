@@ -52,7 +52,8 @@ def all_rows(leaderboard: Leaderboard, to_method: Callable[[str], str]) -> str:
         *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "conditions", "without a result")),
     ])
     body = "".join(_teacher(cell, shown, reported_data) + "".join(
-        _row(cell, row, shown, reported_data, to_method(row.method)) for row in cell.rows) for cell in leaderboard.cells)
+        _row(cell, row, shown, reported_data, to_method(row.method)) for row in cell.rows)
+        for cell in leaderboard.cells)
     return wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
                  "sorts; so does choosing a metric. ↑ better, ↓ worse, ? unclear, at 5 % after correction."
                  f"</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")

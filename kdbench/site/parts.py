@@ -137,7 +137,7 @@ def slug(name: str) -> str:
     """The name of a page's file, without its ending, for any name of a method or pair: names that differ have other
     ones, on disks that do not tell upper case from lower as well."""
     safe = re.sub(r"[^a-z0-9_.-]", "-", name.lower())[:80].lstrip(".-")
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
+    return safe if name and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 # Paths of the machine that wrote a record: they help no reader, and may tell who it was.

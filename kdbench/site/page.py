@@ -42,8 +42,8 @@ def page(title: str, top: str, content: str, parts: Parts, root: str = "../") ->
     """A page of the site: the bar, `top` with the heading, and the content, which is all HTML already. `root` leads to
     the top of the site."""
     scripts = "".join(f'\n<script src="{root}assets/{name}" defer></script>' for name in SCRIPTS)
-    head = (f'<link rel="stylesheet" href="{root}assets/site.css">\n<script src="{root}assets/theme.js"></script>'
-            f"{scripts}")
+    style = (f'<link rel="icon" href="data:,">\n<link rel="stylesheet" href="{root}assets/site.css">\n'
+             f'<script src="{root}assets/theme.js"></script>{scripts}')
     links = "".join(f'<li><a href="{root}index.html#{name.lower()}">{name}</a></li>'
                     for name in ("Suites", "Methods", "Pairs", "Data"))
     body = (
@@ -53,7 +53,7 @@ def page(title: str, top: str, content: str, parts: Parts, root: str = "../") ->
         f'<ul id="found" hidden></ul></form>{THEME}</div>\n{top}</header>\n{content}\n'
         f'<footer><p class="quiet">Made by {maker()} from the records of runs that ended up to '
         f"{escape(parts.finished[:10])}. Results: {escape(parts.licence)}.</p></footer>")
-    return document(title, head, body)
+    return document(title, style, body)
 
 
 def plain_sections(sections: dict[str, str]) -> str:

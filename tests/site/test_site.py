@@ -128,7 +128,8 @@ def test_no_path_of_a_machine_is_told(tmp_path):
 @pytest.mark.parametrize(("text", "told"), [
     ("imagefolder:/home/me/photos+skew(0.9)", "imagefolder:photos+skew(0.9)"), ("~/runs/x/", "x"),
     ("'/tmp/a.py', line 3", "'a.py', line 3"), ("file:///home/me/x", "x"), ("imagefolder:~me/a/b", "imagefolder:b"),
-    ("https://arxiv.org/abs/1503.02531", "https://arxiv.org/abs/1503.02531"), ("runs/quick/records", "runs/quick/records"),
+    ("https://arxiv.org/abs/1503.02531", "https://arxiv.org/abs/1503.02531"),
+    ("runs/quick/records", "runs/quick/records"),
     ("and/or, 3/4/5 of a/b/c", "and/or, 3/4/5 of a/b/c"), ("s3://bucket/a/b", "s3://bucket/a/b"),
 ])
 def test_of_a_path_the_last_name_is_told_and_other_texts_stay(text, told):

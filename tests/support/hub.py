@@ -21,33 +21,42 @@ class Hub:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict]:
         self.asked.append(f"{method} {path}")
-        if path == "/api/repos/create":
-            self.created.append(json.loads(body))
-            asked = self.created[-1]
-            return 200, {"url": f"{self.address}/{asked['type']}s/{asked['organization']}/{asked['name']}"}
-        if path == "/api/validate-yaml":
-            self.cards.append(json.loads(body)["content"])
-            return 200, {"errors": [], "warnings": []}
-        if "/preupload/" in path:
-            return 200, {"files": [{"path": file["path"], "shouldIgnore": False,
-                                    "uploadMode": "lfs" if file["path"].endswith(".parquet") else "regular"}
-                                   for file in json.loads(body)["files"]]}
-        if path.endswith("/info/lfs/objects/batch"):
-            return 200, {"transfer": "basic", "objects": [
-                {**one, "actions": {"upload": {"href": f"{self.address}/store/{one['oid']}"}}}
-                for one in json.loads(body)["objects"]]}
+        for part, respond in {"/api/repos/create": self.create, "/api/validate-yaml": self.validate,
+                              "/preupload/": self.modes, "/info/lfs/objects/batch": self.places,
+                              "/commit/": self.commit}.items():
+            if part in path:
+                return 200, respond(body)
         if method == "PUT" and path.startswith("/store/"):
             self.stored[path.removeprefix("/store/")] = body
             return 200, {}
-        if "/commit/" in path:
-            for line in body.splitlines():
-                told = json.loads(line)
-                if told["key"] == "file":
-                    self.files[told["value"]["path"]] = base64.b64decode(told["value"]["content"])
-                elif told["key"] == "lfsFile":
-                    self.files[told["value"]["path"]] = self.stored[told["value"]["oid"]]
-            return 200, {"commitUrl": f"{self.address}/datasets/o/n/commit/1", "commitOid": "1", "success": True}
         return 404, {"error": f"not known here: {path}"}
+
+    def create(self, body: bytes) -> dict:
+        asked = json.loads(body)
+        self.created.append(asked)
+        return {"url": f"{self.address}/{asked['type']}s/{asked['organization']}/{asked['name']}"}
+
+    def validate(self, body: bytes) -> dict:
+        self.cards.append(json.loads(body)["content"])
+        return {"errors": [], "warnings": []}
+
+    def modes(self, body: bytes) -> dict:
+        return {"files": [{"path": file["path"], "shouldIgnore": False,
+                           "uploadMode": "lfs" if file["path"].endswith(".parquet") else "regular"}
+                          for file in json.loads(body)["files"]]}
+
+    def places(self, body: bytes) -> dict:
+        return {"transfer": "basic", "objects": [
+            {**one, "actions": {"upload": {"href": f"{self.address}/store/{one['oid']}"}}}
+            for one in json.loads(body)["objects"]]}
+
+    def commit(self, body: bytes) -> dict:
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "lfsFile":
+                self.files[line["value"]["path"]] = self.stored[line["value"]["oid"]]
+        return {"commitUrl": f"{self.address}/datasets/o/n/commit/1", "commitOid": "1", "success": True}
 
 
 @contextmanager

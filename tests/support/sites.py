@@ -80,7 +80,7 @@ def broken(site: Path) -> list[str]:
             inside = target.is_relative_to(site.resolve())
             fragment = unquote(parts.fragment)
             if parts.scheme or parts.netloc or address.startswith("/") or not inside or not target.is_file():
-                if not address.startswith("data:image/png;"):
+                if not address.startswith("data:"):
                     found.append(f"{path.name}: {address}")
             elif fragment and fragment not in known[target].ids:
                 found.append(f"{path.name}: {address}: no such id")

@@ -111,7 +111,7 @@ def _check_out(out: Path, folders: Sequence[Path]) -> None:
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """An empty folder to fill, which then takes the place of `out`; if anything fails, that stays as it was."""
-    out = out.absolute()
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     for old in out.parent.glob(f".{out.name}.*{TEMPORARY}"):  # of a command that was killed
         if time.time() - old.stat().st_mtime > LEFT_OVER:

@@ -52,7 +52,7 @@ def page(title: str, top: str, content: str, parts: Parts, root: str = "../") ->
         'aria-label="Search" placeholder="Search methods, pairs, papers" autocomplete="off" spellcheck="false">'
         f'<ul id="found" hidden></ul></form>{THEME}</div>\n{top}</header>\n{content}\n'
         f'<footer><p class="quiet">Made by {maker()} from the records of runs that ended up to '
-        f"{escape(parts.finished[:10])}. Results: {escape(parts.licence)}.</p></footer>")
+        f"{escape(parts.finished[:10])}. Licence of the results: {escape(parts.licence)}.</p></footer>")
     return document(title, style, body)
 
 

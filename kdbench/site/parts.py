@@ -93,12 +93,14 @@ class Parts:
 
 
 def read_parts(given: Sequence[str], installed: Mapping[str, Any], licence: str) -> Parts:
-    """Read the folders that `given` names, as DIR or NAME=DIR. UserError for a folder without results, for a suite's
-    name that cannot be the name of a folder of a site, and for two of the same name."""
+    """Read the folders that `given` names, as DIR or NAME=DIR. UserError for a folder without finished runs, for a
+    suite's name that cannot be the name of a folder of a site, and for two of the same name."""
     parts: dict[str, Part] = {}
     for text in given:
         name, folder = _named(text)
         board = build(folder, installed)
+        if not any(row.runs for cell in board.cells for row in cell.rows):
+            raise UserError(f"{folder}: no run of it has finished: there is nothing to publish")
         name = _name(name, folder, board)
         if same := parts.get(name.lower()):
             raise UserError(f"{same.store.folder} and {folder} are both of the suite {name}: name one of them, "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.folders import tree
-from support.records import REGISTRY, record, spec
+from support.records import REGISTRY, planned, record, spec
 from support.sites import suite_folder
 
 from kdbench.results.store import Store
@@ -121,6 +121,14 @@ def test_a_folder_without_records_is_named(kdbench, place):
     for name in ("empty", "nowhere"):
         code, _, err = kdbench("publish", "one", name, "--out", "site")
         assert code == 2 and err.startswith(f"kdbench: {name}: no records here") and not (place / "site").exists()
+
+
+def test_a_folder_without_a_finished_run_is_named(kdbench, place):
+    Store(place / "failed").write(record(spec("kd"), status="crashed", reason="memory"))
+    Store(place / "asked").plan([planned(spec("kd"))])
+    for name in ("failed", "asked"):
+        code, _, err = kdbench("publish", "one", name, "--out", "site")
+        assert code == 2 and err == f"kdbench: {name}: no run of it has finished: there is nothing to publish\n"
 
 
 def test_two_folders_of_one_suite_need_a_name(kdbench, place):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from support.records import record, spec
@@ -74,6 +75,11 @@ def test_parquet_has_numbers_as_numbers_and_lists_as_json(frames):
     kd = rows.query("suite == 'one' and method == 'kd'").iloc[0]
     assert json.loads(kd.seed_values) == [0, 1, 2] and json.loads(kd.hyperparameters) == {}
     assert runs[runs.status == "crashed"].reason.tolist() == ["=memory"]
+
+
+def test_parquet_notes_no_version_of_pandas(made):
+    for name in TABLES:
+        assert pq.read_schema(made / "site" / "data" / f"{name}.parquet").metadata is None
 
 
 def test_a_row_has_the_address_of_its_place_on_the_site(made, frames):

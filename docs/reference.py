@@ -44,6 +44,7 @@ from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import FAMILIES, MethodInfo
 from kdbench.profile import record as profiles
 from kdbench.report import flat
+from kdbench.report.columns import meaning
 from kdbench.results import record as records
 from kdbench.spec import Architecture, Recipe
 from kdbench.suites import suite as suites
@@ -312,8 +313,10 @@ def _short(default: str, module: ModuleType) -> str:
 def columns_page() -> str:
     lines = ["# Columns of the data frame and of leaderboard.csv\n", prose(flat.to_frame.__doc__ or "")]
     known = {name for metric in METRICS for name in (f"{metric}_mean", f"{metric}_low", f"{metric}_high")}
-    lines.append(table(("column", "type in pandas"), [
-        (code(name), kind) for name, kind in flat.COLUMNS.items() if name not in known or name.startswith("test_acc")]))
+    told = meaning()
+    lines.append(table(("column", "type in pandas", "what it holds"), [
+        (code(name), kind, escaped(told[name])) for name, kind in flat.COLUMNS.items()
+        if name not in known or name.startswith("test_acc")]))
     lines.append("And NAME_mean, NAME_low and NAME_high, float64, of each of the [metrics](metrics.md): "
                  + ", ".join(map(code, METRICS)) + ".\n")
     return "\n".join(lines)

@@ -39,7 +39,7 @@ LAYERS = (
     "checks finished profile tune",
     "analysis",
     "report",
-    "api",
+    "api site",
     "cli kdbench methods",
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS, start=1) for room in rooms.split()}

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdbench.analysis.answers.verdict import verdict
@@ -68,16 +68,12 @@ def runs_to_frame(store: Store) -> "pd.DataFrame":
     which are measured apart, are in the leaderboard. Shares are from 0 to 1. A missing value is pd.NA, NaN or None, by
     the type in `RUN_COLUMNS`. UserError if there are no records.
     """
-    import pandas as pd  # here, because pandas takes a second to import
-
-    lines = list(_run_lines(store))
-    return pd.DataFrame({name: pd.Series([line.get(name) for line in lines], dtype=kind)
-                         for name, kind in RUN_COLUMNS.items()})
+    return typed(RUN_COLUMNS, run_lines(store))
 
 
 def runs_to_csv(store: Store) -> str:
     """The rows and columns of `runs_to_frame` as CSV without a final line break."""
-    return _csv(RUN_COLUMNS, _run_lines(store))
+    return csv_text(RUN_COLUMNS, run_lines(store))
 
 
 def run_rows(store: Store) -> list[dict[str, Any]]:
@@ -86,10 +82,11 @@ def run_rows(store: Store) -> list[dict[str, Any]]:
              f"{line['method']}", "pair": line["pair"], "dataset": line["dataset"], "seed": line["seed"],
              "test acc.": number(line.get("test_accuracy"), "share"), "seconds": number(line.get("seconds"), "s"),
              "status": line["status"] + (f": {line['reason']}" if line["reason"] else "")}
-            for line in _run_lines(store)]
+            for line in run_lines(store)]
 
 
-def _run_lines(store: Store) -> Iterator[dict[str, Any]]:
+def run_lines(store: Store) -> Iterator[dict[str, Any]]:
+    """The rows of the data frame of runs and of runs.csv: values by column."""
     records = [record for record in store.scan() if isinstance(record, Record)]
     if not records:
         raise store.no_records()
@@ -124,23 +121,29 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
     The types are those of `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing value
     is pd.NA, NaN or None, by type. A teacher's row has its architecture as `method`, and of the metrics their means.
     """
-    import pandas as pd  # here, because pandas takes a second to import
-
-    lines = list(_lines(leaderboard))
-    return pd.DataFrame({name: pd.Series([line.get(name) for line in lines], dtype=kind)
-                         for name, kind in COLUMNS.items()})
+    return typed(COLUMNS, row_lines(leaderboard))
 
 
 def to_csv(leaderboard: Leaderboard) -> str:
     """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON."""
-    return _csv(COLUMNS, _lines(leaderboard))
+    return csv_text(COLUMNS, row_lines(leaderboard))
 
 
-def _csv(columns: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
+def typed(columns: Mapping[str, str], found: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+    """A data frame of lines: values by column, where there are any. `columns` has the types in pandas."""
+    import pandas as pd  # here, because pandas takes a second to import
+
+    rows = list(found)
+    return pd.DataFrame({name: pd.Series([line.get(name) for line in rows], dtype=kind)
+                         for name, kind in columns.items()})
+
+
+def csv_text(columns: Iterable[str], found: Iterable[Mapping[str, Any]]) -> str:
+    """Lines, values by column, as CSV without a final line break."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for line in lines:
+    for line in found:
         writer.writerow({key: _csv_cell(value) for key, value in line.items()})
     return text.getvalue().removesuffix("\n")
 
@@ -152,8 +155,9 @@ def _csv_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
-def _lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
-    """The rows of the data frame and of CSV: values by column, where there are any."""
+def row_lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
+    """The rows of the data frame and of CSV: values by column, where there are any. They come cell by cell: the
+    teacher's, if the cell has one, then those of its rows, in their order."""
     for cell in leaderboard.cells:
         if cell.teacher:
             known = cell.teacher.metrics

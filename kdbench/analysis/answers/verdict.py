@@ -83,18 +83,27 @@ def _count(labels: list[str], what: str) -> str:
     return f"{len(labels)} {'is' if len(labels) == 1 else 'are'} {what} ({', '.join(labels)})"
 
 
-def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
-    """The first tier, the cheapest of it to train, and the classes that it harms."""
+def best_told(cell: Cell) -> str | None:
+    """The sentence on the methods of the first tier; None where there are no tiers."""
     if not cell.comparisons.tiers:
-        return
+        return None
+    rows = [row for row in cell.rows if not row.data_free]
     best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if len(best) == 1:
-        yield f"With all pairs compared, {best[0].label} is the best, and no other method is in its tier."
-    else:
-        others = f"{len(best) - 1} other method{'s' * (len(best) > 2)}"
-        yield (f"With all pairs compared, the best, {best[0].label}, cannot be told from {others}"
-               + (f": {', '.join(row.label for row in best[1:])}." if len(best) < len(rows) else
-                  ", which are all that are complete."))
+        return f"With all pairs compared, {best[0].label} is the best, and no other method is in its tier."
+    others = f"{len(best) - 1} other method{'s' * (len(best) > 2)}"
+    return (f"With all pairs compared, the best, {best[0].label}, cannot be told from {others}"
+            + (f": {', '.join(row.label for row in best[1:])}." if len(best) < len(rows) else
+               ", which are all that are complete."))
+
+
+def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
+    """The first tier, the cheapest of it to train, and the classes that it harms."""
+    told = best_told(cell)
+    if told is None:
+        return
+    yield told
+    best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if larger := [f"{row.label} ({row.size:.2g} times)" for row in best if row.larger]:
         yield f"Of the best tier deploy a network with more parameters than the plain student: {', '.join(larger)}."
     for metric, what in (("step_time_ratio", "times a step of plain training"), ("seconds", "s of training")):

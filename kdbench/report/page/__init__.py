@@ -5,31 +5,20 @@ Every text that comes from records, methods or datasets goes through `escape`: a
 
 import html
 import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import REFERENCE, Leaderboard
 from kdbench.analysis.details import Details
-from kdbench.errors import printable
 from kdbench.metrics.catalog import METRICS
-from kdbench.plugins.source import Facts, MethodInfo, family_order
+from kdbench.plugins.source import family_order
 from kdbench.report.cite import cite
 from kdbench.report.formatting import Table, interval
-from kdbench.report.page.pieces import (
-    anchor,
-    dot,
-    escape,
-    facts,
-    fold,
-    items,
-    link,
-    prose,
-    sortable,
-    wide,
-)
+from kdbench.report.page.document import THEME, document, file, sectioned
+from kdbench.report.page.method import of_method
+from kdbench.report.page.pieces import dot, escape, facts, fold, in_page, items, prose, sortable, wide
 from kdbench.report.page.rows import all_rows, filters
 from kdbench.report.plots import Plot, inline_svg
 from kdbench.report.setup import setup
@@ -42,41 +31,59 @@ from kdbench.version import __version__, address
 __all__ = ["to_html"]
 
 
+FILES = {  # beside the page of a report
+    "leaderboard.csv": "a row for each method and cell", "runs.csv": "a row for each run",
+    "leaderboard.json": "everything, nested", "leaderboard.tex": "the tables for a paper",
+    "leaderboard.md": "the tables as text", "records/": "the records that all of it is made from",
+}
+
+
 def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any]) -> str:
     """The page, style, script and plots included. `registry` has the methods by name."""
-    heading = f"kdbench: {', '.join(leaderboard.suites)}"
-    sections = {
+    body = (
+        f'<header><div class="top"><h1>{escape(heading(leaderboard))}</h1>{THEME}</div>{about(leaderboard)}</header>\n'
+        f"{sectioned(sections(leaderboard, details, plots, registry))}\n"
+        f'<footer><p class="quiet">Made by {maker()} from the records alone; '
+        "<code>kdbench report --check</code> says whether it still is what they give.</p></footer>\n"
+        f"<script>\n{file('page.js')}</script>"
+    )
+    return document(heading(leaderboard), f"<style>\n{file('page.css')}</style>", body)
+
+
+def heading(leaderboard: Leaderboard) -> str:
+    return f"kdbench: {', '.join(leaderboard.suites)}"
+
+
+def about(leaderboard: Leaderboard) -> str:
+    """What stands below the page's heading: what is compared, and how much of it there is."""
+    return ('<p class="quiet">Knowledge-distillation methods on the same teachers, students, data and batches.</p>'
+            f"{facts(_size(leaderboard))}")
+
+
+def maker() -> str:
+    """The name and version of kdbench, which lead to its address if it has one."""
+    home, name = address(), f"kdbench {escape(__version__)}"
+    return f'<a href="{escape(home)}">{name}</a>' if home else name
+
+
+def sections(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any],
+             to_method: Callable[[str], str] = in_page, files: Mapping[str, str] = FILES) -> dict[str, str]:
+    """What stands on the page, by heading. `to_method` gives the address of what is said of a method, by its name;
+    `files` are the files to link to, by address, and what they are."""
+    return {
         "Verdict": _verdict(leaderboard),
-        "Leaderboard": filters(leaderboard) + all_rows(leaderboard) + fold(
+        "Leaderboard": filters(leaderboard) + all_rows(leaderboard, to_method) + fold(
             "What the columns mean", items(legend(leaderboard))),
         "Setup": "".join(fold(leaderboard.title(cell), facts(setup(cell, leaderboard), "setup"), cell is first)
                          for first in leaderboard.cells[:1] for cell in leaderboard.cells),
         "Tables": _tables(leaderboard),
         "Plots": _plots(plots),
-        "Methods": fold(f"The {len(_families(leaderboard))} methods, with their papers and settings", "".join(
-            _method(name, family, leaderboard, registry) for name, family in _families(leaderboard).items())),
+        "Methods": fold(f"The {len(families(leaderboard))} methods, with their papers and settings", "".join(
+            _method(name, family, leaderboard, registry) for name, family in families(leaderboard).items())),
         "Metrics": fold("All metrics with unit, direction, definition and reference", _metrics(leaderboard)),
         "Made from": items(leaderboard.statement) + _provenance(leaderboard, details),
-        "Cite and data": _cite_and_data(leaderboard),
+        "Cite and data": _cite_and_data(leaderboard, files),
     }
-    links = "".join(f"<li>{link(anchor(name), name)}</li>" for name in sections)
-    body = "".join(f'<section id="{anchor(name)}"><h2>{name}</h2>{content}</section>'
-                   for name, content in sections.items())
-    home = address()
-    name = f'<a href="{escape(home)}">kdbench {escape(__version__)}</a>' if home else f"kdbench {escape(__version__)}"
-    return (
-        '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>\n{_file('page.css')}</style>\n</head>\n<body>\n"
-        f'<header><div class="top"><h1>{escape(heading)}</h1>'
-        '<button type="button" id="theme" class="plain" hidden>Dark mode</button></div>'
-        '<p class="quiet">Knowledge-distillation methods on the same teachers, students, data and batches.</p>'
-        f"{facts(_size(leaderboard))}</header>\n"
-        f'<nav aria-label="Sections" tabindex="0"><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n'
-        f'<footer><p class="quiet">Made by {name} from the records alone; '
-        "<code>kdbench report --check</code> says whether it still is what they give.</p></footer>\n"
-        f"<script>\n{_file('page.js')}</script>\n</body>\n</html>"
-    )
 
 
 def _verdict(leaderboard: Leaderboard) -> str:
@@ -108,12 +115,10 @@ def _plots(plots: Sequence[Plot]) -> str:
                    for place, (name, own) in enumerate(groups.items()))
 
 
-def _cite_and_data(leaderboard: Leaderboard) -> str:
-    """The files that stand beside the page, and how to cite it."""
-    files = {"leaderboard.csv": "a row for each method and cell", "runs.csv": "a row for each run",
-             "leaderboard.json": "everything, nested", "leaderboard.tex": "the tables for a paper",
-             "leaderboard.md": "the tables as text", "records/": "the records that all of it is made from"}
-    links = "".join(f'<li><a href="{name}">{name}</a>: {what}</li>' for name, what in files.items())
+def _cite_and_data(leaderboard: Leaderboard, files: Mapping[str, str]) -> str:
+    """The files that the page's figures are in, and how to cite it."""
+    links = "".join(f'<li><a href="{escape(name)}">{escape(name)}</a>: {escape(what)}</li>'
+                    for name, what in files.items())
     return (f"<ul>{links}</ul><p>BibTeX of kdbench, methods, datasets and metrics, and a sentence that cites them "
             f'(<code>kdbench cite</code>):</p><pre class="cite" tabindex="0">{html.escape(cite(leaderboard))}</pre>')
 
@@ -122,14 +127,14 @@ def _size(leaderboard: Leaderboard) -> dict[str, str]:
     """The numbers of methods, pairs, datasets and finished runs, and the beginning of the results' hash."""
     rows = [row for cell in leaderboard.cells for row in cell.rows]
     return {
-        "methods": str(len(_families(leaderboard))), "pairs": str(len({cell.pair for cell in leaderboard.cells})),
+        "methods": str(len(families(leaderboard))), "pairs": str(len({cell.pair for cell in leaderboard.cells})),
         "datasets": str(len({cell.dataset for cell in leaderboard.cells})),
         "finished runs": str(sum(len(row.runs) for row in rows)),
         "results": leaderboard.results_hash[:16],
     }
 
 
-def _families(leaderboard: Leaderboard) -> dict[str, str]:
+def families(leaderboard: Leaderboard) -> dict[str, str]:
     """The family of each method, by the method's name, in the order of families, then names."""
     families = {row.method: row.family for cell in leaderboard.cells for row in cell.rows}
     return dict(sorted(families.items(), key=lambda item: (family_order(item[1]), item[0])))
@@ -151,25 +156,11 @@ def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[
                for cell in leaderboard.cells for row in cell.rows if row.method == name]
     found = Table(f"Results of {name}", ["cell", "method", "seeds", METRICS["test_accuracy"].title, f"vs {REFERENCE}"],
                   results, 2)
-    about = _about(name, known, registry.get(name)) if known else \
+    about = of_method(name, known, registry.get(name)) if known else \
         "<p>This method is not installed here, and its records say nothing of it.</p>"
     idea = f"<br>{escape(known.idea)}" if known else ""
     return (f'<details id="method-{escape(name)}"><summary>{dot(family)}<strong>{escape(name)}</strong> '
             f'<span class="quiet">{escape(family)}</span>{idea}</summary>{about}{sortable(found)}</details>')
-
-
-def _about(name: str, known: Facts, info: MethodInfo | None) -> str:
-    """A method's docstring, if it is installed, its paper and its hyperparameters."""
-    paper = ""
-    if known.paper:
-        address = escape(known.paper.url or "")
-        paper = f"<p>{escape(str(known.paper))}" + (f' <a href="{address}">{address}</a>' if address else "") + "</p>"
-    ranges = {p.name: (p.type, p.allowed) for p in info.hyperparameters.values()} if info else {}
-    lines = [[one, str(default), *ranges.get(one, ("", ""))] for one, default in known.defaults.items()]
-    parameters = sortable(Table(f"Hyperparameters of {name}", ["name", "default", "type", "range"], lines, 4)) \
-        if lines else "<p>No hyperparameters.</p>"
-    doc = f"<pre>{html.escape(printable(info.doc))}</pre>" if info else ""
-    return f"{doc}{paper}{parameters}"
 
 
 def _metrics(leaderboard: Leaderboard) -> str:
@@ -214,7 +205,3 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
         else:
             flat[key.replace("_", " ")] = str(value)
     return flat
-
-
-def _file(name: str) -> str:
-    return resources.files("kdbench.report.page").joinpath(name).read_text(encoding="utf-8")

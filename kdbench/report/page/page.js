@@ -7,8 +7,19 @@ function setTheme(theme) {
   root.dataset.theme = theme;
   themeButton.setAttribute("aria-pressed", String(theme === "dark"));
 }
-setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-themeButton.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+function kept(theme) {  // a browser may refuse to keep anything for a page that comes from a disk
+  try {
+    if (theme) localStorage.setItem("kdbench-theme", theme);
+    return localStorage.getItem("kdbench-theme");
+  } catch {
+    return null;
+  }
+}
+setTheme(kept() ?? (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+themeButton.addEventListener("click", () => {
+  setTheme(root.dataset.theme === "dark" ? "light" : "dark");
+  kept(root.dataset.theme);
+});
 
 // A click on a header sorts its column; numbers as numbers, and rows without a value last.
 function value(row, column) {
@@ -107,24 +118,27 @@ function chosen(event) {
   remember();
 }
 
-// A link to a method opens it; on paper all are open.
+// A link to a method opens it, and one to a row shows it; on paper all are open.
 function reveal() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
   for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
-  if (target.tagName !== "DETAILS") return;
+  if (!["DETAILS", "TR"].includes(target.tagName)) return;
+  target.hidden = false;  // a row that the filters hide
   target.scrollIntoView();
 }
 window.addEventListener("hashchange", reveal);
 window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });
-reveal();
 
-form.addEventListener("input", chosen);
-form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));
-form.hidden = false;
+if (form) {
+  form.addEventListener("input", chosen);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));
+  form.hidden = false;
+  filter();
+  recall();
+}
 themeButton.hidden = false;
-filter();
-recall();
+reveal();

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
+from kdbench.analysis.board import Cell, Row
 from kdbench.errors import plain
 from kdbench.report.drawing import family_look
 from kdbench.report.formatting import BETTER, UNCLEAR, WORSE, Table
@@ -26,9 +27,27 @@ def anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
+def row_anchor(cell: Cell, row: Row) -> str:
+    """The id of a row on a page: METHOD@PAIR@DATASET@CELL, the method with its settings that are not the defaults and
+    of the cell's id the beginning. It depends on no other row, so that links to it stay good when there are more."""
+    settings = ",".join(f"{name}={value}" for name, value in sorted(row.hyperparameters.items()))
+    method = f"{row.method}({settings})" if settings else row.method
+    return plain(f"{method}@{cell.pair}@{cell.dataset}@{cell.id[:8]}").replace(" ", "_")
+
+
+def to(identifier: str) -> str:
+    """The end of the address of an element with that id: "#id"."""
+    return f"#{quote(identifier, safe='@=,()+:')}"
+
+
+def in_page(method: str) -> str:
+    """Where the page itself says what a method is."""
+    return to(f"method-{method}")
+
+
 def link(identifier: str, text: str) -> str:
     """A link to the element of this page with that id."""
-    return f'<a href="#{escape(quote(identifier))}">{escape(text)}</a>'
+    return f'<a href="{escape(to(identifier))}">{escape(text)}</a>'
 
 
 def items(lines: Iterable[str]) -> str:

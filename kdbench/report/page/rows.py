@@ -1,12 +1,12 @@
 """The page's table of all rows of all cells, with the form that filters it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.reported import of_row
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import DAGGER, number, with_unit
-from kdbench.report.page.pieces import dot, escape, link, quiet_interval, wide
+from kdbench.report.page.pieces import dot, escape, quiet_interval, row_anchor, to, wide
 from kdbench.report.tables.cell import shown_value, versus
 
 MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
@@ -38,7 +38,8 @@ def _select(name: str, label: str, choices: Mapping[str, str], everything: str) 
     return f'<label>{label}<select name="{name}"><option value="">{everything}</option>{options}</select></label>'
 
 
-def all_rows(leaderboard: Leaderboard) -> str:
+def all_rows(leaderboard: Leaderboard, to_method: Callable[[str], str]) -> str:
+    """The table. `to_method` gives the address of what is said of a method, by its name."""
     shown = [name for name in METRICS if any(name in row.metrics for cell in leaderboard.cells for row in cell.rows)]
     shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
     reported_data = _reported_data(leaderboard)
@@ -51,7 +52,8 @@ def all_rows(leaderboard: Leaderboard) -> str:
         *(f'<th scope="col" class="text">{name}</th>' for name in ("family", "conditions", "without a result")),
     ])
     body = "".join(_teacher(cell, shown, reported_data) + "".join(
-        _row(cell, row, shown, reported_data) for row in cell.rows) for cell in leaderboard.cells)
+        _row(cell, row, shown, reported_data, to_method(row.method)) for row in cell.rows)
+        for cell in leaderboard.cells)
     return wide('<table id="all" class="sortable"><caption>One row per method, pair and dataset. A click on a header '
                  "sorts; so does choosing a metric. ↑ better, ↓ worse, ? unclear, at 5 % after correction."
                  f"</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>", "All results")
@@ -98,15 +100,19 @@ def _place(cell: Cell, *more: str) -> str:
     return f'<span class="place">{escape(told)}</span>'
 
 
-def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str) -> str:
+def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str, method: str) -> str:
+    """The row of a method, of which is told at the address `method`; it has a link to itself."""
     published = of_row(cell, row)
     source = f' title="{escape(published.source)}; {escape(published.differs)}"' if published else ""
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
     cells = [f"<td{_metric_data(name)}>{_figure(shown_value(cell, row, name), row, name)}</td>" for name in shown]
     first = cells.pop(0) if shown[:1] == [MAIN[0]] else ""
+    identifier = row_anchor(cell, row)
     return (
-        f'<tr {_data(cell, row.family)}><th scope="row" class="text">{dot(row.family)}'
-        f'{link(f"method-{row.method}", row.label)}{_place(cell, *["without data"] * row.data_free)}</th>{first}'
+        f'<tr id="{escape(identifier)}" {_data(cell, row.family)}><th scope="row" class="text">{dot(row.family)}'
+        f'<a href="{escape(method)}">{escape(row.label)}</a> <a class="here" href="{escape(to(identifier))}" '
+        f'aria-label="Link to this row of {escape(row.label)}, {escape(cell.pair)}, {escape(cell.dataset)}">#</a>'
+        f'{_place(cell, *["without data"] * row.data_free)}</th>{first}'
         + "".join(f"<td>{quiet_interval(versus(cell, row, name))}</td>" for name in REFERENCES) + "".join(cells)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"

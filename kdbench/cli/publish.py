@@ -1,0 +1,42 @@
+"""The command that makes a site of folders of results."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.cli.options import Plugins, split_names
+from kdbench.plugins.registry import Registry
+
+
+def publish(
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="the results of suites; NAME=DIR names a suite "
+                                                 "otherwise on the site")],
+    out: Annotated[Path, typer.Option(metavar="SITE", help="a folder to make, or a site to replace")],
+    files: Annotated[str | None, typer.Option(
+        "--with", metavar="KINDS", help="files of runs to add, of: records, predictions, students")] = None,
+    licence: Annotated[str, typer.Option(
+        "--license", metavar="ID", help="of the results, by Hugging Face's identifier")] = "mit",
+    push: Annotated[str | None, typer.Option(
+        metavar="OWNER/NAME", help="then upload SITE/data as a dataset to the Hugging Face hub, by its login")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write a static site of suites: pages of suites, methods and pairs with a search, and their data as CSV and
+    Parquet; needs the extra kdbench[publish]."""
+    from kdbench.results.sizes import size_text
+    from kdbench.site.build import publish
+    from kdbench.site.push import check_repository
+    from kdbench.site.push import push as upload
+
+    if push is not None:
+        check_repository(push)
+    parts = publish(folders, out, Registry(plugin or ()), split_names(files) or (), licence)
+    written = [path for path in out.rglob("*") if path.is_file()]
+    print(f"{out / 'index.html'}: {', '.join(part.name for part in parts)}; {len(parts.methods)} methods, "
+          f"{len(written)} files, {size_text(sum(path.stat().st_size for path in written))}; licence of the results: "
+          f"{licence}")
+    if push is not None:
+        print(upload(out / "data", push))
+
+
+COMMANDS = {"publish": publish}

@@ -1,0 +1,133 @@
+"""Writes a site: pages of suites, methods and pairs, and their data beside them. The same records give the same bytes.
+
+It is made in a folder beside its own, which it takes the place of when it is whole.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdbench.disk import TEMPORARY, file_sha256
+from kdbench.errors import UserError
+from kdbench.results.store import LEFT_OVER
+from kdbench.site.data import data_files, need_packages
+from kdbench.site.home import home_page
+from kdbench.site.page import assets, method_page, pair_page
+from kdbench.site.parts import MARKER, Parts, folders_of, read_parts
+from kdbench.site.release import check_kinds, write_release
+from kdbench.site.search import index_script
+from kdbench.site.subjects import method_page_of, pair_page_of, suite_page
+from kdbench.version import __version__
+
+
+def publish(given: Sequence[str], out: Path, registry: Mapping[str, Any], kinds: Sequence[str] = (),
+            licence: str = "mit") -> Parts:
+    """Write the site of the folders of results that `given` names, as DIR or NAME=DIR, into the folder `out`; what is
+    in it.
+
+    `kinds` are the files of runs to add: of "records", "predictions" and "students". `licence` is that of the results,
+    by Hugging Face's identifier. `registry` has the methods by name. UserError, and `out` as it was, for folders
+    without results or of the same suite, for files that are damaged or missing, and for an `out` that holds something
+    else.
+    """
+    need_packages()
+    check_kinds(list(kinds))
+    _check_out(out, folders_of(given))
+    parts = read_parts(given, registry, licence)
+    with _replacing(out) as folder:
+        written = []
+        for name, content in data_files(parts).items():
+            written.append(_write(folder / "data" / name, content))
+        for part in parts:
+            written += write_release(part, list(kinds), folder / "release" / part.name)
+        files = {str(path.relative_to(folder)): (path.stat().st_size, file_sha256(path)) for path in written}
+        for name, text in _pages(parts, registry, files):
+            _write(folder / name, (text + "\n").encode())
+    return parts
+
+
+def _pages(parts: Parts, registry: Mapping[str, Any],
+           files: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
+    """The text files of a site, by path. `files` are those of data and releases: their bytes and SHA-256."""
+    from kdbench.report.latex import to_latex
+    from kdbench.report.markdown import to_markdown
+
+    yield "index.html", home_page(parts, files)
+    for part in parts:
+        yield part.address(), suite_page(part, parts, registry)
+        yield f"{part.name}/leaderboard.md", f"# kdbench leaderboard: {part.name}\n\n{to_markdown(part.board)}"
+        yield f"{part.name}/leaderboard.tex", to_latex(part.board)
+    for name in parts.methods:
+        yield method_page(name), method_page_of(name, parts, registry)
+    for pair in parts.pairs:
+        yield pair_page(pair), pair_page_of(pair, parts)
+    yield "assets/index.js", index_script(parts)
+    yield from assets().items()
+    yield MARKER, json.dumps({
+        "made by": f"kdbench {__version__}", "last run": parts.finished, "licence": parts.licence,
+        "suites": {part.name: {"runs": part.runs, "results": part.board.results_hash,
+                               "records": part.board.records_hash} for part in parts},
+        "top": sorted({"assets", "data", "index.html", "methods", "pairs", MARKER, *(part.name for part in parts),
+                       *(name.partition("/")[0] for name in files)}),
+    }, indent=1)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+# The folder.
+
+def _check_out(out: Path, folders: Sequence[Path]) -> None:
+    """UserError if a site cannot take the place of what is at `out`, or if that is in the way of a folder of
+    results."""
+    for folder in folders:
+        here, there = out.resolve(), folder.resolve()
+        if here == there or here in there.parents or there in here.parents:
+            how = "is" if here == there else "lies in" if here in there.parents else "holds"
+            raise UserError(f"--out {out}: a site stands apart from results, and {folder} {how} it")
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not out.is_dir():
+        raise UserError(f"--out {out}: it is no folder")
+    found = {path.name for path in out.iterdir()}
+    try:
+        known = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["top"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    if others := sorted(found - known):
+        raise UserError(f"--out {out}: it holds {others[0]}, which is no part of a site of kdbench and would be lost: "
+                        "name a folder of its own")
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """An empty folder to fill, which then takes the place of `out`; if anything fails, that stays as it was."""
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for old in out.parent.glob(f".{out.name}.*{TEMPORARY}"):  # of a command that was killed
+        if time.time() - old.stat().st_mtime > LEFT_OVER:
+            shutil.rmtree(old, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=TEMPORARY, dir=out.parent))
+    try:
+        new, before = work / "new", work / "before"
+        new.mkdir()
+        yield new
+        if out.exists():
+            out.rename(before)  # a folder cannot be renamed over one that is not empty
+        try:
+            new.rename(out)
+        except BaseException:
+            if before.exists():
+                before.rename(out)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

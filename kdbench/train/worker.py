@@ -96,7 +96,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     trainer = Trainer(method, stream, spec.training)
     taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
-    saved, told = seconds, 0.0
+    saved, cost, told = seconds, 0.0, 0.0  # cost: of the last checkpoint, in seconds
     # Looked for in the whole curve: the run that left a checkpoint may have had other thresholds.
     while not (stop := first_stop(trainer.curves, job.stop_below)) and trainer.epoch < spec.training.epochs:
         began = time.perf_counter()
@@ -107,10 +107,11 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
         if time.monotonic() - told >= TELL_EVERY:
             report_progress(folder, start, trainer, seconds)
             told = time.monotonic()
-        if seconds - saved >= checkpoint.EVERY:
+        if seconds - saved >= checkpoint.EVERY * max(1.0, cost / checkpoint.CHEAP):
+            began = time.perf_counter()
             checkpoint.save(folder.checkpoint, {
                 "trainer": trainer.state_dict(), "seconds": seconds, "made_by": _made_by(job, dataset)})
-            saved = seconds
+            saved, cost = seconds, time.perf_counter() - began
     if tutor and weights_sha256(tutor.state_dict()) != taught:
         raise UserError(f"{type(method).__name__} ({job.method.file.name}) changed the weights or statistics of its "
                         "teacher, which every method must leave as they are")

@@ -442,3 +442,15 @@ def test_an_operation_without_a_deterministic_kernel_is_noted_once_and_other_war
     assert notes == ["pool_backward_cuda has no deterministic kernel on this device: a rerun may differ in its last "
                      "digits"]
     assert len(shown) == 1
+
+
+@pytest.mark.parametrize(("cheap", "epochs"), [(1.0, [1, 2, 3, 4, 5]), (1 / 3, [1, 4])])
+def test_where_saving_is_slow_checkpoints_are_written_more_seldom(tmp_path, cache, monkeypatch, cheap, epochs):
+    """An epoch takes a second here, and so does saving."""
+    clock, saved = iter(range(10**6)), []
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(checkpoint, "EVERY", 1.0)
+    monkeypatch.setattr(checkpoint, "CHEAP", cheap)
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["trainer"]["epoch"]))
+    run_job(job(smoke("ce", settings={"recipe.epochs": 5}), tmp_path, cache, "ce"))
+    assert saved == epochs

@@ -98,6 +98,9 @@ class ResultsFolder:
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     tune/                             a `StudyFolder`, where the records are of trials
     merged.json                       which folders' results `kdbench merge` brought into this one, and when
+    release.json                      the versions of the results, by `kdbench release`; of the last one also
+    suite.toml                        the text of the suite that made them, with its pairs
+    lock.txt                          the packages that they were made with, as pip installs them
     .lock                             held by the one command that writes into the folder; holds its process id and
                                       the name of its machine
     .lock-<part>                      held by the one command for a part of the runs; then these share .lock
@@ -129,6 +132,18 @@ class ResultsFolder:
     @property
     def merged(self) -> Path:
         return self.root / "merged.json"
+
+    @property
+    def release(self) -> Path:
+        return self.root / "release.json"
+
+    @property
+    def suite(self) -> Path:
+        return self.root / "suite.toml"
+
+    @property
+    def packages(self) -> Path:
+        return self.root / "lock.txt"
 
     @property
     def lock(self) -> Path:

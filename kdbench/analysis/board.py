@@ -155,6 +155,7 @@ class Leaderboard:
     statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
     results_hash: str           # SHA-256 of what repeated runs must give again: weights, predictions, metrics
     records_hash: str           # SHA-256 of everything that the tables are made from: the same hash, the same tables
+                                # (but for the line that names a version of the results, which keeps this hash)
 
     @property
     def equal_compute(self) -> bool:

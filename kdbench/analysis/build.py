@@ -44,6 +44,7 @@ from kdbench.profile.match import EQUAL_TO
 from kdbench.results.merged import Merged, read_merged
 from kdbench.results.numbers import Numbers
 from kdbench.results.record import Problem, Record
+from kdbench.results.release import Release, read_release
 from kdbench.results.repeated import results_hash
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher, digest
@@ -75,13 +76,15 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     tuned, tuned_problems = read_tuned(store)
     merged, merged_hash = read_merged(store)
     origins = merged.lines() if isinstance(merged, Merged) else ()
+    release, results = read_release(store), results_hash(runs)
+    versions = release.lines(results) if isinstance(release, Release) else ()
     cells = _cells(runs, known, reader, costs, tuned)
     problems += [*others, *repeats, *reader.problems, *profile_problems, *tuned_problems]
-    problems += [merged] if isinstance(merged, Problem) else []
+    problems += [one for one in (merged, release) if isinstance(one, Problem)]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
-        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines(), *origins))),
-        results_hash=results_hash(runs), records_hash=_records_hash(runs, hashes, costs, problems, tuned, merged_hash),
+        statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines(), *origins, *versions))),
+        results_hash=results, records_hash=_records_hash(runs, hashes, costs, problems, tuned, merged_hash),
     )
 
 

@@ -11,6 +11,8 @@ import typer
 from kdbench.cli.options import AsJson, Plugins
 from kdbench.cli.text.columns import coloured, printable, terminal_width
 from kdbench.plugins.registry import Registry
+from kdbench.results.release import Release, read_release
+from kdbench.results.store import Store
 
 
 def merge(
@@ -50,9 +52,15 @@ def compare(
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:
-        print(coloured(changes_to_text(found, (str(first), str(second)), terminal_width())))
+        print(coloured(changes_to_text(found, (_named(first), _named(second)), terminal_width())))
     if not found.bit_equal:
         raise typer.Exit(1)
+
+
+def _named(folder: Path) -> str:
+    """The folder, with the version of its results if it has one."""
+    found = read_release(Store(folder))
+    return f"{folder} (version {found.versions[0].version})" if isinstance(found, Release) else str(folder)
 
 
 COMMANDS = {command.__name__: command for command in (merge, compare)}

@@ -1,11 +1,11 @@
-"""The command that makes a site of folders of results."""
+"""The commands that give results a version, and make a site of folders of results."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdbench.cli.options import Plugins, split_names
+from kdbench.cli.options import Folder, Plugins, split_names
 from kdbench.plugins.registry import Registry
 
 
@@ -39,4 +39,22 @@ def publish(
         print(upload(out / "data", push))
 
 
-COMMANDS = {"publish": publish}
+def release(
+    folder: Folder,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="YEAR.MONTH, such as 2026.12, or YEAR.MONTH.N")],
+    note: Annotated[str, typer.Option(help="what is in it, or what changed since the last one")],
+    suite: Annotated[str | None, typer.Option(
+        help="the suite that made the results, by name or file; by default the one that they name")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Give the results of a folder a version: note both hashes, the suite's text and the packages installed here."""
+    from kdbench.site.version import release
+
+    made = release(folder, version, note, Registry(plugin or ()), suite)
+    for line in made.told:
+        print(f"note: {line}")
+    print(f"{folder}: version {made.version.version}, results {made.version.results[:16]}, records "
+          f"{made.version.records[:16]}; `kdbench report {folder}` puts it into the tables")
+
+
+COMMANDS = {"publish": publish, "release": release}

@@ -214,7 +214,8 @@ class Fsck:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
-                                       files.merged, files.lock, files.slurm.root)}
+                                       files.merged, files.release, files.suite, files.packages, files.lock,
+                                       files.slurm.root)}
         for path in sorted(self.store.folder.iterdir()):
             if (path.name in ours or path.name in REPORT or _is_temporary(path.name)
                     or path.name.startswith(files.part_lock("").name)):

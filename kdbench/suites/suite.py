@@ -156,6 +156,15 @@ def load_suite(name: str) -> Suite:
     return Suite(file.stem, content, {**built_in_pairs(), **content.pair}, str(file), folder)
 
 
+def frozen_text(suite: Suite) -> str:
+    """The text of the suite's file, with the built-in pairs that it names, so that it means the same to any version of
+    kdbench. UserError if a file cannot be read."""
+    text, pairs = _text(Path(suite.source)), _text(Path(str(resources.files("kdbench.suites"))) / PAIRS)
+    built_in = [name for name in suite.content.pairs if name not in suite.content.pair]
+    blocks = [re.search(rf"^\[{re.escape(name)}\]\n(?:(?!\[|#|\n).*\n)*", pairs, re.MULTILINE) for name in built_in]
+    return text.rstrip() + "\n" + "".join(f"\n[pair.{block[0][1:]}" for block in blocks if block)
+
+
 def _twice(match: re.Match[str]) -> str:
     """What tomllib says of a table that stands twice, or has the name of a value, in the words of TOML."""
     keys = [key.strip(" '\"") for key in match[1].split(", ")]
@@ -165,15 +174,20 @@ def _twice(match: re.Match[str]) -> str:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise UserError(f"{file}: {file.stat().st_size} bytes, a suite has at most {MAX_BYTES}")
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(file))
     except tomllib.TOMLDecodeError as error:  # its message ends in "(at line 3, column 5)"
         message, _, place = str(error).partition(" (at ")
         line = place.removeprefix("line ").split(",")[0]
         message = re.sub(r"Cannot declare \((.*?),?\) twice", _twice, message)
         raise UserError(f"{file}:{line if line.isdigit() else 'end'}: malformed TOML: {message}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested as deep
         raise UserError(f"{file}: malformed TOML: {error}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file}: {file.stat().st_size} bytes, a suite has at most {MAX_BYTES}")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error

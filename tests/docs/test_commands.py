@@ -23,7 +23,7 @@ from kdbench.suites.suite import load_suite
 
 HERE = (  # commands that take seconds
     r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) .*",
-    r"kdbench (new-method|check|merge|compare) .*", r"kdbench publish (?!.*--push).*",
+    r"kdbench (new-method|check|merge|compare|release) .*", r"kdbench publish (?!.*--push).*",
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes

@@ -1,0 +1,54 @@
+"""The versions of a folder of results, as the folder keeps them."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from kdbench.disk import atomic_write, read_file
+from kdbench.results.record import MAX_REASON, Problem, Utc
+from kdbench.results.store import Store
+
+
+class Version(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A version of the results, and what it was made of."""
+
+    version: str  # "2026.12", and "2026.12.1" for a correction
+    released: Utc
+    results: str  # the hash of weights, predictions and metrics, which repeated runs give again
+    records: str  # the hash of all files that the tables were made from
+    note: str     # what changed since the version before
+
+
+class Release(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The content of release.json."""
+
+    schema_version: Literal[1] = 1
+    suite: str
+    versions: list[Version]  # the newest first
+
+    def lines(self, results: str) -> Iterable[str]:
+        """What a reader of tables should know, where the folder's results have this hash now."""
+        last = self.versions[0]
+        if results == last.results:
+            yield f"Version {last.version} of these results: {last.note}"
+        else:
+            yield f"Changed since version {last.version} of these results, whose hash is {last.results[:16]}."
+
+
+def read_release(store: Store) -> Release | Problem | None:
+    """The versions of a folder; None if it has none, a Problem if their file is damaged."""
+    path = store.files.release
+    try:
+        found = msgspec.json.decode(read_file(path), type=Release)
+        return found if found.versions else Problem(path, "cannot be read: it names no version")
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:MAX_REASON]
+        return Problem(path, f"cannot be read: {reason}")
+
+
+def write_release(store: Store, release: Release) -> None:
+    atomic_write(store.files.release, msgspec.json.format(msgspec.json.encode(release), indent=1) + b"\n")

@@ -1,0 +1,124 @@
+"""Gives a folder of results a version: a name for just these results, with what a stranger needs to make them again."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from kdbench.analysis.build import build
+from kdbench.disk import atomic_write
+from kdbench.environment import now
+from kdbench.errors import UserError
+from kdbench.plugins.registry import Registry
+from kdbench.results.record import Problem, Record
+from kdbench.results.release import Release, Version, read_release, write_release
+from kdbench.results.store import Store
+from kdbench.suites.plan import Selection, expand
+from kdbench.suites.suite import Suite, frozen_text, load_suite
+
+VERSION = re.compile(r"\d{4}\.(?:[1-9]|1[0-2])(?:\.[1-9]\d*)?")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A version that was just given, and what is to be said of it."""
+
+    version: Version
+    told: tuple[str, ...]
+
+
+def release(folder: Path, version: str, note: str, methods: Registry, suite: str | None = None) -> Made:
+    """Note a version in the folder, with the suite's text and the packages that are installed here. The same version of
+    the same results is noted once.
+
+    `suite` is the name or file of the suite that made the results; by default the one that the records name. UserError
+    if the folder has damaged files or another suite's results, or if the version is not a new one.
+    """
+    if not VERSION.fullmatch(version):
+        raise UserError(f"version {version[:50]}: expected YEAR.MONTH, such as 2026.12, or YEAR.MONTH.N for a "
+                        "correction")
+    if not note.strip():
+        raise UserError("--note: expected what is in this version, or what changed since the last one")
+    store = Store(folder)
+    board, (records, problems) = build(folder, methods), store.read()
+    if problems:
+        raise UserError(f"{problems[0].path}: {problems[0].reason}; `kdbench fsck {folder}` tells all that is wrong")
+    if len(board.suites) > 1 and suite is None:
+        raise UserError(f"{folder} holds runs of {len(board.suites)} suites ({', '.join(board.suites)}): --suite names "
+                        "the one whose results they are")
+    used = load_suite(suite or board.suites[0])
+    earlier = _earlier(store, version, board.results_hash)
+    made = Version(version=version, released=now(), results=board.results_hash, records=board.records_hash,
+                   note=" ".join(note.split()))
+    told = [*_own_runs(folder, used, records, methods), *_other_versions(records, locked := lock())]
+    atomic_write(store.files.suite, frozen_text(used).encode())
+    atomic_write(store.files.packages, "".join(f"{name}=={known}\n" for name, known in locked.items()).encode())
+    write_release(store, Release(suite=used.name, versions=[made, *earlier]))  # last: it names the others
+    return Made(made, tuple(told))
+
+
+def lock() -> dict[str, str]:
+    """The installed version of kdbench and of each package that it needs, by name."""
+    found: dict[str, str] = {}
+    waiting = ["kdbench"]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # optional, or for another system
+            continue
+        found[name] = package.version
+        needed = map(Requirement, package.requires or ())
+        waiting += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return dict(sorted(found.items()))
+
+
+def _earlier(store: Store, version: str, results: str) -> list[Version]:
+    """The folder's versions, without this one if it is of the same results. UserError if it is not after them all."""
+    found = read_release(store)
+    if isinstance(found, Problem):
+        raise UserError(f"{found.path}: {found.reason}")
+    earlier = found.versions if found else []
+    if earlier and earlier[0].version == version and earlier[0].results == results:
+        return earlier[1:]
+    if earlier and _numbers(version) <= _numbers(earlier[0].version):
+        raise UserError(f"version {version}: {store.folder} has version {earlier[0].version}, of other results "
+                        f"({earlier[0].results[:16]}): expected a later one")
+    return earlier
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _own_runs(folder: Path, suite: Suite, records: list[Record], methods: Registry) -> Iterator[str]:
+    """How many of the runs are just what the suite's text asks for. UserError if none is: then it is another text."""
+    students = [record for record in records if record.role == "student"]
+    specs = [record.spec for record in students if record.spec.method in methods]
+    datasets = {str(suite.dataset(name)) for name in suite.content.datasets}
+    asked = Selection(methods=sorted({spec.method for spec in specs}), seeds=sorted({spec.seed for spec in specs}),
+                      pairs=sorted({spec.pair for spec in specs} & suite.pairs.keys()),
+                      datasets=sorted(({spec.dataset for spec in specs} - datasets) | datasets))
+    ids = {spec.id for spec in expand(suite, methods, asked).students} if specs and asked.pairs else set()
+    own = sum(record.run_id in ids for record in students)
+    if not own:
+        raise UserError(f"{folder}: none of its {len(students)} runs is one that {suite.source} asks for: --suite "
+                        "names the file that made them")
+    yield f"{own} of {len(students)} runs are those of {suite.name}'s text" + (
+        ", the others have settings of their own" if own < len(students) else "")
+
+
+def _other_versions(records: list[Record], locked: Mapping[str, str]) -> Iterator[str]:
+    """The packages of which records tell another version than the one that is locked."""
+    made = Counter((name, version) for record in records
+                   for name, version in (record.environment.get("versions") or {}).items() if version)
+    for (name, version), count in sorted(made.items()):
+        if name in locked and locked[name] != version:
+            yield f"{count} records were made with {name} {version}, and {locked[name]} is installed and locked here"

@@ -33,6 +33,7 @@ SLOW = (  # commands that take up to some minutes
 LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench (run|tune|profile) cpu.*": "Fashion-MNIST, and minutes to days",
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
+    r"kdbench profile cifar100 .*": "a GPU, and CIFAR-100",
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
     r"kdbench attack .*": "minutes a run, and AutoAttack",
     r"kdbench publish .*--push .*|hf upload .*": "uploads to the Hugging Face hub; a test pushes to a local one",

@@ -5,6 +5,7 @@ process when it loses its cluster; here all that touches nobody else. When it en
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +20,8 @@ POLL_SECONDS = 0.25
 LOOK_SECONDS = 5.0    # between two looks at the nodes
 PROBE_SECONDS = 10.0  # that an address may take to answer
 DEATH_SECONDS = 30.0  # after which Ray knows of a node that it is dead, and of what it died
-CANCEL_SECONDS = 10.0  # that cancelled tasks may take to end
 BLAMELESS = (1, 3, 4)  # reasons of a node's death: it was stopped, preempted, or idle; not 2, that it crashed
+AGAIN = "what is finished is kept: start the same command again once `ray status` answers"
 START = "`ray start --head` starts a cluster, and `ray start --address=HOST:PORT` adds a machine to it"
 
 
@@ -39,7 +40,7 @@ class Submit:
 
 @dataclass(frozen=True)
 class Stop:
-    """Cancel all tasks, and end."""
+    """End, and all tasks with it."""
 
 
 # What it tells.
@@ -121,7 +122,6 @@ class Driver:
             while self.connection.poll(0 if self.tasks else POLL_SECONDS):
                 message = self.connection.recv()
                 if isinstance(message, Stop):
-                    self._cancel()
                     return
                 self._submit(message)
             self._look()
@@ -165,6 +165,9 @@ class Driver:
             task.died = time.monotonic()
             self.dying.append(task)
             return
+        if isinstance(error, known.LocalRayletDiedError):
+            self.connection.send(Refused(f"--executor ray: Ray has ended on this machine; {AGAIN}"))
+            return
         cancelled = isinstance(error, known.TaskCancelledError)
         told = "was cancelled" if cancelled else \
             "was killed by Ray, since its node had no memory left: --ray memory= sets some apart for each run" \
@@ -189,18 +192,6 @@ class Driver:
                 self.connection.send(Lost(
                     task.id, f"its node{task.place.removeprefix(' on')} died{': ' if said else ''}{said}",
                     blameless=node.get("DeathReason") in BLAMELESS))
-
-    def _cancel(self) -> None:
-        """Cancel the tasks, and wait until they have ended with their processes."""
-        for generator in self.tasks:
-            self.ray.cancel(generator)
-        deadline = time.monotonic() + CANCEL_SECONDS
-        while self.tasks and time.monotonic() < deadline:
-            for generator in self.ray.wait(list(self.tasks), timeout=POLL_SECONDS)[0]:
-                with contextlib.suppress(StopIteration, self.ray.exceptions.RayError):
-                    self.ray.get(next(generator))
-                    continue
-                del self.tasks[generator]
 
 
 def _errand() -> Callable[..., Iterator[tuple[str, str, str]]]:
@@ -229,11 +220,14 @@ def _connected(address: str) -> Any:
     """Ray, connected with the cluster. Any exception if that does not work."""
     import logging
 
+    import ray
+
     if address != "auto":
         host, _, port = address.rpartition(":")
+        if "/" in host or not (host and port.isdecimal()):
+            raise ValueError("expected HOST:PORT, as `ray start --head` prints it")
         with create_connection((host.strip("[]"), int(port)), PROBE_SECONDS):  # Ray itself would try for minutes
             pass
-    import ray
 
     ray.init(address=address, namespace="kdbench", log_to_driver=False, logging_level=logging.ERROR)
     return ray
@@ -241,15 +235,13 @@ def _connected(address: str) -> Any:
 
 def _refusal(address: str, error: Exception) -> str:
     """Why there is no connection, in one line that says what to do."""
-    what = "--executor ray" if address == "auto" else f"--ray address={address}"
+    what = "--executor ray" if address == "auto" else f"RAY_ADDRESS={address}" \
+        if address == os.environ.get("RAY_ADDRESS") else f"--ray address={address}"
     said = plain(str(error))
     if "could not find any running ray instance" in said.lower():
         return f"{what}: no Ray cluster is found from this machine: {START}; --ray address=HOST:PORT names one"
     if "version mismatch" in said.lower():
         return f"{what}: {said[:300]}; all machines need the same Ray and Python"
-    if isinstance(error, ValueError) and address != "auto" and not address.rpartition(":")[2].isdecimal():
-        return f"{what}: expected HOST:PORT, which `ray start --head` prints; the command is started on a machine of " \
-               "the cluster"
     if isinstance(error, OSError) and (error.errno or isinstance(error, TimeoutError)):
         return f"{what}: no Ray cluster answers there: {said[:100]}; {START}"
     return f"{what}: {said[:300]}; the command is started on a machine of the cluster: {START}"

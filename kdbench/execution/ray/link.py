@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,14 +12,15 @@ from multiprocessing import Pipe
 from typing import Any
 
 from kdbench.errors import UserError, plain
-from kdbench.execution.ray.driver import CANCEL_SECONDS, Nodes, Refused, Stop
+from kdbench.execution.ray.driver import AGAIN, Nodes, Refused, Stop
 
 CONNECT_SECONDS = 90.0  # that a cluster may take to answer at first
 SILENCE_SECONDS = 90.0  # and later
+STOP_SECONDS = 10.0     # that the driver may take to take its leave
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
                "RAY_gcs_rpc_server_reconnect_timeout_s": "60",  # after which Ray gives a cluster up
                "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-AGAIN = "what is finished is kept: start the same command again once `ray status` answers"
+PREFIX = re.compile(r"\[\d[^\]]*\]\s*(\(\w+\)\s*)?\S+:\d+:\s*")  # of a line of Ray's: time and place in its source
 
 
 class Link:
@@ -71,10 +73,10 @@ class Link:
             raise UserError(f"--executor ray: the cluster has not answered for {silence:.0f} seconds; {AGAIN}")
 
     def stop(self) -> None:
-        """Cancel all tasks, and end the process."""
+        """End the process, and with it all tasks."""
         self.send(Stop())
         try:
-            self._process.wait(2 * CANCEL_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -83,5 +85,6 @@ class Link:
 
     def _last_words(self) -> str:
         self._log.seek(0)
-        lines = [plain(line) for line in self._log.read().decode(errors="replace").splitlines()]
-        return ([line for line in lines if line] or [f"exit code {self._process.returncode}"])[-1][:300]
+        printed = self._log.read().decode(errors="replace").splitlines()
+        told = [PREFIX.sub("", plain(line), count=1) for line in printed if line.strip()]
+        return (told or [f"exit code {self._process.returncode}"])[-1][:200]

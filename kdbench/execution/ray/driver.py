@@ -38,18 +38,13 @@ class Submit:
     content: bytes             # the pickled `node.Errand`
 
 
-@dataclass(frozen=True)
-class Stop:
-    """End, and all tasks with it."""
-
-
 # What it tells.
 
 @dataclass(frozen=True)
 class Nodes:
-    """The resources of each node that is alive."""
+    """The cluster answers, and these are the resources of each node that is alive; None: they are as last told."""
 
-    offers: list[dict[str, float]]
+    offers: list[dict[str, float]] | None
 
 
 @dataclass(frozen=True)
@@ -99,31 +94,30 @@ def drive() -> None:
     except Exception as error:
         connection.send(Refused(_refusal(address, error)))
         return
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone, and tasks with it
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         Driver(ray, connection).run()
-    ray.shutdown()
+    ray.shutdown()  # ends its tasks
 
 
 @dataclass
 class Driver:
-    """Does what comes through the connection until that says stop."""
+    """Does what comes through the connection, until that is closed."""
 
     ray: Any
     connection: Connection
     tasks: dict[Any, Task] = field(default_factory=dict)  # by the generator of what each tells
     dying: list[Task] = field(default_factory=list)       # whose nodes seem to be dead
+    offers: list[dict[str, float]] = field(default_factory=list)  # as last told
     looked: float = -LOOK_SECONDS
 
     def __post_init__(self) -> None:
         self.remote = self.ray.remote(_errand())
 
     def run(self) -> None:
+        """EOFError or another error of the connection once the parent has closed it, or is gone."""
         while True:
             while self.connection.poll(0 if self.tasks else POLL_SECONDS):
-                message = self.connection.recv()
-                if isinstance(message, Stop):
-                    return
-                self._submit(message)
+                self._submit(self.connection.recv())
             self._look()
             ready = self.ray.wait(list(self.tasks), timeout=POLL_SECONDS)[0] if self.tasks else []
             for generator in ready:
@@ -155,13 +149,14 @@ class Driver:
         if what == "ended":
             self.connection.send(Ended(task.id, text))
         elif what == "refused":
-            self.connection.send(Refused(f"--executor ray: a node cannot do runs{task.place}: {text}"))
+            self.connection.send(Refused(f"--executor ray: {text}; all nodes need the same Python environment, or a "
+                                         "resource that only those have which do: --ray resources.NAME=1"))
         elif text:
             self.connection.send(Lost(task.id, f"its Ray task{task.place} {text}"))
 
     def _lose(self, task: Task, error: Exception) -> None:
         known = self.ray.exceptions
-        if isinstance(error, known.NodeDiedError):
+        if isinstance(error, known.NodeDiedError) and task.node:
             task.died = time.monotonic()
             self.dying.append(task)
             return
@@ -170,10 +165,12 @@ class Driver:
             return
         cancelled = isinstance(error, known.TaskCancelledError)
         told = "was cancelled" if cancelled else \
+            "did not begin before its node died" if isinstance(error, known.NodeDiedError) else \
             "was killed by Ray, since its node had no memory left: --ray memory= sets some apart for each run" \
             if isinstance(error, known.OutOfMemoryError) else \
             "died with its worker" if isinstance(error, known.WorkerCrashedError) else f"failed: {_last_line(error)}"
-        self.connection.send(Lost(task.id, f"its Ray task{task.place} {told}", final=cancelled))
+        self.connection.send(Lost(task.id, f"its Ray task{task.place} {told}", final=cancelled,
+                                  blameless=isinstance(error, known.NodeDiedError)))
 
     def _look(self) -> None:
         """Tell now and then what the nodes offer, and of what nodes died, once Ray knows."""
@@ -182,7 +179,9 @@ class Driver:
             return
         self.looked = now
         nodes = self.ray.nodes()
-        self.connection.send(Nodes([node["Resources"] for node in nodes if node["Alive"]]))
+        offers = [node["Resources"] for node in nodes if node["Alive"]]
+        self.connection.send(Nodes(None if offers == self.offers else offers))
+        self.offers = offers
         dead = {node["NodeID"]: node for node in nodes if not node["Alive"]}
         for task in list(self.dying):
             node: dict[str, Any] = dead.get(task.node, {})
@@ -198,6 +197,7 @@ def _errand() -> Callable[..., Iterator[tuple[str, str, str]]]:
     """The function that Ray calls on a node. Since it stands in another one, Ray sends its code instead of its name, so
     that it can tell where kdbench is missing."""
     def errand(versions: Mapping[str, str], content: bytes) -> Iterator[tuple[str, str, str]]:
+        import platform
         import sys
 
         import ray
@@ -206,7 +206,7 @@ def _errand() -> Callable[..., Iterator[tuple[str, str, str]]]:
         try:
             from kdbench.execution.ray.node import run_errand
         except ImportError as error:
-            yield "refused", f"{sys.executable} there has no kdbench like the one here: {error}", node
+            yield "refused", f"{platform.node()}: {sys.executable} has no kdbench like the one here: {error}", node
             return
         for what, text in run_errand(dict(versions), content):
             yield what, text, node

@@ -12,7 +12,7 @@ from multiprocessing import Pipe
 from typing import Any
 
 from kdbench.errors import UserError, plain
-from kdbench.execution.ray.driver import AGAIN, Nodes, Refused, Stop
+from kdbench.execution.ray.driver import AGAIN, Nodes, Refused
 
 CONNECT_SECONDS = 90.0  # that a cluster may take to answer at first
 SILENCE_SECONDS = 90.0  # and later
@@ -20,6 +20,7 @@ STOP_SECONDS = 10.0     # that the driver may take to take its leave
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
                "RAY_gcs_rpc_server_reconnect_timeout_s": "60",  # after which Ray gives a cluster up
                "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+DRIVE = "from kdbench.execution.ray.driver import drive; drive()"
 PREFIX = re.compile(r"\[\d[^\]]*\]\s*(\(\w+\)\s*)?\S+:\d+:\s*")  # of a line of Ray's: time and place in its source
 
 
@@ -31,7 +32,7 @@ class Link:
         self.address = address
         self.offers: list[dict[str, float]] = []
         path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100  imports are from where they are here
-        code = f"import sys; sys.path[:] = {path!r}; from kdbench.execution.ray.driver import drive; drive()"
+        code = f"import sys; sys.path[:] = {path!r}; {DRIVE}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  what Ray prints
         self._connection, there = Pipe()
         with there:
@@ -63,8 +64,9 @@ class Link:
                 if isinstance(event, Refused):
                     raise UserError(event.reason)
                 if isinstance(event, Nodes):
-                    self.offers = event.offers
-                yield event
+                    self.offers = self.offers if event.offers is None else event.offers
+                else:
+                    yield event
         except (EOFError, ConnectionResetError):
             self._process.wait()
             raise UserError(f"--executor ray: the connection to the cluster broke: {self._last_words()}; {AGAIN}"
@@ -74,13 +76,12 @@ class Link:
 
     def stop(self) -> None:
         """End the process, and with it all tasks."""
-        self.send(Stop())
+        self._connection.close()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._connection.close()
         self._log.close()
 
     def _last_words(self) -> str:

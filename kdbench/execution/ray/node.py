@@ -44,7 +44,7 @@ def run_errand(versions: dict[str, str], content: bytes) -> Iterator[tuple[str, 
                 pass
         yield "ended", fingerprint(errand.work.result(errand.job))
     except UserError as error:
-        yield "refused", str(error)
+        yield "refused", f"{platform.node()}: {error}"
 
 
 def _enter(errand: Errand) -> None:

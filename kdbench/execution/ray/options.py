@@ -13,6 +13,7 @@ NOT_INSTALLED = "--executor ray: ray is not installed: pip install 'kdbench[ray]
 NUMBERS = {"num_cpus": 0.01, "num_gpus": 0.0, "wait": 0.0}  # each with the least value that it may have
 KEYS = ("address", "memory", "resources.NAME", *NUMBERS)
 RESOURCES = "resources."
+RAYS_OWN = {"CPU", "GPU", "memory", "object_store_memory"}
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,6 @@ def read_options(given: Mapping[str, Any]) -> Options:
     gpus = found.get("num_gpus") or 0.0
     if gpus > 1 and gpus != int(gpus):
         raise UserError(f"--ray num_gpus={gpus:g}: expected a part of one GPU, such as 0.5, or a whole number")
+    if taken := resources.keys() & RAYS_OWN:
+        raise UserError(f"--ray {RESOURCES}{min(taken)}: Ray's own: ask by num_cpus, num_gpus or memory")
     return Options(**found, resources=resources)

@@ -21,7 +21,7 @@ from kdbench.execution.cluster.options import WORKERS
 from kdbench.execution.cluster.results import ended_well_since, fingerprint, seen_result
 from kdbench.execution.executor import Order, Result, Running, Task, Watch, Work
 from kdbench.execution.pool import LocalPool
-from kdbench.execution.ray.driver import Began, Ended, Lost, Nodes, Submit
+from kdbench.execution.ray.driver import Began, Ended, Lost, Submit
 from kdbench.execution.ray.link import Link
 from kdbench.execution.ray.node import Errand
 from kdbench.execution.ray.options import Options, fits
@@ -90,8 +90,6 @@ class RayPool:
                     order.waiting.remove(job)
                     self._submit(link, job, work)
                 for event in link.events(POLL_SECONDS):
-                    if isinstance(event, Nodes):
-                        continue
                     if isinstance(event, Began):
                         self._sent[event.task].began = time.monotonic()
                         continue

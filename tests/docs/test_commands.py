@@ -36,6 +36,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
     r"kdbench attack .*": "minutes a run, and AutoAttack",
     r"pip install .*|tox.*|pytest .*": "installs, or is what runs this test",
+    r"ray start .*": "a cluster; tests/cluster/ starts one",
     r"chromium .*": "a picture of a page",
     r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }

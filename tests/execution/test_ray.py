@@ -303,6 +303,7 @@ def test_nodes_are_told_again_only_when_they_changed():
     ("h:1", RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0"),
      "--ray address=h:1: Version mismatch: The cluster was started with: Ray: 2.9.0; all machines need the same Ray"),
     ("h:1", TimeoutError("timed out"), "no Ray cluster answers there"),
+    ("h:1", ConnectionError(), "cannot connect; the command is started on a machine of the cluster, by the same Ray"),
 ])
 def test_why_there_is_no_connection_is_one_line(address, error, said):
     assert said in _refusal(address, error)
@@ -316,7 +317,7 @@ def test_an_address_of_the_environment_is_named_as_such(monkeypatch):
 # The link with that process.
 
 @pytest.mark.parametrize(("code", "said"), [
-    ("import os; os.write(2, b'[2026-11-26 07:16:57,264 E 97 98] rpc.h:204: the reason\\n'); os._exit(1)",
+    ("import os; os.write(2, b'[2026-11-26 07:16:57,264 E 97 98] rpc.h:204: the reason. And more.\\n'); os._exit(1)",
      "connection to the cluster broke: the reason; what is finished is kept"),
     ("import os; os._exit(7)", "broke: exit code 7"),
     ("from kdbench.execution.ray.driver import *; Connection(int(sys.argv[1])).send(Refused('no cluster'))",

@@ -13,12 +13,16 @@ from kdbench.disk import file_sha256
 from kdbench.results.store import Store
 
 
+# What a shell starts in the background would not hear Ctrl-C, and hands that on.
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
 class Command:
     """A command line of kdbench in a process of its own, and what it printed so far."""
 
     def __init__(self, *words):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from kdbench.cli.main import main; main()", *map(str, words)],
+            [sys.executable, "-c", INTERRUPTIBLE + "from kdbench.cli.main import main; main()", *map(str, words)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.printed = ""
         self.reader = threading.Thread(target=self._read, daemon=True)

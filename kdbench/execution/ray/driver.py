@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from socket import create_connection
 from typing import Any
 
+from kdbench.environment import version
 from kdbench.errors import plain
 
 POLL_SECONDS = 0.25
@@ -244,7 +245,8 @@ def _refusal(address: str, error: Exception) -> str:
         return f"{what}: {said[:300]}; all machines need the same Ray and Python"
     if isinstance(error, OSError) and (error.errno or isinstance(error, TimeoutError)):
         return f"{what}: no Ray cluster answers there: {said[:100]}; {START}"
-    return f"{what}: {said[:300]}; the command is started on a machine of the cluster: {START}"
+    said = said or f"Ray {version('ray')} cannot connect"  # Ray says nothing where the cluster's is newer
+    return f"{what}: {said[:300]}; the command is started on a machine of the cluster, by the same Ray as there: {START}"
 
 
 def _last_line(error: Exception) -> str:

@@ -87,5 +87,5 @@ class Link:
     def _last_words(self) -> str:
         self._log.seek(0)
         printed = self._log.read().decode(errors="replace").splitlines()
-        told = [PREFIX.sub("", plain(line), count=1) for line in printed if line.strip()]
-        return (told or [f"exit code {self._process.returncode}"])[-1][:200]
+        told = [PREFIX.sub("", plain(line), count=1).partition(". ")[0] for line in printed if line.strip()]
+        return (told or [f"exit code {self._process.returncode}"])[-1][:300]

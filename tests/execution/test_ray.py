@@ -303,7 +303,7 @@ def test_nodes_are_told_again_only_when_they_changed():
     ("h:1", RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.9.0"),
      "--ray address=h:1: Version mismatch: The cluster was started with: Ray: 2.9.0; all machines need the same Ray"),
     ("h:1", TimeoutError("timed out"), "no Ray cluster answers there"),
-    ("h:1", ConnectionError(), "cannot connect; the command is started on a machine of the cluster, by the same Ray"),
+    ("h:1", ConnectionError(), "cannot connect; the command is started on a machine of the cluster, by its Ray"),
 ])
 def test_why_there_is_no_connection_is_one_line(address, error, said):
     assert said in _refusal(address, error)

@@ -12,7 +12,6 @@ import pytest
 from kdbench.disk import file_sha256
 from kdbench.results.store import Store
 
-
 # What a shell starts in the background would not hear Ctrl-C, and hands that on.
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 

@@ -246,7 +246,7 @@ def _refusal(address: str, error: Exception) -> str:
     if isinstance(error, OSError) and (error.errno or isinstance(error, TimeoutError)):
         return f"{what}: no Ray cluster answers there: {said[:100]}; {START}"
     said = said or f"Ray {version('ray')} cannot connect"  # Ray says nothing where the cluster's is newer
-    return f"{what}: {said[:300]}; the command is started on a machine of the cluster, by the same Ray as there: {START}"
+    return f"{what}: {said[:300]}; the command is started on a machine of the cluster, by its Ray: {START}"
 
 
 def _last_line(error: Exception) -> str:

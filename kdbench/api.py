@@ -46,7 +46,7 @@ def run(
     retry: str = "failed", estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
     tuned: str | Path | None = None, match: Match = "steps", shard: str | None = None,
     wait_for_teachers: float = WAIT_SECONDS, track: Sequence[str] = (), executor: str = "local",
-    slurm: Mapping[str, Any] | None = None,
+    slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
 
@@ -73,8 +73,10 @@ def run(
                     is at work on one
     track           what shows each run as it ends, besides the results: "tensorboard" (event files in the folder
                     OUT-tensorboard), "wandb" or "trackio"
-    executor        "local", processes on this machine, or "slurm", jobs of a cluster that shares the folders with it
-    slurm           what these ask for, such as {"partition": "gpu", "time": "2:00:00", "gpus_per_node": 1, "pack": 4}
+    executor        "local", processes on this machine, or "slurm" or "ray", jobs or tasks of a cluster that shares the
+                    folders with it
+    slurm           what jobs ask for, such as {"partition": "gpu", "time": "2:00:00", "gpus_per_node": 1, "pack": 4}
+    ray             where the cluster is and what tasks ask for, such as {"address": "10.0.0.1:6379", "num_gpus": 0.5}
 
     Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
     """
@@ -83,7 +85,7 @@ def run(
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
     estimator = Estimator(reference=plan.reference)
-    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, ray, _say, estimator)
     trackers = make_trackers(track, folder, plan.suite)
     opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size)) for dataset, train_size
                in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
@@ -137,12 +139,12 @@ def tune(
     workers: int | None = None, device: Device = "cpu", run_timeout: float | None = None, retries: int = 1,
     plugins: Iterable[str | Path] = (), teacher_cache: int | None = None,
     trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0, pruner: str = "off",
-    executor: str = "local", slurm: Mapping[str, Any] | None = None,
+    executor: str = "local", slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Choices]:
     """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
     the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
 
-    suite ... teacher_cache, executor, slurm    as for `run`; `out` is runs/SUITE-tune by default
+    suite ... teacher_cache, executor, slurm, ray   as for `run`; `out` is runs/SUITE-tune by default
     trials              of each method in each cell; the first is its default
     tune_seeds          with how many seeds each trial is trained; final runs never use these
     sampler             "tpe", "random" or "grid"
@@ -158,7 +160,7 @@ def tune(
     plan = make_plan(suite, selection, registry, cache)
     folder = Path(out) if out else Path(f"{default_folder(plan)}-tune")
     estimator = Estimator(reference=plan.reference)
-    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, _say, estimator)
+    pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, ray, _say, estimator)
     pool.start()
     for sample in earlier(cache.teachers, folder):
         estimator.add(sample)

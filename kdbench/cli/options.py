@@ -32,10 +32,14 @@ TeacherCache = Annotated[str | None, typer.Option(
 EstimatesFrom = Annotated[list[Path] | None, typer.Option(
     "--estimates-from", metavar="DIR", help="results that tell, besides those in --out, how long runs take")]
 Executor = Annotated[str, typer.Option(
-    metavar="NAME", help="local: processes on this machine; slurm: jobs of a cluster that shares the folders with it")]
+    metavar="NAME", help="local: processes on this machine; slurm, ray: jobs or tasks of a cluster that shares the "
+    "folders with it")]
 Slurm = Annotated[list[str] | None, typer.Option(
     "--slurm", metavar="KEY=VALUE", help="what each job asks for: partition, account, time, mem, gpus_per_node, ...; "
     "pack: runs in a job; at_once: of them, at a time; setup, python: what nodes need")]
+Ray = Annotated[list[str] | None, typer.Option(
+    "--ray", metavar="KEY=VALUE", help="address: of the cluster; num_cpus, num_gpus, memory, resources.NAME: what each "
+    "run asks for; wait: seconds for a node that offers it")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 
@@ -94,14 +98,14 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
-def read_slurm(texts: Iterable[str]) -> dict[str, Any]:
-    """The values of options such as "partition=gpu", by "partition"; whole numbers are numbers, and a key that comes
-    again makes a list."""
+def read_keys(option: str, texts: Iterable[str] | None) -> dict[str, Any]:
+    """The values of an option such as "--slurm", given as "partition=gpu", by "partition"; whole numbers are numbers,
+    and a key that comes again makes a list."""
     found: dict[str, Any] = {}
-    for text in texts:
+    for text in texts or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and key and value):
-            raise UserError(f"--slurm {text}: expected KEY=VALUE, such as partition=gpu")
+            raise UserError(f"{option} {text}: expected KEY=VALUE")
         given: Any = int(value) if value.isdecimal() else {"true": True, "false": None}.get(value.lower(), value)
         before = found.get(key)
         found[key] = given if before is None else [*(before if isinstance(before, list) else [before]), given]

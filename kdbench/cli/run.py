@@ -21,6 +21,7 @@ from kdbench.cli.options import (
     Out,
     Pairs,
     Plugins,
+    Ray,
     Retries,
     RunTimeout,
     Settings,
@@ -29,9 +30,9 @@ from kdbench.cli.options import (
     TeacherCache,
     Workers,
     cache_size,
+    read_keys,
     read_seeds,
     read_settings,
-    read_slurm,
     split_names,
 )
 from kdbench.cli.results import leaderboard
@@ -75,6 +76,7 @@ def run(
     as_json: AsJson = False,
     executor: Executor = "local",
     slurm: Slurm = None,
+    ray: Ray = None,
 ) -> None:
     """Run a suite and print its leaderboard. The same command again continues where it stopped."""
     from kdbench import api
@@ -94,7 +96,8 @@ def run(
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
         return
     summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers,
-                      track=split_names(track) or (), executor=executor, slurm=read_slurm(slurm or ()), **asked)
+                      track=split_names(track) or (), executor=executor, slurm=read_keys("--slurm", slurm),
+                      ray=read_keys("--ray", ray), **asked)
     waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {waiting}"
           f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
@@ -119,6 +122,7 @@ def profile(
         help="of a busy core: estimates energy where no counter can be read")] = WATTS_PER_CORE,
     executor: Executor = "local",
     slurm: Slurm = None,
+    ray: Ray = None,
 ) -> None:
     """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
     from kdbench.api import default_folder, make_plan
@@ -138,7 +142,7 @@ def profile(
     plan = make_plan(suite, selection, Registry(plugin or ()), cache)
     folder = out or default_folder(plan)
     jobs = profile_jobs(plan, folder, cache, ProfileSettings(steps, repeats, watts))
-    pool = alone(make_executor(executor, folder, slurm=read_slurm(slurm or ())))
+    pool = alone(make_executor(executor, folder, slurm=read_keys("--slurm", slurm), ray=read_keys("--ray", ray)))
     pool.start()
     reasons, _ = pool.call(PREFLIGHT, [job.spec for job in jobs if job.subject == "method"], plan.methods, cache,
                            pool.here)

@@ -14,6 +14,7 @@ from kdbench.cli.options import (
     Out,
     Pairs,
     Plugins,
+    Ray,
     Retries,
     RunTimeout,
     Settings,
@@ -22,8 +23,8 @@ from kdbench.cli.options import (
     TeacherCache,
     Workers,
     cache_size,
+    read_keys,
     read_settings,
-    read_slurm,
     split_names,
 )
 from kdbench.cli.text.columns import print_columns
@@ -51,6 +52,7 @@ def tune(
     pruner: Annotated[str, typer.Option(help="off, or median: end runs below that of earlier ones")] = "off",
     executor: Executor = "local",
     slurm: Slurm = None,
+    ray: Ray = None,
 ) -> None:
     """Give every method the same number of trials, and choose by validation accuracy. The same command again continues
     where it stopped."""
@@ -61,7 +63,7 @@ def tune(
         settings=read_settings(settings or ()), out=out, workers=workers, device=device.value,
         run_timeout=run_timeout, retries=retries, teacher_cache=cache_size(teacher_cache),
         plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed,
-        pruner=pruner, executor=executor, slurm=read_slurm(slurm or ()))
+        pruner=pruner, executor=executor, slurm=read_keys("--slurm", slurm), ray=read_keys("--ray", ray))
     print()
     print_columns([_row(choice) for choice in found.choices])
     print(f"\nchosen by mean validation accuracy over {tune_seeds} seed{'s' * (tune_seeds > 1)}: {found.rule}\n"

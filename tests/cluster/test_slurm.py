@@ -1,17 +1,12 @@
 """Runs as jobs of a real Slurm cluster of two nodes, while nodes, jobs, the controller and the command itself die."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 
 import pytest
+from support.commands import Command, locally, results
 from support.programs import program
 from support.slurm import Cluster
 
-from kdbench.disk import file_sha256
 from kdbench.results.store import Store
 
 pytestmark = pytest.mark.slurm
@@ -43,55 +38,6 @@ def place(tmp_path, cluster, monkeypatch):
     return tmp_path
 
 
-class Command:
-    """A command line of kdbench in a process of its own, and what it printed so far."""
-
-    def __init__(self, *words):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from kdbench.cli.main import main; main()", *map(str, words)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.printed = ""
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.printed += line
-
-    def wait(self, seconds=240):
-        """Its exit code."""
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            pytest.fail(f"not done after {seconds} s:\n{self.printed}")
-        self.reader.join()
-        return code
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.reader.join()
-
-
-def locally(cache, *words):
-    """The same command with processes on this machine and a cache of its own."""
-    environment = {**os.environ, "KDBENCH_CACHE": str(cache)}
-    subprocess.run([sys.executable, "-c", "from kdbench.cli.main import main; main()", *map(str, words)],
-                   env=environment, check=True, capture_output=True)
-
-
-def results(folder):
-    """Of each run what came out of it: the status, the hashes of weights and predictions, all metrics and curves."""
-    store = Store(folder)
-    records, problems = store.read()
-    assert not problems
-    for one in records:
-        assert file_sha256(store.files.predictions(one.run_id)) == one.predictions_sha256
-    return {one.run_id: (one.role, one.status, one.weights_sha256, one.predictions_sha256, one.metrics, one.curves)
-            for one in records}
-
-
 def test_smoke_gives_the_bits_of_local_runs_and_leaves_nothing_behind(place, cluster):
     locally(place / "other", "run", "smoke", "--out", "local")
     command = Command("run", "smoke", "--executor", "slurm", *EACH, "--slurm", "pack=4", "--out", "out")
@@ -105,7 +51,7 @@ def test_smoke_gives_the_bits_of_local_runs_and_leaves_nothing_behind(place, clu
 def test_whatever_dies_the_results_of_quick_are_those_of_local_runs(place, cluster):
     """One campaign, since a fault must also not spoil what comes after it: the command is killed and started again, a
     node loses its power, the controller is restarted, a job is preempted."""
-    what = ("run", "quick", "--core", "--seeds", "1")
+    what = ("run", "quick", "--core", "--seeds", "1", "--set", "recipe.epochs=12")
     locally(place / "other", *what, "--out", "local")
     words = (*what, "--executor", "slurm", *EACH, "--slurm", "pack=3", "--out", "out")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench.errors import UserError, nearest
+from kdbench.execution.cluster.options import last, read_number
 
 NOT_INSTALLED = "--executor slurm: submitit is not installed: pip install 'kdbench[slurm]'"
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
@@ -46,9 +47,9 @@ def read_options(given: Mapping[str, Any]) -> Options:
     asked: dict[str, Any] = {"wckey": None}  # submitit's own, which a cluster that checks such keys would refuse
     further: dict[str, Any] = {}
     for key, said in given.items():
-        value = said[-1] if isinstance(said, list) and key not in LISTS else said  # of a key that comes again, the last
+        value = said if key in LISTS else last(said)
         if key in OWN:
-            own[key] = _number(key, value)
+            own[key] = read_number(f"--slurm {key}", value, OWN[key], whole=key != "poll")
         elif key == "python":
             own[key] = str(value)
         elif key.startswith("sbatch.") and key != "sbatch.":
@@ -63,17 +64,6 @@ def read_options(given: Mapping[str, Any]) -> Options:
         asked.setdefault("cpus_per_task", options.at_once)
     # A job that a dead or preempted node lost goes back into the queue, also where that is not the cluster's default.
     return Options(**own, asked={**asked, "additional_parameters": {"requeue": True, **further}})
-
-
-def _number(key: str, value: Any) -> int | float:
-    kind = float if key == "poll" else int
-    try:
-        number = kind(str(value))
-    except ValueError as error:
-        raise UserError(f"--slurm {key}={value}: expected a number") from error
-    if number < OWN[key]:
-        raise UserError(f"--slurm {key}={value}: expected at least {OWN[key]}")
-    return number
 
 
 def _minutes(value: Any) -> int:

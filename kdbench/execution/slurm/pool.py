@@ -12,25 +12,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import UserError
+from kdbench.execution.cluster.alike import versions
+from kdbench.execution.cluster.options import WORKERS
+from kdbench.execution.cluster.results import fingerprint, seen_result
 from kdbench.execution.executor import Order, Queued, Result, Running, Task, Watch, Work
 from kdbench.execution.pool import LocalPool
 from kdbench.execution.slurm.batch import Note, batches, last_words, new_batch, remove, submit
-from kdbench.execution.slurm.node import Chunk, ended, fingerprint, mark, versions
+from kdbench.execution.slurm.node import Chunk, ended, mark
 from kdbench.execution.slurm.options import Options
 from kdbench.execution.slurm.queue import STUCK, QueueError, Seen, cancel, look
 from kdbench.folders import ResultsFolder, SlurmBatch
-from kdbench.results.record import Outcome, Problem
+from kdbench.results.record import Outcome
 
 POLL_SECONDS = 0.5      # between two looks at the marks
 SETTLE_SECONDS = 10.0   # after which a shared folder shows what a job wrote before it left the queue
-VISIBLE_SECONDS = 90.0  # after which it shows a result of which it shows the mark
 SILENCE_SECONDS = 900.0  # that a cluster may leave without an answer
 PACK_SECONDS = 600.0    # that the tasks of a job take together, where it is known how long they take
-WORKERS = 256           # tasks at a time, unless another number is asked for
 
 Say = Callable[[str], None]
 Estimate = Callable[[Any], float | None]
@@ -217,22 +219,9 @@ class SlurmPool:
             for task in [task for task in element.tasks if task in marks[element.batch]]:
                 job: Any = element.tasks.pop(task)
                 element.finished += 1
-                result = self._visible(job, work, element)
-                if isinstance(result, Problem) or result is None:
-                    found = result.reason if result else "none"
-                    result = work.fail(job, "crashed", f"crashed: it left no readable record: {found}")
-                yield job, result
+                yield job, seen_result(job, work, partial(mark, element.batch, job.id))
             if not element.tasks:
                 self._elements.remove(element)
-
-    def _visible(self, job: Task, work: Work[Task, Result], element: Element) -> Result | Problem | None:
-        """The result that a mark announces, once the shared folder shows it here too."""
-        deadline = time.monotonic() + VISIBLE_SECONDS
-        while True:
-            result = work.result(job)
-            if fingerprint(result) == mark(element.batch, job.id) or time.monotonic() > deadline:
-                return result
-            time.sleep(POLL_SECONDS)
 
     def _lost(self, order: Order[Task], tries: Counter[str]) -> Iterator[tuple[Task, str]]:
         """Ask the queue, now and then. Tasks of jobs that are gone wait again; those that have been tried often enough,

@@ -1,0 +1,24 @@
+"""How values of options such as `--slurm KEY=VALUE` and `--ray KEY=VALUE` are read."""
+
+import math
+from typing import Any
+
+from kdbench.errors import UserError
+
+WORKERS = 256  # tasks at a time in a cluster, unless another number is asked for
+
+
+def last(said: Any) -> Any:
+    """The value of a key that may have come again: the last."""
+    return said[-1] if isinstance(said, list) else said
+
+
+def read_number(option: str, value: Any, least: float, whole: bool = False) -> Any:
+    """The number that an option such as "--slurm pack" has as its value. UserError if it is none, or below `least`."""
+    try:
+        number = int(str(value)) if whole else float(str(value))
+    except ValueError as error:
+        raise UserError(f"{option}={value}: expected a number") from error
+    if not math.isfinite(number) or number < least:
+        raise UserError(f"{option}={value}: expected at least {least:g}")
+    return number

@@ -11,8 +11,11 @@ import typer
 from kdbench.cli.options import AsJson, Plugins
 from kdbench.cli.text.columns import coloured, printable, terminal_width
 from kdbench.plugins.registry import Registry
+from kdbench.remote.door import READ, READ_ALL, WRITE_ALL, on_stores
+from kdbench.remote.place import with_urls
 
 
+@on_stores(folders=READ_ALL, out=lambda asked: READ_ALL if asked["dry_run"] else WRITE_ALL)
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders of results")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="where all of them go; what it holds already, stays")],
@@ -35,6 +38,7 @@ def merge(
     print(printable(f"{out}: {found.records} records; {len(found.copies)} files {done}"))
 
 
+@on_stores(first=READ, second=READ)
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="a folder of results")],
     second: Annotated[Path, typer.Argument(metavar="B", help="another one")],
@@ -50,7 +54,7 @@ def compare(
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:
-        print(coloured(changes_to_text(found, (str(first), str(second)), terminal_width())))
+        print(coloured(changes_to_text(found, (with_urls(str(first)), with_urls(str(second))), terminal_width())))
     if not found.bit_equal:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from kdbench.errors import UserError, nearest, one_line
 
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "file")  # that keep the promises of `Bucket`
 PATIENCE = 20.0        # seconds for which an operation that fails is tried again
 FIRST_PATIENCE = 8.0   # the same for the first one, of which a user waits for the answer
 FIRST_DELAY, LAST_DELAY = 0.2, 5.0  # seconds between two tries
@@ -134,9 +135,8 @@ def _connect(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise UserError(f"{url}: fsspec is not installed: pip install 'kdbench[s3]'") from error
     protocol = url.partition("://")[0]
-    known = {*fsspec.available_protocols()} - {"memory"}  # which is gone when the command ends
-    if protocol not in known:
-        raise UserError(f"{url}: unknown kind of store {protocol[:100]!r}{nearest(protocol[:100], known)}")
+    if protocol not in STORES:
+        raise UserError(f"{url}: unknown kind of store {protocol[:100]!r}{nearest(protocol[:100], STORES)}")
     try:
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:

@@ -60,6 +60,7 @@ class Mirror:
 
     def __init__(self, folder: MirrorFolder, bucket: Bucket):
         self.folder, self.bucket = folder, bucket
+        self._ours = False  # whether this command is the one that writes here
 
     # One command at a time.
 
@@ -70,7 +71,11 @@ class Mirror:
         with _locked(self.folder.writer_lock, fcntl.LOCK_EX | fcntl.LOCK_NB, self.bucket.url):
             with self._indexed() as index:
                 pass
-            yield index.machine
+            self._ours = True
+            try:
+                yield index.machine
+            finally:
+                self._ours = False
 
     @contextmanager
     def _indexed(self) -> Iterator[Index]:
@@ -88,15 +93,15 @@ class Mirror:
     # Downwards.
 
     def pull(self, networks: bool) -> None:
-        """Bring the mirror up to date, with the networks of all runs or without those that it does not hold. While a
-        command of this machine writes here, files are only added."""
+        """Bring the mirror up to date, with the networks of all runs or without those that it does not hold. While
+        another command of this machine writes here, files are only added."""
         records = self._listed(RECORDS)  # before the files that they name, which are there then
         there = {**self._listed(), **records}
         there = {name: found for name, found in there.items() if name in records or not name.startswith(f"{RECORDS}/")}
         if not there and not self.folder.root.is_dir():
             return
         with self._indexed() as index:
-            add_only = is_written(self.folder)
+            add_only = not self._ours and is_written(self.folder)
             here = local_files(self.folder)
             wanted = []
             for name in here.keys() | index.files.keys() | there.keys():

@@ -29,7 +29,7 @@ def url_of(given: object) -> str | None:
 def local_path(url: str) -> Path | None:
     """The local folder that a URL of the protocol `file` names; None for other URLs."""
     protocol, _, rest = url.partition("://")
-    return Path("/") / rest if protocol in ("file", "local") else None
+    return Path("/") / rest if protocol == "file" else None
 
 
 def mirror_of(url: str, cache: CacheFolder) -> MirrorFolder:

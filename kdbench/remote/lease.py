@@ -65,33 +65,35 @@ class Lease:
     def __init__(self, bucket: Bucket, machine: str):
         self.bucket, self.seconds = bucket, lease_seconds()
         self._note = Note(0, self.seconds, False, socket.gethostname(), os.getpid(), machine)
-        self._name = f"{FOLDER}/{secrets.token_hex(8)}.json"
+        self._name = f"{FOLDER}/none.json"
         self._written = 0.0  # when it was written last, by this machine's clock
         self._turn = threading.Lock()
 
     def acquire(self) -> None:
         """Get it. UserError if another command has the folder."""
         for tries_left in reversed(range(TRIES)):
-            self._note = msgspec.structs.replace(
-                self._note, number=1 + max((note.number for note in self._others().values()), default=0))
+            number = 1 + max((note.number for note in self._others().values()), default=0)
+            self._note = msgspec.structs.replace(self._note, number=number, held=False)
+            self._name = f"{FOLDER}/{secrets.token_hex(8)}.json"  # a new one: others remove what they saw given up
             self._write()
             there = self._others()
-            alive = {name: times for name, note in there.items() if (times := self._times(name, note)) is not None}
-            if not alive:
+            now = self.bucket.modified(self._name)
+            ends = {name: end for name, note in there.items() if (end := self._end(name, note)) is not None}
+            alive = [name for name, end in ends.items() if now is not None and end > now]
+            if now is not None and not alive:
                 self._note = msgspec.structs.replace(self._note, held=True)
                 self._write()
                 for name in there:
                     self.bucket.remove(name)
                 return
             self.bucket.remove(self._name)
-            held = next((name for name in alive if there[name].held), None)
-            if held or not tries_left:
-                name = held or next(iter(alive))
-                now, end = alive[name]
-                left = (end - now).total_seconds()
-                raise UserError(f"{self.bucket.url}: in use by {there[name]}; its lease ends in {left:.0f} s, at "
-                                f"{end.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, unless that process renews it")
+            for name in alive:
+                if now and (there[name].held or not tries_left):
+                    end, left = ends[name].astimezone(UTC), (ends[name] - now).total_seconds()
+                    raise UserError(f"{self.bucket.url}: in use by {there[name]}; its lease ends in {left:.0f} s, at "
+                                    f"{end:%Y-%m-%d %H:%M:%S} UTC, unless that process renews it")
             time.sleep(random.uniform(0.2, 1.0))  # several asked at the same time
+        raise UserError(f"{self.bucket.url}: several commands ask for it at the same time; try again")
 
     def renew(self) -> None:
         """Hold it for longer. `LostLease` if another command has the folder, or had it meanwhile."""
@@ -99,8 +101,9 @@ class Lease:
             there = self._name in self.bucket.list(FOLDER)
             if there:
                 self._write()
-            other = next((note for note in self._others().values() if note.held and note.number > self._note.number),
-                         None)
+            own = self._note.number, self._name
+            other = next((note for name, note in self._others().items()
+                          if note.held and (note.number, name) > own), None)
             if other and there:
                 self.bucket.remove(self._name)
             if other or not there:
@@ -134,12 +137,10 @@ class Lease:
                     found[name] = Note(0, SECONDS, True, "an unknown machine", 0, "")
         return found
 
-    def _times(self, name: str, note: Note) -> tuple[datetime, datetime] | None:
-        """Now and the end of another's lease, by the store's clock; None if it is over."""
+    def _end(self, name: str, note: Note) -> datetime | None:
+        """When another's lease is over, by the store's clock; None if it is already, as it was given up, or as its
+        command is dead."""
         if (note.machine, note.host) == (self._note.machine, self._note.host):
             return None
-        now, written = self.bucket.modified(self._name), self.bucket.modified(name)
-        if now is None or written is None:
-            return None
-        end = written + timedelta(seconds=note.seconds)
-        return (now, end) if now < end else None
+        written = self.bucket.modified(name)
+        return None if written is None else written + timedelta(seconds=note.seconds)

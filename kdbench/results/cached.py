@@ -1,5 +1,5 @@
-"""What lies in the cache: teacher passes, teachers, unfinished runs, datasets and copies of folders on object stores, how
-large it is, and its removal."""
+"""What lies in the cache: teacher passes, teachers, unfinished runs, datasets and copies of folders on object stores,
+how large it is, and its removal."""
 
 import shutil
 from collections.abc import Iterator

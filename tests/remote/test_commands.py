@@ -1,4 +1,4 @@
-"""Commands on folders of results that lie on an object store: the same as on a local folder, whatever the store does."""
+"""Commands on folders of results on an object store: the same as on a local folder, whatever the store does."""
 
 import random
 import re
@@ -283,10 +283,11 @@ MISTAKES = {
     "no bucket": (["leaderboard", "s3://"], "s3://: it names no bucket, expected s3://BUCKET/FOLDER"),
     "other bucket": (["leaderboard", "s3://other/run"], "s3://other/run: there is no such bucket"),
     "bucket to write": (["evaluate", "s3://other/run"], "s3://other/run: there is no such bucket"),
-    "protocol": (["leaderboard", "ss3://bucket/run"], "unknown kind of store 'ss3'; did you mean 's3'? (allowed: abfs"),
+    "protocol": (["leaderboard", "ss3://bucket/run"], "unknown kind of store 'ss3'; did you mean 's3'?"),
     "not installed": (["leaderboard", "gs://bucket/run"], "the package for gs:// is not installed: "),
     "shard": (["run", "smoke", "--shard", "1/2", "--out", URL], "--shard 1/2: on an object store each shard needs"),
-    "local alone": (["new-method", "mine", "--family", "logit", "--out", URL], f"--out {URL}: it has to be a folder of"),
+    "local alone": (["new-method", "mine", "--family", "logit", "--out", URL],
+                    f"--out {URL}: it has to be a folder of"),
     "suite": (["run", "smok", "--out", URL], "unknown suite 'smok'; did you mean 'smoke'?"),
 }
 

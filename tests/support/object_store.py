@@ -1,5 +1,4 @@
-"""An object store for tests: moto's S3 behind a proxy that fails as it is told to, and keeps a log of what it passed on.
-"""
+"""An object store for tests: moto's S3 behind a proxy that fails as it is told to, and keeps a log."""
 
 import hashlib
 import http.client
@@ -25,7 +24,7 @@ class Request(NamedTuple):
 
 class ObjectStore:
     """The store. `trouble` is asked for each request, by number, method and object's name, and says what goes wrong:
-    "500" or "403" (not passed on), "lost" (passed on, then a 500), "cut" (in the middle of the answer), "slow", or ""."""
+    "500" or "403" (not passed on), "lost" (passed on, then a 500), "cut" (within the answer), "slow", or ""."""
 
     def __init__(self) -> None:
         from moto.server import ThreadedMotoServer
@@ -77,8 +76,9 @@ class ObjectStore:
 
     def _call(self, method: str, path: str, content: bytes | None = None) -> bytes:
         connection = http.client.HTTPConnection(*self.backend)
-        connection.request(method, path, content, {"Authorization": "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1"
-                                                                    "/s3/aws4_request, SignedHeaders=host, Signature=0"})
+        scope = "Credential=any/20260101/us-east-1/s3/aws4_request"
+        connection.request(method, path, content, {
+            "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"})
         answer = connection.getresponse()
         body = answer.read()
         connection.close()

@@ -22,8 +22,8 @@ from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
 HERE = (  # commands that take seconds
-    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) .*",
-    r"kdbench (new-method|check|merge|compare) .*",
+    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) (?!.*s3://).*",
+    r"kdbench (new-method|check|merge|compare) (?!.*s3://).*",
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes
@@ -35,6 +35,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
     r"kdbench attack .*": "minutes a run, and AutoAttack",
+    r"kdbench .* s3://.*|kdbench \w+ s3://.*": "an object store: tests/remote types such commands to one",
     r"pip install .*|tox.*|pytest .*": "installs, or is what runs this test",
     r"chromium .*": "a picture of a page",
     r"export KDBENCH_CACHE=.*": "a folder that machines share",

@@ -256,7 +256,7 @@ def as_toml(value: Any) -> str:
 def files_page() -> str:
     lines = ["# Files\n", prose((folders.__doc__ or "").split("\n\n")[0])]
     for kind in (folders.ResultsFolder, folders.StudyFolder, folders.CacheFolder, folders.DataFolder,
-                 folders.RunFolder, folders.PassFolder):
+                 folders.RunFolder, folders.PassFolder, folders.MirrorFolder):
         lines.append(f"## {kind.__name__}\n\n{prose(kind.__doc__ or '')}")
     where = folders.CacheFolder.of_user.__doc__ or ""
     lines.append(f"Where the cache lies: {prose(where)}")

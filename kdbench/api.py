@@ -1,7 +1,7 @@
 """kdbench from Python: the functions that the command line calls too. They are reached as `kdbench.run` and so on."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,8 @@ from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.forecast import Forecast, earlier, forecast
 from kdbench.profile.match import EQUAL_TO, match_compute, profile_command
+from kdbench.remote.door import READ, READ_ALL, WRITE_ALL, Use, on_stores
+from kdbench.remote.place import with_urls
 from kdbench.report.flat import runs_to_frame, to_frame
 from kdbench.results.record import Record
 from kdbench.results.store import Store
@@ -38,6 +40,18 @@ Match = Literal["steps", "compute"]
 MATCHES: tuple[Match, ...] = ("steps", "compute")
 
 
+def _of_shard(use: Use) -> Callable[[Mapping[str, Any]], Use]:
+    """The use of `out`. UserError for a shard in one on an object store, where one command writes at a time."""
+    def chosen(asked: Mapping[str, Any]) -> Use:
+        if asked["shard"] is not None:
+            raise UserError(f"--shard {asked['shard']}: on an object store each shard needs a folder of its own in "
+                            "--out on its machine's disk, and `kdbench merge DIR... --out URL` joins them there")
+        return use
+
+    return chosen
+
+
+@on_stores(out=_of_shard(WRITE_ALL), tuned=READ, estimates_from=READ)
 def run(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
@@ -55,7 +69,8 @@ def run(
     pairs           only these; datasets: these instead of the suite's
     seeds           how many, from 0, or which
     settings        hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
-    out             the results folder; by default runs/SUITE, with match="compute" runs/SUITE-compute
+    out             the results folder, or its URL on an object store, such as s3://bucket/run; by default runs/SUITE,
+                    with match="compute" runs/SUITE-compute
     workers         runs at a time; by default the number of cores, on a cluster 256
     run_timeout     seconds after which a run is stopped
     retries         how often a run whose process was killed by a signal is tried again
@@ -112,6 +127,7 @@ def run(
     return summary
 
 
+@on_stores(out=_of_shard(READ_ALL), tuned=READ, estimates_from=READ)
 def plan(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None,
@@ -133,6 +149,7 @@ def plan(
     return replace(found, notes=(*notes, *found.notes))
 
 
+@on_stores(out=WRITE_ALL)
 def tune(
     suite: str, *, methods: Sequence[str] | None = None, core: bool = False, pairs: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None, settings: Mapping[str, Any] | None = None, out: str | Path | None = None,
@@ -168,18 +185,21 @@ def tune(
                               teacher_cache=teacher_cache)
 
 
+@on_stores(folder=READ)
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":
     """The leaderboard of a results folder: one row per method and cell, and one per teacher. The columns are those of
     `leaderboard.csv`; see `kdbench.report.flat.to_frame`. UserError if there are no results."""
     return to_frame(build(Path(folder), Registry(map(Path, plugins))))
 
 
+@on_stores(folder=READ)
 def runs(folder: str | Path) -> "pd.DataFrame":
     """The runs of a results folder: one row per record, teachers and tuning trials included. The columns are those of
     `runs.csv`; see `kdbench.report.flat.runs_to_frame`. UserError if there are no records."""
     return runs_to_frame(Store(folder))
 
 
+@on_stores(folder=READ)
 def load_student(
     folder: str | Path, run: str, *, plugins: Iterable[str | Path] = (), device: Device = "cpu",
 ) -> "nn.Module":
@@ -239,7 +259,7 @@ def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out:
 
 
 def _say(text: str) -> None:
-    print(one_line(text))
+    print(one_line(with_urls(text)))
 
 
 def default_folder(plan: Plan) -> Path:

@@ -25,7 +25,9 @@ def plain(text: str) -> str:
 
 class UserError(Exception):
     """Something that the user can put right. The command line prints the message without a traceback and exits with
-    status 2."""
+    `exit_code`."""
+
+    exit_code = 2
 
 
 MOST_NAMES = 100  # that a message lists

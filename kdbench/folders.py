@@ -240,6 +240,35 @@ class PassFolder:
 
 
 @dataclass(frozen=True)
+class MirrorFolder:
+    """The local copy of a folder of results that lies on an object store.
+
+    results/      a `ResultsFolder`, as commands read and write it
+    index.json    which version of each of its files is the one at the store
+    index.lock    held while files go up or down
+    writer.lock   held by the one command on this machine that writes
+    """
+
+    root: Path
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index.json"
+
+    @property
+    def index_lock(self) -> Path:
+        return self.root / "index.lock"
+
+    @property
+    def writer_lock(self) -> Path:
+        return self.root / "writer.lock"
+
+
+@dataclass(frozen=True)
 class CacheFolder:
     """What runs share and what can be made again.
 
@@ -247,6 +276,7 @@ class CacheFolder:
     teachers/               a `ResultsFolder` of trained teachers
     checkpoints/<run id>/   a `RunFolder`
     passes/<pass id>/       a `PassFolder`
+    remotes/<hash>/         a `MirrorFolder`; the hash is of a URL
     """
 
     root: Path
@@ -274,6 +304,13 @@ class CacheFolder:
 
     def teacher_pass(self, pass_id: str) -> PassFolder:
         return PassFolder(self.passes / pass_id)
+
+    @property
+    def remotes(self) -> Path:
+        return self.root / "remotes"
+
+    def remote(self, name: str) -> MirrorFolder:
+        return MirrorFolder(self.remotes / name)
 
     def unfinished(self, run_id: str) -> RunFolder:
         return RunFolder(self.root / "checkpoints" / run_id)

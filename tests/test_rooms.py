@@ -32,7 +32,7 @@ PACKAGES = {"kdbench": "kdbench", "methods": "kdbench_methods"}  # by folder
 LAYERS = (
     "disk environment errors paper seeds spec version",
     "folders method metrics",
-    "data networks plugins",
+    "data networks plugins remote",
     "parts results suites",
     "execution robustness",
     "train",

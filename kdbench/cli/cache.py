@@ -20,7 +20,8 @@ cache_commands = typer.Typer(no_args_is_help=False)
 
 @cache_commands.callback(invoke_without_command=True)
 def cache(context: typer.Context, as_json: AsJson = False) -> None:
-    """List what the cache holds (teacher passes, teachers, unfinished runs, data), its size, and what made it."""
+    """List what the cache holds (teacher passes, teachers, unfinished runs, data, copies of results on object stores),
+    its size, and what made it."""
     if context.invoked_subcommand is not None:
         return
     folder = CacheFolder.of_user()
@@ -53,7 +54,8 @@ def prune(
         if one.kind not in chosen or one.used > before:
             continue
         if not only_say and not remove(one):
-            print(f"left alone, a run is at work on it: {one.kind} {one.name}")
+            why = "not all of it is uploaded" if one.kind == "remotes" else "a run is at work on it"
+            print(f"left alone, {why}: {one.kind} {one.name}")
             continue
         freed, count = freed + one.bytes, count + 1
     would = "would be freed" if only_say else "freed"

@@ -11,10 +11,13 @@ import typer
 from kdbench.cli.options import AsJson, Plugins
 from kdbench.cli.text.columns import coloured, printable, terminal_width
 from kdbench.plugins.registry import Registry
+from kdbench.remote.door import READ, READ_ALL, WRITE_ALL, on_stores
+from kdbench.remote.place import with_urls
 from kdbench.results.release import Release, read_release
 from kdbench.results.store import Store
 
 
+@on_stores(folders=READ_ALL, out=lambda asked: READ_ALL if asked["dry_run"] else WRITE_ALL)
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders of results")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="where all of them go; what it holds already, stays")],
@@ -37,6 +40,7 @@ def merge(
     print(printable(f"{out}: {found.records} records; {len(found.copies)} files {done}"))
 
 
+@on_stores(first=READ, second=READ)
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="a folder of results")],
     second: Annotated[Path, typer.Argument(metavar="B", help="another one")],
@@ -60,7 +64,8 @@ def compare(
 def _named(folder: Path) -> str:
     """The folder, with the version of its results if it has one."""
     found = read_release(Store(folder))
-    return f"{folder} (version {found.versions[0].version})" if isinstance(found, Release) else str(folder)
+    name = with_urls(str(folder))
+    return f"{name} (version {found.versions[0].version})" if isinstance(found, Release) else name
 
 
 COMMANDS = {command.__name__: command for command in (merge, compare)}

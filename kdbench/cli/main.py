@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kdbench.cli import cache, machines, methods, publish, results, run, status, tune
+from kdbench.cli.text.urls import urls_shown
 from kdbench.disk import explain
 from kdbench.errors import UserError, plain
 from kdbench.version import __version__
@@ -23,10 +24,15 @@ app = typer.Typer(
 def main() -> None:
     """Console script: bad input is one line and exit code 2, Ctrl-C is exit code 130."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows progress as it comes
+    with urls_shown():
+        _main()
+
+
+def _main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except UserError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -41,9 +47,9 @@ def main() -> None:
     sys.exit(code)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 2) -> NoReturn:
     print(f"kdbench: {plain(message)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:

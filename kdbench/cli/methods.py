@@ -14,6 +14,7 @@ from kdbench.cli.options import AsJson, Device, Plugins, read_settings
 from kdbench.cli.text.columns import print_columns, terminal_width
 from kdbench.errors import UserError, plain, unknown
 from kdbench.plugins.source import FAMILIES, MethodInfo
+from kdbench.remote.door import LOCAL, READ, on_stores
 
 if TYPE_CHECKING:
     from kdbench.plugins.registry import Registry
@@ -28,6 +29,7 @@ class Things(StrEnum):
     runs = "runs"
 
 
+@on_stores(folder=READ)
 def list_things(
     things: Things,
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="of runs: the results")] = None,
@@ -116,6 +118,7 @@ _LISTS = {Things.methods: _methods, Things.pairs: _pairs, Things.datasets: _data
           Things.metrics: _metrics}
 
 
+@on_stores(folder=READ)
 def show(
     name: Annotated[str, typer.Argument(
         metavar="NAME", help="a method, metric, pair, dataset or suite; with DIR, a run's id or METHOD:SEED")],
@@ -181,6 +184,7 @@ def _show_method(info: MethodInfo, as_json: bool) -> None:
     print_columns(rows(info))
 
 
+@on_stores(out=LOCAL)
 def new_method(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     family: Annotated[str, typer.Option(help=f"its family: {', '.join(FAMILIES)}")],

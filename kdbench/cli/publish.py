@@ -7,8 +7,10 @@ import typer
 
 from kdbench.cli.options import Folder, Plugins, split_names
 from kdbench.plugins.registry import Registry
+from kdbench.remote.door import LOCAL, READ, READ_ALL, WRITE, on_stores
 
 
+@on_stores(folders=lambda asked: READ_ALL if asked["files"] else READ, out=LOCAL)
 def publish(
     folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="the results of suites; NAME=DIR names a suite "
                                                  "otherwise on the site")],
@@ -30,7 +32,7 @@ def publish(
 
     if push is not None:
         check_repository(push)
-    parts = publish(folders, out, Registry(plugin or ()), split_names(files) or (), licence)
+    parts = publish([*map(str, folders)], out, Registry(plugin or ()), split_names(files) or (), licence)
     written = [path for path in out.rglob("*") if path.is_file()]
     print(f"{out / 'index.html'}: {', '.join(part.name for part in parts)}; {len(parts.methods)} methods, "
           f"{len(written)} files, {size_text(sum(path.stat().st_size for path in written))}; licence of the results: "
@@ -39,6 +41,7 @@ def publish(
         print(upload(out / "data", push))
 
 
+@on_stores(folder=WRITE)
 def release(
     folder: Folder,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="YEAR.MONTH, such as 2026.12, or YEAR.MONTH.N")],

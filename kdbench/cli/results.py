@@ -16,6 +16,8 @@ from kdbench.cli.options import AsJson, Device, Folder, Methods, Plugins, Worker
 from kdbench.cli.text.columns import coloured, printable, terminal_width
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
+from kdbench.remote.door import LOCAL, READ, READ_ALL, WRITE, WRITE_ALL, on_stores
+from kdbench.remote.place import with_urls
 
 
 class Format(StrEnum):
@@ -25,6 +27,7 @@ class Format(StrEnum):
     json = "json"
 
 
+@on_stores(folders=READ)
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR [DIR]", help="the results of a suite; of two folders, "
                                                   "their rows side by side")],
@@ -57,9 +60,10 @@ def leaderboard(
     if len(folders) > 2 or output_format is not Format.text or view != View(view.width):
         raise UserError("leaderboard: two folders stand side by side as text, without further options")
     first, second = (build(folder, registry) for folder in folders)
-    print(coloured(to_text_beside(first, second, (str(folders[0]), str(folders[1])), view.width)))
+    print(coloured(to_text_beside(first, second, (with_urls(str(folders[0])), with_urls(str(folders[1]))), view.width)))
 
 
+@on_stores(folder=READ)
 def advise(
     folder: Folder,
     max_train: Annotated[str | None, typer.Option(metavar="COST", help="of training: 2x (of plain training's steps, "
@@ -89,6 +93,7 @@ def advise(
         raise typer.Exit(1)
 
 
+@on_stores(folder=lambda asked: READ if asked["only_check"] else WRITE)
 def report(
     folder: Folder,
     only_check: Annotated[bool, typer.Option("--check", help="write nothing; say what is out of date")] = False,
@@ -106,6 +111,7 @@ def report(
         raise typer.Exit(1)
 
 
+@on_stores(folder=READ)
 def cite(folder: Folder, plugin: Plugins = None) -> None:
     """Print BibTeX for kdbench and for every method and dataset in a table, and a sentence for the paper's text."""
     from kdbench.analysis.build import build
@@ -117,6 +123,7 @@ def cite(folder: Folder, plugin: Plugins = None) -> None:
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its beginning, or METHOD:SEED such as kd:0")]
 
 
+@on_stores(folder=READ)
 def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
     """Print a model card of a finished run, in Hugging Face's format."""
     from kdbench.analysis.build import build
@@ -126,6 +133,7 @@ def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
     print(card(Store(folder).find(run), build(folder, Registry(plugin or ()))), end="")
 
 
+@on_stores(folder=READ, out=LOCAL)
 def export(
     folder: Folder,
     run: Run,
@@ -152,6 +160,7 @@ def export(
         print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
 
 
+@on_stores(folder=WRITE)
 def evaluate(folder: Folder) -> None:
     """Compute the metrics of finished runs anew from their saved predictions, without training."""
     from kdbench.finished.evaluate import evaluate
@@ -162,6 +171,7 @@ def evaluate(folder: Folder) -> None:
     _tell("not evaluated", result.problems)
 
 
+@on_stores(folder=WRITE)
 def attack(
     folder: Folder,
     runs: Annotated[
@@ -181,6 +191,7 @@ def attack(
     _tell("not attacked", result.problems)
 
 
+@on_stores(folder=lambda asked: WRITE_ALL if asked["repair"] else READ_ALL)
 def fsck(
     folder: Folder,
     repair: Annotated[bool, typer.Option("--repair", help="set damaged files aside, remove temporary ones")] = False,
@@ -203,6 +214,7 @@ def fsck(
         raise typer.Exit(1)
 
 
+@on_stores(folder=READ)
 def verify(
     folder: Folder,
     runs: Annotated[

@@ -39,6 +39,7 @@ from kdbench.cli.results import leaderboard
 from kdbench.errors import UserError
 from kdbench.execution.shard import WAIT_SECONDS
 from kdbench.profile.energy import WATTS_PER_CORE
+from kdbench.remote.door import WRITE, on_stores
 
 
 def run(
@@ -106,6 +107,7 @@ def run(
         raise typer.Exit(1)
 
 
+@on_stores(out=WRITE)
 def profile(
     suite: SuiteName,
     methods: Methods = None,

@@ -18,6 +18,7 @@ from kdbench.execution.display import duration
 from kdbench.execution.status import FolderState, Kind, RunState, Watcher, seconds_since
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
+from kdbench.remote.door import READ, on_stores
 from kdbench.results.store import Store
 
 WIDTH = 80      # columns of what is printed
@@ -30,6 +31,7 @@ WORDS: dict[Kind, str] = {
 }
 
 
+@on_stores(folder=READ)
 def status(
     folder: Folder,
     watch: Annotated[bool, typer.Option(

@@ -15,6 +15,7 @@ from kdbench.execution.estimate import Estimator, Sample, time_for
 from kdbench.execution.matrix import FINAL
 from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
+from kdbench.remote.place import with_urls
 from kdbench.results.record import Entry, Planned, Problem, Record, Role, Status, id_of, read
 from kdbench.results.store import Store
 from kdbench.results.unfinished import Progress, is_locked, read_progress
@@ -102,6 +103,7 @@ class Watcher:
     def __init__(self, folder: Path, cache: CacheFolder, methods: Mapping[str, MethodInfo], workers: int,
                  samples: Iterable[Sample] = ()):
         self.store, self.cache, self.methods, self.workers = Store(folder), cache, methods, workers
+        self.name = with_urls(str(folder))
         self.teachers = Store(cache.teachers)
         self._known: dict[str, tuple[tuple[int, int, int], Any]] = {}  # by path: what the file was, and what it says
         self._samples, self._estimator = list(samples), Estimator()
@@ -125,7 +127,7 @@ class Watcher:
         states = [*teachers, *own]
         seconds, unknown = self._left(states)
         return FolderState(
-            folder=str(folder), suites=tuple(sorted(set(of_suites))), tuning=any(one.role == "trial" for one in own),
+            folder=self.name, suites=tuple(sorted(set(of_suites))), tuning=any(one.role == "trial" for one in own),
             runs=Counter(one.kind for one in own), teachers=Counter(one.kind for one in teachers),
             stale=Counter(one.method for one in own if one.kind == "stale"),
             open=[one for one in states if one.kind not in NO_DETAILS],
@@ -181,7 +183,7 @@ class Watcher:
     def _notes(self, ended: Mapping[str, "_Ended | Problem"], planned: Mapping[str, Planned | Problem],
                own: Sequence[RunState]) -> Iterator[str]:
         if unreadable := sum(isinstance(found, Problem) for found in (*ended.values(), *planned.values())):
-            yield f"{unreadable} files of records and plan cannot be read: `kdbench fsck {self.store.folder}` says why"
+            yield f"{unreadable} files of records and plan cannot be read: `kdbench fsck {self.name}` says why"
         foreign = Counter(one.method for one in own if one.kind in ("done", "inapplicable")
                           and one.method not in self.methods)
         for method, count in foreign.items():

@@ -25,6 +25,7 @@ import msgspec
 from kdbench.disk import atomic_write, file_sha256, json_files, need_writable, open_file, read_file
 from kdbench.environment import now
 from kdbench.errors import UserError
+from kdbench.remote.place import with_urls
 from kdbench.results.merged import Merged, Origin, read_merged, write_merged
 from kdbench.results.record import Outcome, Planned, Problem, Record, SomeEntry, id_of, read
 from kdbench.results.repeated import differing_metrics, results_hash
@@ -110,7 +111,7 @@ def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choic
     with ExitStack() as locked:
         if used and not only_look:
             locked.enter_context(target.lock())
-        found = _look([Source(str(out), target), *sources], profile, read_choices)
+        found = _look([Source(with_urls(str(out)), target), *sources], profile, read_choices)
         if not found.refused and not only_look:
             if not used:
                 locked.enter_context(target.lock())
@@ -138,7 +139,7 @@ def _sources(folders: Sequence[Path], out: Path) -> list[Source]:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: not a folder")
     need_writable(out)
-    sources = [Source(str(folder), Store(folder)) for folder in folders]
+    sources = [Source(with_urls(str(folder)), Store(folder)) for folder in folders]
     for source in sources:
         if not source.holds_results:
             raise source.store.no_records()

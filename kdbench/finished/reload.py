@@ -15,6 +15,7 @@ from kdbench.folders import CacheFolder
 from kdbench.networks import Network, build, freeze, saved_part
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
+from kdbench.remote.door import bring
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.spec import tutor
@@ -31,8 +32,12 @@ def dataset_of(record: Record, cache: CacheFolder, device: str) -> Dataset:
 
 
 def weights_store(record: Record, store: Store, cache: CacheFolder) -> Store:
-    """Where the network of a run lies whose record is in `store`: a teacher's stays in the cache."""
-    return Store(cache.teachers) if record.role == "teacher" else store
+    """Where the network of a run lies whose record is in `store`: a teacher's stays in the cache. That of a run on an
+    object store is brought down."""
+    if record.role == "teacher":
+        return Store(cache.teachers)
+    bring(store.files.student(record.run_id))
+    return store
 
 
 def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> nn.Module:

@@ -1,4 +1,5 @@
-"""What lies in the cache: teacher passes, teachers, unfinished runs and datasets, how large it is, and its removal."""
+"""What lies in the cache: teacher passes, teachers, unfinished runs, datasets and copies of folders on object stores,
+how large it is, and its removal."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from typing import Any
 import msgspec
 
 from kdbench.disk import read_file
-from kdbench.folders import CacheFolder, PassFolder, RunFolder
+from kdbench.folders import CacheFolder, MirrorFolder, PassFolder, RunFolder
+from kdbench.remote.mirror import is_written, not_uploaded, read_index
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.results.unfinished import is_locked
 
-KINDS = ("passes", "teachers", "unfinished", "data")
+KINDS = ("passes", "teachers", "unfinished", "data", "remotes")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class PassNote(msgspec.Struct):
 
 def entries(cache: CacheFolder) -> list[Cached]:
     """Everything that lies in the cache, by kind, and within a kind that was used last comes last."""
-    found = [*passes(cache), *_teachers(cache), *_unfinished(cache), *_data(cache)]
+    found = [*passes(cache), *_teachers(cache), *_unfinished(cache), *_data(cache), *_remotes(cache)]
     return sorted(found, key=lambda one: (KINDS.index(one.kind), one.used))
 
 
@@ -100,10 +102,20 @@ def _data(cache: CacheFolder) -> Iterator[Cached]:
         yield _entry("data", folder.name, "a dataset's files, or what was made of them", [folder])
 
 
+def _remotes(cache: CacheFolder) -> Iterator[Cached]:
+    for folder in _folders(cache.remotes):
+        mirror = MirrorFolder(folder)
+        index, left = read_index(mirror), not_uploaded(mirror)
+        what = "its index cannot be read" if index is None else index.url
+        yield _entry("remotes", folder.name, f"{what}: {left} files are not uploaded" if left else what, [folder])
+
+
 def remove(entry: Cached) -> bool:
-    """Remove an entry's files; False if a process is at work on them, which is left alone. What is removed is made
-    again when a run needs it."""
+    """Remove an entry's files; False if they are left alone, as a process is at work on them, or as they are nowhere
+    else. What is removed is made again, or brought again, when a command needs it."""
     if entry.kind == "unfinished" and is_locked(RunFolder(entry.paths[0])):
+        return False
+    if entry.kind == "remotes" and (is_written(mirror := MirrorFolder(entry.paths[0])) or not_uploaded(mirror)):
         return False
     for path in entry.paths:
         if path.is_dir() and not path.is_symlink():

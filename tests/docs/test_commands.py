@@ -22,8 +22,8 @@ from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
 HERE = (  # commands that take seconds
-    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) .*",
-    r"kdbench (new-method|check|merge|compare|release) .*", r"kdbench publish (?!.*--push).*",
+    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) (?!.*s3://).*",
+    r"kdbench (new-method|check|merge|compare|release) (?!.*s3://).*", r"kdbench publish (?!.*--push).*",
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes
@@ -37,6 +37,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
     r"kdbench attack .*": "minutes a run, and AutoAttack",
     r"kdbench publish .*--push .*|hf upload .*": "uploads to the Hugging Face hub; a test pushes to a local one",
+    r"kdbench .* s3://.*|kdbench \w+ s3://.*": "an object store: tests/remote types such commands to one",
     r"pip install .*|tox.*|pytest .*": "installs, or is what runs this test",
     r"ray start .*": "a cluster; tests/cluster/ starts one",
     r"chromium .*": "a picture of a page",

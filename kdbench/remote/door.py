@@ -1,0 +1,233 @@
+"""Where commands that are given URLs of results get local folders instead.
+
+    @on_stores(folder=READ, out=WRITE)
+    def command(folder: Path, out: Path) -> None: ...
+
+An argument that is a URL is the path of its mirror inside the function, brought up to date. Where the function writes,
+the folder at the store is this command's alone as long as it runs, and what it finishes is uploaded all the while.
+"""
+
+import inspect
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from kdbench.errors import UserError, one_line
+from kdbench.folders import CacheFolder
+from kdbench.remote.bucket import Bucket, StoreError
+from kdbench.remote.lease import RENEWALS, Lease, LostLease
+from kdbench.remote.mirror import Mirror, not_uploaded
+from kdbench.remote.place import local_path, mirror_of, url_of, with_urls
+
+UPLOAD_EVERY = 3.0      # seconds between two looks for files to upload
+LAST_PATIENCE = 60.0    # seconds for which the end of a command tries to upload
+INTERRUPTED_PATIENCE = 10.0  # the same for a command that failed or was interrupted
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Use(NamedTuple):
+    """What a command does with a folder."""
+
+    writes: bool = False
+    networks: bool = False  # whether it needs those of all runs
+    here: bool = False      # whether the folder has to be a local one
+
+
+READ, READ_ALL = Use(), Use(networks=True)
+WRITE, WRITE_ALL = Use(writes=True), Use(writes=True, networks=True)
+LOCAL = Use(here=True)
+Chosen = Use | Callable[[Mapping[str, Any]], Use]  # of several, by the command's arguments
+
+_OPENED: dict[Path, Mirror] = {}  # by the path of its results
+
+
+class NotUploaded(UserError):
+    """Results that are on this machine only."""
+
+    exit_code = 1
+
+
+def on_stores(**uses: Chosen) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let the function's parameters of these names be URLs as well as paths, one or several of them. UserError for what
+    the store refuses, for a folder that another command has, and, once the function has ended, for what could not be
+    uploaded."""
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            asked = signature.bind(*args, **kwargs)
+            asked.apply_defaults()
+            given = {name: _listed(asked.arguments[name]) for name in uses}
+            if not any(url_of(one) for several in given.values() for one in several):
+                return function(*args, **kwargs)
+            chosen = {name: use if isinstance(use, Use) else use(asked.arguments) for name, use in uses.items()}
+            with ExitStack() as opened:
+                for name in sorted(uses, key=lambda name: not chosen[name].writes):  # to write comes before to read
+                    places = [opened.enter_context(_opened(one, chosen[name], name)) for one in given[name]]
+                    several = not isinstance(asked.arguments[name], str | Path | None)
+                    if places:
+                        asked.arguments[name] = places if several else places[0]
+                try:
+                    return function(*asked.args, **asked.kwargs)
+                except UserError as error:
+                    error.args = (with_urls(str(error)),)
+                    raise
+
+        return call
+
+    return decorate
+
+
+def bring(path: Path) -> None:
+    """Bring a file of a mirror down, if it lies in one that this process opened and is not here."""
+    for place, mirror in _OPENED.items():
+        if path.is_relative_to(place):
+            mirror.bring(path.relative_to(place).as_posix())
+
+
+def _listed(given: Any) -> list[Any]:
+    return [] if given is None else [given] if isinstance(given, str | Path) else list(given)
+
+
+@contextmanager
+def _opened(given: str | Path, use: Use, name: str) -> Iterator[str | Path]:
+    """The local folder for what was given."""
+    url = url_of(given)
+    local = Path(given) if url is None else local_path(url)
+    if url is None or local is not None:
+        yield local or given
+        return
+    if use.here:
+        raise UserError(f"--{name} {url}: it has to be a folder of this machine")
+    folder = mirror_of(url, CacheFolder.of_user())
+    mirror = _OPENED[folder.results] = Mirror(folder, Bucket(url))
+    if use.writes:
+        with _writing(mirror, use.networks):
+            yield folder.results
+        return
+    mirror.pull(use.networks)
+    if left := not_uploaded(folder):
+        print(f"note: {url}: {left} files are on this machine only; a command that writes there uploads them",
+              file=sys.stderr)
+    yield folder.results
+
+
+@contextmanager
+def _writing(mirror: Mirror, networks: bool) -> Iterator[None]:
+    """Have the folder at the store for this command alone, and upload what is written into the mirror."""
+    with mirror.written() as machine:
+        lease = Lease(mirror.bucket, machine)
+        try:
+            lease.acquire()
+            keeper = _Keeper(mirror, lease)
+            error: BaseException | None = None
+            try:
+                with keeper.at_work():
+                    mirror.pull(networks)
+                    keeper.uploads = True
+                    yield
+            except BaseException as raised:
+                error = raised
+            if keeper.lost is not None:
+                raise keeper.lost from error
+            if keeper.uploads:
+                _finish(mirror, lease, error)
+            elif error is not None:
+                raise error
+        finally:
+            with suppress(UserError):
+                lease.release()
+
+
+def _finish(mirror: Mirror, lease: Lease, error: BaseException | None) -> None:
+    """Upload what is left, then raise the error with which the command ended, if it did. `NotUploaded` if it ended
+    well and the store stays away."""
+    end = time.monotonic() + (LAST_PATIENCE if error is None else INTERRUPTED_PATIENCE)
+    trouble = None
+    while True:
+        try:
+            lease.ensure()
+            mirror.push()
+            break
+        except LostLease as lost:
+            raise lost from error
+        except StoreError as failed:
+            trouble = failed
+            if not failed.passing or time.monotonic() > end:
+                break
+            trouble = None
+    if trouble is not None:
+        told = (f"{trouble}; {not_uploaded(mirror.folder)} files are on this machine only, and the same command "
+                "uploads them")
+        if error is None:
+            raise NotUploaded(told) from trouble
+        print(f"kdbench: {one_line(told)}", file=sys.stderr)
+    if error is not None:
+        raise error
+
+
+class _Keeper:
+    """Two threads beside a command: one renews the lease, one uploads. A store that stays away stops neither of them
+    nor the command; a lost lease ends the command, as Ctrl-C does."""
+
+    def __init__(self, mirror: Mirror, lease: Lease):
+        self.mirror, self.lease = mirror, lease
+        self.uploads = False                # whether the mirror is up to date, and changes may go up
+        self.lost: LostLease | None = None
+        self._told = False
+        self._over = threading.Event()
+        self._main = threading.current_thread()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        threads = [threading.Thread(target=work, daemon=True) for work in (self._renew, self._upload)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
+
+    def _renew(self) -> None:
+        while not self._over.wait(self.lease.seconds / RENEWALS):
+            try:
+                self.lease.renew()
+            except LostLease as lost:
+                self._lose(lost)
+            except StoreError as error:
+                self._tell(error)
+
+    def _upload(self) -> None:
+        while not self._over.wait(UPLOAD_EVERY):
+            if self.uploads:
+                try:
+                    self.lease.ensure()
+                    self.mirror.push()
+                except LostLease as lost:
+                    self._lose(lost)
+                except StoreError as error:
+                    self._tell(error)
+
+    def _lose(self, lost: LostLease) -> None:
+        if self.lost is None and not self._over.is_set():
+            self.lost = lost
+            if self._main is threading.main_thread() and self._main.ident is not None:
+                signal.pthread_kill(self._main.ident, signal.SIGINT)
+        self._over.set()
+
+    def _tell(self, error: StoreError) -> None:
+        if not self._told:
+            print(f"note: {one_line(str(error))}; results are kept on this machine until they can be uploaded",
+                  file=sys.stderr)
+        self._told = True

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from support.matrices import smoke
+from support.records import record, spec
 
 from kdbench.errors import UserError
+from kdbench.execution.cluster import results as late
 from kdbench.execution.display import PlainDisplay
 from kdbench.execution.engines import alone, make_executor
 from kdbench.execution.matrix import Matrix, Training
@@ -179,6 +181,20 @@ def test_a_node_that_comes_in_time_gets_the_runs_that_waited_for_it(tmp_path, ca
 
     pool = pool_for(tmp_path, options=Options(num_gpus=1.0, wait=30.0))
     assert {record.status for _, record in pool.run(jobs, Training(), comes)} == {"ok"}
+
+
+def test_a_result_that_a_shared_folder_shows_late_is_waited_for(monkeypatch):
+    monkeypatch.setattr(late, "LOOK_SECONDS", 0.0)
+    before, new = record(spec(), 0.5), record(spec(), 0.6)
+    shown = iter([None, before, before, new])
+    work = types.SimpleNamespace(result=lambda job: next(shown))
+    assert late.seen_result(None, work, lambda: late.fingerprint(new)) is new
+
+
+def test_a_result_that_does_not_come_is_a_failure_that_says_so(monkeypatch):
+    monkeypatch.setattr(late, "VISIBLE_SECONDS", -1.0)
+    work = types.SimpleNamespace(result=lambda job: None, fail=lambda job, status, reason: (status, reason))
+    assert late.seen_result(None, work, lambda: "abc") == ("crashed", "crashed: it left no readable record: none")
 
 
 # On a node.

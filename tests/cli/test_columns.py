@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdbench.cli import columns
+from kdbench.cli.text import columns
 from kdbench.cli.text.columns import print_columns
 
 ROWS = [{"name": "a", "idea": "x" * 50}, {"name": "longer", "idea": "y"}]

@@ -9,11 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 from rich.console import Console
-from support.noop import Nothing
 
 from kdbench.execution.display import PlainDisplay, TerminalDisplay
 from kdbench.execution.estimate import Estimator
-from kdbench.execution.matrix import Matrix
+from kdbench.execution.matrix import Matrix, Training
 from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
@@ -21,6 +20,12 @@ from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
 RUNS = int(os.environ.get("RUNS", "10000"))
+
+
+class Nothing(Training):
+    """Work that takes no time but that of its process and its record."""
+
+    function = "support.noop:write_record"
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from kdbench.results.record import Problem
 POLL_SECONDS = 0.25
 TRIES = 5  # of starting a process,
 PAUSE = 0.2  # seconds after each of them
-AHEAD = 16  # tasks among which the longest is begun first
+END = 8  # tasks for each worker, the last ones, of which the longest begin first
 UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
 # By name, since the process that holds the pool imports no torch.
 PRELOADED = ["kdbench.execution.preload", "kdbench.train.worker"]
@@ -120,10 +120,11 @@ class LocalPool:
                 watch(running, len(order.waiting))
 
     def _next(self, order: Order[Task], free: int) -> list[Task]:
-        """The tasks that begin now. The longest of the next few do, so that at the end none is left that would keep one
-        process busy while the others have nothing to do."""
-        ready = order.ready(free + AHEAD) if free else []
-        return sorted(ready, key=lambda job: -(self.estimate(job) or 0.0))[:free]
+        """The tasks that begin now: in their order, but at the end the longest first, so that none is left that keeps
+        one process busy while the others have nothing to do."""
+        if len(order.waiting) > END * self.workers:
+            return order.ready(free)
+        return sorted(order.ready(), key=lambda job: -(self.estimate(job) or 0.0))[:free]
 
     def _start(self, job: Task, work: Work[Task, Any]) -> InProcess[Task]:
         receiver, sender = self._context.Pipe(duplex=False)

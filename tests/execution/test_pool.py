@@ -11,7 +11,7 @@ from support.matrices import job, smoke
 from kdbench.errors import UserError, unknown
 from kdbench.execution.executor import Order
 from kdbench.execution.matrix import Training
-from kdbench.execution.pool import AHEAD, TRIES, LocalPool
+from kdbench.execution.pool import END, TRIES, LocalPool
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 
@@ -97,13 +97,15 @@ class Waiting:
         return self.needed
 
 
-def test_of_the_next_few_tasks_the_longest_begin_first():
-    tasks = [Waiting("short", 1.0), Waiting("unknown", None), Waiting("long", 9.0), Waiting("needy", 99.0, ("short",)),
-             Waiting("longer", 10.0), *(Waiting(f"more{n}", 5.0) for n in range(AHEAD)), Waiting("far", 1000.0)]
-    pool, order = LocalPool(2, estimate=lambda job: job.seconds), Order(tasks)
-    assert [job.id for job in pool._next(order, 2)] == ["longer", "long"]
-    assert pool._next(order, 0) == []
-    assert [job.id for job in LocalPool(2)._next(order, 2)] == ["short", "unknown"]  # where nothing is known
+def test_tasks_begin_in_their_order_but_of_the_last_ones_the_longest_first():
+    last = [Waiting("short", 1.0), Waiting("unknown", None), Waiting("long", 9.0), Waiting("needy", 99.0, ("short",)),
+            Waiting("longer", 10.0), *(Waiting(f"more{n}", 5.0) for n in range(2 * END - 5))]
+    pool = LocalPool(2, estimate=lambda job: job.seconds)
+    assert [job.id for job in pool._next(Order(last), 2)] == ["longer", "long"]
+    assert pool._next(Order(last), 0) == []
+    assert [job.id for job in LocalPool(2)._next(Order(last), 2)] == ["short", "unknown"]  # where nothing is known
+    earlier = [Waiting("first", 1.0), Waiting("second", 2.0, ("long",)), Waiting("third", 3.0)]
+    assert [job.id for job in pool._next(Order([*earlier, *last]), 2)] == ["first", "third"]
 
 
 def test_what_a_record_says_of_the_machine_is_looked_up_once_for_all_processes(pool):

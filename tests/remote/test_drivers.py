@@ -99,9 +99,9 @@ def test_a_command_that_lost_its_lease_stops_and_keeps_what_it_has(kdbench, stor
 
     writing(lose)
     code, _, err = kdbench("evaluate", URL)
-    assert (code, err) == (2, f"kdbench: {URL}: the lease of this command ran out, and process 77 on elsewhere took the "
-                              "folder over: what was finished here is kept on this machine, and the same command adds "
-                              "it\n")
+    assert (code, err) == (2, f"kdbench: {URL}: the lease of this command ran out, and process 77 on elsewhere took "
+                              "the folder over: what was finished here is kept on this machine, and the same command "
+                              "adds it\n")
     assert store.objects().keys() == {".lease/other.json"}
     store.delete("run/.lease/other.json")
     writing(lambda folder: None)
@@ -129,7 +129,7 @@ def test_a_store_that_is_away_for_a_while_stops_no_command(kdbench, store, writi
 def test_ctrl_c_uploads_what_is_finished_and_gives_the_folder_back(kdbench, store, writing):
     def interrupt(folder):
         finish(Store(folder), spec())
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     writing(interrupt)
     assert kdbench("evaluate", URL)[0] == 130

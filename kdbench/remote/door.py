@@ -28,6 +28,7 @@ from kdbench.remote.place import local_path, mirror_of, url_of, with_urls
 UPLOAD_EVERY = 3.0      # seconds between two looks for files to upload
 LAST_PATIENCE = 60.0    # seconds for which the end of a command tries to upload
 INTERRUPTED_PATIENCE = 10.0  # the same for a command that failed or was interrupted
+STOP = signal.SIGUSR1   # ends a command as Ctrl-C does, whose own signal shells let jobs in the background ignore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -185,11 +186,12 @@ class _Keeper:
         self.lost: LostLease | None = None
         self._told = False
         self._over = threading.Event()
-        self._main = threading.current_thread()
+        self._main = threading.get_ident() if threading.current_thread() is threading.main_thread() else None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         threads = [threading.Thread(target=work, daemon=True) for work in (self._renew, self._upload)]
+        before = signal.signal(STOP, signal.default_int_handler) if self._main else None
         for thread in threads:
             thread.start()
         try:
@@ -198,6 +200,8 @@ class _Keeper:
             self._over.set()
             for thread in threads:
                 thread.join()
+            if self._main:
+                signal.signal(STOP, before)
 
     def _renew(self) -> None:
         while not self._over.wait(self.lease.seconds / RENEWALS):
@@ -222,8 +226,8 @@ class _Keeper:
     def _lose(self, lost: LostLease) -> None:
         if self.lost is None and not self._over.is_set():
             self.lost = lost
-            if self._main is threading.main_thread() and self._main.ident is not None:
-                signal.pthread_kill(self._main.ident, signal.SIGINT)
+            if self._main:
+                signal.pthread_kill(self._main, STOP)
         self._over.set()
 
     def _tell(self, error: StoreError) -> None:

@@ -65,7 +65,7 @@ class Lease:
     def __init__(self, bucket: Bucket, machine: str):
         self.bucket, self.seconds = bucket, lease_seconds()
         self._note = Note(0, self.seconds, False, socket.gethostname(), os.getpid(), machine)
-        self._name = f"{FOLDER}/none.json"
+        self._name = f"{FOLDER}/{secrets.token_hex(8)}.json"
         self._written = 0.0  # when it was written last, by this machine's clock
         self._turn = threading.Lock()
 
@@ -74,10 +74,9 @@ class Lease:
         for tries_left in reversed(range(TRIES)):
             number = 1 + max((note.number for note in self._others().values()), default=0)
             self._note = msgspec.structs.replace(self._note, number=number, held=False)
-            self._name = f"{FOLDER}/{secrets.token_hex(8)}.json"  # a new one: others remove what they saw given up
             self._write()
             there = self._others()
-            now = self.bucket.modified(self._name)
+            now = self.bucket.modified(self._name)  # None if another command that got it removed this one
             ends = {name: end for name, note in there.items() if (end := self._end(name, note)) is not None}
             alive = [name for name, end in ends.items() if now is not None and end > now]
             if now is not None and not alive:

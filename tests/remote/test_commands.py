@@ -317,7 +317,7 @@ def test_credentials_and_endpoints_that_do_not_work_are_one_line(kdbench, store,
 def test_without_the_package_the_line_says_what_to_install(kdbench, store, monkeypatch):
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    code, _, err = kdbench("leaderboard", URL)
+    code, _, err = kdbench("leaderboard", "s3://fresh/run")
     assert code == 2 and "pip install 'kdbench[s3]'" in err
 
 

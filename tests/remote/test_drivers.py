@@ -129,7 +129,7 @@ def test_a_store_that_is_away_for_a_while_stops_no_command(kdbench, store, writi
 def test_ctrl_c_uploads_what_is_finished_and_gives_the_folder_back(kdbench, store, writing):
     def interrupt(folder):
         finish(Store(folder), spec())
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     writing(interrupt)
     assert kdbench("evaluate", URL)[0] == 130

@@ -5,9 +5,12 @@ import http.client
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import NamedTuple
+
+from kdbench.remote.bucket import Found
 
 BUCKET = "bucket"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1",
@@ -83,6 +86,41 @@ class ObjectStore:
         body = answer.read()
         connection.close()
         return body
+
+
+class Objects:
+    """A `Bucket` in memory, with a clock that stands still. `turn` is called before every operation."""
+
+    url = "s3://bucket/run"
+
+    def __init__(self):
+        self.now = datetime(2001, 1, 1, tzinfo=UTC)  # far from this machine's clock
+        self.objects, self.dates = {}, {}
+        self.turn = lambda: None
+
+    def list(self, folder=""):
+        self.turn()
+        return {name: Found(len(content), "") for name, content in self.objects.items() if name.startswith(folder)}
+
+    def read(self, name, size=None):
+        self.turn()
+        return self.objects.get(name)
+
+    def write(self, name, content):
+        self.turn()
+        self.objects[name], self.dates[name] = content, self.now
+        return Found(len(content), "")
+
+    def remove(self, name):
+        self.turn()
+        self.objects.pop(name, None)
+
+    def modified(self, name):
+        self.turn()
+        return self.dates[name] if name in self.objects else None
+
+    def later(self, seconds):
+        self.now += timedelta(seconds=seconds)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -98,6 +98,8 @@ class ResultsFolder:
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     tune/                             a `StudyFolder`, where the records are of trials
     merged.json                       which folders' results `kdbench merge` brought into this one, and when
+    submissions.json                  which results others submitted, and how far they were checked
+    plugins/<name>.py                 the methods of submissions, as they were submitted
     .lock                             held by the one command that writes into the folder; holds its process id and
                                       the name of its machine
     .lock-<part>                      held by the one command for a part of the runs; then these share .lock
@@ -129,6 +131,13 @@ class ResultsFolder:
     @property
     def merged(self) -> Path:
         return self.root / "merged.json"
+
+    @property
+    def submitted(self) -> Path:
+        return self.root / "submissions.json"
+
+    def plugin(self, name: str) -> Path:
+        return self.root / "plugins" / name
 
     @property
     def lock(self) -> Path:

@@ -165,7 +165,7 @@ def _group(run: Record) -> tuple:
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
                   problems: Iterable[Problem], tuned: Tuned, notes: Mapping[str, str]) -> str:
     """The hash of everything that a table is made from, times and machines included: the files of used records,
-    profiles and choices, the notes of where they came from, the planned runs without a record, and the files left out."""
+    profiles and choices, notes of where they came from, planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"choices {tuned.sha256}"] if tuned.sha256 else []
     used += [f"{name} {sha256}" for name, sha256 in notes.items() if sha256]

@@ -109,7 +109,8 @@ def add(
             print("nothing was added", file=sys.stderr)
             raise typer.Exit(1)
         equal = [one.run for one in replayed if one.equal]
-        mark: Mark = "self-reported" if unchecked else "replayed" if equal and len(equal) == len(replayed) else "checked"
+        all_equal = bool(equal) and len(equal) == len(replayed)
+        mark: Mark = "self-reported" if unchecked else "replayed" if all_equal else "checked"
         place = Path(temporary) / "merge"
         place.mkdir()
         merged = add(done, file.name, to, mark, equal, place, read_choices)
@@ -131,7 +132,7 @@ def _checked(file: Path, against: Path, count: int, seed: int, seconds: float, t
     from kdbench.submissions.replay import draw, replay
 
     done = check(file, against, temporary / "submission")
-    replayed: "list[Replayed]" = []
+    replayed: list[Replayed] = []
     for finding in done.findings if say else ():
         print(printable(str(finding)))
     if count and not done.refused:

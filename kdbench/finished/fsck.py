@@ -59,6 +59,7 @@ class Fsck:
         self.repaired = 0
         self.records = 0
         self.without_digest = 0                               # records of kdbench 0.1, which did not write one
+        self._submitted: set[str] = set()                     # runs of submissions, which may lack their networks
         self._aside: set[Path] = set()                        # what this check set aside
         self._status: dict[str, str | None] = {}              # by run id; None: the record cannot be read
         self._teachers: set[str] = set()                      # those that records name
@@ -101,6 +102,8 @@ class Fsck:
         return finding._replace(rerun=f"{done}, {finding.rerun}") if done else finding
 
     def _all(self) -> Iterator[Finding]:
+        submitted = read_submitted(self.store)[0]
+        self._submitted = set(submitted.marks()) if isinstance(submitted, Submitted) else set()
         yield from self._records()
         yield from self._other_images()
         yield from self._plans()
@@ -145,7 +148,8 @@ class Fsck:
             faults = list(store.faults(again)) if isinstance(again, Record) else faults
         what = TRAINS if record.role != "teacher" else "a rerun trains the teacher again where a run needs it"
         for fault in faults:
-            yield _faulty(fault, what, repairable=not fault.missing)
+            if not (fault.missing and record.run_id in self._submitted and fault.path.parent.name == "students"):
+                yield _faulty(fault, what, repairable=not fault.missing)
 
     def _in_cache(self, record: Record) -> Iterator[Finding]:
         """What is wrong with the cache's own files of a teacher; nothing if the cache does not have it."""
@@ -235,7 +239,8 @@ class Fsck:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
-                                       files.merged, files.submitted, files.plugin("x").parent, files.lock, files.slurm.root)}
+                                       files.merged, files.submitted, files.plugin("x").parent, files.lock,
+                                       files.slurm.root)}
         for path in sorted(self.store.folder.iterdir()):
             if (path.name in ours or path.name in REPORT or _is_temporary(path.name)
                     or path.name.startswith(files.part_lock("").name)):

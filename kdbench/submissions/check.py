@@ -25,7 +25,16 @@ from kdbench.results.repeated import differing
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec, TrainedTeacher
 from kdbench.submissions.lock import disagreements, read_lock
-from kdbench.submissions.package import LICENCES, WITNESSES, Manifest, expansion, public, read_manifest, teachers_of
+from kdbench.submissions.package import (
+    LICENCES,
+    WITNESSES,
+    Manifest,
+    SubmittedMethod,
+    expansion,
+    public,
+    read_manifest,
+    teachers_of,
+)
 from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT, Refusal, unpack
 from kdbench.suites.plan import Plan
 from kdbench.suites.suite import built_in_suites, load_suite
@@ -46,6 +55,10 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         return f"{'refused' if self.refused else 'note':<7}  {self.kind}: {plain(self.why)}" + (
             f"; {self.remedy}" if self.remedy else "")
+
+
+def refused(kind: str, why: str, remedy: str = REPACK) -> Finding:
+    return Finding(True, kind, why, remedy)
 
 
 @dataclass
@@ -80,10 +93,10 @@ def check(file: Path, against: Path | None, folder: Path) -> Checked:
         names = unpack(file, folder)
         done.manifest = read_manifest((folder / MANIFEST).read_bytes())
     except Refusal as refusal:
-        done.findings.append(Finding(True, refusal.kind, refusal.why, refusal.remedy))
+        done.findings.append(refused(refusal.kind, refusal.why, refusal.remedy))
         return done
     except ValueError as error:
-        done.findings.append(Finding(True, "manifest", f"{MANIFEST}: {error}", REPACK))
+        done.findings.append(refused("manifest", f"{MANIFEST}: {error}"))
         return done
     done.findings += _digests(folder, names, done.manifest)
     done.findings += _said(done.manifest)
@@ -112,21 +125,21 @@ def _reference(folder: Path) -> dict[str, Record]:
 def _digests(folder: Path, names: Sequence[str], manifest: Manifest) -> Iterator[Finding]:
     for name in sorted({*names, *manifest.files} - {MANIFEST}):
         if name not in manifest.files:
-            yield Finding(True, "unknown member", f"{name} is not listed in {MANIFEST}", REPACK)
+            yield refused("unknown member", f"{name} is not listed in {MANIFEST}")
         elif name not in names:
-            yield Finding(True, "missing member", f"{name} is listed in {MANIFEST} and not there", REPACK)
+            yield refused("missing member", f"{name} is listed in {MANIFEST} and not there")
         elif file_sha256(folder / name) != manifest.files[name]:
             what = "changed record" if name.startswith("records/") else "changed file"
-            yield Finding(True, what, f"{name}: its SHA-256 is not the one in {MANIFEST}", REPACK)
+            yield refused(what, f"{name}: its SHA-256 is not the one in {MANIFEST}")
 
 
 def _said(manifest: Manifest) -> Iterator[Finding]:
     if manifest.licence not in LICENCES:
-        yield Finding(True, "licence", f"{manifest.licence!r} is no SPDX identifier that is known here"
+        yield refused("licence", f"{manifest.licence!r} is no SPDX identifier that is known here"
                       + nearest(manifest.licence, LICENCES), "give one with --license")
     for name, address in (("url", manifest.url), ("paper", manifest.paper)):
         if address and "://" in address and not address.startswith(("https://", "http://")):
-            yield Finding(True, "manifest", f"{name}: expected an address of the web, got {address!r}", REPACK)
+            yield refused("manifest", f"{name}: expected an address of the web, got {address!r}")
 
 
 def _read_records(done: Checked) -> Iterator[Finding]:
@@ -135,30 +148,32 @@ def _read_records(done: Checked) -> Iterator[Finding]:
     store, names = done.store, set(done.manifest.names)
     for found in store.scan():
         if isinstance(found, Problem):
-            yield Finding(True, "changed record", f"records/{found.path.name}: {found.reason}", REPACK)
+            yield refused("changed record", f"records/{found.path.name}: {found.reason}")
             continue
         where = f"records/{found.run_id}.json"
-        if found.role == "trial" or found.suite != done.manifest.suite.name and found.role == "student":
-            yield Finding(True, "other run", f"{where}: a {found.role} of the suite {found.suite}, expected students and "
-                          f"teachers of {done.manifest.suite.name}", REPACK)
+        if found.role == "trial" or (found.suite != done.manifest.suite.name and found.role == "student"):
+            yield refused("other run", f"{where}: a {found.role} of the suite {found.suite}, expected students and "
+                                       f"teachers of {done.manifest.suite.name}")
             continue
         if public(found) != found:
-            yield Finding(True, "private", f"{where}: it tells of the submitter's disk (a traceback, or a path)", REPACK)
+            yield refused("private", f"{where}: it tells of the submitter's disk (a traceback, or a path)")
         mine = found.role == "student" and found.spec.method in names
         (done.own if mine else done.others).append(found)
-    for kind, place in ((Planned, store.files.plans), (Profile, store.files.profiles)):
+    kinds: tuple[tuple[type[Planned | Profile], Path], ...] = (
+        (Planned, store.files.plans), (Profile, store.files.profiles))
+    for what, place in kinds:
         for path in sorted(place.glob("*.json")):
-            entry = read(kind, str(path))[0]
+            entry = read(what, str(path))[0]
             if isinstance(entry, Problem):
-                yield Finding(True, "changed record", f"{place.name}/{path.name}: {entry.reason}", REPACK)
+                yield refused("changed record", f"{place.name}/{path.name}: {entry.reason}")
             elif isinstance(entry, Profile) and (public(entry) != entry or entry.spec.method not in names):
-                yield Finding(True, "other run", f"{place.name}/{path.name}: a profile of another method, or one that "
-                              "tells of the submitter's disk", REPACK)
+                yield refused("other run", f"{place.name}/{path.name}: a profile of another method, or one that "
+                              "tells of the submitter's disk")
     known = {one.run_id for one in (*done.own, *done.others)}
     for name in done.manifest.files:
         kind, _, rest = name.partition("/")
         if kind in ("predictions", "students", "plan") and rest.partition(".")[0] not in known:
-            yield Finding(True, "other run", f"{name}: no usable record tells of it", REPACK)
+            yield refused("other run", f"{name}: no usable record tells of it")
 
 
 def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding]:
@@ -169,41 +184,43 @@ def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding
     plugins = {one.plugin for one in done.manifest.methods if one.plugin}
     for name in done.manifest.files:
         if name.startswith("plugin/") and name.removeprefix("plugin/") not in plugins:
-            yield Finding(True, "other file", f"{name}: no submitted method is said to be in it", REPACK)
+            yield refused("other file", f"{name}: no submitted method is said to be in it")
     for method in done.manifest.methods:
-        if method.plugin:
-            found = _source(done.folder / "plugin" / method.plugin, method.name)
-            if isinstance(found, str):
-                yield Finding(True, "plugin", f"plugin/{method.plugin}: {found}", REPACK)
-                continue
-            done.infos[method.name] = found
-        elif done.manifest.requirement is None or not (done.folder / REQUIREMENT).is_file():
-            yield Finding(True, "plugin", f"neither a plugin file nor a package that brings {method.name}", REPACK)
+        info = _info(done, method, builtin)
+        if isinstance(info, str):
+            yield refused("plugin", info)
             continue
-        else:
-            installed, told = builtin.get(method.name), _told(done.own, method.name)
-            if installed is not None and installed.digest == method.digest:
-                done.infos[method.name] = installed
-            elif told is not None:
-                done.infos[method.name] = told
-            else:
-                yield Finding(True, "plugin", f"no record tells what {method.name} is", REPACK)
-                continue
+        done.infos[method.name] = info
         other = builtin.get(method.name)
-        if other is not None and other.digest != method.digest or method.name in WITNESSES:
-            yield Finding(True, "taken name", f"a method that comes with kdbench, or is installed here, is named "
+        if (other is not None and other.digest != method.digest) or method.name in WITNESSES:
+            yield refused("taken name", f"a method that comes with kdbench, or is installed here, is named "
                           f"{method.name!r}", "give it another name and run it again")
         theirs = {one.method_digest for one in reference.values() if one.spec.method == method.name}
         if theirs - {method.digest}:
-            yield Finding(True, "taken name", f"the reference has other runs of a method {method.name!r} (source "
+            yield refused("taken name", f"the reference has other runs of a method {method.name!r} (source "
                           f"{min(theirs - {method.digest})[:12]}, submitted {method.digest[:12]})",
                           "give it another name and run it again")
         if done.infos[method.name].digest != method.digest:
-            yield Finding(True, "changed file", f"plugin/{method.plugin}: its SHA-256 is not the one in {MANIFEST}", REPACK)
-        stale = [one.run_id for one in done.own if one.spec.method == method.name and one.method_digest != method.digest]
+            yield refused("changed file", f"plugin/{method.plugin}: its SHA-256 is not the one in {MANIFEST}")
+        stale = [one.run_id for one in done.own
+                 if one.spec.method == method.name and one.method_digest != method.digest]
         if stale:
-            yield Finding(True, "other source", f"{len(stale)} runs of {method.name} were made by another version of its "
+            yield refused("other source", f"{len(stale)} runs of {method.name} were made by another version of its "
                           f"source, such as {stale[0]}", "train them again: kdbench run --retry stale")
+
+
+def _info(done: Checked, method: SubmittedMethod, builtin: Mapping[str, MethodInfo]) -> MethodInfo | str:
+    """The facts of a submitted method, or why nothing is known of it."""
+    assert done.manifest is not None
+    if method.plugin:
+        found = _source(done.folder / "plugin" / method.plugin, method.name)
+        return f"plugin/{method.plugin}: {found}" if isinstance(found, str) else found
+    if done.manifest.requirement is None or not (done.folder / REQUIREMENT).is_file():
+        return f"neither a plugin file nor a package that brings {method.name}"
+    installed = builtin.get(method.name)
+    if installed is not None and installed.digest == method.digest:
+        return installed
+    return _told(done.own, method.name) or f"no record tells what {method.name} is"
 
 
 def _source(file: Path, name: str) -> MethodInfo | str:
@@ -235,15 +252,15 @@ def _lock(done: Checked) -> Iterator[Finding]:
     try:
         versions = read_lock((done.folder / LOCK).read_text(encoding="utf-8"))
     except ValueError as error:
-        yield Finding(True, "wrong lock", f"{LOCK}: {error}", REPACK)
+        yield refused("wrong lock", f"{LOCK}: {error}")
         return
     if done.manifest.requirement:
         name, _, number = done.manifest.requirement.partition("==")
         if versions.get(name.lower().replace("_", "-")) != number:
-            yield Finding(True, "wrong lock", f"{LOCK} does not have {done.manifest.requirement}", REPACK)
+            yield refused("wrong lock", f"{LOCK} does not have {done.manifest.requirement}")
     for told in sorted({"; ".join(disagreements(versions, recorded)) for record in done.own
                         if isinstance(recorded := record.environment.get("versions"), dict)} - {""}):
-        yield Finding(True, "wrong lock", f"{LOCK} has other versions than records were made with (recorded, locked): "
+        yield refused("wrong lock", f"{LOCK} has other versions than records were made with (recorded, locked): "
                       f"{told}", "pack it in the environment that made the runs, or run all of them again in this one")
 
 
@@ -255,12 +272,12 @@ def _plan(done: Checked) -> Plan | None:
     said, registry = done.manifest.suite, Registry()
     own = built_in_suites().get(said.name)
     if hashlib.sha256(said.text.encode()).hexdigest() != said.sha256:
-        done.findings.append(Finding(True, "other suite", f"the text of {said.name} is not the one with its SHA-256",
-                                     REPACK))
+        done.findings.append(refused("other suite", f"the text of {said.name} is not the one with its SHA-256"))
     elif own is not None and said.text.encode() != own.read_bytes():
         done.findings.append(Finding(
             True, "other suite", f"the text of {said.name} is another one than that of kdbench here (SHA-256 "
-            f"{said.sha256[:12]}, here {file_sha256(own)[:12]})", "run the suite as it comes with the reference's kdbench"))
+            f"{said.sha256[:12]}, here {file_sha256(own)[:12]})",
+            "run the suite as it comes with the reference's kdbench"))
     for info in done.infos.values():
         registry[info.name] = info
     file = done.folder / "suite" / f"{said.name}.toml"
@@ -270,7 +287,7 @@ def _plan(done: Checked) -> Plan | None:
         return expansion(load_suite(str(file)), registry, list(done.infos), {one.spec.device for one in done.own})
     except UserError as error:
         why = str(error).replace(str(file), f"{said.name}.toml")
-        done.findings.append(Finding(True, "other suite", f"the suite's runs cannot be told from its text: {why}", REPACK))
+        done.findings.append(refused("other suite", f"the suite's runs cannot be told from its text: {why}"))
         return None
 
 
@@ -284,14 +301,14 @@ def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> 
         spec, where = record.spec, f"records/{record.run_id}.json"
         wanted = asked.get((spec.cell, spec.method))
         if wanted is None:
-            yield Finding(True, "other suite", f"{where}: {spec.pair} on {spec.dataset} with that recipe is no cell of "
+            yield refused("other suite", f"{where}: {spec.pair} on {spec.dataset} with that recipe is no cell of "
                           f"the suite {done.manifest.suite.name}", "run the suite as it is")
             continue
         if spec.updates != wanted.updates or spec.self_teacher != wanted.self_teacher:
-            yield Finding(True, "other suite", f"{where}: another budget of updates, or another copy of the student to "
+            yield refused("other suite", f"{where}: another budget of updates, or another copy of the student to "
                           "learn from, than the suite gives the method", "run the suite as it is")
         if spec.seed not in seeds:
-            yield Finding(True, "extra seeds", f"{where}: seed {spec.seed} is none of the suite's "
+            yield refused("extra seeds", f"{where}: seed {spec.seed} is none of the suite's "
                           f"({', '.join(map(str, sorted(seeds)))})", "submit the suite's seeds alone")
         changed = {name: value for name, value in spec.hyperparameters.items()
                    if wanted.hyperparameters.get(name) != value}
@@ -300,12 +317,12 @@ def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> 
         try:
             done.infos[spec.method].resolve(spec.hyperparameters)
         except UserError as error:
-            yield Finding(True, "hyperparameters", f"{where}: {error}", "run it with values that the method allows")
+            yield refused("hyperparameters", f"{where}: {error}", "run it with values that the method allows")
         rows[spec.cell, spec.method, settings].append(spec)
     for (_, method, settings), specs in sorted(rows.items()):
         place = f"{method} on {specs[0].pair}, {specs[0].dataset}{f' ({settings})' if settings else ''}"
         if missing := sorted(seeds - {spec.seed for spec in specs}):
-            yield Finding(True, "missing seeds", f"{place}: seed{'s' * (len(missing) > 1)} "
+            yield refused("missing seeds", f"{place}: seed{'s' * (len(missing) > 1)} "
                           f"{', '.join(map(str, missing))} of the suite's {len(seeds)}", "run all seeds of the suite; "
                           "runs that fail are submitted too")
         if settings:
@@ -316,7 +333,7 @@ def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> 
             yield Finding(False, "failed runs", f"{len(failed)} runs of {name} without a result, such as "
                           f"{failed[0].run_id}: {failed[0].reason}")
     if not done.own:
-        yield Finding(True, "missing records", "no usable record of a submitted method", REPACK)
+        yield refused("missing records", "no usable record of a submitted method")
     if reference is not None:
         yield from _same_suite(done, plan, reference)
 
@@ -331,22 +348,22 @@ def _same_suite(done: Checked, plan: Plan, reference: Mapping[str, Record]) -> I
     known = {(spec.cell, spec.method) for spec in asked.values() if spec.id in there}
     for spec in asked.values():
         if spec.id not in there:
-            yield Finding(True, "other suite", f"the reference has no run of {spec.method}, seed {spec.seed}, on "
+            yield refused("other suite", f"the reference has no run of {spec.method}, seed {spec.seed}, on "
                           f"{spec.pair}, {spec.dataset} by this suite's text (run {spec.id})",
                           "run the suite that the reference was made by")
     for run in sorted(there - asked.keys()):
         spec = reference[run].spec
-        defaults = next((one.hyperparameters for one in asked.values() if (one.cell, one.method) == (spec.cell, spec.method)),
-                        {})
+        defaults = next((one.hyperparameters for one in asked.values()
+                         if (one.cell, one.method) == (spec.cell, spec.method)), {})
         if (spec.cell, spec.method) in known and spec.hyperparameters == defaults and spec.own_recipe is None:
-            yield Finding(True, "other suite", f"the reference has {spec.method} with seed {spec.seed} on {spec.pair}, "
+            yield refused("other suite", f"the reference has {spec.method} with seed {spec.seed} on {spec.pair}, "
                           f"{spec.dataset}, which this suite's text does not ask for",
                           "run the suite that the reference was made by")
     images = {one.spec.cell: one.dataset_digest for run, one in sorted(reference.items()) if run in asked}
     for record in done.own:
         expected = images.get(record.spec.cell)
         if record.status == "ok" and expected and record.dataset_digest != expected:
-            yield Finding(True, "other images", f"records/{record.run_id}.json: it saw other images (SHA-256 "
+            yield refused("other images", f"records/{record.run_id}.json: it saw other images (SHA-256 "
                           f"{str(record.dataset_digest)[:12]}) than the reference ({expected[:12]})",
                           "let kdbench fetch the published dataset")
 
@@ -362,7 +379,7 @@ def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
             continue
         where, spec = f"records/{record.run_id}.json", record.spec
         if record.predictions_sha256 is None or record.weights_sha256 is None:
-            yield Finding(True, "missing predictions", f"{where}: it names no predictions or no weights", REPACK)
+            yield refused("missing predictions", f"{where}: it names no predictions or no weights")
             continue
         try:
             found = store.read_predictions(record.run_id, record.predictions_sha256)
@@ -371,26 +388,26 @@ def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
                 teacher = store.read_predictions(wanted.run.id, digests.get(wanted.run.id))
             computed = score(found, teacher)
         except UserError as error:
-            yield Finding(True, "missing predictions", f"{where}: {str(error).replace(f'{done.folder}/', '')}", REPACK)
+            yield refused("missing predictions", f"{where}: {str(error).replace(f'{done.folder}/', '')}")
             continue
-        wrong = [f"{name} {record.metrics[name]:.6g}, by its predictions {value:.6g}" for name, value in computed.items()
-                 if name in record.metrics and not math.isclose(record.metrics[name], value, rel_tol=CLOSE, abs_tol=CLOSE)]
+        wrong = [f"{name} {record.metrics[name]:.6g}, by its predictions {value:.6g}"
+                 for name, value in computed.items()
+                 if name in record.metrics and not _alike([record.metrics[name]], [value])]
         wrong += [f"{name} is not there" for name in ("test_accuracy",) if name not in record.metrics]
         wrong += [f"{name} {record.metrics[name]:.6g}, which no predictions give" for name in sorted(record.metrics)
                   if teacher is not None and name in METRICS and METRICS[name].compute and name not in computed]
         wrong += [f"{name}, by its predictions others" for name, values in vectors(found).items()
                   if name in record.vectors and not _alike(record.vectors[name], values)]
         if wrong:
-            yield Finding(True, "forged metric", f"{where} ({spec.method}, seed {spec.seed}): {'; '.join(wrong)}",
+            yield refused("forged metric", f"{where} ({spec.method}, seed {spec.seed}): {'; '.join(wrong)}",
                           "only metrics that follow from the saved predictions can be submitted: kdbench evaluate "
                           "computes them")
         if record.role == "student":
             first = labels.setdefault(spec.cell, (where, _labels(_of_reference(reference, done, spec.cell) or found)))
             if not all(map(np.array_equal, first[1], _labels(found))):
-                yield Finding(True, "other images", f"{where}: the labels of its images are others than those of "
+                yield refused("other images", f"{where}: the labels of its images are others than those of "
                               f"{first[0] if first[0] != where else 'the reference'}",
                               "let kdbench fetch the published dataset")
-        _ = found
 
 
 def _of_reference(reference: Store | None, done: Checked, cell: str) -> Predictions | None:
@@ -426,10 +443,11 @@ def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None
         if run not in there or there[run].status != "ok":
             spec = next((one for one in asked if one.id == run), None)
             what = f"{spec.method}, seed {spec.seed}, on {spec.pair}, {spec.dataset}" if spec else "a teacher"
-            yield Finding(True, "missing witness", f"no finished run {run} ({what}), which shows how far this machine "
-                          "gives the reference's results", f"run {' and '.join(WITNESSES)} of the suite into the same folder")
+            yield refused("missing witness", f"no finished run {run} ({what}), which shows how far this machine "
+                          "gives the reference's results",
+                          f"run {' and '.join(WITNESSES)} of the suite into the same folder")
     for run in sorted(there.keys() - {spec.id for spec in asked} - needed):
-        yield Finding(True, "other run", f"records/{run}.json: a run of no submitted method and of no witness", REPACK)
+        yield refused("other run", f"records/{run}.json: a run of no submitted method and of no witness")
     if reference is None:
         return
     elsewhere: dict[tuple[str, str], list[tuple[Record, Record]]] = defaultdict(list)
@@ -442,8 +460,9 @@ def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None
         if not (parts := differing(ours, theirs)):
             equal += 1
         elif not environment_changes(ours, theirs):
-            yield Finding(True, "witness", f"run {spec.id} ({spec.method}, seed {spec.seed}): {', '.join(parts)} are not the "
-                          "reference's, though machine and versions are the same", "run it again: something changed it")
+            yield refused("witness", f"run {spec.id} ({spec.method}, seed {spec.seed}): {', '.join(parts)} are not "
+                                     "the reference's, though machine and versions are the same",
+                          "run it again: something changed it")
     if equal and equal == sum(map(len, elsewhere.values())):
         yield Finding(False, "witnesses", f"{equal} runs of {' and '.join(WITNESSES)} are bit-equal to the reference's")
         return
@@ -458,8 +477,8 @@ def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]]) -> Find
     ours, theirs = ([one.metrics["test_accuracy"] for one in side] for side in zip(*pairs, strict=True))
     change, count, spec = statistics.fmean(theirs) - statistics.fmean(ours), len(pairs), pairs[0][0].spec
     why = ", ".join(dict.fromkeys(one for pair in pairs for one in environment_changes(*pair))) or "nothing known"
-    told = (f"{method} on {spec.pair}, {spec.dataset} has other bits than the reference's (other: {why}); test accuracy "
-            f"{statistics.fmean(theirs):.2%}, the reference's {statistics.fmean(ours):.2%}")
+    told = (f"{method} on {spec.pair}, {spec.dataset} has other bits than the reference's (other: {why}); test "
+            f"accuracy {statistics.fmean(theirs):.2%}, the reference's {statistics.fmean(ours):.2%}")
     if count < 2:
         return Finding(False, "made elsewhere", f"{told}: one seed says nothing of noise")
     spread = math.sqrt((statistics.variance(ours) + statistics.variance(theirs)) / 2)
@@ -468,5 +487,5 @@ def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]]) -> Find
         1 / images if images else 0.0)
     if abs(change) <= width:
         return Finding(False, "made elsewhere", f"{told}: within what {count} other seeds might give, ± {width:.2%}")
-    return Finding(True, "made elsewhere", f"{told}: beyond what {count} other seeds might give, ± {width:.2%}",
+    return refused("made elsewhere", f"{told}: beyond what {count} other seeds might give, ± {width:.2%}",
                    "install the versions of the reference and run the suite again")

@@ -28,7 +28,7 @@ from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import Suite, built_in_suites, load_suite
 from kdbench.version import __version__
 
-WITNESSES = REFERENCES  # whose runs in the same cells show how far the submitter's machine gives the reference's results
+WITNESSES = REFERENCES  # whose runs in the same cells show how far a machine gives the reference's results
 LICENCES = frozenset("""
     0BSD AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 BSD-2-Clause BSD-3-Clause BSL-1.0 CC-BY-4.0 CC-BY-SA-4.0 CC0-1.0
     ECL-2.0 EPL-2.0 EUPL-1.2 GPL-2.0-only GPL-2.0-or-later GPL-3.0-only GPL-3.0-or-later ISC LGPL-2.1-only
@@ -172,7 +172,7 @@ def _records(store: Store) -> list[Record]:
 
 
 def _suite_of(folder: Path, records: Iterable[Record], methods: Collection[str], given: str | None) -> str:
-    """The suite of the methods' runs: a built-in one's name, or the path of its file. UserError if it has to be told."""
+    """The suite of the methods' runs: a built-in one's name, or the path of its file. UserError if it is not known."""
     if given is not None:
         return given
     suites = sorted({one.suite for one in records if one.spec.method in methods and one.role == "student"})

@@ -40,14 +40,15 @@ from kdbench.train.trainer import Trainer, prepare
 def main() -> None:
     task = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Task)
     record, data = decode(Record, Path(task.record).read_bytes()), withheld(Path(task.data))
-    loaded.collect = collected.collect = lambda *_: data  # type: ignore[assignment]
+    loaded.collect = collected.collect = lambda *_: data
     make_deterministic(torch.device(record.spec.device))
     cache = CacheFolder(Path(task.cache))
     methods = Registry([Path(task.plugin)] if task.plugin else [])
     if task.what == "predict":
         dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, torch.device(record.spec.device))
         network = reload(record, Store(task.out), methods[record.spec.method], dataset)
-        logits = predict(network, dataset.test, Normalise(dataset, dataset.train.labels.device), record.spec.recipe.image_size)
+        normalise = Normalise(dataset, dataset.train.labels.device)
+        logits = predict(network, dataset.test, normalise, record.spec.recipe.image_size)
         np.save(Path(task.out) / "logits.npy", logits)
         return
     for name in task.teachers:  # before any code of the submission is imported
@@ -69,7 +70,7 @@ def withheld(file: Path) -> Collected:
         splits: dict[str, Part] = {}
         for split in ("train", "validation", "test"):
             groups = {name.split("|")[2]: arrays[name] for name in arrays.files if name.startswith(f"{split}|group|")}
-            images, tints = arrays[f"{split}|images"], arrays[f"{split}|tints"] if f"{split}|tints" in arrays.files else None
+            images, tints = arrays[f"{split}|images"], arrays.get(f"{split}|tints")
             splits[split] = Part(images, np.arange(len(images)), arrays[f"{split}|labels"], groups, tints)
         names: dict[str, Any] = msgspec.json.decode(str(arrays["names"]))
         return Collected(tuple(names["classes"]), splits, {key: tuple(value) for key, value in names["groups"].items()})

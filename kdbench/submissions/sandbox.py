@@ -62,7 +62,7 @@ class Sandbox:
         began = subprocess.Popen(
             command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-            preexec_fn=lambda: _limit(device, seconds, processes))
+            preexec_fn=lambda: _limit(device, seconds, processes))  # noqa: PLW1509  it takes no lock
         try:
             said = began.communicate(timeout=seconds)[1]
             return Ended(began.returncode, said[-2000:])
@@ -112,8 +112,8 @@ def _limit(device: str, seconds: float, processes: int) -> None:
         limits[resource.RLIMIT_AS] = MEMORY
     for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
 
 
 def _own(process: psutil.Process) -> bool:

@@ -2,7 +2,7 @@
 
 A zip is refused before anything of it is unpacked if its table of contents is not the one that `write_zip` makes: names
 of the format alone, each once, plain files, sizes within limits, and nothing before, between or behind that a reader
-might take otherwise. Members are then unpacked one at a time into a folder of ours, and never beyond what they announce.
+might take otherwise. Members are then unpacked one at a time into a folder of ours, never beyond what they announce.
 """
 
 import re
@@ -37,7 +37,7 @@ END = struct.Struct("<4s4H2LH")
 PIECE = MIB
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Refusal(Exception):
     """Why a zip is not read, and what to do."""
 
@@ -85,8 +85,9 @@ def _check_end(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(max(0, size - END.size - 20))
         tail = file.read()
-    signature, disk, start_disk, here, count, table, offset, comment = (
-        END.unpack(tail[-END.size:]) if len(tail) >= END.size else (b"", *[0] * 7))
+    if len(tail) < END.size:
+        tail = bytes(END.size)
+    signature, disk, start_disk, here, count, table, offset, comment = END.unpack(tail[-END.size:])
     if signature != b"PK\5\6" or comment or disk or start_disk or here != count or offset + table + END.size != size:
         raise Refusal("not a zip", "it is no plain zip file: it is cut off, or something stands before, between or "
                                    "behind its parts")

@@ -63,10 +63,10 @@ def _main_table(name: str, cell: Cell, columns: Sequence[str]) -> Table:
         _noise(cell, data_free=True)
     best = cell.comparisons.tiers[0] if ranked and cell.comparisons.tiers else ()
     table = Table(name, header, _lines(cell, columns), 4, (*told, *_sampling(cell), *_settings(cell)), frozenset(best))
-    for name, told_of in (("conditions", [row.conditions for row in cell.rows]),
+    for column, told_of in (("conditions", [row.conditions for row in cell.rows]),
                           ("submission", [row.submission for row in cell.rows])):
         if not any(told_of):
-            place = table.header.index(name)
+            place = table.header.index(column)
             table = replace(table, header=_without(table.header, place), text_columns=table.text_columns - 1,
                             lines=[_without(line, place) for line in table.lines])
     return _with_reported(cell, table)

@@ -37,6 +37,8 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench attack .*": "minutes a run, and AutoAttack",
     r"kdbench publish .*--push .*|hf upload .*": "uploads to the Hugging Face hub; a test pushes to a local one",
     r"pip install .*|tox.*|pytest .*": "installs, or is what runs this test",
+    r"kdbench (submit|results) .*": "needs runs of a plugin; tests/submissions runs these commands",
+    r"git .*": "a repository that takes submissions",
     r"chromium .*": "a picture of a page",
     r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }

@@ -34,7 +34,7 @@ class Sandbox:
     """How processes are kept apart on this machine, found out once."""
 
     def __init__(self) -> None:
-        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/")))), None)
+        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu"))), None)
 
     def told(self, device: str) -> str:
         """What holds for the processes, for the reader of a replay."""
@@ -57,7 +57,7 @@ class Sandbox:
             "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
-        command = [*_command(self.tool, folder), sys.executable, "-m", module, *arguments]
+        command = [*_command(self.tool, folder, device), sys.executable, "-m", module, *arguments]
         processes = sum(_threads(one) for one in psutil.process_iter() if _own(one)) + PROCESSES
         began = subprocess.Popen(
             command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ class Sandbox:
             began.wait()
 
 
-def _command(tool: str | None, folder: Path) -> list[str]:
+def _command(tool: str | None, folder: Path, device: str) -> list[str]:
     """What stands before a command to run it apart."""
     if tool == "bwrap":
         hidden = [str(Path.home()), "/home", "/tmp", "/run"]
@@ -86,7 +86,8 @@ def _command(tool: str | None, folder: Path) -> list[str]:
                    for place in spec.submodule_search_locations or ()]
         needed = dict.fromkeys(str(place) for place in places if Path(place).exists())
         return ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
-                "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc",
+                "--ro-bind", "/", "/", *(("--dev-bind", "/dev", "/dev") if device == "cuda" else ("--dev", "/dev")),
+                "--proc", "/proc",
                 *(part for one in hidden if Path(one).is_dir() for part in ("--tmpfs", one)),
                 *(part for one in needed for part in ("--ro-bind", one, one)),
                 *(("--bind", str(folder), str(folder)) if folder != Path("/") else ()), "--"]

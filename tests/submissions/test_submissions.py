@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import stat
 import struct
 import zipfile
@@ -30,6 +31,7 @@ from kdbench.submissions.check import check
 from kdbench.submissions.lock import read_lock
 from kdbench.submissions.package import About, members
 from kdbench.submissions.replay import draw
+from kdbench.submissions.sandbox import Sandbox
 from kdbench.submissions.zipped import Refusal, unpack, write_zip
 from kdbench.tune.choice import read_choices
 
@@ -347,6 +349,35 @@ def test_the_runs_to_replay_are_drawn_by_seed_and_file(made, tmp_path):
     drawn = {seed: draw(own, 1, seed, "a")[0].run_id for seed in range(20)}
     assert drawn == {seed: draw(own, 1, seed, "a")[0].run_id for seed in range(20)} and len(set(drawn.values())) == 2
     assert len(draw(own, 99, 0, "a")) == 2
+
+
+PROBE = """
+import json, os, pathlib, socket, sys
+if sys.argv[1] == "sleep":
+    import time
+    time.sleep(60)
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=2)
+    network = True
+except OSError:
+    network = False
+pathlib.Path(sys.argv[2], "told.json").write_text(json.dumps([network, dict(os.environ)]))
+"""
+
+
+def test_a_sandboxed_process_has_no_network_and_no_tokens_and_ends_in_time(tmp_path, monkeypatch):
+    (tmp_path / "probe.py").write_text(PROBE)
+    (tmp_path / "place").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    sandbox = Sandbox()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        end = sandbox.run("probe", [str(server.getsockname()[1]), str(tmp_path / "place")], tmp_path / "place", "cpu", 60)
+    assert end.code == 0, end.said
+    network, environment = json.loads((tmp_path / "place" / "told.json").read_text())
+    assert network is (sandbox.tool is None) and "secret" not in environment.values()
+    assert environment["HOME"] == str(tmp_path / "place" / "home")
+    assert sandbox.run("probe", ["sleep"], tmp_path / "place", "cpu", 1).code is None
 
 
 # Adding.

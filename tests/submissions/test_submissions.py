@@ -372,7 +372,8 @@ def test_a_sandboxed_process_has_no_network_and_no_tokens_and_ends_in_time(tmp_p
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     sandbox = Sandbox()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        end = sandbox.run("probe", [str(server.getsockname()[1]), str(tmp_path / "place")], tmp_path / "place", "cpu", 60)
+        port = str(server.getsockname()[1])
+        end = sandbox.run("probe", [port, str(tmp_path / "place")], tmp_path / "place", "cpu", 60)
     assert end.code == 0, end.said
     network, environment = json.loads((tmp_path / "place" / "told.json").read_text())
     assert network is (sandbox.tool is None) and "secret" not in environment.values()

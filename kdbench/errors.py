@@ -2,9 +2,12 @@
 allowed."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
+# A path from the root of a disk or from a home folder, in a text; not the rest of an address or of a relative path.
+PATH = re.compile(r"(?<![\w/.~<-])(?:file://)?(?:~[\w-]*/(?:[\w.@+~-]+/)*|/(?:[\w.@+~-]+/)+)([\w.@+~-]*)")
 
 def printable(text: str) -> str:
     """Text of unknown origin with a replacement character for everything that is no character to read: control
@@ -21,6 +24,11 @@ def one_line(text: str) -> str:
 def plain(text: str) -> str:
     """Text of unknown origin on one line, `printable` and with single spaces for white space."""
     return printable(" ".join(text.split()))
+
+
+def without_paths(text: str) -> str:
+    """The text with the last name alone of each path that begins at the root of a disk or at a home folder."""
+    return PATH.sub(lambda found: found[1] or found[0].rstrip("/").rpartition("/")[2], text)
 
 
 class UserError(Exception):

@@ -101,6 +101,8 @@ class ResultsFolder:
     release.json                      the versions of the results, by `kdbench release`; of the last one also
     suite.toml                        the text of the suite that made them, with its pairs
     lock.txt                          the packages that they were made with, as pip installs them
+    submissions.json                  which results others submitted, and how far they were checked
+    plugins/<name>.py                 the methods of submissions, as they were submitted
     .lock                             held by the one command that writes into the folder; holds its process id and
                                       the name of its machine
     .lock-<part>                      held by the one command for a part of the runs; then these share .lock
@@ -144,6 +146,13 @@ class ResultsFolder:
     @property
     def packages(self) -> Path:
         return self.root / "lock.txt"
+
+    @property
+    def submitted(self) -> Path:
+        return self.root / "submissions.json"
+
+    def plugin(self, name: str) -> Path:
+        return self.root / "plugins" / name
 
     @property
     def lock(self) -> Path:

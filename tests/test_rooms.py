@@ -38,7 +38,7 @@ LAYERS = (
     "train",
     "checks finished profile tune",
     "analysis",
-    "report",
+    "report submissions",
     "api site",
     "cli kdbench methods",
 )
@@ -55,6 +55,7 @@ TORCH = (
     "kdbench.profile.in_use", "kdbench.profile.timing", "kdbench.profile.worker",
     "kdbench.finished.attack", "kdbench.finished.export", "kdbench.finished.reload",
     "kdbench.checks.contract", "kdbench.checks.preflight",
+    "kdbench.submissions.replayed",
 )
 LIBRARIES = ("torch", "torchvision", "timm", "safetensors.torch")
 

@@ -13,6 +13,7 @@ from kdbench.analysis.tuned import Order, Tuning
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.plugins.source import Facts
+from kdbench.results.submitted import Mark
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
@@ -56,6 +57,7 @@ class Row:
     failures: tuple[Failure, ...]         # failed, not applicable and missing runs
     runs: dict[int, str]                  # the ids of the finished ones, by seed
     shares: Shares = field(default_factory=dict)  # test accuracy on classes, on groups and under corruptions
+    submission: Mark | None = None        # of a row that others submitted: what was done to believe it
 
     @property
     def is_reference(self) -> bool:
@@ -75,6 +77,11 @@ class Row:
     def larger(self) -> bool:
         """Whether the network that it deploys is not the plain student, but one with more parameters."""
         return self.size > MUCH_ALIKE[1]
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What pages say beside its name: its conditions, and what was done to believe it if others submitted it."""
+        return (*self.conditions, *([f"submitted, {self.submission}"] if self.submission else []))
 
     @property
     def seeds(self) -> tuple[int, ...]:

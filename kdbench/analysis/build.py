@@ -47,6 +47,7 @@ from kdbench.results.record import Problem, Record
 from kdbench.results.release import Release, read_release
 from kdbench.results.repeated import results_hash
 from kdbench.results.store import Store
+from kdbench.results.submitted import Mark, Submitted, least, read_submitted
 from kdbench.spec import RunSpec, TrainedTeacher, digest
 from kdbench.tune.choice import Choice
 
@@ -78,13 +79,18 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     origins = merged.lines() if isinstance(merged, Merged) else ()
     release, results = read_release(store), results_hash(runs)
     versions = release.lines(results) if isinstance(release, Release) else ()
+    submitted, submitted_hash = read_submitted(store)
     cells = _cells(runs, known, reader, costs, tuned)
+    if isinstance(submitted, Submitted):
+        cells, origins = tuple(_marked(cells, submitted.marks())), (*origins, *submitted.lines())
     problems += [*others, *repeats, *reader.problems, *profile_problems, *tuned_problems]
-    problems += [one for one in (merged, release) if isinstance(one, Problem)]
+    problems += [one for one in (merged, release, submitted) if isinstance(one, Problem)]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
         statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines(), *origins, *versions))),
-        results_hash=results, records_hash=_records_hash(runs, hashes, costs, problems, tuned, merged_hash),
+        results_hash=results,
+        records_hash=_records_hash(runs, hashes, costs, problems, tuned,
+                                   {"merged": merged_hash, "submissions": submitted_hash}),
     )
 
 
@@ -160,12 +166,12 @@ def _group(run: Record) -> tuple:
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
-                  problems: Iterable[Problem], tuned: Tuned, merged_hash: str) -> str:
+                  problems: Iterable[Problem], tuned: Tuned, notes: Mapping[str, str]) -> str:
     """The hash of everything that a table is made from, times and machines included: the files of used records,
-    profiles and choices, where they came from, the planned runs without a record, and the files left out."""
+    profiles and choices, notes of where they came from, planned runs without a record, and the files left out."""
     used = [f"{run.run_id} {hashes.get(run.run_id, run.status)}" for run in runs]
     used += [f"choices {tuned.sha256}"] if tuned.sha256 else []
-    used += [f"merged {merged_hash}"] if merged_hash else []
+    used += [f"{name} {sha256}" for name, sha256 in notes.items() if sha256]
     used += [f"profile/{one.profile.run_id} {one.file_sha256}" for one in costs]
     unused = [f"{problem.path.parent.name}/{problem.path.name} {problem.reason}" for problem in problems]
     return digest(sorted(used) + sorted(unused))
@@ -215,6 +221,14 @@ def _cells(runs: list[Record], known: Known, read: Read, costs: Sequence[Cost],
             costs_of[cell] = list(costs_of_matched([run.spec for run in own], costs))
     cells = [_cell(own, teachers, known, read, costs_of[cell], tuned) for cell, own in members.items()]
     return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.equal_compute, cell.id)))
+
+
+def _marked(cells: Iterable[Cell], marks: Mapping[str, Mark]) -> Iterable[Cell]:
+    """The cells, with what was done to believe the rows that others submitted; of one with several marks the least."""
+    for cell in cells:
+        yield replace(cell, rows=tuple(
+            replace(row, submission=least(marks[run] for run in row.runs.values() if run in marks))
+            for row in cell.rows))
 
 
 def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read: Read,

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kdbench.cli import cache, machines, methods, publish, results, run, status, tune
+from kdbench.cli import cache, machines, methods, publish, results, run, status, submissions, tune
 from kdbench.cli.text.urls import urls_shown
 from kdbench.disk import explain
 from kdbench.errors import UserError, plain
@@ -63,10 +63,11 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
-for commands in (run, tune, status, results, publish, machines, methods):
+for commands in (run, tune, status, results, submissions, publish, machines, methods):
     for name, command in commands.COMMANDS.items():
         app.command(name=name)(command)
 app.add_typer(cache.cache_commands, name="cache")
+app.add_typer(submissions.results_commands, name="results")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.disk import TEMPORARY, set_aside
+from kdbench.disk import TEMPORARY, file_sha256, set_aside
 from kdbench.errors import UserError
 from kdbench.folders import REPORT, CacheFolder
 from kdbench.results.merged import read_merged
 from kdbench.results.record import DIGEST, Entry, Outcome, Planned, Problem, Record, read
 from kdbench.results.store import Store
+from kdbench.results.submitted import Submitted, read_submitted
 from kdbench.spec import TrainedTeacher
 
 Kind = Literal["damaged", "foreign", "newer", "orphaned", "missing", "temporary"]
@@ -58,6 +59,7 @@ class Fsck:
         self.repaired = 0
         self.records = 0
         self.without_digest = 0                               # records of kdbench 0.1, which did not write one
+        self._submitted: set[str] = set()                     # runs of submissions, which may lack their networks
         self._aside: set[Path] = set()                        # what this check set aside
         self._status: dict[str, str | None] = {}              # by run id; None: the record cannot be read
         self._teachers: set[str] = set()                      # those that records name
@@ -100,6 +102,8 @@ class Fsck:
         return finding._replace(rerun=f"{done}, {finding.rerun}") if done else finding
 
     def _all(self) -> Iterator[Finding]:
+        submitted = read_submitted(self.store)[0]
+        self._submitted = set(submitted.marks()) if isinstance(submitted, Submitted) else set()
         yield from self._records()
         yield from self._other_images()
         yield from self._plans()
@@ -109,6 +113,7 @@ class Fsck:
         if isinstance(merged, Problem):
             yield Finding("damaged", merged.path, merged.reason, f"{LEAVES}; without, nobody knows where results "
                           "came from", repairable=True)
+        yield from self._submissions()
         yield from self._artefacts(self.store.files.student("x"))
         yield from self._artefacts(self.store.files.predictions("x"))
         yield from self._others()
@@ -143,7 +148,8 @@ class Fsck:
             faults = list(store.faults(again)) if isinstance(again, Record) else faults
         what = TRAINS if record.role != "teacher" else "a rerun trains the teacher again where a run needs it"
         for fault in faults:
-            yield _faulty(fault, what, repairable=not fault.missing)
+            if not (fault.missing and record.run_id in self._submitted and fault.path.parent.name == "students"):
+                yield _faulty(fault, what, repairable=not fault.missing)
 
     def _in_cache(self, record: Record) -> Iterator[Finding]:
         """What is wrong with the cache's own files of a teacher; nothing if the cache does not have it."""
@@ -201,6 +207,25 @@ class Fsck:
 
     # Files that have no record.
 
+    def _submissions(self) -> Iterator[Finding]:
+        """What is wrong with the note of submissions, and with the plugin files that it names."""
+        files, (submitted, _) = self.store.files, read_submitted(self.store)
+        if isinstance(submitted, Problem):
+            yield Finding("damaged", submitted.path, submitted.reason, f"{LEAVES}; without, nobody knows which results "
+                          "others submitted", repairable=True)
+        named = {name: sha256 for one in (submitted.submissions if isinstance(submitted, Submitted) else ())
+                 for name, sha256 in one.plugins.items()}
+        for name, sha256 in sorted(named.items()):
+            path = files.plugin(name)
+            if not path.is_file():
+                yield Finding("missing", path, "submissions.json names it", LEAVES)
+            elif file_sha256(path) != sha256:
+                yield Finding("damaged", path, "its SHA-256 is not the one in submissions.json", LEAVES)
+        folder = files.plugin("x").parent
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.name not in named and not _is_temporary(path.name):
+                yield _foreign(path)
+
     def _artefacts(self, example: Path) -> Iterator[Finding]:
         for path, run_id in self._named(example.parent, example.suffix):
             if isinstance(path, Finding):
@@ -214,7 +239,8 @@ class Fsck:
         files = self.store.files
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
-                                       files.merged, files.release, files.suite, files.packages, files.lock,
+                                       files.merged, files.release, files.suite, files.packages, files.submitted,
+                                       files.plugin("x").parent, files.lock,
                                        files.slurm.root)}
         for path in sorted(self.store.folder.iterdir()):
             if (path.name in ours or path.name in REPORT or _is_temporary(path.name)

@@ -30,9 +30,11 @@ from kdbench.results.merged import Merged, Origin, read_merged, write_merged
 from kdbench.results.record import Outcome, Planned, Problem, Record, SomeEntry, id_of, read
 from kdbench.results.repeated import differing_metrics, results_hash
 from kdbench.results.store import Store
+from kdbench.results.submitted import Submitted, joined, read_submitted, write_submitted
 
 FINAL = {"ok": 0, "inapplicable": 1, "pruned": 1}  # by status: which is kept; the others are after them
 ARTEFACTS = {"student": "weights_sha256", "predictions": "predictions_sha256"}  # by file: the field of its SHA-256
+NO_NAMES: Mapping[Path, str] = {}
 PIECE = 1 << 16  # bytes that are copied at a time
 SHOWN = 16       # digits of a hash
 
@@ -89,6 +91,7 @@ class Merge:
     missing: Counter[str] = field(default_factory=Counter)  # finished runs without a file in any folder, by kind
     records: int = 0                                    # in the target, when all is done
     merged: Merged | None = None                        # the note to write; None if it stands there already
+    submitted: Submitted | None = None                  # likewise, of submissions
 
     def write(self) -> None:
         """Do it. UserError, and that file not written, if a file is not any more what it was when it was looked at."""
@@ -96,16 +99,19 @@ class Merge:
             atomic_write(copy.target, _pieces(copy), sync=False)
         if self.copies:
             os.sync()  # once for all of them: to wait for each takes minutes
+        if self.submitted is not None:
+            write_submitted(self.target, self.submitted)
         if self.merged is not None:
             write_merged(self.target, self.merged)
 
 
 def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choices: ReadChoices,
-          only_look: bool = False) -> Merge:
+          only_look: bool = False, names: Mapping[Path, str] = NO_NAMES) -> Merge:
     """Merge `folders` into `out`, unless something is refused or `only_look` is asked for. `profile` is the kind of
-    entries in profiles, and `read_choices` raises a UserError for a folder whose choices are damaged. UserError for
-    folders that are not apart from each other, or that hold no results."""
-    sources = _sources(folders, out)
+    entries in profiles, and `read_choices` raises a UserError for a folder whose choices are damaged. `names` are what
+    folders are called, where that is not their path. UserError for folders that are not apart from each other, or that
+    hold no results."""
+    sources = _sources(folders, out, names)
     target = Store(out)
     used = target.files.lock.exists()  # by a command that writes; else to lock it is to write into it
     with ExitStack() as locked:
@@ -119,7 +125,7 @@ def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choic
     return found
 
 
-def _sources(folders: Sequence[Path], out: Path) -> list[Source]:
+def _sources(folders: Sequence[Path], out: Path, names: Mapping[Path, str]) -> list[Source]:
     """The folders to merge. UserError if one is none, is given twice or lies in another, or holds no results."""
     target, seen = out.resolve(), dict[Path, Path]()
     for folder in folders:
@@ -133,13 +139,13 @@ def _sources(folders: Sequence[Path], out: Path) -> list[Source]:
             raise UserError(f"{folder}: it is --out too, which keeps what it holds: name the other folders alone")
         for inner, outer in ((target, place), (place, target)):
             if outer in inner.parents:
-                names = {target: f"--out {out}", place: str(folder)}
-                raise UserError(f"{names[inner]}: it lies inside {names[outer]}: merge into a folder of its own")
+                called = {target: f"--out {out}", place: str(folder)}
+                raise UserError(f"{called[inner]}: it lies inside {called[outer]}: merge into a folder of its own")
         seen[place] = folder
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: not a folder")
     need_writable(out)
-    sources = [Source(with_urls(str(folder)), Store(folder)) for folder in folders]
+    sources = [Source(names.get(folder, with_urls(str(folder))), Store(folder)) for folder in folders]
     for source in sources:
         if not source.holds_results:
             raise source.store.no_records()
@@ -162,6 +168,7 @@ def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoic
     latest = {name: min(versions, key=_by_date) for name, versions in profiles.items()}
     found.copies += _copies(profiles, latest, target.files.profile)
     found.copies += _choices(found, sources, read_choices)
+    found.copies += _submissions(found, sources)
     for run, versions in sorted(records.items()):
         found.refused += _contradictions(kept[run], versions)
     found.records = len(kept)
@@ -318,6 +325,27 @@ def _choices(found: Merge, sources: Sequence[Source], read_choices: ReadChoices)
         path, target = source.store.files.tuning.choices, found.target.files.tuning.choices
         if path != target:
             yield Copy(path, target, hashlib.sha256(content).hexdigest())
+
+
+def _submissions(found: Merge, sources: Sequence[Source]) -> Iterator[Copy]:
+    """The plugin files of submissions that the target lacks; the note of these is made of all folders' notes."""
+    notes: dict[Source, Submitted] = {}
+    for source in sources:
+        note = read_submitted(source.store)[0]
+        if isinstance(note, Problem):
+            _tell_damage(found, note, None)
+        elif note is not None:
+            notes[source] = note
+    whole = joined(notes.values())
+    if whole.submissions and whole != notes.get(sources[0]):
+        found.submitted = whole
+    for name, sha256 in sorted({item for one in whole.submissions for item in one.plugins.items()}):
+        holders = [source for source in sources if not _fault(source.store.files.plugin(name), sha256)]
+        if not holders:
+            found.refused.append(f"damaged: plugins/{name}: no folder has the file with the SHA-256 that "
+                                 f"submissions.json names, {sha256[:SHOWN]}")
+        elif sources[0] not in holders:
+            yield Copy(holders[0].store.files.plugin(name), found.target.files.plugin(name), sha256)
 
 
 # What is told.

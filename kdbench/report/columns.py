@@ -3,6 +3,7 @@
 from kdbench.analysis.board import REFERENCE, REFERENCES
 from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.metrics.catalog import METRICS
+from kdbench.results.submitted import MARKS
 
 PARTS = {"mean": "mean over the row's seeds", "low": "lower end of the 95 % t interval over seeds",
          "high": "upper end of the 95 % t interval over seeds"}
@@ -20,6 +21,7 @@ def meaning() -> dict[str, str]:
         "cell": "id of what methods are compared in: one pair, dataset and recipe",
         "hyperparameters": "of a row those that are not the method's defaults, of a run all",
         "conditions": "under which other conditions than plain training the method learned",
+        "submission": f"of results that others submitted, how far they were checked: {', '.join(MARKS)}",
         "seeds": "how many finished runs the row has",
         "seed_values": "their seeds",
         "failed": "how many runs diverged, crashed or ran out of time",

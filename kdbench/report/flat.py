@@ -35,7 +35,8 @@ def _typed(*estimates: str) -> dict[str, str]:
 MODERATED = ("moderated_low", "moderated_high", "degrees", "p", "p_holm")  # of a difference to a reference
 COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
     "role": "string", "method": "string", "family": "string", "pair": "string", "dataset": "string", "cell": "string",
-    "hyperparameters": "object", "conditions": "object", "seeds": "Int64", "seed_values": "object",
+    "hyperparameters": "object", "conditions": "object", "submission": "string",
+    "seeds": "Int64", "seed_values": "object",
     "failed": "Int64", "missing": "Int64", "inapplicable": "Int64", "failures": "object",
     **_typed("test_accuracy"), "reported_test_accuracy": "float64", "reported_by": "string",
     "tier": "Int64",
@@ -225,6 +226,7 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
     flat = {
         "method": row.method, "family": row.family, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
         "hyperparameters": row.hyperparameters, "conditions": list(row.conditions),
+        "submission": row.submission,
         "seeds": len(row.seeds), "seed_values": list(row.seeds),
         "failed": len(statuses) - missing - inapplicable, "missing": missing, "inapplicable": inapplicable,
         "failures": [{"seed": f.seed, "status": f.status, "reason": f.reason} for f in row.failures],

@@ -127,7 +127,7 @@ def _row(line: Line, by_pair: bool, limit: float) -> str:
                *(f"<td>{quiet_interval(shown_value(cell, row, name))}</td>" for name in METRICS_SHOWN)]
     return (f'<tr id="{escape(f"{part.name}:{row_anchor(cell, row)}")}"><th scope="row" class="text">{first}</th>'
             f'<td class="text">{linked(f"../{part.address(cell, row)}", part.name)}</td>{"".join(numbers)}'
-            f'<td class="text">{escape("; ".join(row.conditions))}</td>'
+            f'<td class="text">{escape("; ".join(row.told))}</td>'
             f'<td class="text note">{escape(failures)}</td></tr>')
 
 

@@ -11,7 +11,7 @@ from kdbench.analysis.board import Cell, Leaderboard, Row
 from kdbench.analysis.build import build
 from kdbench.analysis.details import Details, read_details
 from kdbench.data import catalog
-from kdbench.errors import UserError
+from kdbench.errors import UserError, without_paths
 from kdbench.plugins.source import Facts, family_order
 from kdbench.report.page.pieces import row_anchor, to
 from kdbench.results.store import Store
@@ -19,8 +19,6 @@ from kdbench.results.store import Store
 MARKER = "kdbench-site.json"  # says that a folder is a site, and what is in it
 TAKEN = ("assets", "data", "index.html", "methods", "pairs", "release", MARKER)  # at the top of a site
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")  # of a suite's folder
-# A path from the root of a disk or from a home folder, in a text; not the rest of an address or of a relative path.
-PATH = re.compile(r"(?<![\w/.~<-])(?:file://)?(?:~[\w-]*/(?:[\w.@+~-]+/)*|/(?:[\w.@+~-]+/)+)([\w.@+~-]*)")
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,6 @@ def slug(name: str) -> str:
 
 
 # Paths of the machine that wrote a record: they help no reader, and may tell who it was.
-
-def without_paths(text: str) -> str:
-    """The text with the last name alone of each path that begins at the root of a disk or at a home folder."""
-    return PATH.sub(lambda found: found[1] or found[0].rstrip("/").rpartition("/")[2], text)
-
 
 def clean(value: Any) -> Any:
     """A value of JSON, `without_paths` in any of its texts."""

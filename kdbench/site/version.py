@@ -4,17 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from kdbench.analysis.build import build
 from kdbench.disk import atomic_write
 from kdbench.environment import now
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
+from kdbench.results.lock import lock, read_lock
 from kdbench.results.record import Problem, Record
 from kdbench.results.release import Release, Version, read_release, write_release
 from kdbench.results.store import Store
@@ -55,29 +52,11 @@ def release(folder: Path, version: str, note: str, methods: Registry, suite: str
     earlier = _earlier(store, version, board.results_hash)
     made = Version(version=version, released=now(), results=board.results_hash, records=board.records_hash,
                    note=" ".join(note.split()))
-    told = [*_own_runs(folder, used, records, methods), *_other_versions(records, locked := lock())]
+    told = [*_own_runs(folder, used, records, methods), *_other_versions(records, read_lock(packages := lock()))]
     atomic_write(store.files.suite, frozen_text(used).encode())
-    atomic_write(store.files.packages, "".join(f"{name}=={known}\n" for name, known in locked.items()).encode())
+    atomic_write(store.files.packages, packages.encode())
     write_release(store, Release(suite=used.name, versions=[made, *earlier]))  # last: it names the others
     return Made(made, tuple(told))
-
-
-def lock() -> dict[str, str]:
-    """The installed version of kdbench and of each package that it needs, by name."""
-    found: dict[str, str] = {}
-    waiting = ["kdbench"]
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in found:
-            continue
-        try:
-            package = metadata.distribution(name)
-        except metadata.PackageNotFoundError:  # optional, or for another system
-            continue
-        found[name] = package.version
-        needed = map(Requirement, package.requires or ())
-        waiting += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return dict(sorted(found.items()))
 
 
 def _earlier(store: Store, version: str, results: str) -> list[Version]:

@@ -40,6 +40,8 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench .* s3://.*|kdbench \w+ s3://.*": "an object store: tests/remote types such commands to one",
     r"pip install .*|tox.*|pytest .*": "installs, or is what runs this test",
     r"ray start .*": "a cluster; tests/cluster/ starts one",
+    r"kdbench (submit|results) .*": "needs runs of a plugin; tests/submissions runs these commands",
+    r"git .*": "a repository that takes submissions",
     r"chromium .*": "a picture of a page",
     r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }

@@ -13,9 +13,10 @@ from kdbench.finished.fsck import Fsck
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.record import Profile
+from kdbench.results.lock import lock, read_lock
 from kdbench.results.release import read_release
 from kdbench.results.store import Store
-from kdbench.site.version import lock, release
+from kdbench.site.version import release
 from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import built_in_suites, frozen_text, load_suite
 
@@ -67,7 +68,7 @@ def test_the_lock_has_the_installed_version_of_everything_that_kdbench_needs(sto
     assert names == sorted(names) and all(re.fullmatch(r"[a-z0-9-]+==\S+", line) for line in lines)
     for name in ("kdbench", "torch", "timm", "numpy", "sympy"):  # the last is torch's
         assert f"{name}=={installed(name)}" in lines
-    assert "pytest" not in lock()  # an extra's
+    assert "pytest" not in read_lock(lock())  # an extra's
 
 
 def test_packages_that_records_were_made_with_and_that_are_not_locked_are_told(store):

@@ -116,7 +116,7 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str, method:
         + "".join(f"<td>{quiet_interval(versus(cell, row, name))}</td>" for name in REFERENCES) + "".join(cells)
         + f"<td>{len(row.seeds)}</td><td{reported_data}{source}>"
         + (number(published.accuracy, "share") if published else "") + "</td>"
-        + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, "; ".join(row.conditions)))
+        + "".join(f'<td class="text">{escape(value)}</td>' for value in (row.family, "; ".join(row.told)))
         + f'<td class="text note">{escape(failures)}</td></tr>'
     )
 

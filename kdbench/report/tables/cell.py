@@ -56,16 +56,19 @@ def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list
 
 def _main_table(name: str, cell: Cell, columns: Sequence[str]) -> Table:
     """The methods of a cell by test accuracy; notes tell which the best cannot be told from, and at what settings."""
-    header = ["method", "family", "conditions", "seeds", METRICS["test_accuracy"].header,
+    header = ["method", "family", "conditions", "submission", "seeds", METRICS["test_accuracy"].header,
               *(f"vs {name}" for name in REFERENCES), *(METRICS[column].header for column in columns)]
     ranked = not any(row.data_free for row in cell.rows)
     told = (*_tiers(cell), *_noise(cell, data_free=False), *_resolution(cell)) if ranked else \
         _noise(cell, data_free=True)
     best = cell.comparisons.tiers[0] if ranked and cell.comparisons.tiers else ()
-    table = Table(name, header, _lines(cell, columns), 3, (*told, *_sampling(cell), *_settings(cell)), frozenset(best))
-    if not any(row.conditions for row in cell.rows):
-        table = replace(table, header=_without(header, 2), lines=[_without(line, 2) for line in table.lines],
-                        text_columns=2)
+    table = Table(name, header, _lines(cell, columns), 4, (*told, *_sampling(cell), *_settings(cell)), frozenset(best))
+    for column, told_of in (("conditions", [row.conditions for row in cell.rows]),
+                          ("submission", [row.submission for row in cell.rows])):
+        if not any(told_of):
+            place = table.header.index(column)
+            table = replace(table, header=_without(table.header, place), text_columns=table.text_columns - 1,
+                            lines=[_without(line, place) for line in table.lines])
     return _with_reported(cell, table)
 
 
@@ -84,7 +87,7 @@ def _settings(cell: Cell) -> Iterable[str]:
 
 def _lines(cell: Cell, columns: Sequence[str]) -> list[list[str]]:
     """One line for each method, below the teacher's where it is known."""
-    lines = [[row.label, row.family, "; ".join(row.conditions), _seeds(row),
+    lines = [[row.label, row.family, "; ".join(row.conditions), row.submission or "", _seeds(row),
               interval(row.estimate("test_accuracy"), "share") + DAGGER * row.larger,
               *(versus(cell, row, name) for name in REFERENCES),
               *(number(_mean(row, name), METRICS[name].unit) if columns is COLUMNS else shown_value(cell, row, name)
@@ -92,7 +95,7 @@ def _lines(cell: Cell, columns: Sequence[str]) -> list[list[str]]:
     teacher = cell.teacher
     if teacher is None:
         return lines
-    return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "", "",
+    return [["teacher", teacher.architecture if teacher.metrics else teacher.status, "", "", "",
              *(number(teacher.metrics.get(name), METRICS[name].unit) if name else ""
                for name in ("test_accuracy", *(None,) * len(REFERENCES),
                             *(None if name == "agreement" else name for name in columns)))], *lines]

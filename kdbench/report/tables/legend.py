@@ -5,6 +5,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import INTERVALS, LARGER, MARKS
 from kdbench.report.tables.cell import COLUMNS
 from kdbench.report.tables.parts import FURTHER, measures
+from kdbench.results.submitted import MEANING
 
 
 def legend(leaderboard: Leaderboard) -> list[str]:
@@ -21,6 +22,9 @@ def legend(leaderboard: Leaderboard) -> list[str]:
                      "training's; the size of what is deployed, in multiples of the student's; with kd: its loss "
                      "contains that of kd; no labels: its loss does not read them; 2 runs: a copy of the student was "
                      "trained before, which is in no cost shown here.")
+    if any(row.submission for cell in leaderboard.cells for row in cell.rows):
+        lines.append("submission: results that others sent: "
+                     + "; ".join(f"{mark}: {meaning}" for mark, meaning in MEANING.items()) + ".")
     if any(cell.equal_compute for cell in leaderboard.cells):
         lines.append(f"{EQUAL_COMPUTE}: in place of the same steps, each method has the whole epochs, at least one, "
                      "that come nearest to the core-seconds of kd's training steps, by the ratios of step times that "

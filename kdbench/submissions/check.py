@@ -1,0 +1,491 @@
+"""Checks a submission without running any code of it: structure, digests, suite, metrics, versions, witnesses."""
+
+import hashlib
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from kdbench.disk import file_sha256
+from kdbench.errors import UserError, nearest, plain
+from kdbench.finished.verify import environment_changes
+from kdbench.metrics.catalog import METRICS, score, vectors
+from kdbench.plugins.registry import Registry
+from kdbench.plugins.source import Hyperparameter, MethodInfo, read_source
+from kdbench.profile.record import Profile
+from kdbench.results.lock import disagreements, read_lock
+from kdbench.results.predictions import Predictions
+from kdbench.results.record import Planned, Problem, Record, read
+from kdbench.results.repeated import differing
+from kdbench.results.store import Store
+from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.submissions.package import (
+    LICENCES,
+    WITNESSES,
+    Manifest,
+    SubmittedMethod,
+    expansion,
+    public,
+    read_manifest,
+    teachers_of,
+)
+from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT, Refusal, unpack
+from kdbench.suites.plan import Plan
+from kdbench.suites.suite import built_in_suites, load_suite
+
+CLOSE = 1e-6      # that a metric may differ by when it is computed by another version of NumPy
+CONFIDENCE = .99  # of the interval within which results of another machine count as the same
+REPACK = "pack it anew with `kdbench submit` from the folder that `kdbench run` wrote"
+
+
+class Finding(NamedTuple):
+    """Something that a maintainer should know of a submission, and what its submitter can do."""
+
+    refused: bool
+    kind: str
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{'refused' if self.refused else 'note':<7}  {self.kind}: {plain(self.why)}" + (
+            f"; {self.remedy}" if self.remedy else "")
+
+
+def refused(kind: str, why: str, remedy: str = REPACK) -> Finding:
+    return Finding(True, kind, why, remedy)
+
+
+@dataclass
+class Checked:
+    """A submission that was unpacked into a folder, and what was found."""
+
+    folder: Path
+    sha256: str
+    findings: list[Finding] = field(default_factory=list)
+    manifest: Manifest | None = None  # None if it cannot be read
+    own: list[Record] = field(default_factory=list)        # the submitted runs that could be read
+    others: list[Record] = field(default_factory=list)     # of witnesses and teachers
+    infos: dict[str, MethodInfo] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        return any(one.refused for one in self.findings)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+
+def check(file: Path, against: Path | None, folder: Path) -> Checked:
+    """Check a submission against the folder of reference results, if one is given. `folder` is an empty one, into which
+    it is unpacked. UserError if there is no such file or no reference."""
+    reference = {} if against is None else _reference(against)
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    done = Checked(folder, file_sha256(file))
+    try:
+        names = unpack(file, folder)
+        done.manifest = read_manifest((folder / MANIFEST).read_bytes())
+    except Refusal as refusal:
+        done.findings.append(refused(refusal.kind, refusal.why, refusal.remedy))
+        return done
+    except ValueError as error:
+        done.findings.append(refused("manifest", f"{MANIFEST}: {error}"))
+        return done
+    done.findings += _digests(folder, names, done.manifest)
+    done.findings += _said(done.manifest)
+    done.findings += _read_records(done)
+    done.findings += _methods(done, reference)
+    done.findings += _lock(done)
+    plan = _plan(done)
+    if plan is not None:
+        done.findings += _runs(done, plan, reference if against else None)
+    done.findings += _metrics(done, Store(against) if against else None)
+    if plan is not None:
+        done.findings += _witnesses(done, plan, reference if against else None)
+    done.findings = list(dict.fromkeys(done.findings))
+    return done
+
+
+def _reference(folder: Path) -> dict[str, Record]:
+    records, _ = Store(folder).read()
+    if not records:
+        raise Store(folder).no_records()
+    return {record.run_id: record for record in records}
+
+
+# What stands in the file.
+
+def _digests(folder: Path, names: Sequence[str], manifest: Manifest) -> Iterator[Finding]:
+    for name in sorted({*names, *manifest.files} - {MANIFEST}):
+        if name not in manifest.files:
+            yield refused("unknown member", f"{name} is not listed in {MANIFEST}")
+        elif name not in names:
+            yield refused("missing member", f"{name} is listed in {MANIFEST} and not there")
+        elif file_sha256(folder / name) != manifest.files[name]:
+            what = "changed record" if name.startswith("records/") else "changed file"
+            yield refused(what, f"{name}: its SHA-256 is not the one in {MANIFEST}")
+
+
+def _said(manifest: Manifest) -> Iterator[Finding]:
+    if manifest.licence not in LICENCES:
+        yield refused("licence", f"{manifest.licence!r} is no SPDX identifier that is known here"
+                      + nearest(manifest.licence, LICENCES), "give one with --license")
+    for name, address in (("url", manifest.url), ("paper", manifest.paper)):
+        if address and "://" in address and not address.startswith(("https://", "http://")):
+            yield refused("manifest", f"{name}: expected an address of the web, got {address!r}")
+
+
+def _read_records(done: Checked) -> Iterator[Finding]:
+    """Read all entries into `done`; what is wrong with those that cannot be used."""
+    assert done.manifest is not None
+    store, names = done.store, set(done.manifest.names)
+    for found in store.scan():
+        if isinstance(found, Problem):
+            yield refused("changed record", f"records/{found.path.name}: {found.reason}")
+            continue
+        where = f"records/{found.run_id}.json"
+        if found.role == "trial" or (found.suite != done.manifest.suite.name and found.role == "student"):
+            yield refused("other run", f"{where}: a {found.role} of the suite {found.suite}, expected students and "
+                                       f"teachers of {done.manifest.suite.name}")
+            continue
+        if public(found) != found:
+            yield refused("private", f"{where}: it tells of the submitter's disk (a traceback, or a path)")
+        mine = found.role == "student" and found.spec.method in names
+        (done.own if mine else done.others).append(found)
+    kinds: tuple[tuple[type[Planned | Profile], Path], ...] = (
+        (Planned, store.files.plans), (Profile, store.files.profiles))
+    for what, place in kinds:
+        for path in sorted(place.glob("*.json")):
+            entry = read(what, str(path))[0]
+            if isinstance(entry, Problem):
+                yield refused("changed record", f"{place.name}/{path.name}: {entry.reason}")
+            elif isinstance(entry, Profile) and (public(entry) != entry or entry.spec.method not in names):
+                yield refused("other run", f"{place.name}/{path.name}: a profile of another method, or one that "
+                              "tells of the submitter's disk")
+    known = {one.run_id for one in (*done.own, *done.others)}
+    for name in done.manifest.files:
+        kind, _, rest = name.partition("/")
+        if kind in ("predictions", "students", "plan") and rest.partition(".")[0] not in known:
+            yield refused("other run", f"{name}: no usable record tells of it")
+
+
+def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding]:
+    """Read the methods' sources, without running them, into `done`; what is wrong with them, and names that others
+    have."""
+    assert done.manifest is not None
+    builtin = Registry()
+    plugins = {one.plugin for one in done.manifest.methods if one.plugin}
+    for name in done.manifest.files:
+        if name.startswith("plugin/") and name.removeprefix("plugin/") not in plugins:
+            yield refused("other file", f"{name}: no submitted method is said to be in it")
+    for method in done.manifest.methods:
+        info = _info(done, method, builtin)
+        if isinstance(info, str):
+            yield refused("plugin", info)
+            continue
+        done.infos[method.name] = info
+        other = builtin.get(method.name)
+        if (other is not None and other.digest != method.digest) or method.name in WITNESSES:
+            yield refused("taken name", f"a method that comes with kdbench, or is installed here, is named "
+                          f"{method.name!r}", "give it another name and run it again")
+        theirs = {one.method_digest for one in reference.values() if one.spec.method == method.name}
+        if theirs - {method.digest}:
+            yield refused("taken name", f"the reference has other runs of a method {method.name!r} (source "
+                          f"{min(theirs - {method.digest})[:12]}, submitted {method.digest[:12]})",
+                          "give it another name and run it again")
+        if done.infos[method.name].digest != method.digest:
+            yield refused("changed file", f"plugin/{method.plugin}: its SHA-256 is not the one in {MANIFEST}")
+        stale = [one.run_id for one in done.own
+                 if one.spec.method == method.name and one.method_digest != method.digest]
+        if stale:
+            yield refused("other source", f"{len(stale)} runs of {method.name} were made by another version of its "
+                          f"source, such as {stale[0]}", "train them again: kdbench run --retry stale")
+
+
+def _info(done: Checked, method: SubmittedMethod, builtin: Mapping[str, MethodInfo]) -> MethodInfo | str:
+    """The facts of a submitted method, or why nothing is known of it."""
+    assert done.manifest is not None
+    if method.plugin:
+        found = _source(done.folder / "plugin" / method.plugin, method.name)
+        return f"plugin/{method.plugin}: {found}" if isinstance(found, str) else found
+    if done.manifest.requirement is None or not (done.folder / REQUIREMENT).is_file():
+        return f"neither a plugin file nor a package that brings {method.name}"
+    installed = builtin.get(method.name)
+    if installed is not None and installed.digest == method.digest:
+        return installed
+    return _told(done.own, method.name) or f"no record tells what {method.name} is"
+
+
+def _source(file: Path, name: str) -> MethodInfo | str:
+    """The method's facts as its source states them, or why they cannot be read. Nothing of it is run."""
+    try:
+        found = [info for info in read_source(file, None) if info.name == name]
+        return found[0] if len(found) == 1 else f"it has {len(found)} methods named {name!r}, expected one"
+    except UserError as error:
+        return str(error).replace(str(file), file.name)
+    except (OSError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        return f"it cannot be read: {type(error).__name__}"
+
+
+def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
+    """What records tell of a method that is not at hand; None if they do not."""
+    record = next((one for one in own if one.spec.method == name and one.facts is not None), None)
+    if record is None or record.facts is None:
+        return None
+    learns = "student" if record.spec.self_teacher else "teacher"
+    return MethodInfo(
+        name=name, family=record.family or "", paper=None, doc="", learns_from=learns, needs_data=True, conditions=(),
+        hyperparameters={key: Hyperparameter(key, type(value).__name__, value)
+                         for key, value in record.facts.defaults.items()},
+        class_name="", module=None, file=Path(), digest=record.method_digest)
+
+
+def _lock(done: Checked) -> Iterator[Finding]:
+    assert done.manifest is not None
+    try:
+        versions = read_lock((done.folder / LOCK).read_text(encoding="utf-8"))
+    except ValueError as error:
+        yield refused("wrong lock", f"{LOCK}: {error}")
+        return
+    if done.manifest.requirement:
+        name, _, number = done.manifest.requirement.partition("==")
+        if versions.get(name.lower().replace("_", "-")) != number:
+            yield refused("wrong lock", f"{LOCK} does not have {done.manifest.requirement}")
+    for told in sorted({"; ".join(disagreements(versions, recorded)) for record in done.own
+                        if isinstance(recorded := record.environment.get("versions"), dict)} - {""}):
+        yield refused("wrong lock", f"{LOCK} has other versions than records were made with (recorded, locked): "
+                      f"{told}", "pack it in the environment that made the runs, or run all of them again in this one")
+
+
+# The suite and its runs.
+
+def _plan(done: Checked) -> Plan | None:
+    """What the suite's text asks for; None, and a finding in `done`, if it cannot be told."""
+    assert done.manifest is not None
+    said, registry = done.manifest.suite, Registry()
+    own = built_in_suites().get(said.name)
+    if hashlib.sha256(said.text.encode()).hexdigest() != said.sha256:
+        done.findings.append(refused("other suite", f"the text of {said.name} is not the one with its SHA-256"))
+    elif own is not None and said.text.encode() != own.read_bytes():
+        done.findings.append(Finding(
+            True, "other suite", f"the text of {said.name} is another one than that of kdbench here (SHA-256 "
+            f"{said.sha256[:12]}, here {file_sha256(own)[:12]})",
+            "run the suite as it comes with the reference's kdbench"))
+    for info in done.infos.values():
+        registry[info.name] = info
+    file = done.folder / "suite" / f"{said.name}.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(said.text, encoding="utf-8")
+    try:
+        return expansion(load_suite(str(file)), registry, list(done.infos), {one.spec.device for one in done.own})
+    except UserError as error:
+        why = str(error).replace(str(file), f"{said.name}.toml")
+        done.findings.append(refused("other suite", f"the suite's runs cannot be told from its text: {why}"))
+        return None
+
+
+def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> Iterator[Finding]:
+    """Whether the submitted runs are those of the suite, and the suite is the reference's."""
+    assert done.manifest is not None
+    asked = {(spec.cell, spec.method): spec for spec in plan.students}
+    seeds = {spec.seed for spec in plan.students}
+    rows: dict[tuple[str, str, str], list[RunSpec]] = defaultdict(list)
+    for record in done.own:
+        spec, where = record.spec, f"records/{record.run_id}.json"
+        wanted = asked.get((spec.cell, spec.method))
+        if wanted is None:
+            yield refused("other suite", f"{where}: {spec.pair} on {spec.dataset} with that recipe is no cell of "
+                          f"the suite {done.manifest.suite.name}", "run the suite as it is")
+            continue
+        if spec.updates != wanted.updates or spec.self_teacher != wanted.self_teacher:
+            yield refused("other suite", f"{where}: another budget of updates, or another copy of the student to "
+                          "learn from, than the suite gives the method", "run the suite as it is")
+        if spec.seed not in seeds:
+            yield refused("extra seeds", f"{where}: seed {spec.seed} is none of the suite's "
+                          f"({', '.join(map(str, sorted(seeds)))})", "submit the suite's seeds alone")
+        changed = {name: value for name, value in spec.hyperparameters.items()
+                   if wanted.hyperparameters.get(name) != value}
+        own = {f"recipe.{name}": value for name, value in spec.own_recipe.given().items()} if spec.own_recipe else {}
+        settings = ", ".join(f"{name}={value}" for name, value in sorted((changed | own).items()))
+        try:
+            done.infos[spec.method].resolve(spec.hyperparameters)
+        except UserError as error:
+            yield refused("hyperparameters", f"{where}: {error}", "run it with values that the method allows")
+        rows[spec.cell, spec.method, settings].append(spec)
+    for (_, method, settings), specs in sorted(rows.items()):
+        place = f"{method} on {specs[0].pair}, {specs[0].dataset}{f' ({settings})' if settings else ''}"
+        if missing := sorted(seeds - {spec.seed for spec in specs}):
+            yield refused("missing seeds", f"{place}: seed{'s' * (len(missing) > 1)} "
+                          f"{', '.join(map(str, missing))} of the suite's {len(seeds)}", "run all seeds of the suite; "
+                          "runs that fail are submitted too")
+        if settings:
+            yield Finding(False, "settings", f"{place}: not at the suite's values")
+    for name in done.infos:
+        failed = [one for one in done.own if one.spec.method == name and one.status != "ok"]
+        if failed:
+            yield Finding(False, "failed runs", f"{len(failed)} runs of {name} without a result, such as "
+                          f"{failed[0].run_id}: {failed[0].reason}")
+    if not done.own:
+        yield refused("missing records", "no usable record of a submitted method")
+    if reference is not None:
+        yield from _same_suite(done, plan, reference)
+
+
+def _same_suite(done: Checked, plan: Plan, reference: Mapping[str, Record]) -> Iterator[Finding]:
+    """Whether the reference has just the runs of the witnesses that the suite's text asks for in the submitted cells.
+    Their ids are hashes of all that can change a result."""
+    cells = {one.spec.cell for one in done.own}
+    asked = {spec.id: spec for spec in plan.students if spec.method in WITNESSES and spec.cell in cells}
+    there = {run for run, one in reference.items() if one.role == "student" and one.spec.method in WITNESSES
+             and one.spec.cell in cells}
+    known = {(spec.cell, spec.method) for spec in asked.values() if spec.id in there}
+    for spec in asked.values():
+        if spec.id not in there:
+            yield refused("other suite", f"the reference has no run of {spec.method}, seed {spec.seed}, on "
+                          f"{spec.pair}, {spec.dataset} by this suite's text (run {spec.id})",
+                          "run the suite that the reference was made by")
+    for run in sorted(there - asked.keys()):
+        spec = reference[run].spec
+        defaults = next((one.hyperparameters for one in asked.values()
+                         if (one.cell, one.method) == (spec.cell, spec.method)), {})
+        if (spec.cell, spec.method) in known and spec.hyperparameters == defaults and spec.own_recipe is None:
+            yield refused("other suite", f"the reference has {spec.method} with seed {spec.seed} on {spec.pair}, "
+                          f"{spec.dataset}, which this suite's text does not ask for",
+                          "run the suite that the reference was made by")
+    images = {one.spec.cell: one.dataset_digest for run, one in sorted(reference.items()) if run in asked}
+    for record in done.own:
+        expected = images.get(record.spec.cell)
+        if record.status == "ok" and expected and record.dataset_digest != expected:
+            yield refused("other images", f"records/{record.run_id}.json: it saw other images (SHA-256 "
+                          f"{str(record.dataset_digest)[:12]}) than the reference ({expected[:12]})",
+                          "let kdbench fetch the published dataset")
+
+
+# Metrics.
+
+def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
+    """Whether all metrics that predictions determine follow from the saved ones."""
+    store, labels = done.store, dict[str, tuple[str, list[np.ndarray]]]()
+    digests = {one.run_id: one.predictions_sha256 for one in done.others}
+    for record in (*done.others, *done.own):
+        if record.status != "ok":
+            continue
+        where, spec = f"records/{record.run_id}.json", record.spec
+        if record.predictions_sha256 is None or record.weights_sha256 is None:
+            yield refused("missing predictions", f"{where}: it names no predictions or no weights")
+            continue
+        try:
+            found = store.read_predictions(record.run_id, record.predictions_sha256)
+            teacher, wanted = None, spec.teacher
+            if isinstance(wanted, TrainedTeacher):
+                teacher = store.read_predictions(wanted.run.id, digests.get(wanted.run.id))
+            computed = score(found, teacher)
+        except UserError as error:
+            yield refused("missing predictions", f"{where}: {str(error).replace(f'{done.folder}/', '')}")
+            continue
+        wrong = [f"{name} {record.metrics[name]:.6g}, by its predictions {value:.6g}"
+                 for name, value in computed.items()
+                 if name in record.metrics and not _alike([record.metrics[name]], [value])]
+        wrong += [f"{name} is not there" for name in ("test_accuracy",) if name not in record.metrics]
+        wrong += [f"{name} {record.metrics[name]:.6g}, which no predictions give" for name in sorted(record.metrics)
+                  if teacher is not None and name in METRICS and METRICS[name].compute and name not in computed]
+        wrong += [f"{name}, by its predictions others" for name, values in vectors(found).items()
+                  if name in record.vectors and not _alike(record.vectors[name], values)]
+        if wrong:
+            yield refused("forged metric", f"{where} ({spec.method}, seed {spec.seed}): {'; '.join(wrong)}",
+                          "only metrics that follow from the saved predictions can be submitted: kdbench evaluate "
+                          "computes them")
+        if record.role == "student":
+            first = labels.setdefault(spec.cell, (where, _labels(_of_reference(reference, done, spec.cell) or found)))
+            if not all(map(np.array_equal, first[1], _labels(found))):
+                yield refused("other images", f"{where}: the labels of its images are others than those of "
+                              f"{first[0] if first[0] != where else 'the reference'}",
+                              "let kdbench fetch the published dataset")
+
+
+def _of_reference(reference: Store | None, done: Checked, cell: str) -> Predictions | None:
+    """The predictions of a witness in the reference's folder, if it has them; their labels are the images' own."""
+    for record in done.others if reference is not None else ():
+        if record.spec.cell == cell and record.role == "student" and reference is not None:
+            own = reference.get(record.run_id)
+            if isinstance(own, Record) and reference.files.predictions(record.run_id).is_file():
+                return reference.read_predictions(record.run_id, own.predictions_sha256)
+    return None
+
+
+def _labels(found: Predictions) -> list[np.ndarray]:
+    return [found["test_labels"], found["validation_labels"]]
+
+
+def _alike(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    return len(first) == len(second) and all(
+        one == other or (None not in (one, other) and math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE))
+        for one, other in zip(first, second, strict=True))
+
+
+# Witnesses.
+
+def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> Iterator[Finding]:
+    """Whether the submitter's machine gives the reference's results: the same bits, or on another machine or with other
+    versions what other seeds might give too."""
+    there = {one.run_id: one for one in done.others}
+    cells = {one.spec.cell for one in done.own}
+    asked = [spec for spec in plan.students if spec.method in WITNESSES and spec.cell in cells]
+    needed = {run.id for spec in (*asked, *(one.spec for one in done.own)) for run in teachers_of(spec)}
+    for run in sorted({spec.id for spec in asked} | needed):
+        if run not in there or there[run].status != "ok":
+            spec = next((one for one in asked if one.id == run), None)
+            what = f"{spec.method}, seed {spec.seed}, on {spec.pair}, {spec.dataset}" if spec else "a teacher"
+            yield refused("missing witness", f"no finished run {run} ({what}), which shows how far this machine "
+                          "gives the reference's results",
+                          f"run {' and '.join(WITNESSES)} of the suite into the same folder")
+    for run in sorted(there.keys() - {spec.id for spec in asked} - needed):
+        yield refused("other run", f"records/{run}.json: a run of no submitted method and of no witness")
+    if reference is None:
+        return
+    elsewhere: dict[tuple[str, str], list[tuple[Record, Record]]] = defaultdict(list)
+    equal = 0
+    for spec in asked:
+        ours, theirs = reference.get(spec.id), there.get(spec.id)
+        if ours is None or theirs is None or ours.status != "ok" or theirs.status != "ok":
+            continue
+        elsewhere[spec.cell, spec.method].append((ours, theirs))
+        if not (parts := differing(ours, theirs)):
+            equal += 1
+        elif not environment_changes(ours, theirs):
+            yield refused("witness", f"run {spec.id} ({spec.method}, seed {spec.seed}): {', '.join(parts)} are not "
+                                     "the reference's, though machine and versions are the same",
+                          "run it again: something changed it")
+    if equal and equal == sum(map(len, elsewhere.values())):
+        yield Finding(False, "witnesses", f"{equal} runs of {' and '.join(WITNESSES)} are bit-equal to the reference's")
+        return
+    for (_, method), pairs in elsewhere.items():
+        if any(differing(*pair) for pair in pairs):
+            yield _made_elsewhere(method, pairs)
+
+
+def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]]) -> Finding:
+    """The witness's mean accuracy over seeds, compared with the reference's by the t interval of the difference of two
+    means with the same spread; an image more or less is always allowed."""
+    ours, theirs = ([one.metrics["test_accuracy"] for one in side] for side in zip(*pairs, strict=True))
+    change, count, spec = statistics.fmean(theirs) - statistics.fmean(ours), len(pairs), pairs[0][0].spec
+    why = ", ".join(dict.fromkeys(one for pair in pairs for one in environment_changes(*pair))) or "nothing known"
+    told = (f"{method} on {spec.pair}, {spec.dataset} has other bits than the reference's (other: {why}); test "
+            f"accuracy {statistics.fmean(theirs):.2%}, the reference's {statistics.fmean(ours):.2%}")
+    if count < 2:
+        return Finding(False, "made elsewhere", f"{told}: one seed says nothing of noise")
+    spread = math.sqrt((statistics.variance(ours) + statistics.variance(theirs)) / 2)
+    images = pairs[0][0].split_sizes.get("test", 0)
+    width = float(student_t.ppf((1 + CONFIDENCE) / 2, 2 * count - 2)) * spread * math.sqrt(2 / count) + (
+        1 / images if images else 0.0)
+    if abs(change) <= width:
+        return Finding(False, "made elsewhere", f"{told}: within what {count} other seeds might give, ± {width:.2%}")
+    return refused("made elsewhere", f"{told}: beyond what {count} other seeds might give, ± {width:.2%}",
+                   "install the versions of the reference and run the suite again")

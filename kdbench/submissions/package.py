@@ -1,0 +1,243 @@
+"""What a submission holds: its manifest, and how it is packed from a folder of results."""
+
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kdbench.analysis.board import REFERENCES
+from kdbench.data import catalog
+from kdbench.disk import file_sha256, json_files
+from kdbench.errors import UserError, plain, unknown, without_paths
+from kdbench.plugins.registry import ENTRY_POINTS, Registry
+from kdbench.plugins.source import MethodInfo
+from kdbench.profile.record import Profile
+from kdbench.results.lock import lock
+from kdbench.results.record import Outcome, Planned, Record, read
+from kdbench.results.store import Store
+from kdbench.results.submitted import FileName
+from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT
+from kdbench.suites.plan import Plan, Selection, expand
+from kdbench.suites.suite import Suite, built_in_suites, load_suite
+from kdbench.version import __version__
+
+WITNESSES = REFERENCES  # whose runs in the same cells show how far a machine gives the reference's results
+LICENCES = frozenset("""
+    0BSD AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 BSD-2-Clause BSD-3-Clause BSL-1.0 CC-BY-4.0 CC-BY-SA-4.0 CC0-1.0
+    ECL-2.0 EPL-2.0 EUPL-1.2 GPL-2.0-only GPL-2.0-or-later GPL-3.0-only GPL-3.0-or-later ISC LGPL-2.1-only
+    LGPL-2.1-or-later LGPL-3.0-only LGPL-3.0-or-later MIT MIT-0 MPL-2.0 NCSA ODC-By-1.0 ODbL-1.0 PDDL-1.0 Unlicense
+    UPL-1.0 Zlib
+""".split())  # noqa: SIM905  SPDX identifiers of licences under which others may keep, show and change the results
+Text = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+
+
+class SubmittedMethod(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A submitted method, and where its source is."""
+
+    name: Text
+    family: Text
+    digest: Sha256           # of the source file
+    plugin: FileName | None  # its file in plugin/; None: the required package brings it
+
+
+class SuiteText(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The suite of the runs, as it was when they were packed."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+    sha256: Sha256
+    text: str
+
+
+class Manifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The content of submission.json."""
+
+    format_version: Literal[1] = 1
+    kdbench: Text
+    methods: Annotated[list[SubmittedMethod], Meta(min_length=1, max_length=100)]
+    requirement: Text | None = None  # the package that brings the methods without a plugin file, as NAME==VERSION
+    suite: SuiteText
+    cells: list[RunId]               # of the submitted runs: pair, dataset and recipe, as hashes
+    seeds: list[int]
+    licence: Text                    # SPDX identifier, of results and plugin files
+    author: Text
+    paper: Text | None = None
+    url: Text | None = None
+    files: dict[str, Sha256]         # SHA-256 of every other member
+
+    @property
+    def names(self) -> list[str]:
+        return [method.name for method in self.methods]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the submitter says of the results."""
+
+    licence: str
+    author: str
+    paper: str | None = None
+    url: str | None = None
+
+
+def members(folder: Path, methods: Sequence[str], plugins: Iterable[Path], suite_name: str | None, about: About,
+            with_students: bool = False) -> dict[str, bytes | Path]:
+    """The members of a submission of all runs of `methods` in a folder of results, by name. UserError if there are
+    none, if a file of theirs is missing or damaged, or if it cannot be known what the runs are of."""
+    registry, store = Registry(plugins), Store(folder)
+    infos = [registry[name] for name in methods]
+    records = _records(store)
+    suite = load_suite(_suite_of(folder, records, methods, suite_name))
+    own = [one for one in records if one.role == "student" and one.spec.method in methods and one.suite == suite.name]
+    for name in methods:
+        if not any(one.spec.method == name for one in own):
+            there = {one.spec.method for one in records if one.role == "student"} - set(WITNESSES)
+            raise unknown(f"method with runs of {suite.name} in {folder}", name, there)
+    plan = expansion(suite, registry, methods, {one.spec.device for one in own})
+    cells = {one.spec.cell for one in own}
+    wanted = {spec.id for spec in plan.students if spec.method in WITNESSES and spec.cell in cells}
+    wanted |= {run.id for one in own for run in teachers_of(one.spec)}
+    chosen = [*own, *(one for one in records if one.run_id in wanted and one not in own)]
+    found: dict[str, bytes | Path] = {}
+    for record in chosen:
+        found |= dict(_files_of(store, record, suite.name, with_students))
+    found |= dict(_profiles(store, methods))
+    entries = []
+    for info in infos:
+        plugin = _plugin_name(info)
+        found |= {f"plugin/{plugin}": info.file} if plugin else {}
+        entries.append(SubmittedMethod(name=info.name, family=info.family, digest=info.digest, plugin=plugin))
+    requirement = _requirement([info for info in infos if _plugin_name(info) is None])
+    found |= {REQUIREMENT: f"{requirement}\n".encode()} if requirement else {}
+    found[LOCK] = lock([requirement.partition("==")[0]] if requirement else ()).encode()
+    text = Path(suite.source).read_bytes()
+    manifest = Manifest(
+        kdbench=__version__, methods=entries, requirement=requirement,
+        suite=SuiteText(name=suite.name, sha256=hashlib.sha256(text).hexdigest(), text=text.decode()),
+        cells=sorted(cells), seeds=sorted({one.spec.seed for one in own}),
+        licence=about.licence, author=plain(about.author), paper=about.paper, url=about.url,
+        files={name: _sha256(content) for name, content in sorted(found.items())})
+    found[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    return found
+
+
+def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices: Collection[str]) -> Plan:
+    """The runs that a suite asks for of these methods and of the witnesses, by default hyperparameters. UserError for
+    runs on several devices, and for a suite with files of somebody's disk, which nobody else can repeat."""
+    for name in suite.content.datasets:
+        if catalog.parse(name).path is not None:
+            raise UserError(f"dataset {name}: a folder of somebody's own disk, which nobody else can repeat; published "
+                            "datasets can be submitted")
+    for name in suite.content.pairs:
+        if name in suite.pairs and suite.pairs[name].teacher.weights.startswith("file:"):
+            raise UserError(f"pair {name}: its teacher is a file of somebody's own disk, which nobody else can repeat")
+    if len(devices) > 1:
+        raise UserError(f"runs on {' and '.join(sorted(devices))}: submit those of one device")
+    on_gpu = "cuda" in devices
+    return expand(suite, registry, Selection([*dict.fromkeys([*methods, *WITNESSES])],
+                                             device="cuda" if on_gpu else "cpu"))
+
+
+def teachers_of(spec: RunSpec) -> Iterator[RunSpec]:
+    """The runs that a run learned from."""
+    for teacher in (spec.teacher, spec.self_teacher):
+        if isinstance(teacher, TrainedTeacher):
+            yield teacher.run
+
+
+def public(outcome: Outcome) -> Outcome:
+    """The outcome without what tells of the submitter's disk: its traceback, and the folders of paths."""
+    changes: dict[str, object] = {"traceback": None, "reason": outcome.reason and without_paths(outcome.reason)}
+    if isinstance(outcome, Record):
+        changes["notes"] = [without_paths(note) for note in outcome.notes]
+    return msgspec.structs.replace(outcome, **changes)
+
+
+def _records(store: Store) -> list[Record]:
+    records, problems = store.read()
+    if problems:
+        raise UserError(f"{problems[0].path}: {problems[0].reason}; `kdbench fsck` tells what is damaged, and the same "
+                        "`kdbench run` makes it again")
+    if not records:
+        raise store.no_records()
+    return records
+
+
+def _suite_of(folder: Path, records: Iterable[Record], methods: Collection[str], given: str | None) -> str:
+    """The suite of the methods' runs: a built-in one's name, or the path of its file. UserError if it is not known."""
+    if given is not None:
+        return given
+    suites = sorted({one.suite for one in records if one.spec.method in methods and one.role == "student"})
+    if len(suites) > 1:
+        raise UserError(f"{folder}: these runs are of several suites: {', '.join(suites)}; name one with --suite")
+    if suites and suites[0] not in built_in_suites():
+        raise UserError(f"{folder}: its suite {suites[0]!r} does not come with kdbench: name its file with --suite")
+    return suites[0] if suites else next(iter(records)).suite
+
+
+def _files_of(store: Store, record: Record, suite: str, with_students: bool) -> Iterator[tuple[str, bytes | Path]]:
+    """The members of a run: its record, its place in the plan, and of a finished one its predictions."""
+    run, shown = record.run_id, public(record)
+    yield f"records/{run}.json", record.to_json() if shown == record else shown.to_json()
+    yield f"plan/{run}.json", Planned(suite=suite, role=record.role, spec=record.spec).to_json()
+    if record.status != "ok":
+        return
+    files = [("predictions", store.files.predictions(run), record.predictions_sha256)]
+    if with_students and record.role == "student":
+        files.append(("students", store.files.student(run), record.weights_sha256))
+    for kind, path, sha256 in files:
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise UserError(f"{path}: {'damaged' if path.exists() else 'missing'}; the same `kdbench run` makes it "
+                            "again")
+        yield f"{kind}/{path.name}", path
+
+
+def _profiles(store: Store, methods: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """What training with the methods costs, as far as it was measured."""
+    for path in json_files(store.files.profiles):
+        found = read(Profile, path)[0]
+        if isinstance(found, Profile) and found.subject == "method" and found.spec.method in methods:
+            yield f"profile/{Path(path).name}", public(found).to_json()
+
+
+def _plugin_name(info: MethodInfo) -> str | None:
+    """What a plugin file is called in a submission; None for a method of an installed package."""
+    if info.module is not None:
+        return None
+    return info.file.name if re.fullmatch(r"[A-Za-z0-9_]{1,100}\.py", info.file.name) else f"{info.name}.py"
+
+
+def _requirement(infos: Sequence[MethodInfo]) -> str | None:
+    """The installed package that brings the methods, as NAME==VERSION. UserError if they come from several, or with
+    kdbench."""
+    found: dict[str, str] = {}
+    for info in infos:
+        entry = next((one for one in importlib.metadata.entry_points(group=ENTRY_POINTS)
+                      if (one.module, one.attr) == (info.module, info.class_name)), None)
+        if entry is None or entry.dist is None:
+            raise UserError(f"{info.name} comes with kdbench: only a method of your own can be submitted")
+        found[info.name] = f"{entry.dist.name}=={entry.dist.version}"
+    if len(set(found.values())) > 1:
+        raise UserError(f"methods of several packages ({', '.join(sorted(set(found.values())))}): submit those of one")
+    return next(iter(found.values()), None)
+
+
+def _sha256(content: bytes | Path) -> str:
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_sha256(content)
+
+
+def read_manifest(content: bytes) -> Manifest:
+    """ValueError, in one line, for a manifest of another format."""
+    try:
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from error
+

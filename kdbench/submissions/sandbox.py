@@ -1,0 +1,131 @@
+"""A process for code that others wrote, as far apart from everything else as this platform lets it be."""
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+GIB = 1 << 30
+MEMORY = 32 * GIB    # of addresses, which torch reserves many more of than it uses
+FILE = 4 * GIB       # bytes of a file
+PROCESSES = 256      # further processes and threads of this user
+KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")  # of the environment
+PROBE = 20           # seconds that a command may take to show that it works here
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a sandboxed process ended."""
+
+    code: int | None  # its exit code; None: it took too long and was killed
+    said: str         # the end of what it wrote to standard error
+
+
+class Sandbox:
+    """How processes are kept apart on this machine, found out once."""
+
+    def __init__(self) -> None:
+        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu"))), None)
+
+    def told(self, device: str) -> str:
+        """What holds for the processes, for the reader of a replay."""
+        apart = {
+            "bwrap": "no network; only its own folder can be written, and home folders are empty (bwrap)",
+            "unshare": "no network (unshare); it may write where this user may",
+            None: "NETWORK AND DISK ARE OPEN TO IT: neither bwrap nor unshare works here",
+        }[self.tool]
+        memory = f"{MEMORY // GIB} GiB of addresses, " if device == "cpu" else ""
+        return (f"a process of its own with an empty cache, folder and environment; {apart}; at most {memory}"
+                f"{FILE // GIB} GiB a file, {PROCESSES} further processes, and a time limit")
+
+    def run(self, module: str, arguments: Sequence[str], folder: Path, device: str, seconds: float) -> Ended:
+        """Run a module of Python with `folder` as its own; it is killed after so many seconds, with all that it began.
+        """
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {
+            "HOME": str(home), "TMPDIR": str(home), "KDBENCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        command = [*_command(self.tool, folder, device), sys.executable, "-m", module, *arguments]
+        processes = sum(_threads(one) for one in psutil.process_iter() if _own(one)) + PROCESSES
+        began = subprocess.Popen(
+            command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+            preexec_fn=lambda: _limit(device, seconds, processes))  # noqa: PLW1509  it takes no lock
+        try:
+            said = began.communicate(timeout=seconds)[1]
+            return Ended(began.returncode, said[-2000:])
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(began.pid, signal.SIGKILL)
+            return Ended(None, "")
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(began.pid, signal.SIGKILL)
+            began.wait()
+
+
+def _command(tool: str | None, folder: Path, device: str) -> list[str]:
+    """What stands before a command to run it apart."""
+    if tool == "bwrap":
+        hidden = [str(Path.home()), "/home", "/tmp", "/run"]
+        # What Python and kdbench are read from must stay visible, also below a hidden folder.
+        places = [sys.prefix, sys.base_prefix, *filter(None, sys.path)]
+        places += [place for package in ("kdbench", "kdbench_methods") if (spec := find_spec(package))
+                   for place in spec.submodule_search_locations or ()]
+        needed = dict.fromkeys(str(place) for place in places if Path(place).exists())
+        return ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
+                "--ro-bind", "/", "/", *(("--dev-bind", "/dev", "/dev") if device == "cuda" else ("--dev", "/dev")),
+                "--proc", "/proc",
+                *(part for one in hidden if Path(one).is_dir() for part in ("--tmpfs", one)),
+                *(part for one in needed for part in ("--ro-bind", one, one)),
+                *(("--bind", str(folder), str(folder)) if folder != Path("/") else ()), "--"]
+    if tool == "unshare":
+        return ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--"]
+    return []
+
+
+def _works(command: Sequence[str]) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    try:
+        return subprocess.run([*command, "true"], capture_output=True, timeout=PROBE, check=False).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _limit(device: str, seconds: float, processes: int) -> None:
+    """Called in the new process before the command: limits that it cannot raise again."""
+    limits = {resource.RLIMIT_FSIZE: FILE, resource.RLIMIT_CORE: 0, resource.RLIMIT_NPROC: processes,
+              resource.RLIMIT_CPU: int(seconds) * 4 + 60}
+    if device == "cpu":  # CUDA reserves more addresses than there is memory
+        limits[resource.RLIMIT_AS] = MEMORY
+    for kind, most in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def _own(process: psutil.Process) -> bool:
+    try:
+        return process.uids().real == os.getuid()
+    except psutil.Error:
+        return False
+
+
+def _threads(process: psutil.Process) -> int:
+    try:
+        return process.num_threads()
+    except psutil.Error:
+        return 0

@@ -466,14 +466,17 @@ def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None
     if equal and equal == sum(map(len, elsewhere.values())):
         yield Finding(False, "witnesses", f"{equal} runs of {' and '.join(WITNESSES)} are bit-equal to the reference's")
         return
-    for (_, method), pairs in elsewhere.items():
+    for (cell, method), pairs in elsewhere.items():
         if any(differing(*pair) for pair in pairs):
-            yield _made_elsewhere(method, pairs)
+            sides = [[one.metrics["test_accuracy"] for one in side]
+                     for (own, _), some in elsewhere.items() if own == cell for side in zip(*some, strict=True)]
+            yield _made_elsewhere(method, pairs, sides)
 
 
-def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]]) -> Finding:
+def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]], sides: list[list[float]]) -> Finding:
     """The witness's mean accuracy over seeds, compared with the reference's by the t interval of the difference of two
-    means with the same spread; an image more or less is always allowed."""
+    means. The spread between seeds is that of all witnesses of the cell, `sides` being the accuracies of each, the
+    reference's and the submitted ones; an image more or less is always allowed."""
     ours, theirs = ([one.metrics["test_accuracy"] for one in side] for side in zip(*pairs, strict=True))
     change, count, spec = statistics.fmean(theirs) - statistics.fmean(ours), len(pairs), pairs[0][0].spec
     why = ", ".join(dict.fromkeys(one for pair in pairs for one in environment_changes(*pair))) or "nothing known"
@@ -481,9 +484,10 @@ def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]]) -> Find
             f"accuracy {statistics.fmean(theirs):.2%}, the reference's {statistics.fmean(ours):.2%}")
     if count < 2:
         return Finding(False, "made elsewhere", f"{told}: one seed says nothing of noise")
-    spread = math.sqrt((statistics.variance(ours) + statistics.variance(theirs)) / 2)
+    degrees = sum(len(side) - 1 for side in sides)
+    spread = math.sqrt(sum(statistics.variance(side) * (len(side) - 1) for side in sides if len(side) > 1) / degrees)
     images = pairs[0][0].split_sizes.get("test", 0)
-    width = float(student_t.ppf((1 + CONFIDENCE) / 2, 2 * count - 2)) * spread * math.sqrt(2 / count) + (
+    width = float(student_t.ppf((1 + CONFIDENCE) / 2, degrees)) * spread * math.sqrt(2 / count) + (
         1 / images if images else 0.0)
     if abs(change) <= width:
         return Finding(False, "made elsewhere", f"{told}: within what {count} other seeds might give, ± {width:.2%}")

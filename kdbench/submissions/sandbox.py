@@ -7,9 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -31,10 +30,12 @@ class Ended:
 
 
 class Sandbox:
-    """How processes are kept apart on this machine, found out once."""
+    """How processes are kept apart on this machine, found out once. They can read the folders `needed`, wherever these
+    are, besides Python's."""
 
-    def __init__(self) -> None:
-        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu"))), None)
+    def __init__(self, needed: Iterable[Path] = ()) -> None:
+        self.needed = [str(path) for path in needed]
+        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu", []))), None)
 
     def told(self, device: str) -> str:
         """What holds for the processes, for the reader of a replay."""
@@ -57,7 +58,7 @@ class Sandbox:
             "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
-        command = [*_command(self.tool, folder, device), sys.executable, "-m", module, *arguments]
+        command = [*_command(self.tool, folder, device, self.needed), sys.executable, "-m", module, *arguments]
         processes = sum(_threads(one) for one in psutil.process_iter() if _own(one)) + PROCESSES
         began = subprocess.Popen(
             command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -76,20 +77,18 @@ class Sandbox:
             began.wait()
 
 
-def _command(tool: str | None, folder: Path, device: str) -> list[str]:
+def _command(tool: str | None, folder: Path, device: str, needed: Sequence[str]) -> list[str]:
     """What stands before a command to run it apart."""
     if tool == "bwrap":
         hidden = [str(Path.home()), "/home", "/tmp", "/run"]
         # What Python and kdbench are read from must stay visible, also below a hidden folder.
-        places = [sys.prefix, sys.base_prefix, *filter(None, sys.path)]
-        places += [place for package in ("kdbench", "kdbench_methods") if (spec := find_spec(package))
-                   for place in spec.submodule_search_locations or ()]
-        needed = dict.fromkeys(str(place) for place in places if Path(place).exists())
+        places = [sys.prefix, sys.base_prefix, *filter(None, sys.path), str(Path(__file__).parents[1]), *needed]
+        visible = dict.fromkeys(place for place in places if Path(place).exists())
         return ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
                 "--ro-bind", "/", "/", *(("--dev-bind", "/dev", "/dev") if device == "cuda" else ("--dev", "/dev")),
                 "--proc", "/proc",
                 *(part for one in hidden if Path(one).is_dir() for part in ("--tmpfs", one)),
-                *(part for one in needed for part in ("--ro-bind", one, one)),
+                *(part for one in visible for part in ("--ro-bind", one, one)),
                 *(("--bind", str(folder), str(folder)) if folder != Path("/") else ()), "--"]
     if tool == "unshare":
         return ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--"]

@@ -118,7 +118,7 @@ def test_a_record_goes_up_while_the_command_still_runs(kdbench, store, local, mo
 
         shutil.copytree(local.folder, folder, dirs_exist_ok=True)
         for _ in range(500):
-            if sum(name.startswith("records/") for name in objects(store)) == 5:
+            if objects(store) == of_local(local.folder):
                 break
             door.time.sleep(0.02)
         seen.append(objects(store))
@@ -239,6 +239,18 @@ def test_a_store_that_goes_away_ends_the_command_with_1_and_the_next_one_uploads
     assert code == 0 and f"note: {URL}: 7 files are on this machine only" in err
     assert kdbench("merge", SAME, "--out", URL)[0] == 0 and objects(store) == of_local(mirror().results)
     assert "1 of remotes" in kdbench("cache", "prune", "remotes")[1] and not mirror().root.exists()
+
+
+def test_a_mirror_that_could_not_be_brought_up_to_date_uploads_nothing(kdbench, uploaded, local, monkeypatch):
+    kdbench("evaluate", URL)
+    name = local.files.record(spec("kd", 1).id).name
+    (mirror().results / "records" / name).write_text("changed here")
+    uploaded.put(f"run/records/{name}", b"changed there")
+    before = objects(uploaded)
+    monkeypatch.setattr(bucket, "FIRST_PATIENCE", 0.2)
+    monkeypatch.setattr(bucket, "PATIENCE", 0.2)
+    uploaded.trouble = lambda number, method, one: "500" if one == f"run/records/{name}" and method == "GET" else ""
+    assert kdbench("evaluate", URL)[0] == 2 and objects(uploaded) == before
 
 
 def test_machines_in_turn_lose_no_file_and_the_store_wins_where_both_changed_one(kdbench, uploaded, local, tmp_path,

@@ -121,6 +121,7 @@ def test_a_store_that_is_away_for_a_while_stops_no_command(kdbench, store, writi
         finish(Store(folder), spec())
         time.sleep(1.5)
         store.trouble = lambda number, method, name: ""
+        until(lambda: records(store), 20)
 
     writing(write)
     code, _, err = kdbench("evaluate", URL)
@@ -230,8 +231,8 @@ def hashes(store):
     return [(one.run_id, one.weights_sha256, one.metrics.get("test_accuracy")) for one in store.read()[0]]
 
 
-def until(condition):
-    end = time.monotonic() + 120
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -1,14 +1,16 @@
 """Reading and writing files: a written file holds all of the old content or all of the new one, at every moment."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
+import socket
 import stat
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 REMEDIES = {
@@ -127,6 +129,27 @@ def read_file(path: Path | str) -> bytes:
         return b"".join(parts)
     finally:
         os.close(file)
+
+
+class InUse(Exception):
+    """Another process has the lock; the text says which, as far as that is known."""
+
+
+@contextmanager
+def locked(path: Path, how: int) -> Iterator[None]:
+    """A lock file, locked by `fcntl.flock` as `how` says, with this process and its machine in it. The file is made if
+    it is not there. OSError if it cannot be opened, `InUse` if `how` does not wait and another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, how)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InUse(file.read().strip() or "unknown") from error
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def json_files(folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -281,6 +281,14 @@ def tutor(learns_from: str | None, *, teacher: T, self_teacher: T) -> T | None:
     """Which of two networks (or their specs, or their shapes) a method learns from, by its `learns_from`: the pair's
     teacher, a trained copy of the student, or none."""
     return {"teacher": teacher, "student": self_teacher, None: None}[learns_from]
+
+
+def teacher_runs(spec: RunSpec) -> Iterator[RunSpec]:
+    """The runs that must come before this one: of the pair's teacher and of the copy of the student that it learns
+    from, where these are trained."""
+    for teacher in (spec.teacher, spec.self_teacher):
+        if isinstance(teacher, TrainedTeacher):
+            yield teacher.run
 
 
 def teacher_id(spec: RunSpec) -> str | None:

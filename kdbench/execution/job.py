@@ -7,7 +7,7 @@ from pathlib import Path
 from kdbench.folders import CacheFolder
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Role
-from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.spec import RunSpec, teacher_runs
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Job:
 
     def teachers(self) -> Iterator[str]:
         """The ids of the runs that must come first."""
-        for teacher in (self.spec.teacher, self.spec.self_teacher):
-            if isinstance(teacher, TrainedTeacher):
-                yield teacher.run.id
+        return (run.id for run in teacher_runs(self.spec))
 
     def __str__(self) -> str:
         spec = self.spec

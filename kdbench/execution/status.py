@@ -19,7 +19,7 @@ from kdbench.remote.place import with_urls
 from kdbench.results.record import Entry, Planned, Problem, Record, Role, Status, id_of, read
 from kdbench.results.store import Store
 from kdbench.results.unfinished import Progress, is_locked, read_progress
-from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.spec import RunSpec, teacher_runs
 from kdbench.suites.suite import SuiteFile
 
 # "done" includes nothing that is of one of the other kinds; "newer": its record was written by a newer kdbench.
@@ -120,7 +120,7 @@ class Watcher:
             raise UserError(f"{folder}: neither records nor a plan here (expected {files.record('RUN_ID')})")
         runs = list(self._runs(ended, planned))
         own = [one for one in runs if one.role != "teacher"]
-        needed = {spec.id: spec for one in own if one.to_do for spec in _teachers(one.spec)}
+        needed = {spec.id: spec for one in own if one.to_do for spec in teacher_runs(one.spec)}
         teachers = [self._teacher(spec) for spec in needed.values()]
         teachers += [one for one in runs if one.role == "teacher" and one.run not in needed and one.kind == "done"]
         of_suites = [found.suite for found in (*ended.values(), *planned.values()) if not isinstance(found, Problem)]
@@ -205,7 +205,7 @@ class Watcher:
         unknown = len(running) + len(waiting) - len(known) - len(whole)
         if not known and not whole:
             return None, unknown
-        queue = [_Queued(one.run, tuple(spec.id for spec in _teachers(one.spec))) for one, _ in whole]
+        queue = [_Queued(one.run, tuple(spec.id for spec in teacher_runs(one.spec))) for one, _ in whole]
         workers = max(self.workers, len(running))
         return time_for(queue, [seconds for _, seconds in whole], known, workers), unknown
 
@@ -214,7 +214,7 @@ class Watcher:
         for _ in self._entries(Record, self.teachers.files.records):
             pass
         if self._estimator.reference is None:
-            trained = [spec.method for one in states for spec in _teachers(one.spec)][:1]
+            trained = [spec.method for one in states for spec in teacher_runs(one.spec)][:1]
             self._estimator.reference = (*trained, SuiteFile.model_fields["reference"].default)[0]
         for sample in self._samples:
             self._estimator.add(sample)
@@ -264,13 +264,6 @@ class _Queued(NamedTuple):
 
     def teachers(self) -> tuple[str, ...]:
         return self.needs
-
-
-def _teachers(spec: RunSpec) -> Iterator[RunSpec]:
-    """The runs that must come before this one."""
-    for teacher in (spec.teacher, spec.self_teacher):
-        if isinstance(teacher, TrainedTeacher):
-            yield teacher.run
 
 
 def _seconds_left(one: RunState, estimator: Estimator) -> float | None:

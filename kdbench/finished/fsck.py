@@ -17,7 +17,7 @@ from kdbench.results.merged import read_merged
 from kdbench.results.record import DIGEST, Entry, Outcome, Planned, Problem, Record, read
 from kdbench.results.store import Store
 from kdbench.results.submitted import Submitted, read_submitted
-from kdbench.spec import TrainedTeacher
+from kdbench.spec import teacher_runs
 
 Kind = Literal["damaged", "foreign", "newer", "orphaned", "missing", "temporary"]
 KINDS: tuple[Kind, ...] = ("damaged", "missing", "newer", "orphaned", "foreign", "temporary")
@@ -102,7 +102,7 @@ class Fsck:
         return finding._replace(rerun=f"{done}, {finding.rerun}") if done else finding
 
     def _all(self) -> Iterator[Finding]:
-        submitted = read_submitted(self.store)[0]
+        submitted, _ = read_submitted(self.store)
         self._submitted = set(submitted.marks()) if isinstance(submitted, Submitted) else set()
         yield from self._records()
         yield from self._other_images()
@@ -113,7 +113,7 @@ class Fsck:
         if isinstance(merged, Problem):
             yield Finding("damaged", merged.path, merged.reason, f"{LEAVES}; without, nobody knows where results "
                           "came from", repairable=True)
-        yield from self._submissions()
+        yield from self._submissions(submitted)
         yield from self._artefacts(self.store.files.student("x"))
         yield from self._artefacts(self.store.files.predictions("x"))
         yield from self._others()
@@ -134,9 +134,7 @@ class Fsck:
             self.without_digest += DIGEST not in content
             if found.dataset_digest:
                 self._images.setdefault(_seen(found), {}).setdefault(found.dataset_digest, []).append(run_id)
-            for teacher in (found.spec.teacher, found.spec.self_teacher):
-                if isinstance(teacher, TrainedTeacher):
-                    self._teachers.add(teacher.run.id)
+            self._teachers.update(run.id for run in teacher_runs(found.spec))
             yield from self._faults(self.store, found)
             if found.role == "teacher":
                 yield from self._in_cache(found)
@@ -207,9 +205,9 @@ class Fsck:
 
     # Files that have no record.
 
-    def _submissions(self) -> Iterator[Finding]:
+    def _submissions(self, submitted: Submitted | Problem | None) -> Iterator[Finding]:
         """What is wrong with the note of submissions, and with the plugin files that it names."""
-        files, (submitted, _) = self.store.files, read_submitted(self.store)
+        files = self.store.files
         if isinstance(submitted, Problem):
             yield Finding("damaged", submitted.path, submitted.reason, f"{LEAVES}; without, nobody knows which results "
                           "others submitted", repairable=True)

@@ -21,7 +21,7 @@ from kdbench.plugins.registry import Registry
 from kdbench.results.record import Record
 from kdbench.results.repeated import differing, environment_of
 from kdbench.results.store import Store
-from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.spec import teacher_runs
 from kdbench.suites.plan import Plan
 
 SEED = 0           # of the sample, so that everybody repeats the same runs of a folder
@@ -67,7 +67,7 @@ def verify(folder: Path, names: Collection[str], sample: int, registry: Registry
     records = [_repeatable(store.find(name)) for name in names] or \
         [_repeatable(store.find(run)) for run in draw(finished, sample)]
     methods = {name: registry[name] for record in records for name in _methods(record)}
-    teachers = {teacher.id: teacher for record in records for teacher in _teachers(record)}
+    teachers = {teacher.id: teacher for record in records for teacher in teacher_runs(record.spec)}
     for dataset in {record.spec.dataset for record in records}:
         collect.check(dataset, cache.data)
     students = tuple({record.run_id: record.spec for record in records}.values())
@@ -87,7 +87,7 @@ def verify(folder: Path, names: Collection[str], sample: int, registry: Registry
         matrix.run(jobs, reasons, pool, display)
         for record in {record.run_id: record for record in records}.values():
             again = matrix.store.get(record.run_id)
-            changed_teachers = [teacher.id for teacher in _teachers(record) if _came_out_otherwise(
+            changed_teachers = [teacher.id for teacher in teacher_runs(record.spec) if _came_out_otherwise(
                 store.get(teacher.id), Store(own.teachers).get(teacher.id))]
             yield compare(record, again if isinstance(again, Record) else None, accuracies, changed_teachers)
 
@@ -165,14 +165,8 @@ def _repeatable(record: Record) -> Record:
     return record
 
 
-def _teachers(record: Record) -> list[RunSpec]:
-    """The runs that must come before the run of a record."""
-    return [teacher.run for teacher in (record.spec.teacher, record.spec.self_teacher)
-            if isinstance(teacher, TrainedTeacher)]
-
-
 def _methods(record: Record) -> list[str]:
-    return [record.spec.method, *(teacher.method for teacher in _teachers(record))]
+    return [record.spec.method, *(teacher.method for teacher in teacher_runs(record.spec))]
 
 
 def _borrow(teacher: str, store: Store, cached: Store, own: Store) -> str | None:

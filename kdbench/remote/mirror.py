@@ -12,15 +12,14 @@ aside here under another name and for plots that a report has no longer.
 import fcntl
 import os
 import secrets
-import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from kdbench.disk import atomic_write, open_file, read_file
+from kdbench.disk import InUse, atomic_write, locked, open_file, read_file
 from kdbench.errors import UserError
 from kdbench.folders import REPORT, MirrorFolder, ResultsFolder
 from kdbench.remote.bucket import Bucket, Found
@@ -265,16 +264,10 @@ def _all(function: Callable[[str], None], names: list[str]) -> None:
 
 @contextmanager
 def _locked(path: Path, how: int, url: str) -> Iterator[None]:
-    """A lock file, locked, with this process in it. UserError if it should not wait and another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    """A lock file, locked. UserError if it should not wait and another process has it."""
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, how)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise UserError(f"{url}: in use by another kdbench on this machine (process {holder})") from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
+            held.enter_context(locked(path, how))
+        except InUse as error:
+            raise UserError(f"{url}: in use by another kdbench on this machine (process {error})") from error
         yield

@@ -1,15 +1,12 @@
 """Where the results of a merged folder came from, as the folder keeps it."""
 
-import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
-from kdbench.disk import atomic_write, read_file
-from kdbench.results.record import MAX_REASON, Problem, Utc
-from kdbench.results.store import Store
+from kdbench.results.record import Problem, Utc
+from kdbench.results.store import Store, read_note, write_note
 
 
 class Origin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -38,16 +35,8 @@ class Merged(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 def read_merged(store: Store) -> tuple[Merged | Problem | None, str]:
     """Where a folder's results came from, and the SHA-256 of the file that tells; None if nothing was merged into it, a
     Problem if the file is damaged."""
-    path = store.files.merged
-    try:
-        content = read_file(path)
-        return msgspec.json.decode(content, type=Merged), hashlib.sha256(content).hexdigest()
-    except FileNotFoundError:
-        return None, ""
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:MAX_REASON]
-        return Problem(path, f"cannot be read: {reason}"), ""
+    return read_note(store.files.merged, Merged)
 
 
 def write_merged(store: Store, merged: Merged) -> None:
-    atomic_write(store.files.merged, msgspec.json.format(msgspec.json.encode(merged), indent=1) + b"\n")
+    write_note(store.files.merged, merged)

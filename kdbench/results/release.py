@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
-from kdbench.disk import atomic_write, read_file
-from kdbench.results.record import MAX_REASON, Problem, Utc
-from kdbench.results.store import Store
+from kdbench.results.record import Problem, Utc
+from kdbench.results.store import Store, read_note, write_note
 
 
 class Version(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -40,15 +38,11 @@ class Release(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 def read_release(store: Store) -> Release | Problem | None:
     """The versions of a folder; None if it has none, a Problem if their file is damaged."""
     path = store.files.release
-    try:
-        found = msgspec.json.decode(read_file(path), type=Release)
-        return found if found.versions else Problem(path, "cannot be read: it names no version")
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:MAX_REASON]
-        return Problem(path, f"cannot be read: {reason}")
+    found, _ = read_note(path, Release)
+    if isinstance(found, Release) and not found.versions:
+        return Problem(path, "cannot be read: it names no version")
+    return found
 
 
 def write_release(store: Store, release: Release) -> None:
-    atomic_write(store.files.release, msgspec.json.format(msgspec.json.encode(release), indent=1) + b"\n")
+    write_note(store.files.release, release)

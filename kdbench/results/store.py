@@ -4,23 +4,25 @@ import difflib
 import fcntl
 import hashlib
 import io
-import os
-import socket
 import stat
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import numpy as np
 
-from kdbench.disk import atomic_write, explain, file_sha256, json_files, read_file, sweep
+from kdbench.disk import InUse, atomic_write, explain, file_sha256, json_files, locked, read_file, sweep
 from kdbench.errors import UserError, unknown
 from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions, read_npz
-from kdbench.results.record import Entry, Planned, Problem, Record, decode, id_of, read
+from kdbench.results.record import MAX_REASON, Entry, Planned, Problem, Record, decode, id_of, read
 
 LEFT_OVER = 3600.0  # seconds after which a temporary file in a shared folder is nobody's any more
+
+Note = TypeVar("Note", bound=msgspec.Struct)
 
 
 class Store:
@@ -185,22 +187,14 @@ class Store:
 
     @contextmanager
     def _held(self, path: Path, how: int) -> Iterator[None]:
-        """A lock file, locked, with the id of this process in it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
-        except OSError as error:
-            raise UserError(f"the output folder is not writable: {explain(error)}") from error
-        with file:
+        """A lock file, locked."""
+        with ExitStack() as held:
             try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise UserError(f"{self.folder}: in use by another `kdbench run` (process {holder})") from error
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {socket.gethostname()}")
-            file.flush()
+                held.enter_context(locked(path, how | fcntl.LOCK_NB))
+            except InUse as error:
+                raise UserError(f"{self.folder}: in use by another `kdbench run` (process {error})") from error
+            except OSError as error:
+                raise UserError(f"the output folder is not writable: {explain(error)}") from error
             yield
 
     def _write(self, path: Path, entry: Entry) -> None:
@@ -211,3 +205,20 @@ class Store:
 
 def _settings(run: Record) -> str:
     return "".join(f", {name}={value}" for name, value in sorted(run.spec.hyperparameters.items()))
+
+
+def read_note(path: Path, kind: type[Note]) -> tuple[Note | Problem | None, str]:
+    """What a JSON file says of all of a folder, and its SHA-256; None if there is no such file, a Problem if it is
+    damaged."""
+    try:
+        content = read_file(path)
+        return msgspec.json.decode(content, type=kind), hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:MAX_REASON]
+        return Problem(path, f"cannot be read: {reason}"), ""
+
+
+def write_note(path: Path, note: msgspec.Struct) -> None:
+    atomic_write(path, msgspec.json.format(msgspec.json.encode(note), indent=1) + b"\n")

@@ -1,15 +1,13 @@
 """Which results of a folder others submitted, and what was done to believe them, as the folder keeps it."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
-from kdbench.disk import atomic_write, read_file
-from kdbench.results.record import MAX_REASON, Problem, Utc
-from kdbench.results.store import Store
+from kdbench.results.record import Problem, Utc
+from kdbench.results.store import Store, read_note, write_note
 
 Mark = Literal["self-reported", "checked", "replayed"]
 MARKS: tuple[Mark, ...] = get_args(Mark)  # from the least that was done to the most
@@ -77,16 +75,8 @@ def joined(several: Iterable[Submitted]) -> Submitted:
 def read_submitted(store: Store) -> tuple[Submitted | Problem | None, str]:
     """A folder's submissions, and the SHA-256 of the file that tells of them; None if it has none, a Problem if the
     file is damaged."""
-    path = store.files.submitted
-    try:
-        content = read_file(path)
-        return msgspec.json.decode(content, type=Submitted), hashlib.sha256(content).hexdigest()
-    except FileNotFoundError:
-        return None, ""
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:MAX_REASON]
-        return Problem(path, f"cannot be read: {reason}"), ""
+    return read_note(store.files.submitted, Submitted)
 
 
 def write_submitted(store: Store, submitted: Submitted) -> None:
-    atomic_write(store.files.submitted, msgspec.json.format(msgspec.json.encode(submitted), indent=1) + b"\n")
+    write_note(store.files.submitted, submitted)

@@ -24,7 +24,7 @@ from kdbench.results.predictions import Predictions
 from kdbench.results.record import Planned, Problem, Record, read
 from kdbench.results.repeated import differing
 from kdbench.results.store import Store
-from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.spec import RunSpec, TrainedTeacher, teacher_runs
 from kdbench.submissions.package import (
     LICENCES,
     WITNESSES,
@@ -33,7 +33,6 @@ from kdbench.submissions.package import (
     expansion,
     public,
     read_manifest,
-    teachers_of,
 )
 from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT, Refusal, unpack
 from kdbench.suites.plan import Plan
@@ -274,8 +273,8 @@ def _plan(done: Checked) -> Plan | None:
     if hashlib.sha256(said.text.encode()).hexdigest() != said.sha256:
         done.findings.append(refused("other suite", f"the text of {said.name} is not the one with its SHA-256"))
     elif own is not None and said.text.encode() != own.read_bytes():
-        done.findings.append(Finding(
-            True, "other suite", f"the text of {said.name} is another one than that of kdbench here (SHA-256 "
+        done.findings.append(refused(
+            "other suite", f"the text of {said.name} is another one than that of kdbench here (SHA-256 "
             f"{said.sha256[:12]}, here {file_sha256(own)[:12]})",
             "run the suite as it comes with the reference's kdbench"))
     for info in done.infos.values():
@@ -412,8 +411,10 @@ def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
 
 def _of_reference(reference: Store | None, done: Checked, cell: str) -> Predictions | None:
     """The predictions of a witness in the reference's folder, if it has them; their labels are the images' own."""
-    for record in done.others if reference is not None else ():
-        if record.spec.cell == cell and record.role == "student" and reference is not None:
+    if reference is None:
+        return None
+    for record in done.others:
+        if record.spec.cell == cell and record.role == "student":
             own = reference.get(record.run_id)
             if isinstance(own, Record) and reference.files.predictions(record.run_id).is_file():
                 return reference.read_predictions(record.run_id, own.predictions_sha256)
@@ -438,7 +439,7 @@ def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None
     there = {one.run_id: one for one in done.others}
     cells = {one.spec.cell for one in done.own}
     asked = [spec for spec in plan.students if spec.method in WITNESSES and spec.cell in cells]
-    needed = {run.id for spec in (*asked, *(one.spec for one in done.own)) for run in teachers_of(spec)}
+    needed = {run.id for spec in (*asked, *(one.spec for one in done.own)) for run in teacher_runs(spec)}
     for run in sorted({spec.id for spec in asked} | needed):
         if run not in there or there[run].status != "ok":
             spec = next((one for one in asked if one.id == run), None)

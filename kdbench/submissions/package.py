@@ -22,7 +22,7 @@ from kdbench.results.lock import lock
 from kdbench.results.record import Outcome, Planned, Record, read
 from kdbench.results.store import Store
 from kdbench.results.submitted import FileName
-from kdbench.spec import RunSpec, TrainedTeacher
+from kdbench.spec import teacher_runs
 from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import Suite, built_in_suites, load_suite
@@ -104,7 +104,7 @@ def members(folder: Path, methods: Sequence[str], plugins: Iterable[Path], suite
     plan = expansion(suite, registry, methods, {one.spec.device for one in own})
     cells = {one.spec.cell for one in own}
     wanted = {spec.id for spec in plan.students if spec.method in WITNESSES and spec.cell in cells}
-    wanted |= {run.id for one in own for run in teachers_of(one.spec)}
+    wanted |= {run.id for one in own for run in teacher_runs(one.spec)}
     chosen = [*own, *(one for one in records if one.run_id in wanted and one not in own)]
     found: dict[str, bytes | Path] = {}
     for record in chosen:
@@ -144,13 +144,6 @@ def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices:
     on_gpu = "cuda" in devices
     return expand(suite, registry, Selection([*dict.fromkeys([*methods, *WITNESSES])],
                                              device="cuda" if on_gpu else "cpu"))
-
-
-def teachers_of(spec: RunSpec) -> Iterator[RunSpec]:
-    """The runs that a run learned from."""
-    for teacher in (spec.teacher, spec.self_teacher):
-        if isinstance(teacher, TrainedTeacher):
-            yield teacher.run
 
 
 def public(outcome: Outcome) -> Outcome:

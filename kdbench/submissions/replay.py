@@ -28,8 +28,8 @@ from kdbench.metrics.predictions import accuracy
 from kdbench.plugins.registry import Registry
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.spec import teacher_runs
 from kdbench.submissions.check import Checked, Finding
-from kdbench.submissions.package import teachers_of
 from kdbench.submissions.sandbox import Ended, Sandbox
 from kdbench.submissions.task import Task
 
@@ -112,7 +112,7 @@ class _Run:
         """
         place, lent = self.place / "train", CacheFolder(self.place / "train" / "cache")
         lent.data.mkdir(parents=True)
-        missing = [run.id for run in teachers_of(self.record.spec)
+        missing = [run.id for run in teacher_runs(self.record.spec)
                    if not _lent(run.id, self.done.store, Store(self.cache.teachers), Store(lent.teachers))]
         for run in missing:
             shutil.copyfile(self.done.store.files.record(run), place / f"{run}.json")

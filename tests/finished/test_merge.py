@@ -288,7 +288,7 @@ def test_the_same_command_finishes_what_a_killed_one_began(stores, monkeypatch, 
     write = module.atomic_write
     with monkeypatch.context() as patch:
         patch.setattr(module, "atomic_write", dying)
-        patch.setattr("kdbench.results.merged.atomic_write", dying)
+        patch.setattr("kdbench.results.store.atomic_write", dying)
         with pytest.raises(Killed):
             joined("a", "b")
     assert not Path("all/merged.json").exists()

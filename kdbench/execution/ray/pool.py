@@ -86,7 +86,7 @@ class RayPool:
             while order.waiting or self._sent:
                 for job, reason in order.hopeless():
                     yield job, work.fail(job, "crashed", reason)
-                for job in order.ready()[:max(self.workers - len(self._sent), 0)]:
+                for job in order.ready(max(self.workers - len(self._sent), 0)):
                     order.waiting.remove(job)
                     self._submit(link, job, work)
                 for event in link.events(POLL_SECONDS):

@@ -41,3 +41,16 @@ def kdbench(monkeypatch, capsys, tmp_path):
 def device(request):
     """The devices that runs must be exact on."""
     return request.param
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. The test is skipped where it is not installed."""
+    from playwright.sync_api import sync_playwright
+    from support.programs import program
+
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program("chromium"), args=sandbox)
+        yield chromium
+        chromium.close()

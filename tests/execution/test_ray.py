@@ -7,13 +7,11 @@ import types
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
-from support.matrices import smoke
+from support.matrices import run_all, smoke, students, weights
 from support.records import record, spec
 
 from kdbench.errors import UserError
 from kdbench.execution.cluster import results as late
-from kdbench.execution.display import PlainDisplay
 from kdbench.execution.engines import alone, make_executor
 from kdbench.execution.matrix import Matrix, Training
 from kdbench.execution.pool import LocalPool
@@ -23,7 +21,6 @@ from kdbench.execution.ray.driver import Began, Driver, Ended, Lost, Nodes, Refu
 from kdbench.execution.ray.node import run_errand
 from kdbench.execution.ray.options import Options, read_options
 from kdbench.folders import CacheFolder
-from kdbench.results.store import Store
 
 NODE = {"CPU": 2.0, "memory": 8e9, "object_store_memory": 1e9, "node:10.0.0.1": 1.0}
 
@@ -71,17 +68,7 @@ def pool_for(out, **settings):
 
 def run(plan, out, cache, pool=None):
     said = []
-    matrix = Matrix(plan, out, CacheFolder(cache), said.append)
-    pool = pool or pool_for(out, say=said.append)
-    return matrix.run(matrix.pending(), {}, pool, PlainDisplay(Console(quiet=True), 2)), said
-
-
-def students(out):
-    return {r.run_id: r for r in Store(out).read()[0] if r.role == "student"}
-
-
-def weights(out):
-    return {run_id: record.weights_sha256 for run_id, record in students(out).items()}
+    return run_all(plan, out, cache, pool or pool_for(out, say=said.append), said)
 
 
 def test_teachers_come_first_and_the_results_are_those_of_local_runs(tmp_path, cluster):

@@ -4,11 +4,9 @@ import signal
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
-from support.matrices import plugin, smoke
+from support.matrices import plugin, run_all, smoke, students, weights
 
 from kdbench.errors import UserError
-from kdbench.execution.display import PlainDisplay
 from kdbench.execution.engines import make_executor
 from kdbench.execution.matrix import Matrix, Training
 from kdbench.execution.pool import LocalPool
@@ -84,17 +82,7 @@ def pool_for(out, **settings):
 
 def run(plan, out, cache, pool=None):
     said = []
-    matrix = Matrix(plan, out, CacheFolder(cache), said.append)
-    pool = pool or pool_for(out, say=said.append)
-    return matrix.run(matrix.pending(), {}, pool, PlainDisplay(Console(quiet=True), 2)), said
-
-
-def students(out):
-    return {r.run_id: r for r in Store(out).read()[0] if r.role == "student"}
-
-
-def weights(out):
-    return {run_id: record.weights_sha256 for run_id, record in students(out).items()}
+    return run_all(plan, out, cache, pool or pool_for(out, say=said.append), said)
 
 
 def test_teachers_come_first_and_the_results_are_those_of_local_runs(tmp_path, cluster):

@@ -1,13 +1,10 @@
 """The report's page in Chromium, without a network."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
-from support.programs import program
 from support.records import info, record, spec
 
 from kdbench.plugins.registry import Registry
@@ -45,15 +42,6 @@ def page_file(tmp_path_factory):
     registry[ATTACK] = info(ATTACK, "logit", doc=ATTACK)
     write_report(folder, registry)
     return folder / "index.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program("chromium"), args=sandbox)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

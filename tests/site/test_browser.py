@@ -2,13 +2,10 @@
 
 import functools
 import http.server
-import os
 import threading
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
-from support.programs import program
 from support.sites import suite_folder
 
 from kdbench.plugins.registry import Registry
@@ -41,15 +38,6 @@ def served(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/some/where"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program("chromium"), args=sandbox)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=["file", "server"])

@@ -3,9 +3,16 @@
 import textwrap
 from pathlib import Path
 
+from rich.console import Console
+
+from kdbench.execution.display import PlainDisplay
+from kdbench.execution.executor import Executor
 from kdbench.execution.job import Job
+from kdbench.execution.matrix import Matrix
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
+from kdbench.results.record import Record
+from kdbench.results.store import Store
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
 
@@ -45,3 +52,17 @@ def job(plan: Plan, out: Path, cache: Path, method: str) -> Job:
 def teacher_job(plan: Plan, cache: Path) -> Job:
     (spec,) = plan.teachers
     return Job(spec, plan.methods[spec.method], "teacher", plan.suite, cache / "teachers", CacheFolder(cache))
+
+
+def run_all(plan: Plan, out: Path, cache: Path, pool: Executor, said: list[str]):
+    """Everything of the plan that is not done yet, by the executor; what came of it, and `said`, where messages go."""
+    matrix = Matrix(plan, out, CacheFolder(cache), said.append)
+    return matrix.run(matrix.pending(), {}, pool, PlainDisplay(Console(quiet=True), 2)), said
+
+
+def students(out: Path) -> dict[str, Record]:
+    return {r.run_id: r for r in Store(out).read()[0] if r.role == "student"}
+
+
+def weights(out: Path) -> dict[str, str | None]:
+    return {run_id: record.weights_sha256 for run_id, record in students(out).items()}

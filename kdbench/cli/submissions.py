@@ -11,6 +11,7 @@ import typer
 from kdbench.cli.options import AsJson, Folder, Plugins, split_names
 from kdbench.cli.text.columns import printable
 from kdbench.errors import UserError
+from kdbench.remote.door import LOCAL, READ, READ_ALL, WRITE, on_stores
 
 if TYPE_CHECKING:
     from kdbench.submissions.check import Checked
@@ -25,6 +26,7 @@ TimeLimit = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="after 
 results_commands = typer.Typer(no_args_is_help=True, help="Check results that others submitted, and add them.")
 
 
+@on_stores(folder=lambda asked: READ_ALL if asked["files"] else READ, against=READ, out=LOCAL)
 def submit(
     folder: Folder,
     methods: Annotated[str, typer.Option(help="your methods, comma-separated")],
@@ -66,6 +68,7 @@ def submit(
           f"witnesses and teachers, {size_text(out.stat().st_size)}, SHA-256 {done.sha256[:16]}")
 
 
+@on_stores(file=LOCAL, against=READ)
 def check(
     file: File,
     against: Annotated[Path, typer.Option(metavar="DIR", help="the reference results")],
@@ -85,6 +88,7 @@ def check(
             raise typer.Exit(1)
 
 
+@on_stores(file=LOCAL, to=WRITE)
 def add(
     file: File,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the reference results, which take it")],

@@ -137,6 +137,9 @@ READING = [
     ["cite", "X"], ["fsck", "X"], ["compare", "X", "X-other"], ["evaluate", "X"], ["leaderboard", "X-none"],
     ["show", "at:0", "X"], ["verify", "X", "nothing"], ["export", "X", "ce:0", "--out", "there"], ["status", "X-none"],
     ["run", "smoke", "--tuned", "X"], ["run", "smoke", "--estimates-from", "X-none"],
+    ["publish", "X", "--out", "site"], ["release", "X", "2026.12", "--note", "one"],
+    ["results", "check", "none.zip", "--against", "X"], ["results", "add", "none.zip", "--to", "X"],
+    ["submit", "X", "--methods", "ce", "--out", "ce.zip", "--license", "MIT", "--author", "A", "--suite", "smoke"],
 ]
 
 

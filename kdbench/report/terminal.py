@@ -12,7 +12,7 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import Table
 from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.beside import beside_tables, change_tables
-from kdbench.report.tables.cell import COLUMNS, all_tables, main_tables
+from kdbench.report.tables.cell import COLUMNS, further_tables, main_tables
 from kdbench.report.tables.legend import legend
 
 DROPPED = ("conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")  # the first at first
@@ -50,19 +50,20 @@ def to_text(leaderboard: Leaderboard, view: View) -> str:
     """The leaderboard as text without a final line break. UserError for a view of what it does not have."""
     view.check(leaderboard)
     parts: list[str] = []
-    if view.notes:
-        parts += [_table(table, view.width, notes=True) for table in all_tables(leaderboard)]
+    if view.notes:  # before what is read first, which stands last on a terminal
+        parts += [_table(table, view.width, notes=True) for cell in leaderboard.cells
+                  for table in further_tables(cell, leaderboard.title(cell))]
         parts.append(_items(legend(leaderboard), view.width))
     said = verdict(leaderboard)
     for cell, told in zip(leaderboard.cells, said, strict=False):  # what is said of all cells comes behind
         parts.append(f"{told.title}\n{_items(told.sentences, view.width)}")
         if not view.brief:
-            parts += [_table(replace(table, title=""), view.width) for table in main_tables(
+            parts += [_table(replace(table, title=""), view.width, view.notes) for table in main_tables(
                 _chosen(cell, view), "", view.metrics or COLUMNS)]
     for told in said[len(leaderboard.cells):]:
         parts.append(f"{told.title}\n{_items(told.sentences, view.width)}")
     if not view.brief and not view.methods:
-        parts += [_table(table, view.width) for table in across_tables(leaderboard)]
+        parts += [_table(table, view.width, view.notes) for table in across_tables(leaderboard)]
     return "\n\n".join([*parts, *_footer(leaderboard, view)])
 
 

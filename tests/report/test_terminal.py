@@ -53,6 +53,7 @@ def test_brief_is_the_verdict_alone_and_notes_are_everything(board):
     brief, notes = to_text(board, View(100, brief=True)), to_text(board, View(100, notes=True))
     assert "1 is better than ce (kd)" in brief and "±" not in brief.split("\n\n")[0] and "method  " not in brief
     assert "Tiers: (1) kd" in notes and "Smyth" in notes and "Tiers" not in to_text(board, View(100))
+    assert notes.count("+10.17 ± 0.38 ↑") == 1  # no table stands twice
 
 
 def test_a_metric_that_is_asked_for_stands_in_the_table_and_sorts_it_the_better_first(board):

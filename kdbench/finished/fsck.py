@@ -15,6 +15,7 @@ from kdbench.errors import UserError
 from kdbench.folders import REPORT, CacheFolder
 from kdbench.results.merged import read_merged
 from kdbench.results.record import DIGEST, Entry, Outcome, Planned, Problem, Record, read
+from kdbench.results.release import read_release
 from kdbench.results.store import Store
 from kdbench.results.submitted import Submitted, read_submitted
 from kdbench.spec import teacher_runs
@@ -109,10 +110,11 @@ class Fsck:
         yield from self._plans()
         yield from self._teachers_of_records()
         yield from self._entries(self.store.files.profiles, self.profile, "`kdbench profile` measures it again")
-        merged, _ = read_merged(self.store)
-        if isinstance(merged, Problem):
-            yield Finding("damaged", merged.path, merged.reason, f"{LEAVES}; without, nobody knows where results "
-                          "came from", repairable=True)
+        for note, lost in ((read_merged(self.store)[0], "where results came from"),
+                           (read_release(self.store), "which version these results are")):
+            if isinstance(note, Problem):
+                yield Finding("damaged", note.path, note.reason, f"{LEAVES}; without, nobody knows {lost}",
+                              repairable=True)
         yield from self._submissions(submitted)
         yield from self._artefacts(self.store.files.student("x"))
         yield from self._artefacts(self.store.files.predictions("x"))

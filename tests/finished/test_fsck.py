@@ -216,6 +216,15 @@ def test_the_note_of_a_merge_is_no_foreign_name_and_is_damaged_if_it_cannot_be_r
     assert not store.files.merged.exists()
 
 
+def test_the_versions_of_a_folder_are_damaged_if_they_cannot_be_read_or_are_none(folder, tmp_path):
+    path = Store(folder).files.release
+    for damaged in ("{", '{"schema_version": 1, "suite": "s", "versions": []}'):
+        path.write_text(damaged)
+        found, fsck = check(folder, tmp_path / "cache", repair=True)
+        assert [(kind, where) for kind, where, _ in found][0] == ("damaged", path) and fsck.repaired == 1
+        assert not path.exists()
+
+
 def test_temporary_files_are_told_and_repairing_removes_them(folder, tmp_path):
     path = folder / "records" / f".{KD.id}.json.1-abcd.tmp"
     path.touch()

@@ -27,6 +27,9 @@ class DKL(Method):
     temperature 1). Weights at temperature 100 are nearly uniform; in that configuration the code takes the sample's
     own, which are hardly others. There is no squared temperature; the warm-up is the first twelfth of the run (20 of
     240 epochs).
+
+    With weights near 1 / K the gradient of a class's logit goes as beta / K for K classes: for others than 100 take
+    beta = 8 K / 100.
     """
 
     name, family = "dkl", "logit"

@@ -43,6 +43,18 @@ def test_each_batch_has_a_share_of_its_own_between_a_half_and_one():
     assert min(shares) < 0.6 and max(shares) > 0.9 and len({round(share, 4) for share in shares}) == 40
 
 
+def test_smaller_mixup_gives_shares_nearer_to_one_and_none_the_images_themselves():
+    def furthest(mixup):
+        training = trainer(FunctionMatching, mixup=mixup)
+        batch = first_batch(training)
+        with recorded(training.method.student) as seen:
+            for _ in range(10):
+                training.method.step(batch, training.optimizers)
+        return max((images - batch.images).abs().max().item() for images, _ in seen)
+
+    assert furthest(0.0) == 0 < furthest(0.02) < furthest(1.0)
+
+
 def test_kept_answers_of_the_teacher_are_not_used_for_mixtures():
     training = trainer(FunctionMatching)
     method, batch = training.method, first_batch(training)

@@ -10,13 +10,14 @@ class DeiT(Method):
     """A transformer gets a second token beside its class token, which attends to the patches like that one. It learns
     the teacher's decision, the class token the label.
 
-    loss = (1 - alpha) CE(z_class, labels) + alpha CE(z_distillation, argmax teacher)
+    loss = CE(z_class, labels) + alpha CE(z_distillation, argmax teacher)
 
     z_class are the student's logits, z_distillation those of a second linear classifier, on what the distillation token
     has become. The deployed network averages the two, as the authors' code does; the paper adds their probabilities.
-    alpha is 1/2 in both. This is the paper's hard distillation, better there than the soft form. Its token has a
-    position embedding of its own, which is part of the token here. The paper's recipe of augmentation, label smoothing
-    and long training is left to the suite's, which is the same for all methods.
+    Paper and code weight both terms by 1/2, for AdamW, which does not see the scale of a loss. For SGD we leave the
+    factor out, so that each classifier learns as fast as that of plain training. This is the paper's hard distillation,
+    better there than the soft form. Its token has a position embedding of its own, which is part of the token here. The
+    paper's augmentation, label smoothing and length of training are left to the recipe, which all methods share.
 
     Only timm's plain vision transformers with a class token have a place for the token. For any other student (a
     convolutional network, a transformer that pools) the second classifier reads the embedding, as the first does: hard
@@ -30,10 +31,10 @@ class DeiT(Method):
                  "Hervé Jégou"),
         year=2021, venue="ICML", arxiv="2012.12877",
     )
-    ranges = {"alpha": (0.0, 1.0)}
+    ranges = {"alpha": (0.0, 10.0)}
     conditions = ("with kd",)
 
-    def __init__(self, ctx, *, alpha: float = 0.5):
+    def __init__(self, ctx, *, alpha: float = 1.0):
         super().__init__(ctx)
         self.alpha = alpha
         self.head = nn.Linear(ctx.student_shapes.embedding, ctx.num_classes)
@@ -49,7 +50,7 @@ class DeiT(Method):
         outputs, feature = student
         decision = teacher.logits.argmax(1)
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(outputs.logits, batch.labels),
+            "ce": F.cross_entropy(outputs.logits, batch.labels),
             "kd": self.alpha * F.cross_entropy(self.head(feature), decision),
         }
 
@@ -72,7 +73,7 @@ def distilled(network, images, token):  # images [B, C, H, W], token [D] or None
     became = []
 
     def insert(module, arguments, tokens):
-        own = token.to(tokens.dtype).expand(len(tokens), 1, -1)
+        own = token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
         return torch.cat([tokens[:, :place], own, tokens[:, place:]], dim=1)
 
     handles = [model.norm_pre.register_forward_hook(insert),

@@ -5,14 +5,7 @@ import torch.nn.functional as F
 from support.methods import first_batch, moved, snapshot, trainer
 from torch import nn
 
-from kdbench_methods.feature.mgd import MGD, draw_mask, generative_loss
-
-
-def test_the_loss_is_the_squared_distance_summed_over_an_image():
-    generated, target = torch.randn(3, 5, 2, 4, dtype=torch.float64), torch.randn(3, 5, 2, 4, dtype=torch.float64)
-    expected = sum(np.linalg.norm((g - t).ravel()) ** 2 for g, t in zip(generated.numpy(), target.numpy(), strict=True))
-    assert generative_loss(generated, target).item() == pytest.approx(expected / 3, rel=1e-12)
-    assert generative_loss(target, target) == 0
+from kdbench_methods.feature.mgd import MGD, draw_mask
 
 
 @pytest.mark.parametrize("kind, shape", [("channels", (6, 200, 1, 1)), ("positions", (6, 1, 20, 10))])
@@ -24,14 +17,14 @@ def test_a_mask_hides_its_share_of_channels_or_positions_for_each_image_anew(kin
     assert not torch.equal(mask[0], mask[1])
 
 
-@pytest.mark.parametrize("masked, value", [(0.0, 1.0), (0.9999, 0.0)])
-def test_nothing_or_nearly_all_can_be_masked(masked, value):
+@pytest.mark.parametrize("masked, value", [(0.0, 1.0), (1.0, 0.0)])
+def test_nothing_or_all_can_be_masked(masked, value):
     assert (draw_mask(torch.zeros(2, 3, 4, 4), masked, "positions") == value).all()
 
 
 @pytest.mark.parametrize("kind", ["channels", "positions"])
 @pytest.mark.parametrize("pair", ["convolutional", "cross-architecture"])
-def test_the_term_is_alpha_times_the_loss_of_what_is_generated_from_the_masked_stage(pair, kind):
+def test_the_term_is_alpha_times_the_squared_distance_of_what_is_generated_from_the_masked_stage(pair, kind):
     training = trainer(MGD, pair, alpha=0.5, masked=0.4, mask=kind)
     method, batch = training.method, first_batch(training)
     student, teacher = method.study(batch), method.teach(batch)
@@ -48,7 +41,7 @@ def test_the_term_is_alpha_times_the_loss_of_what_is_generated_from_the_masked_s
     assert 0 < visible.mean() < 1
     with torch.no_grad():
         generated = method.generator.double()(torch.from_numpy(aligned * visible)).numpy()
-    expected = 0.5 * ((generated - target.double().numpy()) ** 2).sum() / len(generated)
+    expected = 0.5 * ((generated - target.double().numpy()) ** 2).mean()
     assert terms["mgd"].item() == pytest.approx(expected, rel=1e-4)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student.logits, batch.labels).item())
 
@@ -64,7 +57,7 @@ def test_stages_of_one_width_need_no_alignment():
 def test_a_hidden_channel_gets_no_gradient():
     stage = torch.randn(2, 8, 3, 3, requires_grad=True)
     mask = draw_mask(stage, 0.5, "channels")
-    generative_loss(stage * mask, torch.zeros_like(stage)).backward()
+    F.mse_loss(stage * mask, torch.ones_like(stage)).backward()
     assert torch.equal(stage.grad.abs().sum((2, 3)) > 0, mask[:, :, 0, 0] > 0)
 
 

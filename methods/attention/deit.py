@@ -20,8 +20,8 @@ class DeiT(Method):
     paper's augmentation, label smoothing and length of training are left to the recipe, which all methods share.
 
     Only timm's plain vision transformers with a class token have a place for the token. For any other student (a
-    convolutional network, a transformer that pools) the second classifier reads the embedding, as the first does: hard
-    distillation with two classifiers, of which the paper found the token to be the better half.
+    convolutional network, a transformer that pools) the second classifier reads the embedding, as the first does. That
+    is hard distillation without the token, which in the paper is a little worse than with it.
     """
 
     name, family = "deit", "attention"

@@ -105,8 +105,8 @@ def own_image(scores):  # [(TURNS - 1) B, B] -> [(TURNS - 1) B]
 
 def selected(scores, target, kept):  # [N, M], [N] -> [N], bool
     """All rows in which the target scores highest and, of the others, the share `kept` (rounded down) in which the
-    fewest others score higher; earlier rows go first."""
+    fewest others score higher; earlier rows go first, and one is always selected."""
     rank = (scores > scores.gather(1, target[:, None])).sum(1)
     right = int((rank == 0).sum())
-    chosen = rank.argsort(stable=True)[:right + int(kept * (len(rank) - right))]
+    chosen = rank.argsort(stable=True)[:max(1, right + int(kept * (len(rank) - right)))]
     return torch.zeros_like(rank, dtype=torch.bool).index_fill_(0, chosen, True)

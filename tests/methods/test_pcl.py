@@ -98,6 +98,21 @@ def test_a_step_moves_students_and_classifier_by_gradients_and_the_means_after_t
     assert method.deployed() is method.student is method.ctx.student
 
 
+def test_the_ensemble_trains_the_features_of_all_peers():
+    training = trainer(PCL)
+    method, batch = training.method, first_batch(training)
+    method.losses(batch, method.study(batch), None)["ensemble_ce"].backward()
+    for network in (method.student, *method.peers):
+        assert network.model.conv1.weight.grad.abs().sum() > 0
+        assert network.classifier.weight.grad is None
+
+
+def test_the_means_stay_in_eval_mode():
+    method = trainer(PCL).method.train()
+    assert method.peers[0].training
+    assert not any(module.training for module in method.means.modules())
+
+
 def test_neither_ensemble_nor_means_learn_from_the_divergence():
     training = trainer(PCL, rampup=0.01)
     method, batch = training.method, first_batch(training)

@@ -42,8 +42,9 @@ def test_right_answers_are_kept_and_the_least_wrong_of_the_others():
                     0.7: [True, True, False, True, True], 1.0: [True] * 5}
 
 
-def test_nothing_need_be_right():
-    assert not selected(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), 0.5).any()
+def test_one_is_kept_where_none_is_right_and_none_is_to_be_kept():
+    scores = torch.tensor([[2.0, 1, 0], [2, 1, 0]])
+    assert selected(scores, torch.tensor([2, 1]), 0.0).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("pair", ["convolutional", "cross-architecture"])

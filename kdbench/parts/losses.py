@@ -1,6 +1,8 @@
 """Loss functions that several methods share. A loss is a scalar, averaged over the batch unless its docstring says
 otherwise."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,3 +54,11 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def fooling_loss(fake: Tensor) -> Tensor:
     """-log P(real | fake), averaged: what a generator descends (the non-saturating form of Goodfellow et al., 2014)."""
     return F.softplus(-fake).mean()
+
+
+# Of weights.
+
+def ramp(progress: float) -> float:
+    """exp(-5 (1 - progress)^2), which rises from 0.007 to 1 while `progress` goes from 0 to 1; 1 from there on (Laine &
+    Aila, 2017)."""
+    return math.exp(-5 * (1 - min(progress, 1)) ** 2)

@@ -1,12 +1,10 @@
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from kdbench.method import Method, Paper
 from kdbench.parts.branches import LastStage, tapped
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import ramp, soft_cross_entropy
 
 
 class ONE(Method):
@@ -67,9 +65,3 @@ class ONE(Method):
 def blend(logits, weights):  # [M, B, K], [B, M] -> [B, K]
     """The weighted sum of the M branches' logits, with weights of its own for each image."""
     return torch.einsum("mbk,bm->bk", logits, weights)
-
-
-def ramp(progress):
-    """exp(-5 (1 - progress)^2), which rises from 0.007 to 1 while `progress` goes from 0 to 1; 1 from there on (Laine &
-    Aila, 2017)."""
-    return math.exp(-5 * (1 - min(progress, 1)) ** 2)

@@ -20,7 +20,7 @@ def class_level(student, teacher):
 
 class MLKD(Method):
     """Multi-level logit distillation: the student learns the teacher's prediction for each image, how similar the
-    predictions for the images of a batch are, and how the classes go together over the batch, each at five temperatures.
+    predictions for the images of a batch are, and how classes go together over the batch, each at five temperatures.
 
     loss = ce_weight CE(student, labels) + sum over T of [alpha T^2 KL(teacher || student)
            + batch_weight |P P' - Q Q'|^2 / B + class_weight |P' P - Q' Q|^2 / K],  T = 2, 3, 4, 5, 6

@@ -28,6 +28,29 @@ def non_target(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, others)
 
 
+def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, share: float) -> Tensor:
+    """The cross-entropy of logits [B, K] of images that are mixed of two: `share` of an image of the class in `labels`
+    [B], the rest of one of the class in `others` [B]."""
+    return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, others)
+
+
+def zipf_cross_entropy(logits: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+    """-sum_k z_k log r_k: r are the probabilities of all classes but each sample's own, renormalised, z a distribution
+    over the same that follows Zipf's law, z_k ~ 1 / rank_k. Logits and scores [B, K], labels [B].
+
+    Classes are ranked by their scores, the sample's own included; equal scores share the best of their ranks. No
+    gradient flows into the scores.
+    """
+    target = non_target(1 / ranks(scores).to(logits.dtype), labels)
+    return F.cross_entropy(non_target(logits, labels), target / target.sum(dim=1, keepdim=True))
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """The place of each of the scores [B, K] in its row: 1 for the largest; equal ones share the best of theirs."""
+    scores = scores.detach().contiguous()
+    return 1 + scores.shape[1] - torch.searchsorted(scores.sort(dim=1).values, scores, right=True)
+
+
 # Of stages.
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from kdbench_methods.relation.kdsvd import KDSVD
     (FitNet, "hint", 0), (VID, "vid", 6), (OFD, "ofd", 6), (ReviewKD, "review", 6), (SimKD, "feature", 6),
     (FactorTransfer, "factor", 6), (AttentionTransfer, "attention", 6), (CATKD, "cat", 6), (SemCKD, "semckd", 6),
     (AFD, "afd", 6), (NST, "nst", 6), (ActivationBoundaries, "boundary", 0), (KDSVD, "relation", 6),
-    (AFD, "afd", 6), (MGD, "mgd", 6), (OFA, "ofa", 6), (SRRL, "feature", 6), (ICKD, "correlation", 6),
+    (MGD, "mgd", 6), (OFA, "ofa", 6), (SRRL, "feature", 6), (ICKD, "correlation", 6),
 ])
 def test_the_gradient_of_the_transfer_term_reaches_the_students_first_layer_and_no_teacher(cls, term, step_index):
     training = trainer(cls)

@@ -1,6 +1,6 @@
 import torch.nn.functional as F
 
-from kdbench.method import Method
+from kdbench.method import Method, Paper
 from kdbench.parts.groups import balanced_weights, cells_of
 
 
@@ -10,12 +10,17 @@ class BalancedCrossEntropy(Method):
 
     loss = mean w CE(student, labels),  w = N / (M x training images of the class and group), M of which there are
 
-    The weights are those of inverse frequencies (importance weighting), with mean 1 over the training images, so that
-    the rate keeps its meaning. `attribute` names the attribute whose groups count; "" is the dataset's first: the first
+    The paper (RWG) draws each class of each group equally often. Here all methods see the same batches, and the losses
+    have the weights, which give the same loss on average; their mean over the training images is 1. `attribute` names the attribute whose groups count; "" is the dataset's first: the first
     column of groups.csv, and without one the tint of a skewed dataset.
     """
 
     name, family = "balanced_ce", "baseline"
+    paper = Paper(
+        title="Simple Data Balancing Achieves Competitive Worst-Group-Accuracy",
+        authors=("Badr Youbi Idrissi", "Martin Arjovsky", "Mohammad Pezeshki", "David Lopez-Paz"),
+        year=2022, venue="CLeaR", arxiv="2110.14503",
+    )
     learns_from = None
     needs_groups = True
     conditions = ("with groups",)

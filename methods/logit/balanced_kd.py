@@ -1,6 +1,6 @@
 import torch.nn.functional as F
 
-from kdbench.method import Method
+from kdbench.method import Method, Paper
 from kdbench.parts.groups import balanced_weights, cells_of
 from kdbench.parts.losses import soft_cross_entropies
 
@@ -12,13 +12,18 @@ class BalancedKD(Method):
     loss = mean w ((1 - alpha) CE(student, labels) + alpha temperature^2 KL(teacher || student)),
     w = N / (M x training images of the class and group), M of which there are
 
-    It is kd with the weights of balanced_ce: no paper's, but what a user would try first. Where all cells are of one
-    size it is kd. It leaves the teacher as it is: what the teacher says of a group's images is passed on with their
+    It is kd with the weights of balanced_ce, whose paper (RWG) has no teacher: what a user would try first. Where each
+    class of each group has as many images, it is kd. It leaves the teacher as it is: what the teacher says of a group's images is passed on with their
     weight. `attribute` names the attribute whose groups count; "" is the dataset's first: the first column of
     groups.csv, and without one the tint of a skewed dataset.
     """
 
     name, family = "balanced_kd", "logit"
+    paper = Paper(
+        title="Simple Data Balancing Achieves Competitive Worst-Group-Accuracy",
+        authors=("Badr Youbi Idrissi", "Martin Arjovsky", "Mohammad Pezeshki", "David Lopez-Paz"),
+        year=2022, venue="CLeaR", arxiv="2110.14503",
+    )
     ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0)}
     needs_groups = True
     conditions = ("with groups",)

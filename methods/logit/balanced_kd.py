@@ -13,9 +13,9 @@ class BalancedKD(Method):
     w = N / (M x training images of the class and group), M of which there are
 
     It is kd with the weights of balanced_ce, whose paper (RWG) has no teacher: what a user would try first. Where each
-    class of each group has as many images, it is kd. It leaves the teacher as it is: what the teacher says of a group's images is passed on with their
-    weight. `attribute` names the attribute whose groups count; "" is the dataset's first: the first column of
-    groups.csv, and without one the tint of a skewed dataset.
+    class of each group has as many images, it is kd. It leaves the teacher as it is: what the teacher says of a group's
+    images is passed on with their weight. `attribute` names the attribute whose groups count; "" is the dataset's
+    first: the first column of groups.csv, and without one the tint of a skewed dataset.
     """
 
     name, family = "balanced_kd", "logit"

@@ -47,6 +47,8 @@ class WorstCells(nn.Module):
     With all q equal, the loss is that of balanced weights.
     """
 
+    q: Tensor  # [M], the weights of the cells that have images
+
     def __init__(self, cells: Tensor, step_size: float):
         super().__init__()
         numbers, ranks = cells.unique(return_inverse=True)

@@ -11,8 +11,9 @@ class BalancedCrossEntropy(Method):
     loss = mean w CE(student, labels),  w = N / (M x training images of the class and group), M of which there are
 
     The paper (RWG) draws each class of each group equally often. Here all methods see the same batches, and the losses
-    have the weights, which give the same loss on average; their mean over the training images is 1. `attribute` names the attribute whose groups count; "" is the dataset's first: the first
-    column of groups.csv, and without one the tint of a skewed dataset.
+    have the weights, which give the same loss on average; their mean over the training images is 1. `attribute` names
+    the attribute whose groups count; "" is the dataset's first: the first column of groups.csv, and without one the
+    tint of a skewed dataset.
     """
 
     name, family = "balanced_ce", "baseline"

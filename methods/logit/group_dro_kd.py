@@ -12,9 +12,9 @@ class GroupDROKD(Method):
     loss = sum_c q_c L_c,  q_c <- q_c exp(step_size L_c), scaled to sum 1, over the classes of each group c,
     where L_c is the mean over c of (1 - alpha) CE(student, labels) + alpha temperature^2 KL(teacher || student)
 
-    The paper (GroupDistil) puts the loss of kd into group DRO. Here L_c is estimated from a batch by importance weights,
-    as in group_dro; with step_size 0 it is balanced_kd. Temperature and alpha are those of kd, step_size that of
-    group_dro. `attribute` names the attribute whose groups count; "" is the dataset's first: the first column of
+    The paper (GroupDistil) puts the loss of kd into group DRO. Here L_c is estimated from a batch by importance
+    weights, as in group_dro; with step_size 0 it is balanced_kd. Temperature and alpha are those of kd, step_size that
+    of group_dro. `attribute` names the attribute whose groups count; "" is the dataset's first: the first column of
     groups.csv, and without one the tint of a skewed dataset.
     """
 

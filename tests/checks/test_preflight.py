@@ -59,7 +59,8 @@ def test_groups_of_the_test_split_alone_are_not_enough(cache, tmp_path):
 ])
 def test_a_method_that_needs_groups_and_does_not_say_which_is_refused(tmp_path, lines, message):
     file = plugin(tmp_path)
-    file.write_text(file.read_text().replace('name, family = "mine", "logit"', f'name, family = "mine", "logit"\n    {lines}'))
+    facts = 'name, family = "mine", "logit"'
+    file.write_text(file.read_text().replace(facts, f"{facts}\n    {lines}"))
     with pytest.raises(UserError) as error:
         smoke("mine", plugins=[file])
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -104,10 +104,10 @@ def _audit(leaderboard: Leaderboard) -> str:
     """What students inherited, added and mended, by cell whose images have groups; "" if there are none."""
     text = ""
     for cell in leaderboard.cells:
-        tables = list(audit_tables(cell, ""))
+        tables = list(audit_tables(cell, leaderboard.title(cell)))
         if tables:
             text += f"<h3>{escape(leaderboard.title(cell))}</h3>" + "".join(
-                fold(table.title.removeprefix(f"{AUDIT}, ").removesuffix(": "), sortable(table, titled=False))
+                fold(table.title.partition(": ")[0].removeprefix(f"{AUDIT}, "), sortable(table, titled=False))
                 for table in tables)
     return f"<p>{escape(MEANING.removeprefix(f'{AUDIT}: '))}</p>{text}" if text else ""
 

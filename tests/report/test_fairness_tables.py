@@ -50,7 +50,7 @@ def test_a_sweep_is_told_between_teacher_and_plain_training_with_its_trend(board
     lines, found = table(board, "kd by temperature")
     assert list(lines) == ["teacher", "ce", "1", "2", "4", "16", "per doubling"]
     gap = found.header.index("gap") - 1
-    assert lines["16"][gap].startswith("8.55 ± ") and lines["per doubling"][gap].startswith("-1.97 ± ")
+    assert lines["16"][gap].startswith("8.50 ± ") and lines["per doubling"][gap].startswith("-1.97 ± ")
     assert lines["4"][-3:-1] == ["0", "3"] and found.header[-3:] == ["harmed", "helped", "moved"]
     assert "Classes: 10." in found.notes[-1]
 

@@ -20,8 +20,8 @@ MEANING = (f"{AUDIT}: figures beside those of the teacher and of {REFERENCE}, th
            "Student's t over the student's seeds, the teacher being given.")
 MOVED = (f"moved: classes whose accuracy, less that on all images, differs at 5 % from {REFERENCE}'s, and from the "
          "teacher's, by Welch's t-test over seeds (Mohammadshahi and Ioannou, 2025). It is not corrected for the "
-         "number of classes, so that about one in twenty is found where nothing moved. harmed, helped: as in the table of "
-         "classes, with images as a source of chance, and corrected.")
+         "number of classes, so that about one in twenty is found where nothing moved. harmed, helped: as in the table "
+         "of classes, with images as a source of chance, and corrected.")
 SWEPT = ("test_accuracy", "worst_class_accuracy", "worst_group_accuracy", "group_gap", "equalised_odds_difference",
          "demographic_parity_difference")
 MOST_GROUPS = 8  # that have a column each

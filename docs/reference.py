@@ -108,6 +108,7 @@ def method_section(info: MethodInfo) -> str:
     learns = {"teacher": "the pair's teacher", "student": "a trained copy of the student", None: "no trained network"}
     facts = [f"learns from {learns[info.learns_from]}"]
     facts += [] if info.needs_data else ["sees no training images"]
+    facts += ["reads the groups of training images"] if info.needs_groups else []
     facts += [f"tables say beside it: {', '.join(info.conditions)}"] if info.conditions else []
     lines.append(f"It {'; '.join(facts)}.\n")
     tried = {row["tuned"]: row["space"] for row in space_rows(info)}

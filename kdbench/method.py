@@ -7,8 +7,8 @@ default, written in the class's own signature, because the command line reads th
 torch.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -73,6 +73,9 @@ class Context:
     batch_size: int                       # images per step; also what a data-free method draws per step
     train_labels: Tensor | None           # [num_train], int64; None for data-free methods
     sample: Callable[[Tensor], Batch]     # positions [M] to those images, augmented anew; raises if data-free
+    train_groups: Mapping[str, Tensor] = field(default_factory=dict)  # by attribute, in the dataset's order, the group
+    #                                       of each training image: codes [num_train], int64; of `needs_groups` alone
+    group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
 
     @property
     def steps(self) -> int:
@@ -94,6 +97,9 @@ class Method(nn.Module):
     #                                                scale (low, high, "log"), for numbers; choices for the rest
     learns_from: ClassVar[str | None] = "teacher"  # "teacher" | "student" (a trained copy of the student) | None
     needs_data: ClassVar[bool] = True              # False: `step` gets None and never sees a training image
+    needs_groups: ClassVar[bool] = False           # True: `ctx.train_groups` is filled, and the method is n/a on a
+    #                                                dataset whose training images have no attributes. Which of
+    #                                                several it means, its hyperparameter `attribute` says
     conditions: ClassVar[tuple[str, ...]] = ()     # short words that tables show beside a method which learns under
     #                                                other conditions than its family, such as "robust" or "with kd"
 

@@ -7,6 +7,7 @@ from typing import Any
 from kdbench.analysis.costs import Cost
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, estimate
+from kdbench.analysis.labels import Sweep
 from kdbench.analysis.moderated import Comparison, Comparisons
 from kdbench.analysis.shares import Shares, class_names
 from kdbench.analysis.tuned import Order, Tuning
@@ -119,6 +120,7 @@ class Cell:
     order: Order | None = None       # how much their order stays the same by it
     classes: tuple[str, ...] = ()    # their names, as records hold them
     split_sizes: Mapping[str, int] = field(default_factory=dict)  # images by split, as records hold them
+    sweeps: tuple[Sweep, ...] = ()   # settings of its methods that differ in one number, such as a temperature
 
     @property
     def equal_compute(self) -> bool:

@@ -32,7 +32,7 @@ from kdbench.analysis.costs import (
 )
 from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
 from kdbench.analysis.intervals import paired_difference
-from kdbench.analysis.labels import Variant, facts_of, labels
+from kdbench.analysis.labels import Variant, facts_of, labels, sweeps
 from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.shares import mean_shares
 from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
@@ -183,6 +183,7 @@ class _Reader:
     def __init__(self, store: Store):
         self.store, self.problems = store, list[Problem]()
         self.labels: dict[str, np.ndarray] = {}  # by cell
+        self.groups: dict[str, Mapping[str, list[np.ndarray]]] = {}
 
     def __call__(self, runs: Iterable[Record]) -> dict[int, Predicted]:
         """The predictions of each run that has usable ones, by seed. The others are left out, and noted as problems."""
@@ -201,7 +202,16 @@ class _Reader:
         labels = arrays["test_labels"]
         if not np.array_equal(labels, self.labels.setdefault(run.spec.cell, labels)):
             raise UserError("they are of other test images than those of the runs that it is compared with")
-        return predicted(arrays["test_logits"], labels)
+        return predicted(arrays["test_logits"], labels, self._groups(arrays, run.spec.cell))
+
+    def _groups(self, arrays: Mapping[str, np.ndarray], cell: str) -> Mapping[str, list[np.ndarray]]:
+        """The images of each group by attribute, read once for a cell, whose runs share them."""
+        if cell not in self.groups and "test_groups" in arrays:
+            self.groups[cell] = {
+                plain(str(attribute)): [np.flatnonzero(codes == code) for code in range(np.count_nonzero(names != ""))]
+                for attribute, codes, names in zip(arrays["group_attributes"], arrays["test_groups"],
+                                                   arrays["group_names"], strict=True)}
+        return self.groups.get(cell, {})
 
 
 # Runs to cells.
@@ -244,7 +254,7 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read
     compute = {label: f"{share:.2f}x compute of {EQUAL_TO}" for label, share in shares_of_kd(costs).items()}
     rows = [replace(row, conditions=(*row.conditions, *filter(None, [compute.get(row.label)])), metrics={
         **row.metrics, **{name: {PROFILED_SEED: value} for name, value in method_metrics(costs, row.label).items()},
-    }) for row in _rows(groups, names, known, read, tuned)]
+    }) for row in _rows(groups, names, known, read, tuned, teachers)]
     if teacher is not None and teacher.metrics:
         teacher = replace(teacher, metrics=teacher.metrics | teacher_metrics(costs))
     compared = list(_compared(groups, rows, names, known, tuned))
@@ -253,7 +263,9 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read
                 comparisons=_comparisons(rows), costs=tuple(costs),
                 tuning=tuple(tuning_of(*one) for one in compared), order=order_of(one for _, one in compared),
                 classes=max((run.classes for run in runs), key=len),
-                split_sizes=next((run.split_sizes for run in runs if "test" in run.split_sizes), {}))
+                split_sizes=next((run.split_sizes for run in runs if "test" in run.split_sizes), {}),
+                sweeps=tuple(sweeps({Variant.of(group[0].spec, known): names[Variant.of(group[0].spec, known)]
+                                     for group in groups}, known)))
 
 
 def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Variant, str], known: Known,
@@ -312,16 +324,29 @@ def _groups(runs: list[Record]) -> list[list[Record]]:
 
 
 def _rows(groups: list[list[Record]], names: Mapping[Variant, str], known: Known, read: Read,
-          tuned: Tuned) -> list[Row]:
+          tuned: Tuned, teachers: Mapping[str, Record]) -> list[Row]:
     called = [(names[Variant.of(group[0].spec, known)], group) for group in groups]
     references = {label: group for label, group in called if label in REFERENCES}
     reference = references.get(REFERENCE, [])
     said = read(reference) if len(_finished(reference)) >= MIN_SEEDS else {}
-    return sorted((_row(label, group, references, said, known, read, tuned) for label, group in called), key=_rank)
+    taught = _of_teacher(groups[0][0].spec, teachers, read, said)
+    return sorted((_row(label, group, references, said, taught, known, read, tuned) for label, group in called),
+                  key=_rank)
+
+
+def _of_teacher(spec: RunSpec, teachers: Mapping[str, Record], read: Read,
+                said: Mapping[int, Predicted]) -> Predicted | None:
+    """The predictions of a cell's teacher on the test images that the reference's are on, where both are known."""
+    source = spec.teacher
+    own = teachers.get(source.run.id) if isinstance(source, TrainedTeacher) else None
+    if own is None or not said:
+        return None
+    labels = next(iter(said.values())).labels
+    return next((found for found in read([own]).values() if np.array_equal(found.labels, labels)), None)
 
 
 def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]], said: Mapping[int, Predicted],
-         known: Known, read: Read, tuned: Tuned) -> Row:
+         taught: Predicted | None, known: Known, read: Read, tuned: Tuned) -> Row:
     spec, finished, accuracy = runs[0].spec, _finished(runs), _accuracy(runs)
     measured = {run.spec.seed: metrics_of(run) for run in finished}
     shared = set.intersection(*map(set, measured.values())) if measured else set()
@@ -336,7 +361,7 @@ def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]],
                  for name in METRICS if name in shared},
         differences={name: difference for name, difference in differences.items() if difference},
         wins={name: _wins(runs, accuracy, other) for name, other in others.items()},
-        harm=harm(read(common), said) if len(common) >= MIN_SEEDS else None,
+        harm=harm(read(common), said, taught) if len(common) >= MIN_SEEDS else None,
         failures=tuple(Failure(run.spec.seed, run.status, plain(run.reason or ""))
                        for run in runs if run.status != "ok"),
         runs={run.spec.seed: run.run_id for run in finished}, shares=mean_shares(finished),

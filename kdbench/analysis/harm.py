@@ -4,8 +4,9 @@ A mean that rises can hide classes that lose. Whether a class really lost is ask
 other seeds, and other test images. A test over pooled images alone takes the noise of three seeds for an effect.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,17 +25,19 @@ class Predicted(NamedTuple):
     labels: np.ndarray      # [N]
     classes: np.ndarray     # [N], the predicted ones
     confidence: np.ndarray  # [N], their probability
+    groups: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})  # by attribute: the images of each group
 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class, under a method and under the reference, both as means over the shared seeds."""
+    """One class, or one group of an attribute, under a method and under the reference, both as means over the shared
+    seeds."""
 
     index: int
     images: int
     reference: float
     accuracy: float
-    p: float | None  # of no change, corrected for the number of classes (Holm); None for a class of one image
+    p: float | None  # of no change, corrected for the number of classes or groups (Holm); None for one image
 
     @property
     def change(self) -> float:
@@ -58,6 +61,9 @@ class Harm:
     flipped: float                    # share of the test images
     flipped_accuracy: float | None    # mean over seeds of the method's accuracy on flipped images
     flipped_reference: float | None   # and of the reference's
+    groups: Mapping[str, tuple[ClassChange, ...]] = field(default_factory=dict)  # by attribute, those with images
+    moved: tuple[int, ...] = ()       # classes that `moved_classes` finds against the reference, uncorrected
+    moved_from_teacher: tuple[int, ...] | None = None  # and against the teacher; None if its predictions are not known
 
     @property
     def harmed(self) -> tuple[int, ...]:
@@ -68,14 +74,16 @@ class Harm:
         return tuple(c.index for c in self.classes if c.significant and c.change > 0)
 
 
-def predicted(logits: np.ndarray, labels: np.ndarray) -> Predicted:
+def predicted(logits: np.ndarray, labels: np.ndarray,
+              groups: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})) -> Predicted:
     """The predictions that logits [N, K] and labels [N] give."""
-    return Predicted(labels, logits.argmax(axis=1), np.exp(log_softmax(logits).max(axis=1)))
+    return Predicted(labels, logits.argmax(axis=1), np.exp(log_softmax(logits).max(axis=1)), groups)
 
 
-def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted]) -> Harm | None:
-    """A method against the reference, given the predictions of both by seed; None with fewer than three seeds in
-    common."""
+def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted],
+         teacher: Predicted | None = None) -> Harm | None:
+    """A method against the reference, given the predictions of both by seed, and the teacher's if they are known; None
+    with fewer than three seeds in common."""
     seeds = sorted(method.keys() & reference.keys())
     if len(seeds) < MIN_SEEDS:
         return None
@@ -85,22 +93,60 @@ def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted]) ->
     before = np.stack([one.classes == labels for one in theirs])
     flipped = majority(ours) != majority(theirs)
     some = bool(flipped.any())
+    present = [np.flatnonzero(labels == index) for index in np.unique(labels)]
     return Harm(
-        seeds=tuple(seeds), classes=_class_changes(correct, before, labels), flipped=float(flipped.mean()),
+        seeds=tuple(seeds), classes=_changes(correct, before, np.unique(labels), present),
+        flipped=float(flipped.mean()),
         flipped_accuracy=float(correct[:, flipped].mean()) if some else None,
         flipped_reference=float(before[:, flipped].mean()) if some else None,
+        groups={attribute: _changes(correct, before, *_with_images(members))
+                for attribute, members in theirs[0].groups.items()},
+        moved=tuple(int(labels[present[i][0]]) for i in moved_classes(correct, before, present)),
+        moved_from_teacher=None if teacher is None else tuple(
+            int(labels[present[i][0]]) for i in moved_classes(correct, (teacher.classes == labels)[None], present)),
     )
 
 
-def _class_changes(correct: np.ndarray, before: np.ndarray, labels: np.ndarray) -> tuple[ClassChange, ...]:
-    present = np.unique(labels)
-    members = [np.flatnonzero(labels == index) for index in present]
+def _with_images(members: Sequence[np.ndarray]) -> tuple[list[int], list[np.ndarray]]:
+    """The groups that have images, and these."""
+    some = [index for index, own in enumerate(members) if len(own)]
+    return some, [members[index] for index in some]
+
+
+def _changes(correct: np.ndarray, before: np.ndarray, indices: Iterable[int],
+             members: Sequence[np.ndarray]) -> tuple[ClassChange, ...]:
+    """The change of each class or group, given which images the seeds of both get right, [S, N], and its images."""
     differences = correct.astype(float) - before
     p_values = holm([crossed_p_value(differences[:, own]) for own in members])
     return tuple(
         ClassChange(int(index), len(own), float(before[:, own].mean()), float(correct[:, own].mean()), p)
-        for index, own, p in zip(present, members, p_values, strict=True)
+        for index, own, p in zip(indices, members, p_values, strict=True)
     )
+
+
+def moved_classes(correct: np.ndarray, before: np.ndarray, members: Sequence[np.ndarray]) -> list[int]:
+    """The classes whose accuracy, less that on all images, differs at 5 % by Welch's t-test over seeds.
+
+    This is the count of Mohammadshahi and Ioannou (2025, arXiv:2410.08407): it takes test images as given and is not
+    corrected for the number of classes, of which it finds 5 % where nothing differs. `correct` [S, N] and `before`
+    [R, N] say which images are right with each seed; a single row of `before` is a network without seeds, a constant.
+    """
+    ours, theirs = (np.stack([right[:, own].mean(axis=1) for own in members], axis=1)
+                    - right.mean(axis=1, keepdims=True) for right in (correct, before))  # [S, K], [R, K]
+    means = ours.mean(axis=0) - theirs.mean(axis=0)
+    squares = [one.var(axis=0, ddof=1) / len(one) if len(one) > 1 else np.zeros(len(members)) for one in (ours, theirs)]
+    found = []
+    for place, (mean, *errors) in enumerate(zip(means, *squares, strict=True)):
+        noise = sum(errors)
+        if noise < 1e-20:  # of rounding: nothing varies
+            moved = abs(mean) > 1e-9
+        else:
+            degrees = noise**2 / sum(error**2 / (len(one) - 1)
+                                     for error, one in zip(errors, (ours, theirs), strict=True) if len(one) > 1)
+            moved = two_sided(mean / np.sqrt(noise), degrees) < SIGNIFICANCE
+        if moved:
+            found.append(place)
+    return found
 
 
 def majority(runs: list[Predicted]) -> np.ndarray:

@@ -50,6 +50,34 @@ class Variant(NamedTuple):
         return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, known) | budget | recipe).items()))
 
 
+class Sweep(NamedTuple):
+    """Settings of a method that differ in the value of one hyperparameter, a number."""
+
+    method: str
+    parameter: str
+    points: tuple[tuple[float, str], ...]  # the value and the label of each, in rising order
+
+
+LEAST_POINTS = 3  # of a sweep
+
+
+def sweeps(names: Mapping[Variant, str], known: Mapping[str, Facts]) -> list[Sweep]:
+    """The sweeps among the variants of a cell, given what these are called; of each hyperparameter, the longest one."""
+    found = []
+    for method, parameter in sorted({(one.method, name) for one in names for name, _ in one.settings}):
+        default = known[method].defaults.get(parameter) if method in known else None
+        alike: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for variant, label in names.items():
+            value: Any = dict(variant.settings).get(parameter, default)
+            if variant.method == method and type(value) in (int, float):
+                rest = [setting for setting in variant.settings if setting[0] != parameter]
+                alike[repr(rest)].append((value, label))
+        longest = max(alike.values(), key=len, default=[])
+        if default is not None and len(longest) >= LEAST_POINTS:
+            found.append(Sweep(plain(method), parameter, tuple(sorted(longest))))
+    return found
+
+
 def labels(variants: Iterable[Variant]) -> dict[Variant, str]:
     """What the variants of a cell are called: by their method's name, and where there are several of one method, by
     the settings in which these differ."""

@@ -251,16 +251,17 @@ TESTS: dict[str, Callable[[Subject], None]] = {
 @cache
 def random_images(device: str = "cpu") -> Dataset:
     """A dataset of random images on the device: TRAIN_SIZE for training, 12 for validation and 12 for test, every
-    class in each."""
+    class in each, and in each class images of both groups of an attribute."""
     generator = torch.Generator().manual_seed(0)
 
     def split(size: int) -> Split:
         images = torch.randint(0, 256, (size, *SHAPE), generator=generator, dtype=torch.uint8)
-        return Split(MemoryImages(images.to(device)), (torch.arange(size) % CLASSES).to(device))
+        positions = torch.arange(size, device=device)
+        return Split(MemoryImages(images.to(device)), positions % CLASSES, {"half": positions // CLASSES % 2})
 
     half = torch.full((3,), 0.5)
     return Dataset("synthetic", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12), SHAPE,
-                   half, half / 2, "random")
+                   half, half / 2, "random", {"half": ("first", "second")})
 
 
 @cache

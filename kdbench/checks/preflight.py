@@ -11,8 +11,9 @@ from kdbench.execution.passes import AnswerSize
 from kdbench.folders import CacheFolder
 from kdbench.method import Shapes
 from kdbench.networks import build
+from kdbench.parts.groups import attribute_of
 from kdbench.plugins import registry
-from kdbench.plugins.source import MethodInfo
+from kdbench.plugins.source import ATTRIBUTE, MethodInfo
 from kdbench.spec import Architecture, RunSpec, tutor
 from kdbench.suites.suite import Pair
 from kdbench.suites.validation import at
@@ -32,7 +33,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     known: dict[str, Shapes] = {}
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:
-        num_classes, image_shape, _ = sizes[_data_key(spec)]
+        num_classes, image_shape, *_ = sizes[_data_key(spec)]
         key = f"{architecture.model_dump_json()} {num_classes} {image_shape}"
         if key not in known:
             with torch.random.fork_rng(devices=[]), at(f"pair {spec.pair}"):
@@ -44,12 +45,25 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
         source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=student)
-        reason = classes[spec.method].inapplicable(student, source)
+        reason = classes[spec.method].inapplicable(student, source) \
+            or _without_groups(spec, methods[spec.method], sizes[_data_key(spec)])
         if reason is not None:
             reasons[spec.id] = reason
         elif source is not None:
             answers[spec.id] = _answer_size(spec, source, sizes[_data_key(spec)])
     return reasons, answers
+
+
+def _without_groups(spec: RunSpec, method: MethodInfo, data: DataShape) -> str | None:
+    """Why a method that needs groups cannot train on a dataset; None if it can, and for other methods. UserError for an
+    attribute that the dataset does not have."""
+    if not method.needs_groups:
+        return None
+    if not data.attributes:
+        return f"it needs the groups of training images, and those of {spec.dataset} have no attributes"
+    with at(f"{spec.method}.{ATTRIBUTE} ({spec.dataset})"):
+        attribute_of(data.attributes, str(spec.hyperparameters[ATTRIBUTE]))
+    return None
 
 
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:

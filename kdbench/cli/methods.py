@@ -166,6 +166,7 @@ def _show_method(info: MethodInfo, as_json: bool) -> None:
     if as_json:
         print(json.dumps({
             "name": info.name, "family": info.family, "learns_from": info.learns_from, "needs_data": info.needs_data,
+            "needs_groups": info.needs_groups,
             "conditions": info.conditions, "doc": info.doc,
             "paper": dataclasses.asdict(info.paper) if info.paper else None, "hyperparameters": parameters,
             "space": rows(info),

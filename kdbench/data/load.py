@@ -59,6 +59,7 @@ class DataShape(NamedTuple):
     num_classes: int
     image_shape: tuple[int, int, int]
     num_train: int
+    attributes: tuple[str, ...] = ()  # of the training images, in the dataset's order
 
 
 def shape_of(name: str, recipe: Recipe, folder: Path) -> DataShape:
@@ -66,10 +67,11 @@ def shape_of(name: str, recipe: Recipe, folder: Path) -> DataShape:
     for it and kept; those of a published dataset are not made."""
     if parse(name).path is not None:
         dataset = load_dataset(name, recipe, folder, torch.device("cpu"))
-        return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train))
+        return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train), tuple(dataset.train.groups))
     found = collect(parse(name), folder, recipe.train_size)
     shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
-    return DataShape(len(found.classes), shape, len(found.splits["train"].labels))
+    train = found.splits["train"]
+    return DataShape(len(found.classes), shape, len(train.labels), tuple(train.groups))
 
 
 Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; level counts of train; digest

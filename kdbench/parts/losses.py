@@ -21,6 +21,13 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
     return temperature**2 * F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
 
 
+def soft_cross_entropies(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`soft_cross_entropy` of each image by itself, [B]."""
+    student_log = F.log_softmax(student_logits / temperature, dim=1)
+    teacher_log = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1)
+
+
 def non_target(logits: Tensor, labels: Tensor) -> Tensor:
     """The logits [B, K - 1] of all classes but each sample's own, from logits [B, K] and labels [B]."""
     classes = logits.shape[1]

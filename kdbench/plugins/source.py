@@ -16,6 +16,8 @@ from kdbench.paper import Paper
 FAMILIES = ("baseline", "logit", "feature", "attention", "relation", "self", "online", "adversarial", "data_free")
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}  # of hyperparameters, by annotation
 
+ATTRIBUTE = "attribute"  # the hyperparameter that names the attribute whose groups a method reads; "": the first
+
 SCALES = ("linear", "log")
 LOG_FROM = 10  # a range this many times as high as low is searched on a logarithmic scale, unless it says otherwise
 
@@ -115,6 +117,7 @@ class MethodInfo:
     module: str | None               # import path; None for a file given by --plugin
     file: Path
     digest: str = field(repr=False)  # SHA-256 of the source file
+    needs_groups: bool = False       # True: it reads the groups of the training images, and is n/a without
 
     @property
     def idea(self) -> str:
@@ -186,6 +189,13 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
         raise UserError(f"{where}.conditions: expected a tuple of words, such as ('with kd',), got {conditions!r}")
     ranges = literal("ranges", {})
     hyperparameters = {p.name: p for p in _signature(node, ranges, where)}
+    needs_groups = bool(literal("needs_groups", False))
+    attribute = hyperparameters.get(ATTRIBUTE)
+    if needs_groups and (attribute is None or attribute.type != "str" or attribute.range is not None):
+        raise UserError(f"{where}.needs_groups: its groups are those of an attribute, which a hyperparameter has to "
+                        f'name: def __init__(self, ctx, *, {ATTRIBUTE}: str = "")')
+    if needs_groups and not literal("needs_data", True):
+        raise UserError(f"{where}.needs_groups: a method without needs_data sees no training images, nor their groups")
     for key in ranges:
         if key not in hyperparameters:
             raise unknown(f"hyperparameter in {node.name}.ranges ({file})", key, hyperparameters)
@@ -193,6 +203,7 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
         name=name, family=family, paper=_paper(facts.get("paper"), where), doc=ast.get_docstring(node) or "",
         hyperparameters=hyperparameters, learns_from=learns_from, needs_data=bool(literal("needs_data", True)),
         conditions=conditions, class_name=node.name, module=module, file=file, digest=digest,
+        needs_groups=needs_groups,
     )
 
 

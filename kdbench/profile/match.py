@@ -53,7 +53,7 @@ def match_compute(plan: Plan, kd: Plan, folder: Path, measure: Sequence[str]) ->
     """
     found = _profiles(folder)
     wanted = {Kind.of(spec): spec for spec in plan.students}
-    base = {spec.cell: spec for spec in kd.students}
+    base = {spec.cell: spec for spec in reversed(kd.students)}  # of several settings the usual one, which is first
     _need_all([*wanted.values(), *base.values()], found, plan.reference, folder, measure)
     own: dict[Kind, OwnRecipe] = {}
     notes = []

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kdbench.analysis.answers.audit import Difference, audit
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.shares import mean_shares
 from kdbench.data import catalog
@@ -16,6 +17,7 @@ from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
 from kdbench.report.markdown import align, fill, items, safe
 from kdbench.report.tables.cell import difference
+from kdbench.report.tables.fairness import AUDIT, change_told, group_names
 from kdbench.results.record import Record
 from kdbench.version import __version__
 
@@ -32,6 +34,7 @@ def card(record: Record, leaderboard: Leaderboard) -> str:
     sections = {
         "Model": _model(record, leaderboard), "Teacher": _teacher(record, cell), "Data": _data(record),
         "Procedure": _procedure(record), "Results": _results(record, row),
+        **_bias(record, cell, row),
         "Limitations": items(_limitations(record, cell, row)), "Use": _use(record),
         "Provenance": _provenance(record, leaderboard), "Citation": _citation(record, leaderboard),
     }
@@ -157,6 +160,52 @@ def _parts(record: Record, row: Row | None) -> Iterable[str]:
                      "this run, %", "mean of its seeds, %", rows=[
                          (name, number(parts[name].mean, "share"), interval(of_row.get(name), "share"))
                          for name in names])
+
+
+def _bias(record: Record, cell: Cell | None, row: Row | None) -> dict[str, str]:
+    """The section on what the student inherited of its teacher's bias, added and mended; none where no measure of bias
+    is known beside the teacher's or the plain student's."""
+    if cell is None or row is None:
+        return {}
+    lines = list(_measures(cell, row))
+    if not lines:
+        return {}
+    parts = [fill(f"What the teacher has of a bias as well is inherited; what the student has beyond it is added; what "
+                  f"it has less than {REFERENCE}, the plain student, is mended, and more, worsened. Means over "
+                  f"{len(row.seeds)} seeds, at 5 % after Holm's correction for the methods that it was compared with."),
+             items(lines)]
+    changes = row.harm.groups if row.harm else {}
+    for attribute, own in changes.items():
+        names = group_names(row, attribute)
+        if len(own) == len(names) <= MOST_PARTS:
+            parts.append(_facts(f"group: {attribute}", f"{REFERENCE}, %", "this method, %", "change", rows=[
+                (name, number(c.reference, "share"), number(c.accuracy, "share"), change_told(c))
+                for name, c in zip(names, own, strict=True)]))
+    return {AUDIT: "\n\n".join(parts)}
+
+
+def _measures(cell: Cell, row: Row) -> Iterable[str]:
+    """A sentence for each measure of bias that the student has beside its teacher's or the plain student's."""
+    plain_rows = {other.label: other for other in cell.rows if other.is_reference}
+    for metric, findings in audit(cell).items():
+        own = next((one for one in findings if one.label == row.label), None)
+        if own is None or (own.to_teacher is None and own.to_reference is None):
+            continue
+        told = [f"{METRICS[metric].title[0].upper()}{METRICS[metric].title[1:]}: {interval(own.value, 'share')} %."]
+        if own.to_teacher is not None and cell.teacher is not None:
+            told.append(f"The teacher has {number(cell.teacher.metrics[metric], 'share')}: "
+                        f"{_said(own.to_teacher, 'less than it', 'added to it')}.")
+        if own.to_reference is not None:
+            plain_value = plain_rows[REFERENCE].estimate(metric)
+            told.append(f"{REFERENCE} has {number(plain_value.mean if plain_value else None, 'share')}: "
+                        f"{_said(own.to_reference, 'mended', 'worsened')}.")
+        yield " ".join(told)
+
+
+def _said(found: Difference, fairer: str, less_fair: str) -> str:
+    """A difference in words, "+2.52 ± 0.80 points, added to it" or "+0.52 ± 0.80 points, unclear"."""
+    word = (fairer if found.fairer else less_fair) if found.significant else "unclear"
+    return f"{number(found.mean, 'share', '+')} ± {number(found.half_width, 'share')} points, {word}"
 
 
 def _value(metric: str, value: float) -> str:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kdbench.analysis.answers.audit import Finding, audit, has_groups
+from kdbench.analysis.answers.trend import per_doubling
 from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
 from kdbench.analysis.build import metrics_of
@@ -19,6 +21,7 @@ from kdbench.analysis.reported import of_row
 from kdbench.analysis.shares import Shares
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import number
+from kdbench.report.tables.fairness import group_names, swept_metrics
 from kdbench.report.tables.parts import MOST_AFFECTED, affected
 from kdbench.results.record import Record
 from kdbench.results.store import Store
@@ -184,6 +187,10 @@ def to_json(leaderboard: Leaderboard) -> str:
         "tuning": [_tuning(cell) for cell in leaderboard.cells if cell.tuning],
         "ranking": None,
     }
+    if audited := [_audit(cell) for cell in leaderboard.cells if has_groups(cell)]:
+        content["bias_audit"] = audited
+    if sweeps := [one for cell in leaderboard.cells for one in _sweeps(cell)]:
+        content["sweeps"] = sweeps
     for part in leaderboard.regimes():
         if ranking := rank(part):
             content["ranking_equal_compute" if part.equal_compute else "ranking"] = dataclasses.asdict(ranking)
@@ -197,6 +204,38 @@ def _teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:
         **{name: teacher.metrics[name] for name in METRICS if name in teacher.metrics},
         "shares": _shares(teacher.shares),
     }
+
+
+def _audit(cell: Cell) -> dict[str, Any]:
+    """The bias audit of a cell whose images have groups: its measures, and the changes by class and by group."""
+    def told(one: Finding) -> dict[str, Any]:
+        return {"label": one.label, **dataclasses.asdict(one), "added": one.added, "mended": one.mended,
+                "worsened": one.worsened}
+
+    return {
+        "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
+        "measures": {metric: [told(one) for one in found] for metric, found in audit(cell).items()},
+        "rows": [{
+            "label": row.label,
+            "moved_classes": [cell.class_name(index) for index in row.harm.moved],
+            "classes_moved_from_teacher": None if row.harm.moved_from_teacher is None else [
+                cell.class_name(index) for index in row.harm.moved_from_teacher],
+            "groups": {attribute: [{"group": name, "images": c.images, f"{REFERENCE}_accuracy": c.reference,
+                                    "accuracy": c.accuracy, "change": c.change, "p": c.p}
+                                   for name, c in zip(group_names(row, attribute), changes, strict=False)]
+                       for attribute, changes in row.harm.groups.items()},
+        } for row in cell.rows if row.harm],
+    }
+
+
+def _sweeps(cell: Cell) -> Iterator[dict[str, Any]]:
+    """The settings of a cell's methods that differ in one number, with the trends of metrics along it."""
+    for sweep in cell.sweeps:
+        trends = {metric: per_doubling(cell, sweep, metric) for metric in swept_metrics(cell, sweep)}
+        yield {"pair": cell.pair, "dataset": cell.dataset, "cell": cell.id, "method": sweep.method,
+               "parameter": sweep.parameter, "values": [value for value, _ in sweep.points],
+               "labels": [label for _, label in sweep.points],
+               "per_doubling": {metric: dataclasses.asdict(found) for metric, found in trends.items() if found}}
 
 
 def _tuning(cell: Cell) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
+from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher, Value
 from kdbench.suites.suite import MAX_SEEDS, Pair, Suite
 from kdbench.suites.validation import at, dotted, validate
 
@@ -53,6 +53,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
         _recipes(suite, name, {})
     methods = _choose_methods(suite, registry, selection)
     given = _by_place(suite, registry)
+    variants = _variants(suite, registry)
     with at(f"{suite.source}: reference"):
         reference = registry[content.reference]
     if reference.learns_from is not None:
@@ -62,7 +63,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     students: list[RunSpec] = []
     datasets = _datasets(suite, selection)
     seeds, pairs = _seeds(selection.seeds or content.seeds), selection.pairs or content.pairs
-    runs = len(pairs) * len(datasets) * len(seeds) * len(methods)
+    runs = len(pairs) * len(datasets) * len(seeds) * sum(1 + len(variants.get(name, ())) for name in methods)
     if runs > MAX_RUNS:
         raise UserError(f"{suite.source}: {runs} runs, expected at most {MAX_RUNS}")
     for pair_name in pairs:
@@ -75,7 +76,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             common: dict[str, Any] = {
                 "pair": pair_name, "dataset": dataset, "dataset_digest": fingerprint, "device": selection.device}
             hyperparameters = {
-                name: info.resolve(_merged(given[name], catalog.parse(dataset), pair_name) | settings.get(name, {}))
+                name: _settings(info, _merged(given[name], catalog.parse(dataset), pair_name), variants.get(name, ()),
+                                settings.get(name, {}))
                 for name, info in methods.items()
             }
             trained: dict[str, Any] = {
@@ -86,10 +88,10 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             teacher = _teacher(
                 suite, pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
             students += [
-                RunSpec(method=name, hyperparameters=hyperparameters[name], student=pair.student, teacher=teacher,
+                RunSpec(method=name, hyperparameters=chosen, student=pair.student, teacher=teacher,
                         self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed,
                         updates=content.budget.get(info.family, 1), **common)
-                for seed in seeds for name, info in methods.items()
+                for seed in seeds for name, info in methods.items() for chosen in hyperparameters[name]
             ]
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
             if any(info.learns_from == "student" for info in methods.values()):
@@ -137,6 +139,35 @@ def _by_place(suite: Suite, registry: Registry) -> dict[str, Given]:
                 place = place if place == base else str(suite.dataset(place))
         given[method][place] = values
     return given
+
+
+def _variants(suite: Suite, registry: Registry) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """The suite's variants by method. UserError for a method, hyperparameter or value that does not exist, and for a
+    variant that says nothing or stands twice."""
+    for method, variants in suite.content.variants.items():
+        with at(f"{suite.source}: {dotted('variants', method)}"):
+            info, seen = registry[method], list[Mapping[str, Any]]()
+            if not variants:
+                raise UserError("no variant in it, expected a list such as [{ NAME = VALUE }]")
+            for number, values in enumerate(variants, 1):
+                if not values:
+                    raise UserError(f"variant {number} is empty: the method's own settings are run anyway")
+                if (resolved := info.resolve(values)) in seen:
+                    raise UserError(f"variant {number} is that of number {seen.index(resolved) + 1} once more")
+                seen.append(resolved)
+    return suite.content.variants
+
+
+def _settings(info: MethodInfo, usual: Mapping[str, Any], variants: Sequence[Mapping[str, Any]],
+              asked: Mapping[str, Any]) -> list[dict[str, Value]]:
+    """All hyperparameters of a method as it is usually set, then as its variants set it, each once; what the user asked
+    for is the same in all."""
+    found: list[dict[str, Value]] = []
+    for variant in ({}, *variants):
+        resolved = info.resolve({**usual, **variant, **asked})
+        if resolved not in found:
+            found.append(resolved)
+    return found
 
 
 def _merged(given: Given, dataset: catalog.DatasetName, pair: str) -> dict[str, Any]:

@@ -70,6 +70,9 @@ class SuiteFile(Frozen):
     hyperparameters: dict[str, dict[str, Value]] = Field(
         {}, description="those that are not a method's defaults, by METHOD, or by METHOD@PAIR or METHOD@DATASET; what "
                         "is said of a pair goes before what is said of a dataset, and both before what is said of all")
+    variants: dict[str, tuple[dict[str, Value], ...]] = Field(
+        {}, description="further settings of a method, by METHOD: a list of tables of the hyperparameters in which "
+                        "each differs from what `hyperparameters` says; each is run besides, as a row of its own")
     space: dict[str, dict[str, Any]] = Field(
         {}, description="what `kdbench tune` searches where it is not a method's own ranges, by METHOD, or for all by "
                         "`recipe`: [low, high], [low, high, 'log' or 'linear'], choices, or 'fixed'")

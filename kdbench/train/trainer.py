@@ -57,6 +57,8 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
         batch_size=stream.batch_size, attack_radius=dataset.attack_radius,
         train_labels=dataset.train.labels if cls.needs_data else None,
         sample=(lambda index: stream.batch(index.cpu(), torch.default_generator)) if cls.needs_data else _no_data,
+        train_groups=dataset.train.groups if cls.needs_groups else {},
+        group_names={name: dataset.group_names[name] for name in dataset.train.groups} if cls.needs_groups else {},
     ), **hyperparameters)
     if not hasattr(method, "ctx"):
         raise TypeError(f"{cls.__name__}.__init__ does not call super().__init__(ctx)")

@@ -62,12 +62,13 @@ def test_the_shape_of_a_dataset_is_that_of_what_is_loaded(data, photos, name, ch
     name = f"imagefolder:{photos}" if name == "photos" else name
     dataset = load_dataset(name, recipe(**changes), data, CPU)
     assert load.shape_of(name, recipe(**changes), data) == (
-        len(dataset.classes), dataset.image_shape, len(dataset.train))
+        len(dataset.classes), dataset.image_shape, len(dataset.train), tuple(dataset.train.groups))
 
 
 def test_the_shape_of_a_published_dataset_takes_none_of_its_pixels_but_refuses_what_cannot_be_chosen(data, monkeypatch):
     monkeypatch.setattr(load, "_pixels", None)
-    assert load.shape_of("synthetic", recipe(), data) == (10, (3, 16, 16), 900)
+    assert load.shape_of("synthetic", recipe(), data) == (10, (3, 16, 16), 900, ())
+    assert load.shape_of("synthetic+skew(0.9)", recipe(), data).attributes == ("tint", "bias")
     with pytest.raises(UserError, match="more than the 900 images"):
         load.shape_of("synthetic", recipe(train_size=901), data)
 

@@ -32,6 +32,7 @@ SLOW = (  # commands that take up to some minutes
 )
 LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench (run|tune|profile) cpu.*": "Fashion-MNIST, and minutes to days",
+    r"kdbench run (fairness|audit\.toml)": "half an hour; a folder with groups, whose suite is expanded in a test",
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
     r"kdbench profile cifar100 .*": "a GPU, and CIFAR-100",
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
@@ -46,7 +47,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }
 SMALLER = ("--set", "recipe.epochs=1", "--set", "recipe.image_size=32", "--set", "recipe.batch_size=8")
-FOLDERS = ("quick", "photos", "mine")  # below runs/, of which pages speak
+FOLDERS = ("quick", "photos", "mine", "audit")  # below runs/, of which pages speak
 
 
 def matches(command: Command, patterns) -> bool:

@@ -111,6 +111,57 @@ def test_hyperparameters_for_a_pair_go_before_those_for_a_dataset_and_these_befo
     assert {s.hyperparameters["temperature"] for s in told.students if s.method == "kd"} == {7.0}
 
 
+VARIANTS = SUITE.replace("[recipe]", """[variants]
+kd = [{ temperature = 1 }, { temperature = 20.0, alpha = 0.5 }]
+
+[recipe]""")
+
+
+def kd_settings(tmp_path, text=VARIANTS, **selection):
+    """The settings of kd in the order of the plan, for each seed."""
+    plan = plan_of(tmp_path, text, **selection)
+    assert len({run.id for run in plan.students}) == len(plan.students)
+    seeds = {run.seed for run in plan.students}
+    settings = {seed: [tuple(run.hyperparameters.values()) for run in plan.students
+                       if (run.method, run.seed) == ("kd", seed)] for seed in seeds}
+    assert len({str(found) for found in settings.values()}) == 1
+    return settings[0]
+
+
+def test_variants_are_run_besides_what_a_method_is_usually_set_to_and_differ_from_that(tmp_path):
+    assert kd_settings(tmp_path) == [(2.0, 0.9), (1.0, 0.9), (20.0, 0.5)]
+    assert [run.method for run in plan_of(tmp_path, VARIANTS, seeds=1).students] == ["ce", "kd", "kd", "kd", "dml"]
+    assert {run.cell for run in plan_of(tmp_path, VARIANTS).students} == {plan_of(tmp_path).students[0].cell}
+    assert {run.id for run in plan_of(tmp_path).students} < {run.id for run in plan_of(tmp_path, VARIANTS).students}
+
+
+def test_what_the_command_line_sets_is_set_in_all_variants_and_those_that_are_alike_then_are_run_once(tmp_path):
+    assert kd_settings(tmp_path, settings={"kd.alpha": 0.3}) == [(2.0, 0.3), (1.0, 0.3), (20.0, 0.3)]
+    assert kd_settings(tmp_path, settings={"kd.temperature": 4.0}) == [(4.0, 0.9), (4.0, 0.5)]
+
+
+@pytest.mark.parametrize(("variants", "message"), [
+    ("kdd = [{ temperature = 1.0 }]", "variants.kdd: unknown method 'kdd'; did you mean 'kd'?"),
+    ("kd = [{ temprature = 1.0 }]", "variants.kd: unknown hyperparameter of kd 'temprature'; did you mean"),
+    ("kd = [{ temperature = 21.0 }]", "variants.kd: kd.temperature: 21.0 is out of range, allowed: 1.0 to 20.0"),
+    ("kd = [{ temperature = [1.0, 2.0] }]", "variants.kd.0.temperature: expected"),
+    ("kd = { temperature = 1.0 }", "variants.kd: expected a list, got {'temperature': 1.0}"),
+    ("kd = []", "variants.kd: no variant in it, expected a list such as [{ NAME = VALUE }]"),
+    ("kd = [{}]", "variants.kd: variant 1 is empty: the method's own settings are run anyway"),
+    ("kd = [{ alpha = 0.1 }, { temperature = 4.0, alpha = 0.1 }]", "kd: variant 2 is that of number 1 once more"),
+])
+def test_a_variant_that_is_none_is_named(tmp_path, variants, message):
+    with pytest.raises(UserError) as error:
+        plan_of(tmp_path, SUITE.replace("[recipe]", f"[variants]\n{variants}\n\n[recipe]"))
+    assert message in str(error.value) and "mine.toml: variants.kd" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_variants_count_as_runs_where_a_plan_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "MAX_RUNS", 9)
+    with pytest.raises(UserError, match="10 runs, expected at most 9"):
+        plan_of(tmp_path, VARIANTS)
+
+
 def test_a_pair_may_have_a_recipe_of_its_own_for_its_students_and_its_teacher(tmp_path):
     text = PLACES.replace("[pair.mine]", '[recipes.other]\noptimizer = "adamw"\nlr = 0.001\n\n[pair.mine]')
     plan = plan_of(tmp_path, text, pairs=["mine", "other"], settings={"recipe.lr": 0.5})

@@ -213,3 +213,13 @@ def test_a_data_free_method_gets_no_batch_labels_or_images():
     assert trainer.method.ctx.train_labels is None
     with pytest.raises(RuntimeError, match="asked for training images"):
         trainer.method.ctx.sample(torch.tensor([0]))
+
+
+def test_groups_of_training_images_are_given_to_methods_that_say_they_need_them_and_to_no_others():
+    class Grouped(Recorder):
+        needs_groups = True
+
+    ctx = trainer_of(cls=Grouped).method.ctx
+    assert torch.equal(ctx.train_groups["half"], random_images().train.groups["half"])
+    assert ctx.group_names == {"half": ("first", "second")}
+    assert (trainer_of().method.ctx.train_groups, trainer_of().method.ctx.group_names) == ({}, {})

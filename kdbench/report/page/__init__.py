@@ -24,6 +24,7 @@ from kdbench.report.plots import Plot, inline_svg
 from kdbench.report.setup import setup
 from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.cell import further_tables, main_tables, versus
+from kdbench.report.tables.fairness import AUDIT, MEANING, audit_tables
 from kdbench.report.tables.legend import legend
 from kdbench.results.sizes import size_text
 from kdbench.version import __version__, address
@@ -70,12 +71,14 @@ def sections(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], 
              to_method: Callable[[str], str] = in_page, files: Mapping[str, str] = FILES) -> dict[str, str]:
     """What stands on the page, by heading. `to_method` gives the address of what is said of a method, by its name;
     `files` are the files to link to, by address, and what they are."""
+    audited = _audit(leaderboard)
     return {
         "Verdict": _verdict(leaderboard),
         "Leaderboard": filters(leaderboard) + all_rows(leaderboard, to_method) + fold(
             "What the columns mean", items(legend(leaderboard))),
         "Setup": "".join(fold(leaderboard.title(cell), facts(setup(cell, leaderboard), "setup"), cell is first)
                          for first in leaderboard.cells[:1] for cell in leaderboard.cells),
+        **({AUDIT: audited} if audited else {}),
         "Tables": _tables(leaderboard),
         "Plots": _plots(plots),
         "Methods": fold(f"The {len(families(leaderboard))} methods, with their papers and settings", "".join(
@@ -95,6 +98,18 @@ def _verdict(leaderboard: Leaderboard) -> str:
             notes = [note for table in main_tables(cell, "") for note in table.notes]
             text += fold("Tiers, noise, resolution and settings", items(notes)) if notes else ""
     return text
+
+
+def _audit(leaderboard: Leaderboard) -> str:
+    """What students inherited, added and mended, by cell whose images have groups; "" if there are none."""
+    text = ""
+    for cell in leaderboard.cells:
+        tables = list(audit_tables(cell, leaderboard.title(cell)))
+        if tables:
+            text += f"<h3>{escape(leaderboard.title(cell))}</h3>" + "".join(
+                fold(table.title.partition(": ")[0].removeprefix(f"{AUDIT}, "), sortable(table, titled=False))
+                for table in tables)
+    return f"<p>{escape(MEANING.removeprefix(f'{AUDIT}: '))}</p>{text}" if text else ""
 
 
 def _tables(leaderboard: Leaderboard) -> str:

@@ -15,7 +15,7 @@ from kdbench.analysis.shares import CLASS
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.drawing import STYLE
 from kdbench.report.plots.across import critical_difference, gains
-from kdbench.report.plots.lines import expected_bests, learning_curves, reliability
+from kdbench.report.plots.lines import expected_bests, learning_curves, reliability, swept
 from kdbench.report.plots.rows import accuracies, class_changes, classes, group_gaps, parts, robustness
 from kdbench.report.plots.scatter import front, front_told, latencies, points_of, scatter, with_source
 from kdbench.report.plots.svg import Plot, finish, inline_svg
@@ -99,6 +99,11 @@ def _of_cell(cell: Cell, name: str, details: Details) -> Iterator[Planned]:
            "share of the images in each bin: few images tell little.")
     yield (partial(group_gaps, cell=cell, rows=rows), f"group-gaps-{slug}", f"Group gaps: {name}",
            "The accuracy of each method's worst group, and from there its gap to the best one.")
+    for sweep in cell.sweeps:
+        yield (partial(swept, cell=cell, sweep=sweep), _slug(f"{sweep.method}-by-{sweep.parameter}-{name}"),
+               f"{_capital(sweep.method)} by {sweep.parameter}: {name}",
+               f"Metrics of {sweep.method} against its {sweep.parameter}, with 95 % intervals over three or more "
+               f"seeds; dashed {REFERENCE}, dotted the teacher.")
     yield (partial(robustness, cell=cell, rows=rows), f"robustness-{slug}", f"Robustness: {name}",
            "Accuracy of each method on clean, corrupted and attacked images of the same subset.")
     for kind in dict.fromkeys(kind for row in rows for kind, parts_of in row.shares.items()

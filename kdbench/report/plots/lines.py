@@ -1,4 +1,4 @@
-"""Lines of single methods of a cell: learning curves, reliability, the expected best of tuning.
+"""Lines of single methods of a cell: learning curves, reliability, sweeps, the expected best of tuning.
 
 A line has the colour and marker of its method's family; the methods of one family differ in the style of the line.
 """
@@ -11,13 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kdbench.analysis.board import REFERENCES, Cell, Row
+from kdbench.analysis.answers.trend import rows_of
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Row
 from kdbench.analysis.details import Details
-from kdbench.report.drawing import GREY, family_look, floor, line_styles, new_figure
+from kdbench.analysis.labels import Sweep
+from kdbench.report.drawing import GREY, drawn, family_look, floor, line_styles, new_figure, scale, told
 from kdbench.report.formatting import with_unit
 from kdbench.report.plots.labels import name_ends, shorten
 from kdbench.report.plots.scatter import HIGHLIGHTED
 from kdbench.report.plots.svg import name_points
+from kdbench.report.tables.fairness import swept_metrics
 from kdbench.tune.summary import expected_best
 
 
@@ -89,6 +92,44 @@ def reliability(heading: str, rows: Sequence[Row], details: Details) -> Figure |
     axes.tick_params(labelbottom=False)
     axes.set_ylabel("accuracy, %")
     axes.legend(frameon=False, handlelength=4)
+    return figure
+
+
+def swept(heading: str, cell: Cell, sweep: Sweep) -> Figure | None:
+    """The metrics of a sweep against its values, one in a panel each, with their intervals, between lines at the
+    teacher's and at the reference's. None with fewer than two values that have runs."""
+    rows, metrics = list(rows_of(cell, sweep)), swept_metrics(cell, sweep)
+    if len(rows) < 2 or not metrics:
+        return None
+    height = -(-len(metrics) // 2)
+    figure, first = new_figure(heading, .6 + 2.1 * height)
+    grid = figure.add_gridspec(height, 2)
+    values = [value for value, _ in rows]
+    colour, marker = family_look(rows[0][1].family)
+    reference = next((row for row in cell.rows if row.is_reference), None)
+    for place, metric in enumerate(metrics):
+        axes = first if place == 0 else figure.add_subplot()
+        axes.set_subplotspec(grid[divmod(place, 2)])
+        means = [mean for _, row in rows if (mean := drawn(row, metric)) is not None]
+        widths = [mean.half_width or 0 for mean in means]
+        axes.errorbar(values, [mean.mean for mean in means], widths, color=colour, linewidth=.8, capsize=2, zorder=2)
+        (line,) = axes.plot(values, [mean.mean for mean in means], color=colour, marker=marker, markersize=4, zorder=3)
+        name_points(line, [f"{row.label}: {told(metric, mean)}" for (_, row), mean in zip(rows, means, strict=True)])
+        plain = drawn(reference, metric) if reference else None
+        teacher = cell.teacher.metrics.get(metric) if cell.teacher else None
+        for name, level, style in ((REFERENCE, plain.mean if plain else None, "--"),
+                                   ("teacher", None if teacher is None else scale(metric) * teacher, ":")):
+            if level is not None:
+                axes.axhline(level, color=GREY, linewidth=1, linestyle=style, label=name, zorder=1)
+        if min(values) > 0:
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.minorticks_off()
+        axes.set_title(with_unit(metric), fontsize=8)
+        if place >= len(metrics) - 2:
+            axes.set_xlabel(sweep.parameter)
+    if first.get_legend_handles_labels()[0]:
+        first.legend(frameon=False, fontsize=7)
     return figure
 
 

@@ -1,9 +1,11 @@
 """The meaning of what stands in tables."""
 
+from kdbench.analysis.answers.audit import has_groups
 from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, Leaderboard
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import INTERVALS, LARGER, MARKS
 from kdbench.report.tables.cell import COLUMNS
+from kdbench.report.tables.fairness import MEANING as AUDIT_MEANING
 from kdbench.report.tables.parts import FURTHER, measures
 from kdbench.results.submitted import MEANING
 
@@ -43,6 +45,8 @@ def legend(leaderboard: Leaderboard) -> list[str]:
             "(compression-identified exemplars; Hooker et al., 2019), then the accuracy there of the method and of "
             f"{REFERENCE}.",
         ]
+    if any(map(has_groups, leaderboard.cells)):
+        lines.append(AUDIT_MEANING)
     measured = [name for columns in FURTHER.values() for name in columns
                 if any(measures(cell, (name,)) for cell in leaderboard.cells)]
     return lines + [f"{METRICS[name].header}: {METRICS[name].definition}" for name in measured]

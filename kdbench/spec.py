@@ -327,7 +327,8 @@ def digest(content: Any) -> str:
 
 # Identity.
 
-_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "transfer": None}  # fields that older specs lack: what they then are
+# Fields that older specs lack: what they then are.
+_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "transfer": None}
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})

@@ -56,7 +56,7 @@ def _without_labels(spec: RunSpec, method: MethodInfo) -> str | None:
     """Why the method cannot learn from batches without a labelled image, if these are such; else None."""
     if spec.transfer is None or spec.transfer.share < 1 or method.unlabelled != "beside":
         return None
-    return "without labels nothing in its loss tells classes apart: images without labels need labelled ones beside them"
+    return "without labels nothing in its loss tells classes apart, and no batch has a labelled image"
 
 
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:

@@ -84,7 +84,7 @@ def parse(name: str) -> DatasetName:
 def unlabelled_path(images: str) -> Path | None:
     """The folder in "imagefolder:PATH", which holds images without labels; None for "rest". UserError for anything
     else."""
-    base, colon, path = images.partition(":")
+    base, _, path = images.partition(":")
     if base == "imagefolder" and path:
         return Path(path)
     if images != "rest":

@@ -68,8 +68,8 @@ class BatchStream:
         start, count = number * self.steps_per_pass * each, self.steps_per_pass * each
         orders = [torch.randperm(size, generator=torch.Generator().manual_seed(derive(self.seed, "data", kind, order)))
                   for order in range(start // size, -(-(start + count) // size))]
-        first = start % size
-        return torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[first:first + count].view(self.steps_per_pass, each)
+        drawn = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[start % size:start % size + count]
+        return drawn.view(self.steps_per_pass, each)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         """The training images at positions `index` [B], augmented with random numbers from `generator`."""

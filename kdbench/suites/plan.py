@@ -209,8 +209,8 @@ def _choose_methods(suite: Suite, registry: Registry, selection: Selection) -> d
 
 def split_settings(settings: Mapping[str, Any],
                    registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Settings as hyperparameters by method, as fields of the recipe and as keys of the table `transfer`. UserError for a hyperparameter that does not
-    exist or may not have the value."""
+    """Settings as hyperparameters by method, as fields of the recipe and as keys of the table `transfer`. UserError for
+    a hyperparameter that does not exist or may not have the value."""
     by_method: dict[str, dict[str, Any]] = {}
     tables: dict[str, dict[str, Any]] = {"recipe": {}, "transfer": {}}
     for path, value in settings.items():

@@ -47,7 +47,8 @@ class Keep:
 def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Network, dataset: Dataset,
               note: Callable[[str], None], unlabelled: float = 0.0) -> Keep:
     """The pass of a teacher over the batch stream of a run, of whose images a share is `unlabelled`, which all runs
-    find that differ in nothing that an answer's bits depend on. A pass that may grow gets a file that says what makes it."""
+    find that differ in nothing that an answer's bits depend on. A pass that may grow gets a file that says what makes
+    it."""
     recipe = spec.recipe
     made_of = {
         "teacher": weights_sha256(teacher.state_dict()), "model": str(teacher.model), "dataset": dataset.digest,

@@ -52,6 +52,7 @@ from kdbench.suites.suite import PAIRS, Pair, SuiteFile, TeacherSide, built_in_p
 from kdbench.tune.space import rows as space_rows
 
 PACKAGE = Path(kdbench.__file__).parent
+UNLABELLED = {"beside": "beside labelled ones", "alone": "beside labelled ones and alone"}
 GENERATED = "<!-- Written by docs/reference.py from kdbench's own declarations: change those. -->\n\n"
 
 def pages() -> dict[str, str]:
@@ -108,6 +109,7 @@ def method_section(info: MethodInfo) -> str:
     learns = {"teacher": "the pair's teacher", "student": "a trained copy of the student", None: "no trained network"}
     facts = [f"learns from {learns[info.learns_from]}"]
     facts += [] if info.needs_data else ["sees no training images"]
+    facts += [f"can learn from images without labels {UNLABELLED[info.unlabelled]}"] if info.unlabelled else []
     facts += [f"tables say beside it: {', '.join(info.conditions)}"] if info.conditions else []
     lines.append(f"It {'; '.join(facts)}.\n")
     tried = {row["tuned"]: row["space"] for row in space_rows(info)}

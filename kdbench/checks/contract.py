@@ -231,8 +231,8 @@ def images_without_labels_teach_by_the_trained_network_alone(subject: Subject) -
         with _ignored(stands_for_none):
             _train(trainer, epochs=RECIPE.epochs)
         hashes.append(weights_sha256(trainer.method.student.state_dict()))
-    _require(hashes[0] == hashes[1], "the number that stands for no label changed the weights: leave images whose label "
-             "is NO_LABEL out of whatever reads labels (labelled_cross_entropy does), or say unlabelled = None")
+    _require(hashes[0] == hashes[1], "the number that stands for no label changed the weights: leave images whose "
+             "label is NO_LABEL out of whatever reads labels (labelled_cross_entropy does), or say unlabelled = None")
     if cls.unlabelled == "alone":  # finite without any label
         _train(subject.trainer(transfer=Transfer(images="rest", share=1.0)), epochs=RECIPE.epochs)
 

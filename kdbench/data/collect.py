@@ -69,7 +69,7 @@ def check(name: str, folder: Path, train_size: int | None = None, transfer: Tran
     found = collect(parse(name), folder, train_size, transfer)
     if found.folder is not None:
         imagefolder.check_images(found.folder, folder)
-    others = found.unlabelled and found.unlabelled.folder
+    others = None if found.unlabelled is None else found.unlabelled.folder
     if others is not None and others is not found.folder:
         imagefolder.check_images(others, folder)
         _check_overlap(name, found, folder)
@@ -186,14 +186,14 @@ def _check_overlap(name: str, found: Collected, folder: Path) -> None:
 def _pixels(part: Part, size: int, grey: bool = False) -> Iterator[bytes]:
     """The SHA-256 of each image's pixels, before any tint; of files after they were decoded to `size`."""
     if isinstance(part.images, np.ndarray):
-        yield from (hashlib.sha256(part.images[i]).digest() for i in part.index)
+        yield from (hashlib.sha256(part.images[i].tobytes()).digest() for i in part.index)
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(part), CHUNK):
             files = [part.images[i] for i in part.index[start:start + CHUNK]]
             for image in pool.map(partial(imagefolder.decode, size=size), files):
                 pixels = imagefolder.to_grey(image[None]) if grey else image
-                yield hashlib.sha256(np.ascontiguousarray(pixels)).digest()
+                yield hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _published(name: DatasetName, folder: Path) -> Collected:

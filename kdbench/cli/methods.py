@@ -244,7 +244,7 @@ def _given(settings: Iterable[str], infos: Iterable[MethodInfo], registry: "Regi
 
     by_method, recipe, transfer = split_settings(read_settings(settings), registry)
     for name in (*(f"recipe.{key}" for key in recipe), *(f"transfer.{key}" for key in transfer)):
-        raise UserError(f"--set {name}: the contract tests have a recipe and images of their own, allowed: "
+        raise UserError(f"--set {name}: the contract tests have a recipe of their own, allowed: "
                         f"METHOD.HYPERPARAMETER=VALUE")
     checked = {info.name for info in infos}
     for name, values in by_method.items():

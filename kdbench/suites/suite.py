@@ -66,7 +66,7 @@ class TransferTable(Frozen):
             if isinstance(value, str):
                 _check_images(value)
             elif not 0 < value <= 1:
-                raise ValueError(f"expected more than 0 and at most 1, got {value:g}")
+                raise ValueError("expected more than 0 and at most 1")
         if values == () or (isinstance(values, tuple) and len(set(values)) < len(values)):
             raise ValueError("name at least one, and each once")
         return values

@@ -47,7 +47,7 @@ def loaded(tmp_path, transfer, name="synthetic", **changes):
 # What is left over of the training split.
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic+longtail(5)"])
-def test_the_rest_is_the_training_split_without_the_labelled_images_and_holds_none_of_validation_or_test(name, tmp_path):
+def test_the_rest_is_the_training_split_less_the_labelled_images_and_holds_none_of_validation_or_test(name, tmp_path):
     whole, found = collect(parse(name), tmp_path), collect(parse(name), tmp_path, 100, REST)
     train, rest = pixels(found.splits["train"]), pixels(found.unlabelled)
     assert not train & rest and train | rest == pixels(whole.splits["train"])
@@ -142,7 +142,7 @@ def test_on_demand_a_folder_gives_the_same_images(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_changes_is_another_one_wherever_it_lies(tmp_path):
-    one, same, other = (files(tmp_path / name, size=size) for name, size in (("a", (8, 8)), ("b", (8, 8)), ("c", (9, 9))))
+    one, same, other = (files(tmp_path / name, size=(size, 8)) for name, size in (("a", 8), ("b", 8), ("c", 9)))
     found = [transfer_fingerprint(one.images) for one in (one, same, other)]
     assert found[0] == found[1] != found[2] and transfer_fingerprint("rest") is None
     (tmp_path / "a/deep/0/0.png").unlink()
@@ -176,7 +176,7 @@ def test_a_copy_of_a_test_image_of_an_image_folder_is_refused(tmp_path):
     root = tmp_path / "photos"
     for place in ("train/a", "train/b", "test/a", "test/b"):
         files(root / place, seed=len(place) + ord(place[-1]))
-    with pytest.raises(UserError, match="is an image of the test split of .*, and so are"):
+    with pytest.raises(UserError, match=r"is an image of the test split of .*, and so are"):
         check(f"imagefolder:{root}", tmp_path / "data", None, Transfer(images=f"imagefolder:{root}"))
 
 
@@ -201,7 +201,8 @@ def test_labelled_images_and_their_statistics_are_those_of_a_dataset_without_fur
 
 
 def test_a_line_says_how_many_there_are(tmp_path):
-    assert told("synthetic", collect(parse("synthetic"), tmp_path, 100, REST)).endswith("for the test; 800 without labels")
+    found = collect(parse("synthetic"), tmp_path, 100, REST)
+    assert told("synthetic", found).endswith("for the test; 800 without labels")
 
 
 def test_joined_stores_give_what_either_gives():

@@ -458,14 +458,15 @@ def test_teachers_learn_from_labelled_images_alone(tmp_path):
 
 
 @pytest.mark.parametrize("written, asked", [
-    ('transfer = "rest"\n', {}), ("", {"transfer.images": "rest"}), ("[transfer]\nshare = 0.1\n", {"transfer.share": 0.5}),
+    ('transfer = "rest"\n', {}), ("", {"transfer.images": "rest"}),
+    ("[transfer]\nshare = 0.1\n", {"transfer.share": 0.5}),
     ("[transfer]\n", {}), ("", {"transfer.share": 0.5}), ("", {"transfer.images": ["rest"], "transfer.share": [0.5]})])
 def test_images_without_labels_may_be_written_in_short_or_asked_for(written, asked, tmp_path):
     text = written + SIZED if written.startswith("transfer =") else SIZED + written
     assert cells_of(plan_of(tmp_path, text, settings=asked)) == [Transfer(images="rest", share=0.5)]
 
 
-def test_a_folder_of_images_without_labels_goes_out_from_the_suites_folder_and_is_known_by_its_files(tmp_path, monkeypatch):
+def test_a_folder_without_labels_goes_out_from_the_suites_folder_and_is_known_by_its_files(tmp_path, monkeypatch):
     pool = tmp_path / "suites/pool/any"
     pool.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(pool / "1.png")
@@ -512,4 +513,4 @@ def test_the_suite_transfer_compares_with_runs_of_the_suite_cpu():
     plans = [expand(load_suite(name), registry, Selection()) for name in ("transfer", "cpu")]
     ours, theirs = ({spec.id for spec in plan.students} for plan in plans)
     assert {spec.id for spec in plans[0].students if spec.transfer is None} <= theirs
-    assert len(ours) == 7 * 3 * 3 and [spec.id for spec in plans[0].teachers][0] in {t.id for t in plans[1].teachers}
+    assert len(ours) == 7 * 3 * 3 and plans[0].teachers[0].id in {spec.id for spec in plans[1].teachers}

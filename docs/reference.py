@@ -48,7 +48,16 @@ from kdbench.report.columns import meaning
 from kdbench.results import record as records
 from kdbench.spec import Architecture, Recipe
 from kdbench.suites import suite as suites
-from kdbench.suites.suite import PAIRS, Pair, SuiteFile, TeacherSide, TransferTable, built_in_pairs, built_in_suites, load_suite
+from kdbench.suites.suite import (
+    PAIRS,
+    Pair,
+    SuiteFile,
+    TeacherSide,
+    TransferTable,
+    built_in_pairs,
+    built_in_suites,
+    load_suite,
+)
 from kdbench.tune.space import rows as space_rows
 
 PACKAGE = Path(kdbench.__file__).parent
@@ -218,8 +227,8 @@ def keys_page() -> str:
     comments = source_comments(module_source(suites)) | source_comments(module_source(spec))
     lines = ["# Keys of suites and recipes\n",
              "A suite is a TOML file; [Suites of your own](../guide/suites.md) shows one. An unknown key is refused "
-             "with the nearest known one. On the command line, `--set recipe.KEY=VALUE` changes a key of the recipe, and "
-             "`--set transfer.KEY=VALUE` one of images without labels.\n"]
+             "with the nearest known one. On the command line, `--set recipe.KEY=VALUE` changes a key of the recipe, "
+             "and `--set transfer.KEY=VALUE` one of images without labels.\n"]
     for title, model, described in (("Keys of a suite", SuiteFile, SUITE_KEYS),
                                     ("Keys of [recipe]", Recipe, RECIPE_KEYS),
                                     ("Keys of [transfer]", TransferTable, {}),

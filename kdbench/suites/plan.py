@@ -42,6 +42,14 @@ class Plan:
     methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students, and the reference
     reference: str                 # the method that trains the teachers
 
+    @property
+    def images(self) -> list[tuple[str, int | None, Transfer | None]]:
+        """What students are trained on: datasets, the size of their training splits, and images without labels (of
+        whatever share), each combination once."""
+        return list(dict.fromkeys(
+            (spec.dataset, spec.recipe.train_size, spec.transfer and spec.transfer.model_copy(update={"share": 1.0}))
+            for spec in self.students))
+
 
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""

@@ -48,10 +48,20 @@ from kdbench.report.columns import meaning
 from kdbench.results import record as records
 from kdbench.spec import Architecture, Recipe
 from kdbench.suites import suite as suites
-from kdbench.suites.suite import PAIRS, Pair, SuiteFile, TeacherSide, built_in_pairs, built_in_suites, load_suite
+from kdbench.suites.suite import (
+    PAIRS,
+    Pair,
+    SuiteFile,
+    TeacherSide,
+    TransferTable,
+    built_in_pairs,
+    built_in_suites,
+    load_suite,
+)
 from kdbench.tune.space import rows as space_rows
 
 PACKAGE = Path(kdbench.__file__).parent
+UNLABELLED = {"beside": "beside labelled ones", "alone": "beside labelled ones and alone"}
 GENERATED = "<!-- Written by docs/reference.py from kdbench's own declarations: change those. -->\n\n"
 
 def pages() -> dict[str, str]:
@@ -109,6 +119,7 @@ def method_section(info: MethodInfo) -> str:
     facts = [f"learns from {learns[info.learns_from]}"]
     facts += [] if info.needs_data else ["sees no training images"]
     facts += ["reads the groups of training images"] if info.needs_groups else []
+    facts += [f"can learn from images without labels {UNLABELLED[info.unlabelled]}"] if info.unlabelled else []
     facts += [f"tables say beside it: {', '.join(info.conditions)}"] if info.conditions else []
     lines.append(f"It {'; '.join(facts)}.\n")
     tried = {row["tuned"]: row["space"] for row in space_rows(info)}
@@ -217,9 +228,11 @@ def keys_page() -> str:
     comments = source_comments(module_source(suites)) | source_comments(module_source(spec))
     lines = ["# Keys of suites and recipes\n",
              "A suite is a TOML file; [Suites of your own](../guide/suites.md) shows one. An unknown key is refused "
-             "with the nearest known one. On the command line, `--set recipe.KEY=VALUE` changes a key of the recipe.\n"]
+             "with the nearest known one. On the command line, `--set recipe.KEY=VALUE` changes a key of the recipe, "
+             "and `--set transfer.KEY=VALUE` one of images without labels.\n"]
     for title, model, described in (("Keys of a suite", SuiteFile, SUITE_KEYS),
                                     ("Keys of [recipe]", Recipe, RECIPE_KEYS),
+                                    ("Keys of [transfer]", TransferTable, {}),
                                     ("Keys of [pair.NAME]", Pair, PAIR_KEYS),
                                     ("Keys of a pair's teacher", TeacherSide, RECIPE_KEYS)):
         lines.append(f"## {title}\n\n{prose(model.__doc__ or '')}")

@@ -102,8 +102,8 @@ def run(
     estimator = Estimator(reference=plan.reference)
     pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, ray, _say, estimator)
     trackers = make_trackers(track, folder, plan.suite)
-    opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size)) for dataset, train_size
-               in dict.fromkeys((spec.dataset, spec.recipe.train_size) for spec in plan.students)]
+    opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size, transfer))
+               for dataset, train_size, transfer in plan.images]
     opening += [f"note: {note}" for note in (*notes, *_of_another_suite(folder, plan.suite))]
     share = None if part is None else Share.of(plan, part, wait_for_teachers)
     matrix = Matrix(plan, folder, cache, say=_say, share=share)
@@ -227,8 +227,8 @@ def make_plan(suite: str, selection: Selection, registry: Registry, cache: Cache
 
 def _need_data(plan: Plan, cache: CacheFolder) -> None:
     """UserError if the images of a dataset are not at hand, after an attempt to download them."""
-    for dataset in {spec.dataset for spec in plan.students}:
-        collect.check(dataset, cache.data)
+    for dataset, train_size, transfer in plan.images:
+        collect.check(dataset, cache.data, train_size, transfer)
 
 
 def _of_another_suite(folder: Path, suite: str) -> Iterable[str]:

@@ -16,15 +16,18 @@ from torch.optim import Optimizer
 
 from kdbench.paper import Paper
 
-__all__ = ["Batch", "Context", "MakeOptimizer", "Method", "Outputs", "Paper", "Shapes", "descend"]
+__all__ = ["NO_LABEL", "Batch", "Context", "MakeOptimizer", "Method", "Outputs", "Paper", "Shapes", "descend"]
+
+NO_LABEL = -100  # stands for the label of an image that has none; torch's cross_entropy leaves such images out
 
 
 class Batch(NamedTuple):
     """The augmented training images of one step. With one seed, every method is given the same batches."""
 
     images: Tensor     # [B, C, H, W], normalised float32
-    labels: Tensor     # [B], int64
-    positions: Tensor  # [B], int64, each image's place in the training split: the key for any memory of it
+    labels: Tensor     # [B], int64; NO_LABEL for images without one, which only methods with `unlabelled` are given
+    positions: Tensor  # [B], int64, each image's place in the training split: the key for any memory of it; images
+    #                    without a label have the places after it
 
 
 class Outputs(NamedTuple):
@@ -64,14 +67,14 @@ class Context:
     teacher_shapes: Shapes | None
     image_shape: tuple[int, int, int]     # (C, H, W)
     num_classes: int                      # K
-    num_train: int                        # images in the training split; `Batch.positions` are below it
+    num_train: int                        # images to train on, with and without labels; `Batch.positions` are below it
     pixel_low: Tensor                     # [1, C, 1, 1], the normalised value of a black pixel
     pixel_high: Tensor                    # [1, C, 1, 1], the normalised value of a white pixel
     epochs: int
     steps_per_epoch: int
     attack_radius: float                  # L-infinity radius of attacks on the dataset, for pixels scaled to 0..1
     batch_size: int                       # images per step; also what a data-free method draws per step
-    train_labels: Tensor | None           # [num_train], int64; None for data-free methods
+    train_labels: Tensor | None           # [num_train], int64, NO_LABEL where there is none; None for data-free methods
     sample: Callable[[Tensor], Batch]     # positions [M] to those images, augmented anew; raises if data-free
     train_groups: Mapping[str, Tensor] = field(default_factory=dict)  # by attribute, in the dataset's order, the group
     #                                       of each training image: codes [num_train], int64; of `needs_groups` alone
@@ -100,6 +103,9 @@ class Method(nn.Module):
     needs_groups: ClassVar[bool] = False           # True: `ctx.train_groups` is filled, and the method is n/a on a
     #                                                dataset whose training images have no attributes. Which of
     #                                                several it means, its hyperparameter `attribute` says
+    unlabelled: ClassVar[str | None] = None        # what it can learn from images without labels, where a suite has
+    #                                                some: "beside" labelled ones in the batch, or also "alone"; None:
+    #                                                nothing, it is given the labelled images as ever
     conditions: ClassVar[tuple[str, ...]] = ()     # short words that tables show beside a method which learns under
     #                                                other conditions than its family, such as "robust" or "with kd"
 

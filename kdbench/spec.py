@@ -160,6 +160,21 @@ class OwnRecipe(Frozen):
         return {name: value for name, value in self if value is not None}
 
 
+class Transfer(Frozen):
+    """Images without labels, from which a student learns what a trained network says of them."""
+
+    images: str = Field(max_length=1000)  # "rest", of the training split, or "imagefolder:PATH"
+    digest: str | None = None             # of a user's own files, whose path says nothing of their content
+    size: int | None = Field(None, ge=1, le=10**9)  # how many, by a fixed seed; None: all
+    share: float = Field(0.5, gt=0, le=1)           # of the images of a batch; 1: there are no labelled ones
+
+    @property
+    def told(self) -> str:
+        """What titles say."""
+        most = "" if self.size is None else f"{self.size:,} of "
+        return f"unlabelled images: {most}{self.images}, {self.share:.0%} of a batch"
+
+
 class TrainedTeacher(Frozen):
     """A teacher that kdbench trains itself, as a run of its own."""
 
@@ -208,6 +223,7 @@ class RunSpec(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
     own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
+    transfer: Transfer | None = None     # further images, without labels; None of teachers
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -311,7 +327,8 @@ def digest(content: Any) -> str:
 
 # Identity.
 
-_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None}  # fields that older specs lack: what they then are
+# Fields that older specs lack: what they then are.
+_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "transfer": None}
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})
@@ -320,7 +337,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 def _identify(fields: Mapping[str, str], equal_compute: bool) -> tuple[str, str]:
     """Id and cell, of the canonical JSON of every field by name, and by what the cell's methods are made equal."""
-    shared = [fields[name] for name in _IN_CELL] + ['"match":"compute"'] * equal_compute
+    shared = [fields[name] for name in _IN_CELL if name in fields] + ['"match":"compute"'] * equal_compute
     return _hash(tuple([fields[name] for name in _IN_ID if name in fields])), _hash_again(tuple(shared))
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from kdbench.spec import Architecture, FileTeacher, OwnRecipe, Recipe, RunSpec, TrainedTeacher
+from kdbench.spec import Architecture, FileTeacher, OwnRecipe, Recipe, RunSpec, TrainedTeacher, Transfer
 
 RECIPE = Recipe(epochs=2, batch_size=8, image_size=16, lr=0.1)
 TEACHER = TrainedTeacher(run=RunSpec(method="ce", pair="p", student=Architecture(model="big"), dataset="d",
@@ -15,7 +15,7 @@ CHANGES = {
     "method": "other", "hyperparameters": {"alpha": 0.6}, "student": Architecture(model="small", kwargs={"width": 2}),
     "dataset": "other", "dataset_digest": "0" * 64, "recipe": RECIPE.model_copy(update={"lr": 0.2}), "seed": 1,
     "device": "cuda", "protocol": 2, "self_teacher": TEACHER, "updates": 10,
-    "own_recipe": OwnRecipe(lr=0.2),
+    "own_recipe": OwnRecipe(lr=0.2), "transfer": Transfer(images="rest"),
     "teacher": TrainedTeacher(run=TEACHER.run.model_copy(update={"seed": 1001})),
 }
 
@@ -183,3 +183,28 @@ def test_rates_fall_with_the_first_epoch_at_or_after_the_same_share_of_a_run_of_
     recipe = RECIPE.model_copy(update={"epochs": 240, "schedule": "step", "milestones": (150, 180, 210)})
     own = SPEC.model_copy(update={"recipe": recipe, "own_recipe": OwnRecipe(epochs=epochs)})
     assert own.training.milestones == expected and own.recipe.milestones == (150, 180, 210)
+
+
+# Images without labels.
+
+def test_a_spec_without_images_without_labels_is_written_as_before_they_existed():
+    assert "transfer" not in SPEC.model_dump() and SPEC.cell == SPEC.model_copy(update={"transfer": None}).cell
+    assert SPEC.cell == "1c6c9b63913a0e87"
+
+
+def test_images_without_labels_are_part_of_the_cell_and_survive_writing_and_reading():
+    several = [SPEC.model_copy(update={"transfer": Transfer(**fields)}) for fields in (
+        {"images": "rest"}, {"images": "rest", "size": 9}, {"images": "rest", "share": 1.0},
+        {"images": "imagefolder:a", "digest": "0"}, {"images": "imagefolder:a", "digest": "1"})]
+    assert len({SPEC.cell, *(spec.cell for spec in several)}) == len({SPEC.id, *(spec.id for spec in several)}) == 6
+    for spec in several:
+        fields = {name: json.dumps(value).encode() for name, value in spec.model_dump(mode="json").items()}
+        assert (RunSpec.from_json(fields), RunSpec.from_json(fields).id) == (spec, spec.id)
+
+
+@pytest.mark.parametrize("text", [b'{"images": "rest", "share": 0.0}', b'{"images": "rest", "share": 1.5}', b'{}',
+                                  b'{"images": "rest", "size": 0}', b'{"images": "rest", "many": 1}', b'"rest"'])
+def test_images_without_labels_that_no_suite_may_have_are_refused(text):
+    fields = {name: json.dumps(value).encode() for name, value in SPEC.model_dump(mode="json").items()}
+    with pytest.raises(ValueError, match="transfer"):
+        RunSpec.from_json(fields | {"transfer": text})

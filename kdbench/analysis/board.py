@@ -15,11 +15,13 @@ from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.plugins.source import Facts
 from kdbench.results.submitted import Mark
+from kdbench.spec import Transfer
 
 REFERENCE = "ce"                # every method is compared with plain training,
 REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
 DATA_FREE = "data_free"         # the family that sees no training image, and is ranked by itself
-EQUAL_COMPUTE = "equal compute"  # in titles
+EQUAL_COMPUTE = "equal compute"  # in titles,
+LABELLED = "labelled images alone"  # likewise, beside cells that have others
 OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # what differs in a cell
 MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
 PROFILED_SEED = 0               # costs do not depend on the seed: they are measured for one
@@ -127,6 +129,17 @@ class Cell:
         """Whether its methods have the same core-seconds, each with epochs of its own, and not the same steps."""
         return "epochs" in (self.spec.get("own_recipe") or {})
 
+    @property
+    def transfer(self) -> str:
+        """From which images without labels its students learn, in words; "" where all images have labels."""
+        transfer = self.spec.get("transfer")
+        return plain(Transfer(**transfer).told) if transfer else ""
+
+    @property
+    def regime(self) -> str:
+        """In which way its methods are compared, where that is not at equal steps on labelled images, in words."""
+        return ", ".join(filter(None, [self.transfer, EQUAL_COMPUTE if self.equal_compute else ""]))
+
     def compared(self, reference: str) -> dict[str, Comparison]:
         """The comparisons of the methods that see the data with a reference, by label, in the order of rows."""
         to = self.comparisons.to.get(reference, {})
@@ -171,28 +184,35 @@ class Leaderboard:
         """Whether all of its cells compare at equal compute."""
         return all(cell.equal_compute for cell in self.cells)
 
+    @property
+    def regime(self) -> str:
+        """In which way all of its cells compare methods, where they do so in the same way."""
+        return self.cells[0].regime if len({cell.regime for cell in self.cells}) == 1 else ""
+
     def title(self, cell: Cell) -> str:
         """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs, and
-        for a cell of equal compute with these words."""
-        alike = [_flatten(c.spec) for c in self.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
-        own = _flatten(cell.spec)
-        differing = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
-        suffix = ", ".join([*(f"{key}={own[key]}" for key in differing), *[EQUAL_COMPUTE] * cell.equal_compute])
+        for a cell of another regime with that."""
+        alike = [c for c in self.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
+        specs, own = [flatten(c.spec) for c in alike], flatten(cell.spec)
+        differing = sorted(key for key in own if any(other.get(key) != own[key] for other in specs))
+        regime = cell.regime or (LABELLED if any(c.transfer for c in alike) else "")
+        suffix = ", ".join([*(f"{key}={own[key]}" for key in differing), *filter(None, [regime])])
         return plain(f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else ""))
 
     def regimes(self) -> Iterator["Leaderboard"]:
-        """The cells of equal steps, then those of equal compute, each if there are some: what is said across cells is
-        said of one kind, since ranks and gains of the two do not mix."""
-        for equal_compute in (False, True):
-            if cells := tuple(cell for cell in self.cells if cell.equal_compute == equal_compute):
-                yield replace(self, cells=cells)
+        """The cells of equal steps, then those of equal compute, and so for each set of images without labels: what is
+        said across cells is said of one kind, since ranks and gains of several do not mix."""
+        kinds = dict.fromkeys((cell.equal_compute, cell.transfer) for cell in self.cells)
+        for kind in sorted(kinds, key=lambda kind: (kind[0], bool(kind[1]))):
+            yield replace(self, cells=tuple(c for c in self.cells if (c.equal_compute, c.transfer) == kind))
 
 
-def _flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """The values of a cell's spec by dotted path, without those that differ within a cell."""
+def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """The values of a cell's spec by dotted path, without those that differ within a cell, and without what it says of
+    images without labels."""
     flat: dict[str, str] = {}
     for key, value in spec.items():
-        if key == "pair" or (not prefix and key in OF_A_RUN):
+        if key == "pair" or (not prefix and key in (*OF_A_RUN, "transfer")):
             continue
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
     return flat

@@ -230,7 +230,13 @@ def _cells(runs: list[Record], known: Known, read: Read, costs: Sequence[Cost],
         if own[0].spec.equal_compute:
             costs_of[cell] = list(costs_of_matched([run.spec for run in own], costs))
     cells = [_cell(own, teachers, known, read, costs_of[cell], tuned) for cell, own in members.items()]
-    return tuple(sorted(cells, key=lambda cell: (cell.pair, cell.dataset, cell.equal_compute, cell.id)))
+    return tuple(sorted(cells, key=lambda cell: (
+        cell.pair, cell.dataset, cell.equal_compute, _share(cell), cell.id)))
+
+
+def _share(cell: Cell) -> float:
+    """Of images without labels in its batches."""
+    return float((cell.spec.get("transfer") or {}).get("share", 0.0))
 
 
 def _marked(cells: Iterable[Cell], marks: Mapping[str, Mark]) -> Iterable[Cell]:

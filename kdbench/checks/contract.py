@@ -16,13 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench.data.base import Dataset, Images, MemoryImages, Split
 from kdbench.folders import PassFolder
-from kdbench.method import Method, Outputs
+from kdbench.method import NO_LABEL, Method, Outputs
 from kdbench.networks import Network, build, freeze, weights_sha256
-from kdbench.spec import Architecture, Recipe, tutor
+from kdbench.spec import Architecture, Recipe, Transfer, tutor
 from kdbench.train.process import make_deterministic, place_in
 from kdbench.train.teacher_pass import Keep
 from kdbench.train.trainer import Trainer, prepare
@@ -83,11 +84,11 @@ class Subject:
         return None if architecture is None else _warm_teacher(architecture.model_dump_json(), self.device)
 
     def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None,
-                keep: Keep | None = None) -> Trainer:
+                keep: Keep | None = None, transfer: Transfer | None = None) -> Trainer:
         """A new trainer of the method, by default on `random_images()`."""
         method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(),
                                  dataset or random_images(self.device), recipe, seed, torch.device(self.device),
-                                 keep=keep)
+                                 keep=keep, transfer=transfer)
         return Trainer(method, stream, recipe)
 
     def inapplicable(self) -> str | None:
@@ -218,6 +219,24 @@ def a_data_free_method_sees_no_image(subject: Subject) -> None:
     _train(trainer, epochs=1)
 
 
+def images_without_labels_teach_by_the_trained_network_alone(subject: Subject) -> None:
+    cls = subject.cls
+    if cls.unlabelled is None:
+        return
+    hashes = []
+    for stands_for_none in (NO_LABEL, -3):  # a loss that reads it for a class would notice
+        trainer = subject.trainer(transfer=Transfer(images="rest", share=0.5))
+        images = trainer.stream.images
+        trainer.stream.images = replace(images, labels=images.labels.where(images.labels >= 0, stands_for_none))
+        with _ignored(stands_for_none):
+            _train(trainer, epochs=RECIPE.epochs)
+        hashes.append(weights_sha256(trainer.method.student.state_dict()))
+    _require(hashes[0] == hashes[1], "the number that stands for no label changed the weights: leave images whose "
+             "label is NO_LABEL out of whatever reads labels (labelled_cross_entropy does), or say unlabelled = None")
+    if cls.unlabelled == "alone":  # finite without any label
+        _train(subject.trainer(transfer=Transfer(images="rest", share=1.0)), epochs=RECIPE.epochs)
+
+
 def the_deployed_network_gives_logits_and_is_saved_with_the_method(subject: Subject) -> None:
     trainer = _train(subject.trainer(), epochs=1)
     network = trainer.method.deployed().eval()
@@ -241,6 +260,7 @@ TESTS: dict[str, Callable[[Subject], None]] = {
         kept_answers_of_the_teacher_change_nothing,
         every_leaf_of_the_loss_sits_in_exactly_one_optimizer,
         a_data_free_method_sees_no_image,
+        images_without_labels_teach_by_the_trained_network_alone,
         the_deployed_network_gives_logits_and_is_saved_with_the_method,
     )
 }
@@ -251,7 +271,7 @@ TESTS: dict[str, Callable[[Subject], None]] = {
 @cache
 def random_images(device: str = "cpu") -> Dataset:
     """A dataset of random images on the device: TRAIN_SIZE for training, 12 for validation and 12 for test, every
-    class in each, and in each class images of both groups of an attribute."""
+    class in each, and in each class images of both groups of an attribute; and TRAIN_SIZE without labels."""
     generator = torch.Generator().manual_seed(0)
 
     def split(size: int) -> Split:
@@ -261,7 +281,7 @@ def random_images(device: str = "cpu") -> Dataset:
 
     half = torch.full((3,), 0.5)
     return Dataset("synthetic", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12), SHAPE,
-                   half, half / 2, "random", {"half": ("first", "second")})
+                   half, half / 2, "random", {"half": ("first", "second")}, unlabelled=split(TRAIN_SIZE).images)
 
 
 @cache
@@ -289,6 +309,21 @@ def _through_file(state: dict[str, Any]) -> dict[str, Any]:
     file = io.BytesIO()
     torch.save(copy.deepcopy(state), file)
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+@contextmanager
+def _ignored(label: int) -> Iterator[None]:
+    """While the context is open, torch's cross-entropy leaves out the images with that label, by default."""
+    original = F.cross_entropy
+
+    def cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
+        return original(*args, **{"ignore_index": label, **kwargs})
+
+    F.cross_entropy = cross_entropy
+    try:
+        yield
+    finally:
+        F.cross_entropy = original
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
     if here:
         need_device({spec.device for spec in specs})
-    sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
+    sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data, spec.transfer)
              for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
 
@@ -45,8 +45,9 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
         source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=student)
-        reason = classes[spec.method].inapplicable(student, source) \
-            or _without_groups(spec, methods[spec.method], sizes[_data_key(spec)])
+        method = methods[spec.method]
+        reason = classes[spec.method].inapplicable(student, source) or _without_labels(spec, method) \
+            or _without_groups(spec, method, sizes[_data_key(spec)])
         if reason is not None:
             reasons[spec.id] = reason
         elif source is not None:
@@ -64,6 +65,13 @@ def _without_groups(spec: RunSpec, method: MethodInfo, data: DataShape) -> str |
     with at(f"{spec.method}.{ATTRIBUTE} ({spec.dataset})"):
         attribute_of(data.attributes, str(spec.hyperparameters[ATTRIBUTE]))
     return None
+
+
+def _without_labels(spec: RunSpec, method: MethodInfo) -> str | None:
+    """Why the method cannot learn from batches without a labelled image, if these are such; else None."""
+    if spec.transfer is None or spec.transfer.share < 1 or method.unlabelled != "beside":
+        return None
+    return "without labels nothing in its loss tells classes apart, and no batch has a labelled image"
 
 
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
@@ -90,4 +98,4 @@ def need_device(devices: set[str]) -> None:
 
 
 def _data_key(spec: RunSpec) -> tuple[str, str]:
-    return spec.dataset, spec.recipe.model_dump_json()
+    return spec.dataset, f"{spec.recipe.model_dump_json()} {spec.transfer}"

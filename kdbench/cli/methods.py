@@ -166,8 +166,8 @@ def _show_method(info: MethodInfo, as_json: bool) -> None:
     if as_json:
         print(json.dumps({
             "name": info.name, "family": info.family, "learns_from": info.learns_from, "needs_data": info.needs_data,
-            "needs_groups": info.needs_groups,
-            "conditions": info.conditions, "doc": info.doc,
+            "needs_groups": info.needs_groups, "unlabelled": info.unlabelled, "conditions": info.conditions,
+            "doc": info.doc,
             "paper": dataclasses.asdict(info.paper) if info.paper else None, "hyperparameters": parameters,
             "space": rows(info),
         }, indent=1))
@@ -243,9 +243,9 @@ def _given(settings: Iterable[str], infos: Iterable[MethodInfo], registry: "Regi
     """The hyperparameters that --set gives, by method. UserError for one of another method than those to check."""
     from kdbench.suites.plan import split_settings
 
-    by_method, recipe = split_settings(read_settings(settings), registry)
-    for name in recipe:
-        raise UserError(f"--set recipe.{name}: the contract tests have a recipe of their own, allowed: "
+    by_method, recipe, transfer = split_settings(read_settings(settings), registry)
+    for name in (*(f"recipe.{key}" for key in recipe), *(f"transfer.{key}" for key in transfer)):
+        raise UserError(f"--set {name}: the contract tests have a recipe of their own, allowed: "
                         f"METHOD.HYPERPARAMETER=VALUE")
     checked = {info.name for info in infos}
     for name, values in by_method.items():

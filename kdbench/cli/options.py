@@ -20,7 +20,7 @@ Core = Annotated[bool, typer.Option("--core", help="only the suite's core method
 Pairs = Annotated[str | None, typer.Option(help="only these, comma-separated")]
 Datasets = Annotated[str | None, typer.Option(help="these instead, comma-separated")]
 Settings = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE")]
+    "--set", metavar="METHOD.NAME=VALUE", help="a hyperparameter, or recipe.NAME=VALUE, or transfer.NAME=VALUE")]
 Out = Annotated[Path | None, typer.Option(help="where results go; by default runs/SUITE")]
 Workers = Annotated[int | None, typer.Option(
     min=1, help="runs at a time; by default the number of cores, in a cluster 256")]
@@ -90,7 +90,8 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
         path, equals, text = setting.partition("=")
         owner, dot, name = path.strip().partition(".")
         if not (equals and dot and owner and name):
-            raise UserError(f"--set {setting}: expected METHOD.HYPERPARAMETER=VALUE or recipe.NAME=VALUE")
+            raise UserError(f"--set {setting}: expected METHOD.HYPERPARAMETER=VALUE, recipe.NAME=VALUE or "
+                            "transfer.NAME=VALUE")
         try:
             settings[path.strip()] = tomllib.loads(f"value = {text}")["value"]
         except (ValueError, RecursionError):

@@ -40,6 +40,32 @@ class MemoryImages(Images):
         return self.images.index_select(0, index.to(self.images.device))
 
 
+class Joined(Images):
+    """The images of one store, and behind them those of another."""
+
+    def __init__(self, first: Images, second: Images):
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def take(self, index: Tensor) -> Tensor:
+        behind = index >= len(self.first)
+        parts = [store.take(part) for store, part in self._parts(index) if len(part)]
+        order = torch.argsort(behind.to(torch.uint8), stable=True)  # of the images as they were taken
+        images = torch.cat(parts)
+        return torch.empty_like(images).index_copy_(0, order.to(images.device), images)
+
+    def prefetch(self, index: Tensor) -> None:
+        for store, part in self._parts(index):
+            if len(part):
+                store.prefetch(part)
+
+    def _parts(self, index: Tensor) -> tuple[tuple[Images, Tensor], tuple[Images, Tensor]]:
+        behind = index >= len(self.first)
+        return (self.first, index[~behind]), (self.second, index[behind] - len(self.first))
+
+
 def in_order(images: Images, count: int, batch_size: int) -> Iterator[Tensor]:
     """The first `count` images in batches [B, C, H, W]. While a batch is used, the next is announced to the store."""
     parts = torch.arange(count).split(batch_size)
@@ -79,6 +105,7 @@ class Dataset:
     std: Tensor                        # [C], their standard deviation
     digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
     group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
+    unlabelled: Images | None = None   # further images to train on, as large as those of `train`, without labels
 
     @property
     def attack_radius(self) -> float:

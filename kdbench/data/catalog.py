@@ -81,6 +81,19 @@ def parse(name: str) -> DatasetName:
     return DatasetName(base, Path(path) if path else None, modifiers)
 
 
+def unlabelled_path(images: str) -> Path | None:
+    """The folder in "imagefolder:PATH", which holds images without labels; None for "rest". UserError for anything
+    else."""
+    base, _, path = images.partition(":")
+    if base == "imagefolder" and path:
+        return Path(path)
+    if images != "rest":
+        if base == "imagefolder":
+            raise UserError(f"{images!r}: write imagefolder:PATH, a folder of images")
+        raise unknown("source of images without labels", images, ("none", "rest", "imagefolder:PATH"))
+    return None
+
+
 def _modifier(text: str, where: str) -> tuple[str, float]:
     """The name and value in "name(value", a part of the dataset string `where`."""
     name, _, argument = text.partition("(")

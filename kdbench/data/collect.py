@@ -1,17 +1,26 @@
 """Makes the splits of a dataset from its name: which images are in each, with labels and groups, before any is resized
 or tinted."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kdbench.data import files, imagefolder, skew
-from kdbench.data.catalog import DatasetName, parse
+from kdbench.data.catalog import DatasetName, parse, unlabelled_path
 from kdbench.data.splits import first_of_each, long_tail, stratified, without_validation
 from kdbench.errors import UserError
+from kdbench.folders import DataFolder
 from kdbench.seeds import fixed_random
+from kdbench.spec import Transfer
+
+SIDE = 32     # to which image files are decoded to be compared
+CHUNK = 1024  # files that are decoded at a time
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Part:
     labels: np.ndarray                   # [N]
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # by attribute: codes [N]
     tints: np.ndarray | None = None                                 # [N], if the images have yet to be tinted
+    folder: imagefolder.ImageFolder | None = None                   # where the files lie; None for an array
 
     def __len__(self) -> int:
         return len(self.index)
@@ -49,14 +59,20 @@ class Collected:
     splits: Mapping[str, Part]                     # by name: "train", "validation" and "test"
     group_names: Mapping[str, tuple[str, ...]]     # by attribute: the group of each code
     folder: imagefolder.ImageFolder | None = None  # None for a published dataset
+    unlabelled: Part | None = None                 # further images to train on, of which nothing else is told
 
 
-def check(name: str, folder: Path, train_size: int | None = None) -> Collected:
-    """The splits of a dataset, of which every image can be read and `train_size` ones can be chosen. Missing files of a
-    published dataset are downloaded into the data folder. UserError if anything fails."""
-    found = collect(parse(name), folder, train_size)
+def check(name: str, folder: Path, train_size: int | None = None, transfer: Transfer | None = None) -> Collected:
+    """The splits of a dataset, of which every image can be read and `train_size` ones can be chosen, and the images
+    without labels, none of which is one of validation or test. Missing files of a published dataset are downloaded into
+    the data folder. UserError if anything fails."""
+    found = collect(parse(name), folder, train_size, transfer)
     if found.folder is not None:
         imagefolder.check_images(found.folder, folder)
+    others = None if found.unlabelled is None else found.unlabelled.folder
+    if others is not None and others is not found.folder:
+        imagefolder.check_images(others, folder)
+        _check_overlap(name, found, folder)
     return found
 
 
@@ -69,6 +85,8 @@ def told(name: str, found: Collected) -> str:
     counts = {split: f"{len(part):,}" for split, part in found.splits.items()}
     text = (f"{name}: {counts['train']} training images, {each} of each of {len(found.classes)} classes, "
             f"{counts['validation']} for validation, {counts['test']} for the test")
+    if found.unlabelled is not None:
+        text += f"; {len(found.unlabelled):,} without labels"
     skipped = found.folder.skipped if found.folder else ()
     if skipped:
         text += (f"; {len(skipped)} file{'s' * (len(skipped) > 1)} with no image's name skipped: "
@@ -83,11 +101,14 @@ def fingerprint(name: str) -> str | None:
     return None if path is None else imagefolder.scan(path).fingerprint
 
 
-def collect(name: DatasetName, folder: Path, train_size: int | None = None) -> Collected:
-    """The splits of a dataset. Missing files of a published dataset are downloaded into the data folder.
+def collect(name: DatasetName, folder: Path, train_size: int | None = None,
+            transfer: Transfer | None = None) -> Collected:
+    """The splits of a dataset, and the images without labels of `transfer`. Missing files of a published dataset are
+    downloaded into the data folder.
 
     In this order, validation images are set aside, the long tail is cut, `train_size` training images are chosen, and
-    tints are assigned.
+    tints are assigned. What is left over by `train_size` may serve as images without labels: it is tinted by the same
+    rule, and then loses labels and groups.
     """
     found = _image_folder(name.path) if name.path else _published(name, folder)
     modifiers = dict(name.modifiers)
@@ -95,16 +116,84 @@ def collect(name: DatasetName, folder: Path, train_size: int | None = None) -> C
     if "longtail" in modifiers:
         for split in ("train", "validation"):
             splits[split] = _long_tail(splits[split], modifiers["longtail"], split)
+    rest: Part | None = None
     if train_size is not None:
-        chosen, _ = stratified(splits["train"].labels, train_size, "train_size")
-        splits["train"] = splits["train"].pick(chosen)
+        chosen, others = stratified(splits["train"].labels, train_size, "train_size")
+        rest, splits["train"] = splits["train"].pick(others), splits["train"].pick(chosen)
     group_names = dict(found.group_names)
     if "skew" in modifiers:
         for attribute in skew.GROUPS.keys() & group_names:
             raise UserError(f"dataset {name}: {imagefolder.GROUPS_FILE} has a column {attribute!r}, which skew adds")
         group_names |= skew.GROUPS
         splits = {split: _skew(part, modifiers["skew"], split) for split, part in splits.items()}
-    return replace(found, splits=splits, group_names=group_names)
+        rest = rest and _skew(rest, modifiers["skew"], "rest")
+    return replace(found, splits=splits, group_names=group_names,
+                   unlabelled=None if transfer is None else _unlabelled(transfer, rest))
+
+
+# Images without labels.
+
+def transfer_fingerprint(images: str) -> str | None:
+    """The SHA-256 of the names and sizes of a folder's images; None for what is left over of the training split."""
+    path = unlabelled_path(images)
+    return None if path is None else imagefolder.scan_unlabelled(path).fingerprint
+
+
+def _unlabelled(transfer: Transfer, rest: Part | None) -> Part:
+    """The images without labels: of a user's folder, or of those that `train_size` left over of the training split.
+    Nothing else is kept of them. UserError if there are none, or fewer than asked for."""
+    path = unlabelled_path(transfer.images)
+    if path is not None:
+        found = imagefolder.scan_unlabelled(path)
+        files = found.paths("unlabelled")
+        order = fixed_random("order", "unlabelled").permutation(len(files))
+        part = Part(files, order, np.empty(0), folder=found)
+    elif rest is None or not len(rest):
+        raise UserError("transfer.images: 'rest' is what recipe.train_size leaves over of the training split, and "
+                        f"{'that keeps all of it' if rest is not None else 'it is not given'}")
+    else:
+        part = replace(rest, groups={})  # in a random order already
+    size = len(part) if transfer.size is None else transfer.size
+    if size > len(part):
+        raise UserError(f"transfer.size: {size} is more than the {len(part)} images of {transfer.images}")
+    tints = None if part.tints is None else part.tints[:size]
+    return replace(part, index=part.index[:size], labels=np.full(size, imagefolder.NO_CLASS), tints=tints)
+
+
+def _check_overlap(name: str, found: Collected, folder: Path) -> None:
+    """UserError if an image of the folder without labels has the pixels of a validation or test image. That there is
+    none is noted in the data folder."""
+    pool = found.unlabelled
+    assert pool is not None and pool.folder is not None
+    state = found.folder.state if found.folder else name
+    seen = DataFolder(folder).checked(hashlib.sha256(f"overlap {pool.folder.state} {state}".encode()).hexdigest())
+    if seen.exists():
+        return
+    held = found.splits["validation"].images
+    size, grey = (held.shape[-1], held.shape[1] == 1) if isinstance(held, np.ndarray) else (SIDE, False)
+    known = {pixels: split for split in ("validation", "test") for pixels in _pixels(found.splits[split], size)}
+    twice = [(path, known[pixels]) for path, pixels in zip(pool.folder.paths("unlabelled"), _pixels(
+        replace(pool, index=np.arange(len(pool.images))), size, grey), strict=True) if pixels in known]
+    if twice:
+        path, split = twice[0]
+        raise UserError(f"transfer.images: {path} is an image of the {split} split of {name}"
+                        + f", and so are {len(twice) - 1} more" * (len(twice) > 1)
+                        + ": images that students are judged by must not be trained on")
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    seen.touch()
+
+
+def _pixels(part: Part, size: int, grey: bool = False) -> Iterator[bytes]:
+    """The SHA-256 of each image's pixels, before any tint; of files after they were decoded to `size`."""
+    if isinstance(part.images, np.ndarray):
+        yield from (hashlib.sha256(part.images[i].tobytes()).digest() for i in part.index)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(part), CHUNK):
+            files = [part.images[i] for i in part.index[start:start + CHUNK]]
+            for image in pool.map(partial(imagefolder.decode, size=size), files):
+                pixels = imagefolder.to_grey(image[None]) if grey else image
+                yield hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _published(name: DatasetName, folder: Path) -> Collected:
@@ -136,7 +225,7 @@ def _image_folder(root: Path) -> Collected:
     splits = {}
     for split, entries in found.splits.items():
         part = Part(found.paths(split), np.arange(len(entries)), np.array([entry.label for entry in entries]),
-                    found.groups.get(split, {}))
+                    found.groups.get(split, {}), folder=found)
         splits[split] = part.pick(fixed_random("order", split).permutation(len(part)))  # files come class by class
     if "validation" not in splits:
         splits = _with_validation(splits, without_validation(len(splits["train"])))

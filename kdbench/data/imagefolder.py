@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
 GROUPS_FILE = "groups.csv"
+NO_CLASS = -1         # the label of an image that has none
 NAMED = 5             # images that a message names
 DECODE_ALL = 1 << 30  # the size of an image folder, in bytes, up to which a check decodes every image
 # What SUFFIXES name. Pillow tells a format by the content, and would hand one that is none of these to programs.
@@ -45,7 +46,7 @@ class File:
     """An image file."""
 
     path: str  # below the root, with forward slashes
-    label: int
+    label: int     # NO_CLASS where there is none
     size: int      # bytes
     modified: int  # nanoseconds since 1970
 
@@ -93,13 +94,7 @@ class ImageFolder:
 
 def scan(root: Path) -> ImageFolder:
     """The image files of a folder, which are not opened. UserError if they do not make up a dataset."""
-    try:
-        root = root.expanduser()
-        if not root.is_dir():
-            raise UserError(f"image folder {root}: no such folder")
-    except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"image folder {str(root)[:200]}: cannot be read: {reason}") from error
+    root = _existing(root)
     train, test, validation = (root / name for name in ("train", "test", "val"))
     if not train.is_dir() or not (test.is_dir() or validation.is_dir()):
         raise UserError(f"image folder {root}: expected train/ and test/ or val/ in it, found "
@@ -116,6 +111,31 @@ def scan(root: Path) -> ImageFolder:
     _check_counts(splits, places, classes)
     groups, names = _read_groups(root, splits)
     return ImageFolder(root, tuple(classes), splits, groups, names, tuple(sorted(skipped)))
+
+
+def scan_unlabelled(root: Path) -> ImageFolder:
+    """All image files in a folder, however nested, as its split "unlabelled"; they are not opened. UserError if there
+    are none."""
+    root = _existing(root)
+    paths = sorted(path for parent, _, names in os.walk(root) for path in (Path(parent) / name for name in names)
+                   if not path.name.startswith("."))
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    if not images:
+        raise UserError(f"image folder {root}: no images ({', '.join(sorted(SUFFIXES))}) in it")
+    reads = (partial(_file, path.relative_to(root).as_posix(), path, NO_CLASS) for path in images)
+    skipped = [path.relative_to(root).as_posix() for path in paths if path.suffix.lower() not in SUFFIXES]
+    return ImageFolder(root, (), {"unlabelled": list(_readable(root, reads))}, skipped=tuple(skipped))
+
+
+def _existing(root: Path) -> Path:
+    try:
+        root = root.expanduser()
+        if not root.is_dir():
+            raise UserError(f"image folder {root}: no such folder")
+    except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"image folder {str(root)[:200]}: cannot be read: {reason}") from error
+    return root
 
 
 def _folders(place: Path) -> list[str]:
@@ -250,6 +270,12 @@ def decode(path: Path, size: int) -> np.ndarray:
         left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
         square = rgb.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
         return np.asarray(square).transpose(2, 0, 1)
+
+
+def to_grey(images: np.ndarray) -> np.ndarray:
+    """RGB images [N, 3, H, W] uint8 as their luma [N, 1, H, W] (ITU-R 601, as in Pillow); of equal channels, these."""
+    weights = np.array([299, 587, 114], np.uint32)
+    return ((np.einsum("nchw,c->nhw", images, weights, dtype=np.uint32)[:, None] + 500) // 1000).astype(np.uint8)
 
 
 @contextmanager

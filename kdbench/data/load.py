@@ -17,11 +17,11 @@ from kdbench.data.array_cache import cached
 from kdbench.data.base import Dataset, Images, MemoryImages, Split, in_order
 from kdbench.data.catalog import parse
 from kdbench.data.collect import Collected, Part, collect
-from kdbench.data.imagefolder import decode
+from kdbench.data.imagefolder import decode, to_grey
 from kdbench.data.skew import tint
 from kdbench.errors import UserError
 from kdbench.folders import DataFolder
-from kdbench.spec import Recipe
+from kdbench.spec import Recipe, Transfer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEAST_STD = 0.1  # of the 256 levels: nothing is divided by the zero of a channel without contrast
@@ -30,26 +30,28 @@ THREADS = min(4, os.cpu_count() or 1)  # that decode image files
 CHUNK = 1024  # images that are decoded or counted at a time
 
 
-def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) -> Dataset:
-    """The dataset of that name with images of the size that the recipe needs. Labels, groups and images in memory are
-    on the device.
+def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
+                 transfer: Transfer | None = None) -> Dataset:
+    """The dataset of that name with images of the size that the recipe needs, and the images without labels of
+    `transfer`. Labels, groups and images in memory are on the device.
 
     Missing files of a published dataset are downloaded into the data folder `folder`, where decoded images are kept
     too. An image folder whose images would take more memory than KDBENCH_MEMORY_GB (default 4) is decoded on demand,
     which gives the same images bit for bit. UserError if the dataset cannot be read.
     """
-    found = collect(parse(name), folder, recipe.train_size)
+    found = collect(parse(name), folder, recipe.train_size, transfer)
     channels, size = _channels(found, recipe), recipe.image_size
     sides = {"train": round(size * CROP_MARGIN) if "random_resized_crop" in recipe.augment else size,
              "validation": size, "test": size}
     on_demand = found.folder is not None and _bytes(found, sides) > _memory_budget()
     load = _on_demand if on_demand else _in_memory
     images, level_counts, digest = load(found, sides, channels, folder, device)
+    unlabelled, digest = _unlabelled(found, sides, channels, folder, device, digest)
     mean, std = mean_and_std(level_counts()) if recipe.normalise == "train" else (IMAGENET_MEAN, IMAGENET_STD)
     splits = {split: _split(images[split], part, device) for split, part in found.splits.items()}
     return Dataset(
         str(parse(name)), found.classes, splits["train"], splits["validation"], splits["test"],
-        (channels, size, size), torch.tensor(mean), torch.tensor(std), digest, found.group_names,
+        (channels, size, size), torch.tensor(mean), torch.tensor(std), digest, found.group_names, unlabelled,
     )
 
 
@@ -62,13 +64,13 @@ class DataShape(NamedTuple):
     attributes: tuple[str, ...] = ()  # of the training images, in the dataset's order
 
 
-def shape_of(name: str, recipe: Recipe, folder: Path) -> DataShape:
+def shape_of(name: str, recipe: Recipe, folder: Path, transfer: Transfer | None = None) -> DataShape:
     """The shape of what `load_dataset` gives on a CPU, and the same UserErrors. Images of an image folder are decoded
     for it and kept; those of a published dataset are not made."""
     if parse(name).path is not None:
-        dataset = load_dataset(name, recipe, folder, torch.device("cpu"))
+        dataset = load_dataset(name, recipe, folder, torch.device("cpu"), transfer)
         return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train), tuple(dataset.train.groups))
-    found = collect(parse(name), folder, recipe.train_size)
+    found = collect(parse(name), folder, recipe.train_size, transfer)
     shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
     train = found.splits["train"]
     return DataShape(len(found.classes), shape, len(train.labels), tuple(train.groups))
@@ -79,7 +81,7 @@ Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split;
 
 def _in_memory(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
     """All images, decoded and on the device. Their digest is over labels, attributes and pixels."""
-    pixels = {split: _pixels(found, split, sides[split], channels, folder) for split in found.splits}
+    pixels = {split: _pixels(part, sides[split], channels, folder) for split, part in found.splits.items()}
     images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
     return images, lambda: _level_counts(_chunks(pixels["train"])), _digest(pixels, found)
 
@@ -87,19 +89,38 @@ def _in_memory(found: Collected, sides: Mapping[str, int], channels: int, folder
 def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
     """The images of a folder, decoded whenever they are taken. Their digest is the folder's fingerprint."""
     assert found.folder is not None and channels == 3
-    images = {split: FileImages(part, sides[split], device) for split, part in found.splits.items()}
+    images = {split: FileImages(part, sides[split], channels, device) for split, part in found.splits.items()}
     train = found.splits["train"]
     tints = b"" if train.tints is None else train.tints.tobytes()
-    file = _file(folder, found, train, sides["train"], "counts", tints)
+    file = _file(folder, train, sides["train"], "counts", tints)
     batches = (batch.cpu().numpy() for batch in in_order(images["train"], len(train), CHUNK))
     return images, lambda: cached(file, lambda: _level_counts(batches)), found.folder.fingerprint
+
+
+def _unlabelled(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device,
+                digest: str) -> tuple[Images | None, str]:
+    """The images without labels, and the digest over them and that of the splits. Those in files are decoded on demand
+    where they would take more memory than the splits in files leave of it."""
+    part = found.unlabelled
+    if part is None:
+        return None, digest
+    side, spare = sides["train"], _memory_budget() - (_bytes(found, sides) if found.folder else 0)
+    if part.folder is not None and 3 * len(part) * side**2 > spare:
+        return FileImages(part, side, channels, device), _joined(digest, part.folder.fingerprint)
+    pixels = _pixels(part, side, channels, folder)
+    return MemoryImages(torch.from_numpy(pixels).to(device)), _joined(
+        digest, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest())
+
+
+def _joined(*digests: str) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 class FileImages(Images):
     """Images that are decoded from files when they are taken, with the announced ones decoded by another thread."""
 
-    def __init__(self, part: Part, size: int, device: torch.device):
-        self.part, self.size, self.device = part, size, device
+    def __init__(self, part: Part, size: int, channels: int, device: torch.device):
+        self.part, self.size, self.channels, self.device = part, size, channels, device
         self._thread = ThreadPoolExecutor(1)
         self._ahead: tuple[np.ndarray, Future[np.ndarray]] | None = None
 
@@ -120,7 +141,7 @@ class FileImages(Images):
 
     def _read(self, positions: np.ndarray) -> np.ndarray:
         part = self.part.pick(positions)
-        return _tinted(part, _sized(part, self.size))
+        return _with_channels(_tinted(part, _sized(part, self.size)), self.channels)
 
 
 # Pixels.
@@ -129,23 +150,29 @@ def _channels(found: Collected, recipe: Recipe) -> int:
     return 3 if recipe.normalise == "imagenet" else found.splits["train"].channels
 
 
-def _pixels(found: Collected, split: str, size: int, channels: int, folder: Path) -> np.ndarray:
+def _pixels(part: Part, size: int, channels: int, folder: Path) -> np.ndarray:
     """All images of a split, [N, channels, size, size] uint8. Those decoded from files are kept in the data folder, for
     other processes."""
-    part = found.splits[split]
-    if found.folder is None:
+    if part.folder is None:
         images = _sized(part, size)
     else:
-        images = cached(_file(folder, found, part, size, "pixels"), partial(_sized, part, size))
-    images = _tinted(part, images)
-    return images if images.shape[1] == channels else images.repeat(channels, axis=1)
+        images = cached(_file(folder, part, size, "pixels"), partial(_sized, part, size))
+    return _with_channels(_tinted(part, images), channels)
 
 
-def _file(folder: Path, found: Collected, part: Part, size: int, what: str, more: bytes = b"") -> Path:
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Grey images [N, 1, H, W] in equal channels, or colour images [N, 3, H, W] in grey, where there are to be so many.
+    """
+    if images.shape[1] == channels:
+        return images
+    return to_grey(images) if channels == 1 else images.repeat(channels, axis=1)
+
+
+def _file(folder: Path, part: Part, size: int, what: str, more: bytes = b"") -> Path:
     """The file that keeps an array computed from the images of a split and from the bytes `more`; its name changes with
     the image folder's state."""
-    assert found.folder is not None
-    made_of = hashlib.sha256(found.folder.state.encode())
+    assert part.folder is not None
+    made_of = hashlib.sha256(part.folder.state.encode())
     for i in part.index:
         made_of.update(f"{part.images[i]}\0".encode("utf-8", "surrogateescape"))
     made_of.update(more)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdbench.data.base import Dataset
-from kdbench.method import Batch
+from kdbench.data.base import Dataset, Joined, Split
+from kdbench.method import NO_LABEL, Batch
 from kdbench.seeds import derive
 from kdbench.spec import Recipe
 
@@ -20,10 +20,17 @@ CROP_PADDING = 1 / 8  # of the image's side; 4 pixels of 32, as in He et al. (20
 
 class BatchStream:
     """The augmented training batches of a dataset by epoch, which passes `updates` times over the training split. The
-    incomplete last batch of a pass is left out."""
+    incomplete last batch of a pass is left out.
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device, updates: int = 1):
+    With a share `unlabelled` above 0, the same number of batches of the same size hold that share of images without
+    labels, behind the labelled ones; the images of either kind come in one random order after another.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device, updates: int = 1,
+                 unlabelled: float = 0.0):
         self.dataset, self.recipe, self.seed, self.device = dataset, recipe, seed, device
+        self.images = _with_unlabelled(dataset) if unlabelled else dataset.train
+        self.unlabelled = unlabelled
         self.batch_size = min(recipe.batch_size, len(dataset.train))
         self.passes, self.steps_per_pass = updates, len(dataset.train) // self.batch_size
         self.steps_per_epoch = self.passes * self.steps_per_pass
@@ -37,19 +44,38 @@ class BatchStream:
     def _pass(self, number: int) -> Iterator[Batch]:
         """The batches of one pass over the training split; passes count from 0 over the whole run."""
         generator = torch.Generator().manual_seed(derive(self.seed, "data", number))
-        order = torch.randperm(len(self.dataset.train), generator=generator)
+        if self.unlabelled:
+            order = self._mixed_order(number)
+        else:
+            order = torch.randperm(len(self.dataset.train), generator=generator)
         for step in range(self.steps_per_pass):
             start, end = step * self.batch_size, (step + 1) * self.batch_size
             batch = self.batch(order[start:end], generator)
             if step + 1 < self.steps_per_pass:
-                self.dataset.train.images.prefetch(order[end:end + self.batch_size])
+                self.images.images.prefetch(order[end:end + self.batch_size])
             yield batch
+
+    def _mixed_order(self, number: int) -> Tensor:
+        """The positions of all images of a pass, batch after batch, each with its labelled images first."""
+        labelled, rest = len(self.dataset.train), len(self.images) - len(self.dataset.train)
+        behind = unlabelled_of(self.batch_size, self.unlabelled)
+        parts = [self._drawn("labelled", labelled, number, self.batch_size - behind),
+                 labelled + self._drawn("unlabelled", rest, number, behind)]
+        return torch.cat(parts, dim=1).flatten()
+
+    def _drawn(self, kind: str, size: int, number: int, each: int) -> Tensor:
+        """The images [steps, each] of a pass, out of an endless sequence of random orders of `size` images."""
+        start, count = number * self.steps_per_pass * each, self.steps_per_pass * each
+        orders = [torch.randperm(size, generator=torch.Generator().manual_seed(derive(self.seed, "data", kind, order)))
+                  for order in range(start // size, -(-(start + count) // size))]
+        drawn = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[start % size:start % size + count]
+        return drawn.view(self.steps_per_pass, each)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         """The training images at positions `index` [B], augmented with random numbers from `generator`."""
         index_there = index.to(self.device)
-        images = self.augment(self.dataset.train.images.take(index_there), generator)
-        return Batch(self.normalise(images), self.dataset.train.labels[index_there], index_there)
+        images = self.augment(self.images.images.take(index_there), generator)
+        return Batch(self.normalise(images), self.images.labels[index_there], index_there)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop and flip images [B, C, H, W] uint8 as the recipe says, each in its own way: [B, C, size, size] uint8,
@@ -63,6 +89,19 @@ class BatchStream:
             elif kind == "random_resized_crop":
                 images = random_resized_crop(images, size, generator)
         return images if images.shape[-1] == size else center_crop(images, size)
+
+
+def unlabelled_of(batch_size: int, share: float) -> int:
+    """How many images of a batch have no label: that share, rounded, but at least one, and below 1 not all."""
+    return batch_size if share == 1 else min(max(1, round(share * batch_size)), batch_size - 1)
+
+
+def _with_unlabelled(dataset: Dataset) -> Split:
+    """The training images, and behind them those without labels."""
+    assert dataset.unlabelled is not None
+    labels = dataset.train.labels
+    return Split(Joined(dataset.train.images, dataset.unlabelled),
+                 torch.cat([labels, labels.new_full((len(dataset.unlabelled),), NO_LABEL)]))
 
 
 class Normalise:

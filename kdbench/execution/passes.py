@@ -41,6 +41,8 @@ def pass_key(spec: RunSpec, method: MethodInfo) -> str | None:
         return None
     teacher = source.run.id if isinstance(source, TrainedTeacher) else source.model_dump(mode="json", exclude={"path"})
     batches = spec.recipe.model_dump(mode="json", include=BATCH_SETTINGS)
+    if spec.transfer is not None:
+        batches |= {"transfer": spec.transfer.model_dump(mode="json"), "unlabelled": bool(method.unlabelled)}
     return digest([teacher, spec.dataset, spec.dataset_digest, batches, spec.seed, spec.device])[:16]
 
 

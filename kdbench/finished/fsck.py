@@ -297,7 +297,8 @@ def _is_temporary(name: str) -> bool:
 def _seen(record: Record) -> str:
     """What runs have in common that must have seen the same images."""
     spec = record.spec
-    return json.dumps([spec.dataset, spec.dataset_digest, spec.recipe.image_size, spec.recipe.train_size])
+    further = spec.transfer and spec.transfer.model_dump(mode="json", exclude={"share"})
+    return json.dumps([spec.dataset, spec.dataset_digest, spec.recipe.image_size, spec.recipe.train_size, further])
 
 
 def _label(planned: Planned) -> str:

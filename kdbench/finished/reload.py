@@ -24,7 +24,8 @@ from kdbench.train.trainer import prepare
 
 def dataset_of(record: Record, cache: CacheFolder, device: str) -> Dataset:
     """The images that the run saw. UserError if they cannot be had, or are not the same any more."""
-    dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, torch.device(device))
+    dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, torch.device(device),
+                           record.spec.transfer)
     if record.dataset_digest not in (None, dataset.digest):
         raise UserError(f"run {record.run_id}: dataset {record.spec.dataset} is not what it was when the run was made: "
                         f"SHA-256 {dataset.digest[:16]}, recorded {str(record.dataset_digest)[:16]}")
@@ -52,7 +53,7 @@ def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> 
     device = dataset.train.labels.device
     with torch.random.fork_rng(devices=[]):
         method, _ = prepare(registry.load(info), spec.hyperparameters, spec.student, _tutor(record, info, dataset),
-                            dataset, spec.training, spec.seed, device, spec.updates)
+                            dataset, spec.training, spec.seed, device, spec.updates, transfer=spec.transfer)
     network = method.deployed().to(device)
     try:
         saved_part(network).load_state_dict(load_file(path))

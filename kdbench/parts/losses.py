@@ -28,6 +28,13 @@ def soft_cross_entropies(student_logits: Tensor, teacher_logits: Tensor, tempera
     return temperature**2 * F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1)
 
 
+def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of logits [B, K] with labels [B], averaged over the images that have one (NO_LABEL, which is
+    negative, stands for none). Zero if no image has: torch's own is NaN then, and otherwise the same bit for bit."""
+    labelled = (labels >= 0).sum()
+    return F.cross_entropy(logits, labels, reduction="sum") / labelled.clamp(min=1)
+
+
 def non_target(logits: Tensor, labels: Tensor) -> Tensor:
     """The logits [B, K - 1] of all classes but each sample's own, from logits [B, K] and labels [B]."""
     classes = logits.shape[1]

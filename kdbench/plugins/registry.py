@@ -70,7 +70,7 @@ def _verify(info: MethodInfo, cls: "type[Method]") -> None:
             f"{info.file}: {info.class_name}.__init__ really takes {defaults or 'no hyperparameters'}, its source says "
             f"{written or 'none'}: write every hyperparameter with a literal default in the class's own __init__"
         )
-    for fact in ("name", "family", "learns_from", "needs_data", "needs_groups", "conditions"):
+    for fact in ("name", "family", "learns_from", "needs_data", "needs_groups", "conditions", "unlabelled"):
         if getattr(cls, fact) != getattr(info, fact):
             raise UserError(f"{info.file}: {info.class_name}.{fact} must be a literal in the class body")
 

@@ -118,6 +118,7 @@ class MethodInfo:
     file: Path
     digest: str = field(repr=False)  # SHA-256 of the source file
     needs_groups: bool = False       # True: it reads the groups of the training images, and is n/a without
+    unlabelled: str | None = None    # images without labels teach it "beside" labelled ones, or also "alone"
 
     @property
     def idea(self) -> str:
@@ -184,6 +185,12 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
     learns_from = literal("learns_from", "teacher")
     if learns_from not in ("teacher", "student", None):
         raise UserError(f"{where}.learns_from: got {learns_from!r}, allowed: 'teacher', 'student', None")
+    unlabelled = literal("unlabelled", None)
+    if unlabelled not in (None, "beside", "alone"):
+        raise UserError(f"{where}.unlabelled: got {unlabelled!r}, allowed: None, 'beside', 'alone'")
+    if unlabelled and (learns_from is None or not literal("needs_data", True)):
+        raise UserError(f"{where}.unlabelled: images without labels teach by a trained network, but the method "
+                        f"{'learns from none' if learns_from is None else 'sees no images'}")
     conditions = literal("conditions", ())
     if not (isinstance(conditions, tuple) and all(isinstance(one, str) and one.isprintable() for one in conditions)):
         raise UserError(f"{where}.conditions: expected a tuple of words, such as ('with kd',), got {conditions!r}")
@@ -203,7 +210,7 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
         name=name, family=family, paper=_paper(facts.get("paper"), where), doc=ast.get_docstring(node) or "",
         hyperparameters=hyperparameters, learns_from=learns_from, needs_data=bool(literal("needs_data", True)),
         conditions=conditions, class_name=node.name, module=module, file=file, digest=digest,
-        needs_groups=needs_groups,
+        needs_groups=needs_groups, unlabelled=unlabelled,
     )
 
 

@@ -110,8 +110,9 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
     estimator, reasons, sizes = Estimator(samples, plan.reference), {}, {}
     with _shadow(cache) as shadow:
         here = {name for name in {spec.dataset for spec in plan.students} if _is_here(name, shadow.data)}
-        for dataset in here:
-            collect.check(dataset, shadow.data)
+        for dataset, train_size, transfer in plan.images:
+            if dataset in here:
+                collect.check(dataset, shadow.data, train_size, transfer)
         jobs = matrix.pending(retry)
         at_hand = [job for job in jobs if job.spec.dataset in here]
         notes += [f"{name} is not on this machine: a run downloads it first, and what it needs is not checked now"

@@ -49,9 +49,9 @@ def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float
     """What one run would take. Datasets, and what surrounds the training of a student, are kept for further runs."""
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
-    data = f"{spec.dataset} {spec.recipe.model_dump_json()}"
+    data = f"{spec.dataset} {spec.recipe.model_dump_json()} {spec.transfer}"
     if data not in datasets:
-        datasets[data] = load_dataset(spec.dataset, spec.recipe, job.cache.data, device)
+        datasets[data] = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     dataset = datasets[data]
     networks = Networks(job, dataset, device)
     trainer = networks.trainer(job.method, spec.hyperparameters, networks.tutor(job.method))

@@ -60,7 +60,7 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
     bench = Bench(find_meter(spec.device, job.settings.watts_per_core), synchronise=synchroniser(device))
-    dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device)
+    dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     networks = Networks(job, dataset, device)
     found: dict[str, Any] = {}
     if job.subject == "pair":
@@ -104,7 +104,7 @@ class Networks:
     def trainer(self, method: MethodInfo, hyperparameters: dict[str, Any], tutor: Network | None) -> Trainer:
         spec = self.spec
         built, stream = prepare(registry.load(method), hyperparameters, spec.student, tutor, self.dataset,
-                                spec.training, spec.seed, self.device, spec.updates)
+                                spec.training, spec.seed, self.device, spec.updates, transfer=spec.transfer)
         return Trainer(built, stream, spec.training)
 
     def _stream(self) -> BatchStream:

@@ -123,6 +123,8 @@ def _data(record: Record) -> str:
                  for name, value in parsed.modifiers]
     except UserError:
         rows.append(("what it is", "not a dataset that this kdbench knows"))
+    if transfer := record.spec.transfer:
+        rows.append(("besides", f"{transfer.told}; no labels of theirs were used"))
     rows.append(("SHA-256 of all splits", record.dataset_digest or "not recorded"))
     return _facts("of the data", "value", rows=rows)
 

@@ -193,7 +193,11 @@ def to_json(leaderboard: Leaderboard) -> str:
         content["sweeps"] = sweeps
     for part in leaderboard.regimes():
         if ranking := rank(part):
-            content["ranking_equal_compute" if part.equal_compute else "ranking"] = dataclasses.asdict(ranking)
+            found = dataclasses.asdict(ranking)
+            if part.cells[0].transfer:
+                content.setdefault("ranking_by_regime", {})[part.regime] = found
+            else:
+                content["ranking_equal_compute" if part.equal_compute else "ranking"] = found
     return json.dumps(content, indent=1, allow_nan=False)
 
 

@@ -31,7 +31,17 @@ def command(cell: Cell, leaderboard: Leaderboard) -> str:
     told = str(len(seeds)) if seeds == list(range(len(seeds))) else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)
     return shlex.join(["kdbench", "run", leaderboard.suites[0], "--pairs", cell.pair, "--datasets", cell.dataset,
                        "--methods", ",".join(methods), "--seeds", told,
-                       *(["--match", "compute"] if cell.equal_compute else [])])
+                       *_transfer_options(cell, leaderboard), *(["--match", "compute"] if cell.equal_compute else [])])
+
+
+def _transfer_options(cell: Cell, leaderboard: Leaderboard) -> Iterator[str]:
+    """The options that ask for the cell's images without labels, or for none where the suite has other cells."""
+    found = cell.spec.get("transfer")
+    if found is not None or any(one.transfer for one in leaderboard.cells):
+        asked = {"images": "none"} if found is None else found
+        for name in ("images", "share", "size"):
+            if asked.get(name) is not None:
+                yield from ("--set", f"transfer.{name}={asked[name]}")
 
 
 def _networks(cell: Cell) -> dict[str, str]:
@@ -68,6 +78,12 @@ def _images(cell: Cell) -> Iterator[tuple[str, str]]:
     if used := cell.split_sizes or sizes:
         note = "" if cell.split_sizes else " (as published; the records do not tell how many were used)"
         yield "images", ", ".join(f"{count:,} {split}" for split, count in used.items()) + note
+    if transfer := cell.spec.get("transfer"):
+        rest = transfer["images"] == "rest"
+        yield "unlabelled images", (
+            f"{'what train_size leaves over of the training split' if rest else transfer['images']}; "
+            f"{transfer['share']:.0%} of the images of a batch, for methods that can learn from them; no method is "
+            "told their labels")
     names = class_names(cell.dataset, cell.classes)
     if names:
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Row, Teacher
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Row, Teacher
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import DAGGER, number, with_unit
 from kdbench.report.page import maker
@@ -113,7 +113,7 @@ def _teacher(teacher: Teacher, drawn: bool) -> str:
 def _row(line: Line, by_pair: bool, limit: float) -> str:
     part, cell, row = line
     if by_pair:
-        place = " · ".join([cell.dataset, *[EQUAL_COMPUTE] * cell.equal_compute])
+        place = " · ".join([cell.dataset, *filter(None, [cell.regime])])
         setting = f'<span class="place">{escape(row.label)}</span>' if row.label != row.method else ""
         first = f'{linked(f"../{pair_page(cell.pair)}", cell.pair)}<span class="place">{escape(place)}</span>{setting}'
     else:

@@ -136,6 +136,9 @@ def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices:
         if catalog.parse(name).path is not None:
             raise UserError(f"dataset {name}: a folder of somebody's own disk, which nobody else can repeat; published "
                             "datasets can be submitted")
+    if suite.content.transfer is not None:
+        raise UserError(f"suite {suite.name}: its students learn from images without labels, which runs are not "
+                        "repeated with; suites without [transfer] can be submitted")
     for name in suite.content.pairs:
         if name in suite.pairs and suite.pairs[name].teacher.weights.startswith("file:"):
             raise UserError(f"pair {name}: its teacher is a file of somebody's own disk, which nobody else can repeat")

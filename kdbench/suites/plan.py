@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench.data import catalog, collect
+from kdbench.data.catalog import unlabelled_path
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher, Value
-from kdbench.suites.suite import MAX_SEEDS, Pair, Suite
+from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher, Transfer, Value
+from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, TransferTable
 from kdbench.suites.validation import at, dotted, validate
 
 MAX_RUNS = 200_000  # of a plan
@@ -41,11 +42,20 @@ class Plan:
     methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students, and the reference
     reference: str                 # the method that trains the teachers
 
+    @property
+    def images(self) -> list[tuple[str, int | None, Transfer | None]]:
+        """What students are trained on: datasets, the size of their training splits, and images without labels (of
+        whatever share), each combination once."""
+        return list(dict.fromkeys(
+            (spec.dataset, spec.recipe.train_size, spec.transfer and spec.transfer.model_copy(update={"share": 1.0}))
+            for spec in self.students))
+
 
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
-    settings, recipe_settings = split_settings(selection.settings, registry)
+    settings, recipe_settings, transfer_settings = split_settings(selection.settings, registry)
+    transfers = _transfers(suite, transfer_settings)
     for name in content.recipes:
         if name not in suite.pairs:
             with at(f"{suite.source}: {dotted('recipes', name)}"):
@@ -63,7 +73,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     students: list[RunSpec] = []
     datasets = _datasets(suite, selection)
     seeds, pairs = _seeds(selection.seeds or content.seeds), selection.pairs or content.pairs
-    runs = len(pairs) * len(datasets) * len(seeds) * sum(1 + len(variants.get(name, ())) for name in methods)
+    settings_of = sum(1 + len(variants.get(name, ())) for name in methods)
+    runs = len(pairs) * len(datasets) * len(transfers) * len(seeds) * settings_of
     if runs > MAX_RUNS:
         raise UserError(f"{suite.source}: {runs} runs, expected at most {MAX_RUNS}")
     for pair_name in pairs:
@@ -90,8 +101,9 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             students += [
                 RunSpec(method=name, hyperparameters=chosen, student=pair.student, teacher=teacher,
                         self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed,
-                        updates=content.budget.get(info.family, 1), **common)
-                for seed in seeds for name, info in methods.items() for chosen in hyperparameters[name]
+                        updates=content.budget.get(info.family, 1), transfer=transfer, **common)
+                for transfer in transfers for seed in seeds for name, info in methods.items()
+                for chosen in hyperparameters[name]
             ]
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
             if any(info.learns_from == "student" for info in methods.values()):
@@ -108,6 +120,27 @@ def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
     with at(f"{suite.source}: datasets"):
         names = [str(suite.dataset(name)) for name in suite.content.datasets]
         return {name: collect.fingerprint(name) for name in names}
+
+
+def _transfers(suite: Suite, settings: Mapping[str, Any]) -> list[Transfer | None]:
+    """The images without labels of each cell of a pair and dataset. UserError for a key or value that does not exist,
+    and for a folder without images."""
+    table = suite.content.transfer
+    if settings:
+        table = validate(TransferTable, {**(table.model_dump() if table else {}), **settings}, "settings", "transfer")
+    found: list[Transfer | None] = []
+    for one in table.each() if table else [None]:
+        if one is None:
+            found.append(None)
+            continue
+        images, share = one
+        path = unlabelled_path(images)
+        if path is not None and "images" not in settings:
+            images = f"imagefolder:{suite.path(path)}"
+        with at("settings: transfer.images" if "images" in settings else f"{suite.source}: transfer.images"):
+            digest = collect.transfer_fingerprint(images)
+        found.append(Transfer(images=images, digest=digest, size=table.size if table else None, share=share))
+    return found
 
 
 def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
@@ -216,18 +249,18 @@ def _choose_methods(suite: Suite, registry: Registry, selection: Selection) -> d
 
 
 def split_settings(settings: Mapping[str, Any],
-                   registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Settings as hyperparameters by method, and as fields of the recipe. UserError for a hyperparameter that does not
-    exist or may not have the value."""
+                   registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """Settings as hyperparameters by method, as fields of the recipe and as keys of the table `transfer`. UserError for
+    a hyperparameter that does not exist or may not have the value."""
     by_method: dict[str, dict[str, Any]] = {}
-    recipe: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {"recipe": {}, "transfer": {}}
     for path, value in settings.items():
         owner, dot, name = path.partition(".")
         if not dot:
-            raise UserError(f"setting {path!r}: expected 'METHOD.HYPERPARAMETER' or 'recipe.NAME'")
-        if owner == "recipe":
-            recipe[name] = value
+            raise UserError(f"setting {path!r}: expected 'METHOD.HYPERPARAMETER', 'recipe.NAME' or 'transfer.NAME'")
+        if owner in tables:
+            tables[owner][name] = value
         else:
             registry[owner].resolve({name: value})
             by_method.setdefault(owner, {})[name] = value
-    return by_method, recipe
+    return by_method, tables["recipe"], tables["transfer"]

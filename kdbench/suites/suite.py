@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from kdbench.data.catalog import DatasetName, parse
+from kdbench.data.catalog import DatasetName, parse, unlabelled_path
 from kdbench.errors import UserError, nearest, unknown
 from kdbench.plugins.source import FAMILIES
 from kdbench.spec import MAX_SEED, MAX_UPDATES, NAME, Architecture, Frozen, Recipe, Value
@@ -51,6 +51,42 @@ class Pair(Frozen):
     student: Architecture
 
 
+class TransferTable(Frozen):
+    """Which images without labels students learn from. Lists give a cell for each of their combinations."""
+
+    images: str | tuple[str, ...] = Field("rest", description="'rest': what `recipe.train_size` leaves over of the "
+        "training split; 'imagefolder:PATH': a folder of images, however nested; 'none': labelled images alone")
+    share: float | tuple[float, ...] = Field(0.5, description="share of the images of a batch; 1: no labelled ones")
+    size: int | None = Field(None, ge=1, le=10**9, description="how many of them, by a fixed seed; all if not given")
+
+    @field_validator("images", "share")
+    @classmethod
+    def _some(cls, values: Any) -> Any:
+        for value in values if isinstance(values, tuple) else (values,):
+            if isinstance(value, str):
+                _check_images(value)
+            elif not 0 < value <= 1:
+                raise ValueError("expected more than 0 and at most 1")
+        if values == () or (isinstance(values, tuple) and len(set(values)) < len(values)):
+            raise ValueError("name at least one, and each once")
+        return values
+
+    def each(self) -> list[tuple[str, float] | None]:
+        """The images and the share of each cell; None for labelled images alone."""
+        images = self.images if isinstance(self.images, tuple) else (self.images,)
+        shares = self.share if isinstance(self.share, tuple) else (self.share,)
+        return list(dict.fromkeys(None if one == "none" else (one, share) for one in images for share in shares))
+
+
+def _check_images(images: str) -> None:
+    """ValueError unless the string names images without labels, or none."""
+    if images != "none":
+        try:
+            unlabelled_path(images)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+
 class SuiteFile(Frozen):
     """The content of a suite's TOML file."""
 
@@ -76,6 +112,8 @@ class SuiteFile(Frozen):
     space: dict[str, dict[str, Any]] = Field(
         {}, description="what `kdbench tune` searches where it is not a method's own ranges, by METHOD, or for all by "
                         "`recipe`: [low, high], [low, high, 'log' or 'linear'], choices, or 'fixed'")
+    transfer: TransferTable | None = Field(None, description="images without labels, from which students learn what a "
+                                           "trained network says of them")
     budget: dict[str, int] = Field({}, description="by family, the updates of the student in multiples of the recipe's")
 
     @field_validator("methods", "pairs", "datasets")
@@ -84,6 +122,11 @@ class SuiteFile(Frozen):
         if not names:
             raise ValueError("name at least one")
         return names
+
+    @field_validator("transfer", mode="before")
+    @classmethod
+    def _images_alone(cls, transfer: Any) -> Any:
+        return {"images": transfer} if isinstance(transfer, str) else transfer
 
     @field_validator("budget")
     @classmethod

@@ -77,8 +77,10 @@ def _follow(model: type[BaseModel], loc: tuple[Any, ...]) -> tuple[tuple[Any, ..
     kind: Any = model
     path: list[Any] = []
     for position, part in enumerate(loc):
-        if get_origin(kind) in (Union, UnionType) and type(None) not in get_args(kind):  # part names one of the kinds
-            return tuple(path), (*path, *loc[position + 1:]), kind
+        if get_origin(kind) in (Union, UnionType):
+            if type(None) not in get_args(kind):  # part names one of the kinds
+                return tuple(path), (*path, *loc[position + 1:]), kind
+            kind = get_args(kind)[0]  # of a value that may be left out
         path.append(part)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if part not in kind.model_fields:

@@ -45,9 +45,10 @@ class Keep:
 
 
 def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Network, dataset: Dataset,
-              note: Callable[[str], None]) -> Keep:
-    """The pass of a teacher over the batch stream of a run, which all runs find that differ in nothing that an answer's
-    bits depend on. A pass that may grow gets a file that says what makes it."""
+              note: Callable[[str], None], unlabelled: float = 0.0) -> Keep:
+    """The pass of a teacher over the batch stream of a run, of whose images a share is `unlabelled`, which all runs
+    find that differ in nothing that an answer's bits depend on. A pass that may grow gets a file that says what makes
+    it."""
     recipe = spec.recipe
     made_of = {
         "teacher": weights_sha256(teacher.state_dict()), "model": str(teacher.model), "dataset": dataset.digest,
@@ -55,6 +56,8 @@ def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Netw
         "seed": spec.seed, "protocol": PROTOCOL, "torch": version("torch"), "timm": version("timm"), "cpu": cpu_name(),
         "gpu": gpu_name() if spec.device == "cuda" else None,
     }
+    if unlabelled:
+        made_of["unlabelled"] = unlabelled
     folder = cache.teacher_pass(digest(made_of)[:16])
     with suppress(OSError):  # a cache that cannot be written is read all the same
         if folder.note.exists():

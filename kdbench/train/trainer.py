@@ -15,8 +15,9 @@ from kdbench.data.base import Dataset
 from kdbench.data.stream import BatchStream
 from kdbench.method import Batch, Context, Method, require_scalars
 from kdbench.networks import Network, build
+from kdbench.plugins.source import MethodInfo
 from kdbench.seeds import derive
-from kdbench.spec import Architecture, Recipe
+from kdbench.spec import Architecture, Recipe, Transfer
 from kdbench.train.teacher_pass import Keep, TeacherPass
 
 FINITE_CHECK_STEPS = 20  # losses are looked at together: each look makes a GPU wait
@@ -28,9 +29,11 @@ class DivergedError(Exception):
 
 def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
             dataset: Dataset, recipe: Recipe, seed: int, device: torch.device,
-            updates: int = 1, keep: Keep | None = None) -> tuple[Method, BatchStream]:
+            updates: int = 1, keep: Keep | None = None,
+            transfer: Transfer | None = None) -> tuple[Method, BatchStream]:
     """The method with its freshly initialised student, and its batch stream, on `device`. `keep` says where answers of
-    the teacher to that stream are kept.
+    the teacher to that stream are kept. A method that can learn from images without labels gets those of `transfer`;
+    the others get the labelled ones alone, in as many updates.
 
     Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
     for everything the method draws (it is torch's global stream). So with one seed all methods start from the same
@@ -43,7 +46,7 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
             torch.manual_seed(derive(seed, *purpose))
             return build(student, num_classes, dataset.image_shape, recipe.precision)
 
-    stream = BatchStream(dataset, recipe, seed, device, updates)
+    stream = BatchStream(dataset, recipe, seed, device, updates, unlabelled_share(transfer, cls))
     network, peers = new_network("init"), count()
     low, high = stream.normalise.bounds()
     torch.manual_seed(derive(seed, "method"))
@@ -52,10 +55,10 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
         teach=TeacherPass(teacher, stream.steps_per_pass, keep) if teacher is not None else None,
         new_student=lambda: new_network("peer", next(peers)),
         student_shapes=network.shapes, teacher_shapes=teacher.shapes if teacher else None,
-        image_shape=dataset.image_shape, num_classes=num_classes, num_train=len(dataset.train),
+        image_shape=dataset.image_shape, num_classes=num_classes, num_train=len(stream.images),
         pixel_low=low, pixel_high=high, epochs=recipe.epochs, steps_per_epoch=stream.steps_per_epoch,
         batch_size=stream.batch_size, attack_radius=dataset.attack_radius,
-        train_labels=dataset.train.labels if cls.needs_data else None,
+        train_labels=stream.images.labels if cls.needs_data else None,
         sample=(lambda index: stream.batch(index.cpu(), torch.default_generator)) if cls.needs_data else _no_data,
         train_groups=dataset.train.groups if cls.needs_groups else {},
         group_names={name: dataset.group_names[name] for name in dataset.train.groups} if cls.needs_groups else {},
@@ -63,6 +66,11 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
     if not hasattr(method, "ctx"):
         raise TypeError(f"{cls.__name__}.__init__ does not call super().__init__(ctx)")
     return method.to(device), stream
+
+
+def unlabelled_share(transfer: Transfer | None, method: type[Method] | MethodInfo) -> float:
+    """The share of images without labels in a method's batches: none where it cannot learn from them."""
+    return transfer.share if transfer is not None and method.unlabelled else 0.0
 
 
 def _no_data(index: Tensor) -> Batch:

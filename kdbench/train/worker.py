@@ -48,7 +48,7 @@ from kdbench.train.scoring import (
 )
 from kdbench.train.teacher_pass import find_pass
 from kdbench.train.teachers import Teachers
-from kdbench.train.trainer import DivergedError, Trainer, prepare
+from kdbench.train.trainer import DivergedError, Trainer, prepare, unlabelled_share
 
 
 def run_job(job: Job) -> Record:
@@ -86,13 +86,14 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     """The run itself: the fields of its record that depend on training."""
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
-    dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device)
+    dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     normalise = Normalise(dataset, device)
     teachers = Teachers(job, dataset, normalise, device)
     tutor, share = teachers.tutor(), job.teacher_pass
-    keep = None if tutor is None or share is None else find_pass(job.cache, spec, share, tutor, dataset, notes.append)
+    keep = None if tutor is None or share is None else find_pass(
+        job.cache, spec, share, tutor, dataset, notes.append, unlabelled_share(spec.transfer, job.method))
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
-                             spec.training, spec.seed, device, spec.updates, keep)
+                             spec.training, spec.seed, device, spec.updates, keep, spec.transfer)
     trainer = Trainer(method, stream, spec.training)
     taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
@@ -149,7 +150,8 @@ def _of_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def _seen(dataset: Dataset) -> dict[str, int]:
-    return {"train": len(dataset.train), "validation": len(dataset.validation)}
+    more = {} if dataset.unlabelled is None else {"unlabelled": len(dataset.unlabelled)}
+    return {"train": len(dataset.train), **more, "validation": len(dataset.validation)}
 
 
 def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, dataset: Dataset) -> dict[str, Any]:

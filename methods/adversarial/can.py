@@ -28,6 +28,7 @@ class CAN(Method):
         year=2018, venue="ICLR Workshop", arxiv="1709.00513",
     )
     ranges = {"alpha": (0.0, 10.0), "discriminator_lr": (1e-5, 1e-1), "hidden": (16, 1024)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 1.0, discriminator_lr: float = 1e-3, hidden: int = 128):
         super().__init__(ctx)

@@ -24,6 +24,7 @@ class RSLAD(Method):
         year=2021, venue="ICCV", arxiv="2108.07969",
     )
     ranges = {"alpha": (0.0, 1.0), "radius": (0.0, 2.0), "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, alpha: float = 0.8333, radius: float = 1.0, step_size: float = 0.25,
                  attack_steps: int = 10):

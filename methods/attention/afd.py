@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 from kdbench.parts.stages import pool
 
 
@@ -39,6 +39,7 @@ class AFD(Method):
         authors=("Mingi Ji", "Byeongho Heo", "Sungrae Park"), year=2021, venue="AAAI", arxiv="2102.02973",
     )
     ranges = {"alpha": (1.0, 2000.0), "kd": (0.0, 10.0), "temperature": (1.0, 20.0), "width": (16, 512)}
+    unlabelled = "alone"
     conditions = ("with kd",)
 
     @classmethod
@@ -60,7 +61,7 @@ class AFD(Method):
             maps = torch.stack([spatial_map(s, size) for s in student.stages], dim=1)
             total = total + attended_distance(weights[:, t], maps, spatial_map(stage, size))
         return {
-            "ce": F.cross_entropy(student.logits, batch.labels),
+            "ce": labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.kd * soft_cross_entropy(student.logits, teacher.logits, self.temperature),
             "afd": self.alpha * total,
         }

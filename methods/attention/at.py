@@ -26,6 +26,7 @@ class AttentionTransfer(Method):
         authors=("Sergey Zagoruyko", "Nikos Komodakis"), year=2017, venue="ICLR", arxiv="1612.03928",
     )
     ranges = {"alpha": (10.0, 10000.0)}
+    unlabelled = "beside"
 
     @classmethod
     def inapplicable(cls, student, teacher):

@@ -36,6 +36,7 @@ class CATKD(Method):
         authors=("Ziyao Guo", "Haonan Yan", "Hui Li", "Xiaodong Lin"), year=2023, venue="CVPR", arxiv="2304.12777",
     )
     ranges = {"alpha": (0.1, 600.0), "resolution": (2, 8)}
+    unlabelled = "beside"
 
     @classmethod
     def inapplicable(cls, student, teacher):

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 from kdbench.parts.stages import match_resolution
 
 
@@ -45,6 +45,7 @@ class SemCKD(Method):
         year=2021, venue="AAAI", arxiv="2012.03236",
     )
     ranges = {"alpha": (1.0, 2000.0), "kd": (0.0, 10.0), "temperature": (1.0, 20.0)}
+    unlabelled = "alone"
     conditions = ("with kd",)
 
     def __init__(self, ctx, *, alpha: float = 400.0, kd: float = 1.0, temperature: float = 4.0):
@@ -62,7 +63,7 @@ class SemCKD(Method):
         ], dim=1)
         weights = associations(embed(student.stages, self.queries), embed(teacher.stages, self.keys))
         return {
-            "ce": F.cross_entropy(student.logits, batch.labels),
+            "ce": labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.kd * soft_cross_entropy(student.logits, teacher.logits, self.temperature),
             "semckd": self.alpha * calibrated_distance(weights, distances),
         }

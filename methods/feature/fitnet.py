@@ -1,7 +1,5 @@
-import torch.nn.functional as F
-
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 from kdbench.parts.stages import match_resolution, pair_stages, projection
 
 
@@ -35,6 +33,7 @@ class FitNet(Method):
         year=2015, venue="ICLR", arxiv="1412.6550",
     )
     ranges = {"hint_share": (0.0, 0.9), "temperature": (1.0, 20.0), "alpha": (0.0, 20.0), "alpha_end": (0.0, 20.0)}
+    unlabelled = "alone"
     conditions = ("with kd",)
 
     def __init__(self, ctx, *, hint_share: float = 0.3, temperature: float = 3.0, alpha: float = 4.0,
@@ -51,7 +50,7 @@ class FitNet(Method):
         done = (self.progress - self.hint_share) / (1 - self.hint_share)
         alpha = self.alpha + (self.alpha_end - self.alpha) * done
         soft = soft_cross_entropy(student.logits, teacher.logits, self.temperature) / self.temperature**2
-        return {"ce": F.cross_entropy(student.logits, batch.labels), "kd": alpha * soft}
+        return {"ce": labelled_cross_entropy(student.logits, batch.labels), "kd": alpha * soft}
 
 
 def middle(stages):

@@ -33,6 +33,7 @@ class FactorTransfer(Method):
         authors=("Jangho Kim", "SeongUk Park", "Nojun Kwak"), year=2018, venue="NeurIPS", arxiv="1802.04977",
     )
     ranges = {"alpha": (10.0, 5000.0), "rate": (0.125, 4.0), "paraphraser_share": (0.0, 0.5)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 500.0, rate: float = 0.5, paraphraser_share: float = 0.1):
         super().__init__(ctx)

@@ -38,6 +38,7 @@ class OFD(Method):
         year=2019, venue="ICCV", arxiv="1904.01866",
     )
     ranges = {"alpha": (1e-05, 0.1)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 0.001):
         super().__init__(ctx)

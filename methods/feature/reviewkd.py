@@ -64,6 +64,7 @@ class ReviewKD(Method):
         year=2021, venue="CVPR", arxiv="2104.09044",
     )
     ranges = {"alpha": (0.1, 20.0), "warmup": (0.0, 0.5)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 1.0, warmup: float = 0.08, preactivation: bool = False):
         super().__init__(ctx)

@@ -30,6 +30,7 @@ class SimKD(Method):
         year=2022, venue="CVPR", arxiv="2203.14001",
     )
     ranges = {"alpha": (0.0, 1000.0), "factor": (1, 8)}
+    unlabelled = "alone"
     conditions = ("no labels",)
 
     def __init__(self, ctx, *, alpha: float = 1.0, factor: int = 2):

@@ -42,6 +42,7 @@ class VID(Method):
         year=2019, venue="CVPR", arxiv="1904.05835",
     )
     ranges = {"alpha": (0.01, 100.0)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 1.0):
         super().__init__(ctx)

@@ -1,6 +1,7 @@
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import labelled_cross_entropy
 
 
 def dist_loss(student_logits, teacher_logits, inter, intra, temperature):
@@ -36,6 +37,7 @@ class DIST(Method):
         year=2022, venue="NeurIPS", arxiv="2205.10536",
     )
     ranges = {"inter": (0.0, 10.0), "intra": (0.0, 10.0), "temperature": (1.0, 8.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, inter: float = 2.0, intra: float = 2.0, temperature: float = 4.0):
         super().__init__(ctx)
@@ -43,6 +45,6 @@ class DIST(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": F.cross_entropy(student.logits, batch.labels),
+            "ce": labelled_cross_entropy(student.logits, batch.labels),
             "dist": dist_loss(student.logits, teacher.logits, self.inter, self.intra, self.temperature),
         }

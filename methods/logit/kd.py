@@ -1,7 +1,5 @@
-import torch.nn.functional as F
-
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 
 class KD(Method):
@@ -20,6 +18,7 @@ class KD(Method):
         year=2015, venue="NIPS Deep Learning and Representation Learning Workshop", arxiv="1503.02531",
     )
     ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, temperature: float = 4.0, alpha: float = 0.9):
         super().__init__(ctx)
@@ -27,6 +26,6 @@ class KD(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(student.logits, batch.labels),
+            "ce": (1 - self.alpha) * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, self.temperature),
         }

@@ -1,7 +1,5 @@
-import torch.nn.functional as F
-
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 
 def standardise(logits):
@@ -31,6 +29,7 @@ class LSKD(Method):
         year=2024, venue="CVPR", arxiv="2403.01427",
     )
     ranges = {"temperature": (1.0, 8.0), "alpha": (0.0, 20.0), "ce_weight": (0.0, 1.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, temperature: float = 2.0, alpha: float = 9.0, ce_weight: float = 0.1):
         super().__init__(ctx)
@@ -39,6 +38,6 @@ class LSKD(Method):
     def losses(self, batch, student, teacher):
         divergence = soft_cross_entropy(standardise(student.logits), standardise(teacher.logits), self.temperature)
         return {
-            "ce": self.ce_weight * F.cross_entropy(student.logits, batch.labels),
+            "ce": self.ce_weight * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * divergence,
         }

@@ -1,6 +1,7 @@
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import labelled_cross_entropy
 
 
 class MSELogits(Method):
@@ -20,6 +21,7 @@ class MSELogits(Method):
         year=2021, venue="IJCAI", arxiv="2105.08919", doi="10.24963/ijcai.2021/362",
     )
     ranges = {"alpha": (0.0, 1.0)}
+    unlabelled = "alone"
     conditions = ("no labels",)
 
     def __init__(self, ctx, *, alpha: float = 1.0):
@@ -28,6 +30,6 @@ class MSELogits(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(student.logits, batch.labels),
+            "ce": (1 - self.alpha) * labelled_cross_entropy(student.logits, batch.labels),
             "mse": self.alpha * F.mse_loss(student.logits, teacher.logits),
         }

@@ -3,7 +3,7 @@ import math
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 
 class CorrelationCongruence(Method):
@@ -32,6 +32,7 @@ class CorrelationCongruence(Method):
     )
     ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0), "beta": (0.0, 1000.0), "gamma": (0.01, 2.0),
               "order": (1, 6)}
+    unlabelled = "alone"
     conditions = ("with kd", "no labels")
 
     def __init__(self, ctx, *, temperature: float = 4.0, alpha: float = 1.0, beta: float = 100.0, gamma: float = 0.4,
@@ -42,7 +43,7 @@ class CorrelationCongruence(Method):
     def losses(self, batch, student, teacher):
         ours, theirs = (correlations(outputs.embedding, self.gamma, self.order) for outputs in (student, teacher))
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(student.logits, batch.labels),
+            "ce": (1 - self.alpha) * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, self.temperature),
             "correlation": self.beta * F.mse_loss(ours, theirs),
         }

@@ -34,6 +34,7 @@ class FSP(Method):
         year=2017, venue="CVPR", doi="10.1109/CVPR.2017.754",
     )
     ranges = {"alpha": (0.0, 1000.0), "flow_share": (0.0, 0.9)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 1.0, flow_share: float = 0.11):
         super().__init__(ctx)

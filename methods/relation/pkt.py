@@ -23,6 +23,7 @@ class PKT(Method):
         year=2018, venue="ECCV", arxiv="1803.10837",
     )
     ranges = {"alpha": (0.0, 300000.0)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 30000.0):
         super().__init__(ctx)

@@ -23,6 +23,7 @@ class RKD(Method):
         year=2019, venue="CVPR", arxiv="1904.05068",
     )
     ranges = {"distance_weight": (0.0, 200.0), "angle_weight": (0.0, 400.0)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, distance_weight: float = 25.0, angle_weight: float = 50.0):
         super().__init__(ctx)

@@ -23,6 +23,7 @@ class SimilarityPreserving(Method):
         year=2019, venue="ICCV", arxiv="1907.09682",
     )
     ranges = {"alpha": (0.0, 30000.0), "stages": (1, 4)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 3000.0, stages: int = 1):
         super().__init__(ctx)

@@ -1,7 +1,5 @@
-import torch.nn.functional as F
-
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 
 class BAN(Method):
@@ -24,6 +22,7 @@ class BAN(Method):
         year=2018, venue="ICML", arxiv="1805.04770",
     )
     ranges = {"alpha": (0.0, 4.0)}
+    unlabelled = "alone"
     learns_from = "student"
     conditions = ("2 runs",)
 
@@ -33,6 +32,6 @@ class BAN(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": F.cross_entropy(student.logits, batch.labels),
+            "ce": labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, temperature=1.0),
         }

@@ -217,6 +217,18 @@ class PeeksAtImages(Good):
         return Good.step(self, self.ctx.sample(torch.arange(4)), optimizers)
 
 
+class ReadsEveryLabel(Good):
+    unlabelled = "beside"
+
+    def losses(self, batch, student, teacher):
+        others = student.logits.gather(1, (batch.labels[:, None] + 1) % CLASSES)
+        return {**super().losses(batch, student, teacher), "others": others.square().mean()}
+
+
+class NeedsLabels(Good):
+    unlabelled = "alone"
+
+
 class DeploysNothingUseful(Good):
     def deployed(self):
         return nn.Flatten()
@@ -240,6 +252,8 @@ BROKEN = {
     InTwoOptimizers: ("every_leaf", "in more than one optimizer"),
     UsesUnseededNumbers: ("same_seed", "different weights"),
     PeeksAtImages: ("a_data_free", "asked for training images"),
+    ReadsEveryLabel: ("images_without_labels", "the number that stands for no label changed the weights"),
+    NeedsLabels: ("images_without_labels", "diverged at step 0: ce is nan"),
     DeploysNothingUseful: ("the_deployed", "must map images to Outputs"),
 }
 

@@ -31,7 +31,7 @@ SLOW = (  # commands that take up to some minutes
     r"python docs/picture\.py .*",
 )
 LISTED = {  # commands that no test runs: their options and names are looked at
-    r"kdbench (run|tune|profile) cpu.*": "Fashion-MNIST, and minutes to days",
+    r"kdbench (run|tune|profile) (cpu|transfer).*": "Fashion-MNIST, and minutes to days",
     r"kdbench run (fairness|audit\.toml)": "half an hour; a folder with groups, whose suite is expanded in a test",
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
     r"kdbench profile cifar100 .*": "a GPU, and CIFAR-100",

@@ -20,6 +20,7 @@ from kdbench.folders import CacheFolder
 from kdbench.profile.record import Profile, write_profile
 from kdbench.results.merged import Merged, Origin, write_merged
 from kdbench.results.store import Store
+from kdbench.spec import Transfer
 
 QUICK = Path(__file__).parents[2] / "results" / "quick"
 KD = spec("kd")
@@ -188,6 +189,7 @@ def test_the_caches_files_of_a_teacher_are_checked_and_never_repaired(folder, tm
 def test_runs_made_of_other_images_than_the_others_are_damaged_and_left_by_repairing(folder, tmp_path):
     finish(Store(folder), KD, dataset_digest="b" * 64)
     finish(Store(folder), spec("ce", dataset="letters"), dataset_digest="c" * 64)  # another dataset
+    finish(Store(folder), KD.model_copy(update={"transfer": Transfer(images="rest")}), dataset_digest="d" * 64)
     path = Store(folder).files.record(KD.id)
     found, fsck = check(folder, tmp_path / "cache", repair=True)
     made_of = [(kind, at, why) for kind, at, why in found if "images" in why]
@@ -221,7 +223,7 @@ def test_the_versions_of_a_folder_are_damaged_if_they_cannot_be_read_or_are_none
     for damaged in ("{", '{"schema_version": 1, "suite": "s", "versions": []}'):
         path.write_text(damaged)
         found, fsck = check(folder, tmp_path / "cache", repair=True)
-        assert [(kind, where) for kind, where, _ in found][0] == ("damaged", path) and fsck.repaired == 1
+        assert found[0][:2] == ("damaged", path) and fsck.repaired == 1
         assert not path.exists()
 
 

@@ -4,7 +4,7 @@ from PIL import Image
 from kdbench.cli.options import read_settings
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
-from kdbench.spec import HubTeacher, TrainedTeacher
+from kdbench.spec import HubTeacher, TrainedTeacher, Transfer
 from kdbench.suites import plan
 from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import built_in_pairs, built_in_suites, load_suite
@@ -481,3 +481,87 @@ def test_a_built_in_suites_image_folder_lies_in_the_current_folder(tmp_path, mon
     (tmp_path / "photos").rename(tmp_path / "imagenet")
     monkeypatch.chdir(tmp_path)
     assert datasets_of("imagenet", methods=["ce"]) == {"imagefolder:imagenet"}
+
+
+# Images without labels.
+
+def cells_of(plan):
+    return list(dict.fromkeys(spec.transfer for spec in plan.students))
+
+
+SIZED = SUITE.replace("lr = 0.1", "lr = 0.1\ntrain_size = 100")
+
+
+def test_a_suite_has_a_cell_for_each_combination_of_its_images_without_labels(tmp_path):
+    plan = plan_of(tmp_path, f'{SIZED}\n[transfer]\nimages = ["none", "rest"]\nshare = [0.5, 1.0]\nsize = 300')
+    assert cells_of(plan) == [None, Transfer(images="rest", share=0.5, size=300),
+                              Transfer(images="rest", share=1.0, size=300)]
+    assert len(plan.students) == 3 * len(plan_of(tmp_path, SIZED).students)
+    assert {spec.id for spec in plan_of(tmp_path, SIZED).students} < {spec.id for spec in plan.students}
+
+
+def test_teachers_learn_from_labelled_images_alone(tmp_path):
+    plan = plan_of(tmp_path, f"{SIZED}\n[transfer]", methods=["ban", "kd"])
+    assert {spec.transfer for spec in plan.teachers} == {spec.self_teacher.run.transfer for spec in plan.students
+                                                         if spec.self_teacher} == {None}
+    assert {spec.id for spec in plan.teachers} == {spec.id for spec in plan_of(tmp_path, SIZED,
+                                                                              methods=["ban", "kd"]).teachers}
+
+
+@pytest.mark.parametrize("written, asked", [
+    ('transfer = "rest"\n', {}), ("", {"transfer.images": "rest"}),
+    ("[transfer]\nshare = 0.1\n", {"transfer.share": 0.5}),
+    ("[transfer]\n", {}), ("", {"transfer.share": 0.5}), ("", {"transfer.images": ["rest"], "transfer.share": [0.5]})])
+def test_images_without_labels_may_be_written_in_short_or_asked_for(written, asked, tmp_path):
+    text = written + SIZED if written.startswith("transfer =") else SIZED + written
+    assert cells_of(plan_of(tmp_path, text, settings=asked)) == [Transfer(images="rest", share=0.5)]
+
+
+def test_a_folder_without_labels_goes_out_from_the_suites_folder_and_is_known_by_its_files(tmp_path, monkeypatch):
+    pool = tmp_path / "suites/pool/any"
+    pool.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(pool / "1.png")
+    text = f'transfer = "imagefolder:pool"\n{SUITE}'
+    monkeypatch.chdir(tmp_path)
+    (one,) = cells_of(plan_of(tmp_path / "suites", text))
+    assert one.images == "imagefolder:suites/pool" and len(one.digest) == 64
+    Image.new("RGB", (9, 9)).save(pool / "2.png")
+    (other,) = cells_of(plan_of(tmp_path / "suites", text))
+    assert other.images == one.images and other.digest != one.digest
+    (asked,) = cells_of(plan_of(tmp_path / "suites", SUITE, settings={"transfer.images": "imagefolder:suites/pool"}))
+    assert asked == other
+
+
+@pytest.mark.parametrize("written, message", [
+    ('transfer = "ret"', r"mine.toml: transfer.images: unknown source of images without labels 'ret'; .*'rest'"),
+    ('transfer = "imagefolder"', "mine.toml: transfer.images: 'imagefolder': write imagefolder:PATH"),
+    ('transfer = "imagefolder:nowhere"', "mine.toml: transfer.images: image folder .*nowhere: no such folder"),
+    ("transfer = { images = [] }", "transfer.images: name at least one, and each once"),
+    ('transfer = { images = ["rest", "rest"] }', "transfer.images: name at least one, and each once"),
+    ("transfer = { share = 0 }", "transfer.share: expected more than 0 and at most 1, got 0"),
+    ("transfer = { share = [0.5, 1.1] }", "transfer.share: expected more than 0 and at most 1, got"),
+    ('transfer = { share = "half" }', "transfer.share: expected a number or a list, got 'half'"),
+    ("transfer = { size = 0 }", "transfer.size: expected at least 1"),
+    ('transfer = { size = "all" }', "transfer.size: expected a whole number, got 'all'"),
+    ("transfer = { shares = 0.5 }", "transfer.shares: unknown key.*'share'"),
+    ("transfer = 3", "transfer: expected a table, got 3"),
+])
+def test_what_no_suite_may_say_of_images_without_labels_is_refused_in_a_line(written, message, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        plan_of(tmp_path, f"{written}\n{SIZED}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name, value", [("images", "ret"), ("share", 0), ("share", "x"), ("size", -1), ("shared", 1)])
+def test_what_no_setting_may_say_of_them_is_refused_in_a_line(name, value, tmp_path):
+    with pytest.raises(UserError, match=f"settings: transfer.{name}") as error:
+        plan_of(tmp_path, SIZED, settings={f"transfer.{name}": value})
+    assert "\n" not in str(error.value)
+
+
+def test_the_suite_transfer_compares_with_runs_of_the_suite_cpu():
+    registry = Registry()
+    plans = [expand(load_suite(name), registry, Selection()) for name in ("transfer", "cpu")]
+    ours, theirs = ({spec.id for spec in plan.students} for plan in plans)
+    assert {spec.id for spec in plans[0].students if spec.transfer is None} <= theirs
+    assert len(ours) == 7 * 3 * 3 and plans[0].teachers[0].id in {spec.id for spec in plans[1].teachers}

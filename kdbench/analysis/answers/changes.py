@@ -98,7 +98,7 @@ def matched_cells(first: Leaderboard, second: Leaderboard) -> tuple[list[tuple[C
     same pair and dataset that compare their methods in the same way, with other settings."""
     pairs: dict[str, Cell] = {}
     rest = list(second.cells)
-    for key in (lambda cell: cell.id, lambda cell: (cell.pair, cell.dataset, cell.equal_compute)):
+    for key in (lambda cell: cell.id, lambda cell: (cell.pair, cell.dataset, cell.regime)):
         for cell in first.cells:
             other = next((one for one in rest if cell.id not in pairs and key(one) == key(cell)), None)
             if other is not None:
@@ -147,14 +147,14 @@ def _rows(first: Leaderboard, pairs: Iterable[tuple[Cell, Cell]]) -> list[RowCha
     accuracies = [(row.metrics.get(METRIC, {}), again.metrics.get(METRIC, {})) for _, _, row, again in both]
     differences = [paired_difference(now, before) for before, now in accuracies]
     equal = [equal_on_shared(before, now) for before, now in accuracies]
-    corrected = holm([1.0 if same else _p_value(found) for found, same in zip(differences, equal, strict=True)])
+    corrected = holm([1.0 if same else p_value_of(found) for found, same in zip(differences, equal, strict=True)])
     rows = [RowChange(first.title(cell), row.label, row.estimate(METRIC), again.estimate(METRIC), difference, same, p,
                       p is not None and p < SIGNIFICANCE, (verdict_on(cell, row), verdict_on(other, again)))
             for (cell, other, row, again), difference, same, p in zip(both, differences, equal, corrected, strict=True)]
     return sorted(rows, key=lambda row: (row.difference is None, -abs(row.difference.mean) if row.difference else 0.0))
 
 
-def _p_value(difference: Estimate | None) -> float | None:
+def p_value_of(difference: Estimate | None) -> float | None:
     """Of the paired t-test; None with fewer than two seeds, or if they all differ by the same."""
     if difference is None or not difference.half_width:
         return None

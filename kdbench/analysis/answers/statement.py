@@ -46,5 +46,6 @@ def _incomplete(cell: Cell) -> Iterable[str]:
             alike[status, reason, tuple(values)].append(row.label)
     for (status, reason, which), labels in sorted(alike.items()):
         kind = "n/a" if status == "inapplicable" else status.capitalize()
-        yield (f"{kind}: {', '.join(labels)} ({cell.pair}, {cell.dataset}), seed{'s' * (len(which) > 1)} "
+        where = ", ".join(filter(None, [cell.pair, cell.dataset, cell.transfer]))
+        yield (f"{kind}: {', '.join(labels)} ({where}), seed{'s' * (len(which) > 1)} "
                f"{', '.join(map(str, which))}: {reason}.")

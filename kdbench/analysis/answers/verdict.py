@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.intervals import POWER, detectable_effect
 
 SETTLE = .005        # the true difference that further seeds should find
@@ -27,7 +27,7 @@ def verdict(leaderboard: Leaderboard) -> list[Verdict]:
     said = [Verdict(leaderboard.title(cell), tuple(_verdict(cell))) for cell in leaderboard.cells]
     for part in leaderboard.regimes():
         if len(part.cells) > 1:
-            kind = f" ({EQUAL_COMPUTE})" if part.equal_compute else ""
+            kind = f" ({part.regime})" if part.regime else ""
             said.append(Verdict(f"All {len(part.cells)} cells{kind}", tuple(_everywhere(part.cells))))
     return said
 

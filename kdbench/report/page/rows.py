@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.board import REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.reported import of_row
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import DAGGER, number, with_unit
@@ -96,7 +96,7 @@ def _data(cell: Cell, family: str) -> str:
 
 def _place(cell: Cell, *more: str) -> str:
     """Where a row's figures are from, below its name."""
-    told = " · ".join([cell.pair, cell.dataset, *([EQUAL_COMPUTE] if cell.equal_compute else []), *more])
+    told = " · ".join([cell.pair, cell.dataset, *filter(None, [cell.regime]), *more])
     return f'<span class="place">{escape(told)}</span>'
 
 

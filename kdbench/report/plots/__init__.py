@@ -8,7 +8,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, Cell, Leaderboard
+from kdbench.analysis.board import REFERENCE, Cell, Leaderboard
 from kdbench.analysis.details import Details
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.shares import CLASS
@@ -66,7 +66,7 @@ def _planned(leaderboard: Leaderboard, details: Details) -> Iterator[Planned]:
                "Test accuracy of each method, and of the teachers, against the latency of the network that it deploys. "
                f"{INTERVALS} {front_told(points)}")
     for part in leaderboard.regimes():
-        what = f" ({EQUAL_COMPUTE})" if part.equal_compute else ""
+        what = f" ({part.regime})" if part.regime else ""
         yield (partial(gains, leaderboard=part), _slug(f"gain-by-family{what}"),
                f"Gain over {REFERENCE} by family{what}",
                f"Test accuracy of each method in each cell less that of {REFERENCE}, grouped by family. Outliers stand "

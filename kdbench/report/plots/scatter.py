@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCES, Cell, Leaderboard, Row
+from kdbench.analysis.board import LABELLED, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.costs import energy_source
 from kdbench.analysis.intervals import Estimate
 from kdbench.metrics.catalog import METRICS
@@ -67,7 +67,7 @@ def latencies(leaderboard: Leaderboard) -> Iterator[tuple[str, str, list[Point]]
             what = leaderboard.title(cell).replace(f" on {dataset}", "")
             if len(pairs) == 1:
                 what = what.removeprefix(cell.pair).strip(" ()")
-            trained = what.replace(EQUAL_COMPUTE, "").strip(", ()")  # cells of equal compute have the same teacher
+            trained = what.replace(cell.regime or LABELLED, "").strip(", ()")  # cells of any regime have one teacher
             of, of_teacher = (f", {text}" if text else "" for text in (what, trained))
             points += points_of([row for row in cell.rows if row.runs], "latency_ms", of)
             metrics = cell.teacher.metrics if cell.teacher else {}

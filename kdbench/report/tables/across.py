@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 
-from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, REFERENCES, Leaderboard
+from kdbench.analysis.board import REFERENCE, REFERENCES, Leaderboard
 from kdbench.analysis.ranking import Ranking, rank
 from kdbench.report.formatting import NONE, Table, number, p_value
+from kdbench.report.tables.unlabelled import unlabelled_tables
 
 
 def across_tables(leaderboard: Leaderboard) -> Iterator[Table]:
-    """For the cells of equal steps, and for those of equal compute, the table across them if they are several."""
+    """For the cells of equal steps, and for those of each other regime, the table across them if they are several; then
+    what images without labels buy."""
     for part in leaderboard.regimes():
         if ranking := rank(part):
-            name = f"Across cells ({EQUAL_COMPUTE})" if part.equal_compute else "Across cells"
+            name = f"Across cells ({part.regime})" if part.regime else "Across cells"
             yield _across_table(name, ranking)
+    yield from unlabelled_tables(leaderboard)
 
 
 def _across_table(name: str, ranking: Ranking) -> Table:

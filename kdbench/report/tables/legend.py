@@ -33,6 +33,10 @@ def legend(leaderboard: Leaderboard) -> list[str]:
                      "`kdbench profile` measured alone and with a live teacher; its epochs, and its compute in "
                      "multiples of kd's where these profiles are at hand, stand beside its name. Budgets of updates do "
                      "not count there.")
+    if any(cell.transfer for cell in leaderboard.cells):
+        lines.append("unlabelled images: methods that learn from a trained network get that share of every batch from "
+                     "images without labels, if they can learn from them; the others get the labelled images alone. "
+                     "All take the same number of updates on batches of the same size.")
     if any(row.data_free for cell in leaderboard.cells for row in cell.rows):
         lines.append("Without data: methods that see neither images nor labels, with a budget of updates of their own; "
                      "they are not ranked among those that do.")

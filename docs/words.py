@@ -81,4 +81,5 @@ SPEC_FIELDS = {
     "sha256": "of the file",
 }
 PAIR_KEYS = {"description": "in a line", "teacher": "the network that teaches; its keys stand below",
-             "student": "the network that learns: `model` and `kwargs`"}
+             "student": "the network that learns: `model` and `kwargs`",
+             "assistant": "a network between the two, which the teacher trains for methods that learn from one"}

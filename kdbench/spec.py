@@ -200,7 +200,7 @@ class RunSpec(Frozen):
     pair: str                      # a label: it does not enter the id, what it stands for does
     student: Architecture
     teacher: Teacher | None = None             # the pair's; scored against even by methods that do not learn from it
-    self_teacher: TrainedTeacher | None = None  # a trained copy of the student, for methods that learn from one
+    self_teacher: TrainedTeacher | None = None  # trained for the method: a copy of the student, or the assistant
     dataset: str
     dataset_digest: str | None = None  # of a user's own files, whose name says nothing of their content
     recipe: Recipe
@@ -279,13 +279,13 @@ class RunSpec(Frozen):
 
 def tutor(learns_from: str | None, *, teacher: T, self_teacher: T) -> T | None:
     """Which of two networks (or their specs, or their shapes) a method learns from, by its `learns_from`: the pair's
-    teacher, a trained copy of the student, or none."""
-    return {"teacher": teacher, "student": self_teacher, None: None}[learns_from]
+    teacher, what was trained for the method (a copy of the student, or the pair's assistant), or none."""
+    return {"teacher": teacher, "student": self_teacher, "assistant": self_teacher, None: None}[learns_from]
 
 
 def teacher_runs(spec: RunSpec) -> Iterator[RunSpec]:
-    """The runs that must come before this one: of the pair's teacher and of the copy of the student that it learns
-    from, where these are trained."""
+    """The runs that must come before this one, in their order: of the pair's teacher, and of the copy of the student or
+    the assistant that it learns from, where these are trained."""
     for teacher in (spec.teacher, spec.self_teacher):
         if isinstance(teacher, TrainedTeacher):
             yield teacher.run

@@ -9,7 +9,7 @@ from kdbench.data.load import DataShape, shape_of
 from kdbench.errors import UserError
 from kdbench.execution.passes import AnswerSize
 from kdbench.folders import CacheFolder
-from kdbench.method import Shapes
+from kdbench.method import Method, Shapes
 from kdbench.networks import build
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
@@ -43,13 +43,21 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     for spec in specs:
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
-        source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=student)
-        reason = classes[spec.method].inapplicable(student, source)
+        own = shapes(spec.self_teacher.architecture, spec) if spec.self_teacher is not None else None
+        source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=own)
+        reason = _why_not(classes[spec.method], student, source)
         if reason is not None:
             reasons[spec.id] = reason
         elif source is not None:
             answers[spec.id] = _answer_size(spec, source, sizes[_data_key(spec)])
     return reasons, answers
+
+
+def _why_not(method: type[Method], student: Shapes, source: Shapes | None) -> str | None:
+    """Why the method cannot train such a student from such a network; None if it can."""
+    if method.learns_from == "assistant" and source is None:
+        return "it learns from an assistant, and the pair names none"
+    return method.inapplicable(student, source)
 
 
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
@@ -65,8 +73,10 @@ def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int
     image_shape = (3, pair.image_size, pair.image_size)
     teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
     student = build(pair.student, num_classes, image_shape).shapes
-    return {info.name: registry.load(info).inapplicable(
-        student, tutor(info.learns_from, teacher=teacher, self_teacher=student)) for info in methods}
+    assistant = build(pair.assistant, num_classes, image_shape).shapes if pair.assistant is not None else None
+    return {info.name: _why_not(registry.load(info), student, tutor(
+        info.learns_from, teacher=teacher, self_teacher=assistant if info.learns_from == "assistant" else student))
+        for info in methods}
 
 
 def need_device(devices: set[str]) -> None:

@@ -238,7 +238,8 @@ def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
     record = next((one for one in own if one.spec.method == name and one.facts is not None), None)
     if record is None or record.facts is None:
         return None
-    learns = "student" if record.spec.self_teacher else "teacher"
+    own = record.spec.self_teacher
+    learns = "teacher" if own is None else "assistant" if own.run.teacher is not None else "student"
     return MethodInfo(
         name=name, family=record.family or "", paper=None, doc="", learns_from=learns, needs_data=True, conditions=(),
         hyperparameters={key: Hyperparameter(key, type(value).__name__, value)

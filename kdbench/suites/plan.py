@@ -10,7 +10,7 @@ from kdbench.data import catalog, collect
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
-from kdbench.plugins.source import MethodInfo
+from kdbench.plugins.source import LEARNS_FROM, MethodInfo
 from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
 from kdbench.suites.suite import MAX_SEEDS, Pair, Suite
 from kdbench.suites.validation import at, dotted, validate
@@ -38,7 +38,7 @@ class Plan:
     suite: str
     teachers: tuple[RunSpec, ...]  # to be finished before the students' runs begin
     students: tuple[RunSpec, ...]
-    methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students, and the reference
+    methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students and of their teachers
     reference: str                 # the method that trains the teachers
 
 
@@ -46,11 +46,12 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
     content = suite.content
     settings, recipe_settings = split_settings(selection.settings, registry)
-    for name in content.recipes:
-        if name not in suite.pairs:
-            with at(f"{suite.source}: {dotted('recipes', name)}"):
-                raise unknown("pair", name, suite.pairs)
-        _recipes(suite, name, {})
+    for table, by_pair in (("recipes", content.recipes), ("teacher_recipes", content.teacher_recipes)):
+        for name in by_pair:
+            if name not in suite.pairs:
+                with at(f"{suite.source}: {dotted(table, name)}"):
+                    raise unknown("pair", name, suite.pairs)
+            _recipes(suite, name, {})
     methods = _choose_methods(suite, registry, selection)
     given = _by_place(suite, registry)
     with at(f"{suite.source}: reference"):
@@ -58,6 +59,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     if reference.learns_from is not None:
         raise UserError(f"{suite.source}: reference: {reference.name} learns from a {reference.learns_from}, and what "
                         "trains the teachers must learn from none")
+    wanted = {info.learns_from for info in methods.values()}
+    helping = _assistant_method(suite, registry) if "assistant" in wanted else None
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
     datasets = _datasets(suite, selection)
@@ -85,18 +88,34 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
             teacher = _teacher(
                 suite, pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
+            tutors: dict[str | None, TrainedTeacher] = {"student": own}
+            if helping is not None and pair.assistant is not None:
+                tutors["assistant"] = TrainedTeacher(run=RunSpec(**trained | {
+                    "method": helping.name, "student": pair.assistant, "teacher": teacher, "recipe": recipe,
+                    "hyperparameters": helping.resolve(_merged(given[helping.name], catalog.parse(dataset), pair_name)),
+                }))
             students += [
                 RunSpec(method=name, hyperparameters=hyperparameters[name], student=pair.student, teacher=teacher,
-                        self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed,
+                        self_teacher=tutors.get(info.learns_from), recipe=recipe, seed=seed,
                         updates=content.budget.get(info.family, 1), **common)
                 for seed in seeds for name, info in methods.items()
             ]
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
-            if any(info.learns_from == "student" for info in methods.values()):
-                needed.append(own.run)
+            needed += [one.run for kind, one in tutors.items() if kind in wanted]
             teachers |= {run.id: run for run in needed}
-    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
-                reference.name)
+    training = {info.name: info for info in (reference, helping) if info is not None}
+    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, **training}, reference.name)
+
+
+def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:
+    """The method that trains assistants. UserError for one that does not exist or learns from another network than the
+    pair's teacher."""
+    with at(f"{suite.source}: assistant_method"):
+        method = registry[suite.content.assistant_method]
+    if method.learns_from != "teacher":
+        raise UserError(f"{suite.source}: assistant_method: {method.name} learns from {LEARNS_FROM[method.learns_from]}"
+                        ", and what trains an assistant must learn from the pair's teacher")
+    return method
 
 
 def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
@@ -115,8 +134,10 @@ def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Reci
                       dotted("recipes", pair))
     if settings:
         recipe = validate(Recipe, {**recipe.model_dump(), **settings}, "settings", "recipe")
-    teacher = {**recipe.model_dump(), **content.teacher_recipe}
-    return recipe, validate(Recipe, teacher, suite.source, "teacher_recipe")
+    teacher = validate(Recipe, {**recipe.model_dump(), **content.teacher_recipe}, suite.source, "teacher_recipe")
+    if own := content.teacher_recipes.get(pair):
+        teacher = validate(Recipe, {**teacher.model_dump(), **own}, suite.source, dotted("teacher_recipes", pair))
+    return recipe, teacher
 
 
 Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method, by the pair or dataset they are for; "" is all

@@ -189,6 +189,7 @@ class FileTeacher(Frozen):
 
 
 Teacher = Annotated[TrainedTeacher | HubTeacher | FileTeacher, Field(discriminator="kind")]
+GivenWeights = Annotated[HubTeacher | FileTeacher, Field(discriminator="kind")]
 
 
 class RunSpec(Frozen):
@@ -208,6 +209,7 @@ class RunSpec(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
     own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
+    init: GivenWeights | None = None  # weights to start from, of a teacher that is fine-tuned; their classifier may differ
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -311,7 +313,7 @@ def digest(content: Any) -> str:
 
 # Identity.
 
-_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None}  # fields that older specs lack: what they then are
+_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "init": None}  # fields that older specs lack: what they then are
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})
@@ -320,7 +322,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 def _identify(fields: Mapping[str, str], equal_compute: bool) -> tuple[str, str]:
     """Id and cell, of the canonical JSON of every field by name, and by what the cell's methods are made equal."""
-    shared = [fields[name] for name in _IN_CELL] + ['"match":"compute"'] * equal_compute
+    shared = [fields[name] for name in _IN_CELL if name in fields] + ['"match":"compute"'] * equal_compute
     return _hash(tuple([fields[name] for name in _IN_ID if name in fields])), _hash_again(tuple(shared))
 
 
@@ -333,7 +335,7 @@ _hash_again = lru_cache(maxsize=10_000)(_hash)  # of a cell: as many runs share 
 
 def _canonical_field(name: str, value: Any) -> str:
     """The field's part of the canonical JSON of a spec, given its value as JSON has it."""
-    counts = _without_labels(value) if name in ("teacher", "self_teacher") else value
+    counts = _without_labels(value) if name in ("teacher", "self_teacher", "init") else value
     return f'"{name}":{_canonical(counts)}'
 
 
@@ -344,7 +346,8 @@ def _without_labels(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
     if teacher["kind"] == "file":
         return {key: value for key, value in teacher.items() if key != "path"}
     run = {key: value for key, value in teacher["run"].items() if key != "pair"}
-    return {**teacher, "run": run | {role: _without_labels(run[role]) for role in ("teacher", "self_teacher")}}
+    return {**teacher, "run": run | {
+        role: _without_labels(run[role]) for role in ("teacher", "self_teacher", "init") if role in run}}
 
 
 def _adapter(field: Any) -> TypeAdapter[Any]:

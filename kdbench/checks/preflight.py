@@ -13,9 +13,10 @@ from kdbench.method import Method, Shapes
 from kdbench.networks import build
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.spec import Architecture, RunSpec, tutor
+from kdbench.spec import Architecture, FileTeacher, RunSpec, tutor
 from kdbench.suites.suite import Pair
 from kdbench.suites.validation import at
+from kdbench.train.initial import start_from
 
 
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder,
@@ -30,6 +31,8 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
              for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
+    for spec in {_data_key(spec) + (str(spec.init),): spec for spec in specs if spec.init is not None}.values():
+        _start(spec, sizes[_data_key(spec)])
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:
         num_classes, image_shape, _ = sizes[_data_key(spec)]
@@ -51,6 +54,13 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
         elif source is not None:
             answers[spec.id] = _answer_size(spec, source, sizes[_data_key(spec)])
     return reasons, answers
+
+
+def _start(spec: RunSpec, data: DataShape) -> None:
+    """UserError unless the run can start from the weights that it is given. What is published is not fetched yet."""
+    if isinstance(spec.init, FileTeacher):
+        with torch.random.fork_rng(devices=[]), at(f"pair {spec.pair}"):
+            start_from(build(spec.student, data.num_classes, data.image_shape), spec.init)
 
 
 def _why_not(method: type[Method], student: Shapes, source: Shapes | None) -> str | None:

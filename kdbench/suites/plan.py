@@ -168,13 +168,20 @@ def _merged(given: Given, dataset: catalog.DatasetName, pair: str) -> dict[str, 
 
 def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
     """The pair's teacher; `run` is the run that trains it, if its weights are not published or a file. UserError if
-    that file is missing."""
-    source, _, rest = pair.teacher.weights.partition(":")
-    if source == "train":
+    a file is missing."""
+    weights = pair.teacher.weights
+    if weights == "train":
         return TrainedTeacher(run=run)
+    given = _given_weights(suite, pair, run.pair, weights.removeprefix("train:"))
+    return TrainedTeacher(run=run.model_copy(update={"init": given})) if weights.startswith("train:") else given
+
+
+def _given_weights(suite: Suite, pair: Pair, name: str, weights: str) -> HubTeacher | FileTeacher:
+    """Published weights of the teacher of the pair of that name, or those of a file. UserError if that is missing."""
+    source, _, rest = weights.partition(":")
     if source == "hub":
         return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
-    path = suite.path(Path(rest)) if run.pair in suite.content.pair else Path(rest)
+    path = suite.path(Path(rest)) if name in suite.content.pair else Path(rest)
     try:
         path = path.expanduser()
         if not path.is_file():
@@ -182,7 +189,7 @@ def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeac
         return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
     except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{suite.source}: {dotted('pair', run.pair, 'teacher', 'weights')}: teacher weights "
+        raise UserError(f"{suite.source}: {dotted('pair', name, 'teacher', 'weights')}: teacher weights "
                         f"{str(path)[:200]}: {reason}") from error
 
 

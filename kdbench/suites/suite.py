@@ -23,17 +23,18 @@ MAX_SEEDS = 1000     # of a suite
 
 
 class TeacherSide(Architecture):
-    """A pair's teacher and where its weights come from: "train", "hub:TAG" (timm's tag) or "file:PATH"."""
+    """A pair's teacher and where its weights come from: "train", "hub:TAG" (timm's tag) or "file:PATH"; with "train:"
+    before one of the latter, it is trained on from there."""
 
     weights: str = "train"
 
     @field_validator("weights")
     @classmethod
     def _known_source(cls, weights: str) -> str:
-        source, _, rest = weights.partition(":")
+        source, _, rest = weights.removeprefix("train:").partition(":")
         known = (source == "file" and rest) or (source == "hub" and NAME.fullmatch(rest))
         if weights != "train" and not known:
-            raise ValueError("expected 'train', 'hub:TAG' or 'file:PATH'")
+            raise ValueError("expected 'train', 'hub:TAG', 'file:PATH', 'train:hub:TAG' or 'train:file:PATH'")
         return weights
 
     @property

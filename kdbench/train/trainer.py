@@ -16,7 +16,8 @@ from kdbench.data.stream import BatchStream
 from kdbench.method import Batch, Context, Method, require_scalars
 from kdbench.networks import Network, build
 from kdbench.seeds import derive
-from kdbench.spec import Architecture, Recipe
+from kdbench.spec import Architecture, GivenWeights, Recipe
+from kdbench.train.initial import start_from
 from kdbench.train.teacher_pass import Keep, TeacherPass
 
 FINITE_CHECK_STEPS = 20  # losses are looked at together: each look makes a GPU wait
@@ -28,9 +29,10 @@ class DivergedError(Exception):
 
 def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
             dataset: Dataset, recipe: Recipe, seed: int, device: torch.device,
-            updates: int = 1, keep: Keep | None = None) -> tuple[Method, BatchStream]:
+            updates: int = 1, keep: Keep | None = None,
+            init: GivenWeights | None = None) -> tuple[Method, BatchStream]:
     """The method with its freshly initialised student, and its batch stream, on `device`. `keep` says where answers of
-    the teacher to that stream are kept.
+    the teacher to that stream are kept. With `init`, the student starts from these weights.
 
     Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
     for everything the method draws (it is torch's global stream). So with one seed all methods start from the same
@@ -45,6 +47,8 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
 
     stream = BatchStream(dataset, recipe, seed, device, updates)
     network, peers = new_network("init"), count()
+    if init is not None:
+        start_from(network, init)
     low, high = stream.normalise.bounds()
     torch.manual_seed(derive(seed, "method"))
     method = cls(Context(

@@ -92,7 +92,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     tutor, share = teachers.tutor(), job.teacher_pass
     keep = None if tutor is None or share is None else find_pass(job.cache, spec, share, tutor, dataset, notes.append)
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
-                             spec.training, spec.seed, device, spec.updates, keep)
+                             spec.training, spec.seed, device, spec.updates, keep, spec.init)
     trainer = Trainer(method, stream, spec.training)
     taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
@@ -130,6 +130,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     return {
         "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
                     **trainer.relative_passes(),
+                    "parameters": count_parameters(network),
                     "deployed_size": count_parameters(network) / count_parameters(method.student)},
         "vectors": {**vectors(predictions), **robustness.vectors},
         "groups": group_names(predictions),

@@ -29,13 +29,18 @@ def start_from(network: Network, init: GivenWeights) -> None:
         state, where = published(init, network.model.num_classes, stem.shape[1]).state_dict(), init.tag
     else:
         state, where = _read_file(init), init.path
-    head = next(name for name, module in network.model.named_modules() if module is network.classifier)
+    head = _head(network.model, network.classifier)
     kept = {name for name in own if name.startswith(f"{head}.") and name in state
             and state[name].shape != own[name].shape}
     state = {**state, **{name: own[name] for name in kept}}
     if wrong := _misfit(state, own):
         raise UserError(f"{where}: not weights of {init.architecture.model} for these images: {wrong}")
     network.model.load_state_dict(state)
+
+
+def _head(model: nn.Module, classifier: nn.Module) -> str:
+    """The name of the classifier in the model."""
+    return next(name for name, module in model.named_modules() if module is classifier)
 
 
 def _read_file(source: FileTeacher) -> dict[str, Tensor]:
@@ -70,8 +75,10 @@ def convert(checkpoint: Path, model: str, out: Path) -> nn.Module:
     if not timm.is_model(model):
         raise unknown("timm model", model, timm.list_models())
     state = _read_checkpoint(checkpoint)
-    biases = [tensor for tensor in state.values() if tensor.dim() == 1]
-    network = timm.create_model(model, num_classes=len(biases[-1]) if biases else 0)
+    network = timm.create_model(model)
+    last = [tensor for tensor in state.values() if tensor.dim() == 1][-1:]  # of other code, by its place
+    biases = [state.get(f"{_head(network, network.get_classifier())}.bias"), *last]
+    network.reset_classifier(next((len(one) for one in biases if one is not None), network.num_classes))
     named = _in_its_names(state, network.state_dict(), f"{checkpoint}: not weights of {model}")
     network.load_state_dict(named)
     atomic_write(out, serialise(network.state_dict()))

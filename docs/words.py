@@ -30,7 +30,8 @@ RECIPE_KEYS = {
     "precision": "of the forward passes; weights are float32",
     "model": "the name of a timm model, or kdbench's own `resnet_cifar`",
     "kwargs": "further arguments of `timm.create_model`, of those that shape a network",
-    "weights": "`train`: kdbench trains the teacher; `hub:TAG`: timm's published weights; `file:PATH`: a file",
+    "weights": "`train`: kdbench trains the teacher; `hub:TAG`: timm's published weights; `file:PATH`: a file; "
+               "`train:hub:TAG`, `train:file:PATH`: it is trained on from there",
 }
 SUITE_KEYS = {
     "description": "what the suite is for, in a line",

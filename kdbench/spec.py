@@ -209,7 +209,7 @@ class RunSpec(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
     own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
-    init: GivenWeights | None = None  # weights to start from, of a teacher that is fine-tuned; their classifier may differ
+    init: GivenWeights | None = None  # weights to start from, of a teacher that is trained on; their classes may differ
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -313,7 +313,8 @@ def digest(content: Any) -> str:
 
 # Identity.
 
-_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "init": None}  # fields that older specs lack: what they then are
+# Fields that older specs lack: what they then are.
+_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "init": None}
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})

@@ -31,7 +31,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data)
              for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
-    for spec in {_data_key(spec) + (str(spec.init),): spec for spec in specs if spec.init is not None}.values():
+    for spec in {(*_data_key(spec), str(spec.init)): spec for spec in specs if spec.init is not None}.values():
         _start(spec, sizes[_data_key(spec)])
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:

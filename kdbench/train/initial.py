@@ -65,7 +65,7 @@ def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str 
 
 # Files of other code.
 
-def convert(checkpoint: Path, model: str, out: Path) -> nn.Module:
+def convert(checkpoint: Path, model: str, out: Path) -> Any:
     """Write the weights of a PyTorch checkpoint, or of a safetensors file, under the names that timm's `model` gives
     them; the model with these weights. UserError if they are not of this model.
 
@@ -75,7 +75,7 @@ def convert(checkpoint: Path, model: str, out: Path) -> nn.Module:
     if not timm.is_model(model):
         raise unknown("timm model", model, timm.list_models())
     state = _read_checkpoint(checkpoint)
-    network = timm.create_model(model)
+    network: Any = timm.create_model(model)
     last = [tensor for tensor in state.values() if tensor.dim() == 1][-1:]  # of other code, by its place
     biases = [state.get(f"{_head(network, network.get_classifier())}.bias"), *last]
     network.reset_classifier(next((len(one) for one in biases if one is not None), network.num_classes))
@@ -119,7 +119,7 @@ def _in_its_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], r
 
 
 @torch.no_grad()
-def classes_of(network: nn.Module, image: Path) -> list[tuple[str, float]]:
+def classes_of(network: Any, image: Path) -> list[tuple[str, float]]:
     """The likeliest classes of an image with their probabilities, by a timm model with the input that timm declares for
     it: ImageNet's names where it knows 1,000 classes, else numbers. UserError for a file that is no image."""
     from PIL import Image
@@ -130,7 +130,7 @@ def classes_of(network: nn.Module, image: Path) -> list[tuple[str, float]]:
             pixels = create_transform(**resolve_data_config(model=network))(opened.convert("RGB"))
     except OSError as error:
         raise UserError(f"{image}: no image can be read from it: {error}") from error
-    found = network(pixels[None]).softmax(1)[0].topk(min(TOP, network.num_classes))  # type: ignore[arg-type]
+    found = network(pixels[None]).softmax(1)[0].topk(min(TOP, network.num_classes))
     names = ImageNetInfo() if network.num_classes == 1000 else None
     return [(names.index_to_description(index) if names else str(index), probability)
             for probability, index in zip(found.values.tolist(), found.indices.tolist(), strict=True)]

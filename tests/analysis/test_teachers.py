@@ -79,8 +79,8 @@ def test_students_are_compared_with_those_of_the_most_accurate_teacher_on_equal_
 
 def test_where_a_better_teacher_makes_a_worse_student_it_is_said(folder):
     first, same, said, counts = sentences(only(folder))
-    assert first == ("3 teachers of the same student, from 1,000 to 900,000 parameters and from 70.00 % to 90.00 % test "
-                     "accuracy; the most accurate is that of giant-small.")
+    assert first == ("3 teachers of the same student, from 1,000 to 900,000 parameters and from 70.00 % to 90.00 % "
+                     "test accuracy; the most accurate is that of giant-small.")
     assert same == "Whoever the teacher is, the same comes out of ce."
     assert said == ("kd: a better teacher makes a worse student. With that of giant-small, it is less accurate than "
                     "with the less accurate fit-small (+5.00 points).")

@@ -119,7 +119,7 @@ def test_a_network_starts_from_weights_of_other_classes_with_a_classifier_of_its
     (Architecture(model="lcnet_035"), SHAPE, "not weights of lcnet_035 for these images: conv_stem.weight is missing"),
     (SMALL, (1, 16, 16), "conv1.0.weight is of shape (16, 3, 3, 3), expected (16, 1, 3, 3)"),
 ])
-def test_weights_that_do_not_fit_are_refused_with_the_first_tensor_that_does_not(tmp_path, architecture, shape, message):
+def test_weights_that_do_not_fit_are_refused_with_the_first_tensor(tmp_path, architecture, shape, message):
     convert(saved(foreign(), tmp_path / "theirs.pth"), "test_resnet", tmp_path / "out.safetensors")
     with pytest.raises(UserError) as error:
         start_from(build(architecture, 5, shape), source(tmp_path / "out.safetensors", architecture))
@@ -170,7 +170,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_runs(tmp_path, cach
 
 def test_published_weights_that_cannot_be_had_are_said_to_be(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="test_resnet.r160_in1k cannot be downloaded here"):
+    with pytest.raises(UserError, match=r"test_resnet\.r160_in1k cannot be downloaded here"):
         start_from(build(SMALL, 5, SHAPE), HubTeacher(architecture=SMALL, tag="r160_in1k"))
 
 

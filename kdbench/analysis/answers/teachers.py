@@ -130,11 +130,12 @@ def sentences(one: Series) -> Iterator[str]:
         names = [f"{teacher.name} ({_points(better[label, teacher.cell.id])})" for teacher in reversed(one.teachers)
                  if (label, teacher.cell.id) in better]
         if names:
-            yield (f"{label}: a better teacher makes a worse student. With that of {one.best.name}, it is less accurate "
-                   f"than with the less accurate {' or '.join(names)}.")
-    yield (f"Of {len(one.comparisons)} comparisons of students of another teacher with those of the most accurate one, "
-           f"{worse} are worse, {len(better)} better, and of {len(one.comparisons) - worse - len(better)} it is unclear "
-           "(at 5 %, after Holm's correction).")
+            yield (f"{label}: a better teacher makes a worse student. With that of {one.best.name}, it is less "
+                   f"accurate than with the less accurate {' or '.join(names)}.")
+    unclear = len(one.comparisons) - worse - len(better)
+    yield (f"Of {len(one.comparisons)} comparisons of students of another teacher with those of the most accurate "
+           f"one, {worse} are worse, {len(better)} better, and of {unclear} it is unclear (at 5 %, after Holm's "
+           "correction).")
 
 
 def _points(found: Comparison) -> str:

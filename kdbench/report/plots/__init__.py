@@ -71,9 +71,9 @@ def _planned(leaderboard: Leaderboard, details: Details) -> Iterator[Planned]:
         names = "; ".join(f"{place} {teacher.name}" for place, teacher in enumerate(one.teachers, start=1))
         yield (partial(teacher_curves, one=one), _slug(f"teachers-{one.title}"), f"Several teachers: {one.title}",
                "Test accuracy of each method, and its agreement with the teacher, against the teacher's parameters and "
-               "test accuracy: means over seeds. Level lines are methods that come out the same whoever the teacher is, "
-               "and the dotted line the student's own size. On the left, lines join teachers of the usual recipe; "
-               f"hollow marks are those of another. Teachers: {names}.")
+               f"test accuracy. {INTERVALS} Level lines are methods that come out the same whoever the teacher is, "
+               "and the dotted line is the student's own size. Lines join teachers of the usual recipe; hollow marks "
+               f"are those of another. Teachers: {names}.")
     for part in leaderboard.regimes():
         what = f" ({EQUAL_COMPUTE})" if part.equal_compute else ""
         yield (partial(gains, leaderboard=part), _slug(f"gain-by-family{what}"),

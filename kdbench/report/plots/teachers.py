@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from kdbench.analysis.answers.teachers import METRIC, Series, Taught
-from kdbench.report.drawing import GREY, drawn, family_look, line_styles, new_figure, reach, told
+from kdbench.report.drawing import GREY, draw_interval, drawn, ends, family_look, line_styles, new_figure, reach, told
 from kdbench.report.formatting import with_unit
 from kdbench.report.plots.labels import SIZE, keep_apart
 from kdbench.report.plots.svg import name_points
@@ -19,9 +19,10 @@ APART = .035    # of the axes' width between two of these
 
 def teacher_curves(heading: str, one: Series) -> Figure:
     """Test accuracy of the methods above and their agreement with the teacher below; against the teacher's parameters
-    on the left, where these are known, and its accuracy on the right. Teachers have numbers, by rising accuracy. On the
-    left, lines join the teachers of the usual recipe, and hollow marks are those of others."""
-    figure, first = new_figure(heading, 6.4)
+    on the left, where these are known, and its accuracy on the right. Teachers have numbers, by rising accuracy. Lines
+    join those of the usual recipe, and hollow marks are those of others."""
+    names = ", ".join(f"{place} {teacher.name}" for place, teacher in enumerate(one.teachers, start=1))
+    figure, first = new_figure(f"{heading}; teachers: {names}", 6.6)
     sized = [teacher for teacher in one.teachers if teacher.parameters]
     columns: list[tuple[str, list[Taught], Callable[[Taught], float]]] = [
         (with_unit(METRIC, "teacher's test accuracy"), list(one.teachers), lambda teacher: 100 * teacher.accuracy)]
@@ -29,14 +30,15 @@ def teacher_curves(heading: str, one: Series) -> Figure:
         columns.insert(0, ("teacher's parameters", sized, lambda teacher: float(teacher.parameters or 0)))
     grid = figure.add_gridspec(2, len(columns))
     first.remove()
+    above: list[Axes | None] = [None] * len(columns)
     for row, metric in enumerate((METRIC, FIDELITY)):
         left: Axes | None = None
         for column, (title, teachers, x) in enumerate(columns):
-            axes = figure.add_subplot(grid[row, column], sharey=left)
-            by_size = len(columns) > column + 1
-            if by_size:
+            axes = figure.add_subplot(grid[row, column], sharey=left, sharex=above[column])
+            if column + 1 < len(columns):
                 _logarithmic(axes, one, [x(teacher) for teacher in teachers])
-            _draw(axes, one, teachers, x, metric, by_size)
+            _draw(axes, one, teachers, x, metric)
+            above[column] = axes
             if row == 0:
                 _number(axes, one, teachers, x)
             axes.set_xlabel(title if row else "")
@@ -53,42 +55,42 @@ def _logarithmic(axes: Axes, one: Series, sizes: list[float]) -> None:
     """A logarithmic axis of parameters, on which a dotted line is the student's own."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
     if one.parameters:
         axes.axvline(one.parameters, color=GREY, linestyle=":", linewidth=1, zorder=0)
 
 
-def _draw(axes: Axes, one: Series, teachers: list[Taught], x: Callable[[Taught], float], metric: str,
-          by_size: bool) -> None:
-    """The methods' lines and points; of those that no teacher makes a difference to a level line, above."""
+def _draw(axes: Axes, one: Series, teachers: list[Taught], x: Callable[[Taught], float], metric: str) -> None:
+    """The methods' lines and points with their intervals; of methods that no teacher makes a difference to a level
+    line, above."""
     labels = [*one.taught, *one.untaught]
     rows = {label: next(teacher.rows[label] for teacher in one.teachers if label in teacher.rows) for label in labels}
     styles = dict(zip(labels, line_styles([rows[label].family for label in labels]), strict=True))
-    heights = []
-    for label in one.taught:
+    points_of = {label: [(x(teacher), value, teacher) for teacher in sorted(teachers, key=x)
+                         if label in teacher.rows and (value := drawn(teacher.rows[label], metric)) is not None]
+                 for label in one.taught}
+    level = {label: value for label in (one.untaught if metric == METRIC else ())
+             if (value := drawn(rows[label], metric)) is not None}
+    shown = [*level.values(), *(value for points in points_of.values() for _, value, _ in points)]
+    if shown:
+        axes.set_ylim(*reach([value.mean for value in shown], ends(shown)))
+    for label, points in points_of.items():
         colour, marker = family_look(rows[label].family)
-        points = [(x(teacher), value, teacher) for teacher in sorted(teachers, key=x)
-                  if label in teacher.rows and (value := drawn(teacher.rows[label], metric)) is not None]
-        joined = [(at, value.mean) for at, value, teacher in points if teacher.usual or not by_size]
+        joined = [(at, value.mean) for at, value, teacher in points if teacher.usual]
         axes.plot([at for at, _ in joined], [mean for _, mean in joined], color=colour, linewidth=1.2,
                   linestyle=styles[label], marker=marker, markersize=0, zorder=2)
         for at, value, teacher in points:
             (point,) = axes.plot(at, value.mean, marker, color=colour, markersize=5, zorder=3,
                                  markerfacecolor=colour if teacher.usual else "white")
             name_points(point, [f"{label}, taught by {teacher.name}: {told(metric, value)}"])
+            draw_interval(axes, value, at, value.mean, colour, horizontal=False, alpha=.35)
         axes.plot([], [], color=colour, linestyle=styles[label], marker=marker, markersize=5, label=label)
-        heights += [value.mean for _, value, _ in points]
-    for label in one.untaught if metric == METRIC else ():
-        value = drawn(rows[label], metric)
-        if value is not None:
-            line = axes.axhline(value.mean, color=family_look(rows[label].family)[0], linestyle=styles[label],
-                                linewidth=1.2, label=label, zorder=1)
-            name_points(line, [f"{label}: {told(metric, value)}"])
-            heights.append(value.mean)
-    if heights:
-        axes.set_ylim(*reach(heights))
+    for label, value in level.items():
+        line = axes.axhline(value.mean, color=family_look(rows[label].family)[0], linestyle=styles[label],
+                            linewidth=1.2, label=label, zorder=1)
+        name_points(line, [f"{label}: {told(metric, value)}"])
 
 
 def _number(axes: Axes, one: Series, teachers: list[Taught], x: Callable[[Taught], float]) -> None:

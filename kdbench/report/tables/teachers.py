@@ -24,8 +24,8 @@ def _table(one: Series) -> Table:
         "Teachers by their test accuracy, the lowest first. A method that comes out the same with each of them stands "
         "in one line.",
         "vs best teacher: test accuracy less that with the most accurate teacher, on equal seeds, with the moderated "
-        "95 % interval; ↑ marks teachers that make better students than the most accurate one does, ↓ worse, ? unclear, "
-        "at 5 % after Holm's correction for all methods and teachers of the table.",
+        "95 % interval; ↑ marks teachers that make better students than the most accurate one does, ↓ worse, ? "
+        "unclear, at 5 % after Holm's correction for all methods and teachers of the table.",
         f"{METRICS['agreement'].header}: {METRICS['agreement'].definition}"))
 
 

@@ -81,6 +81,8 @@ def test_an_assistant_is_trained_once_after_its_teacher_and_before_the_runs_that
     assert assistant.spec.method == "kd" and assistant.started >= teacher.finished
     assert records["takd"].started >= assistant.finished
     assert assistant.metrics["agreement"] > 0  # with the pair's teacher
+    assert assistant.metrics["parameters"] < teacher.metrics["parameters"]
+    assert records["takd"].metrics["teacher_parameters"] == teacher.metrics["parameters"]
     assert {one.run_id for one in Store(tmp_path / "out").read()[0] if one.role == "teacher"} == {
         teacher.run_id, assistant.run_id}
     elsewhere = Matrix(plan, tmp_path / "b", CacheFolder(cache), print).pending()

@@ -553,7 +553,7 @@ def test_a_teacher_of_another_recipe_is_hollow_and_no_line_goes_through_it(teach
     _, (size, *_) = panels(teachers)
     marks = [line.get_markerfacecolor() for line in size.lines if len(line.get_xdata()) == 1 and line.get_gid()]
     assert [mark == "white" for mark in marks] == [False, True, False]
-    (joined,) = lines(size, marker="s", linestyle="-")
+    (joined,) = lines(size, color=drawing.look(1)[0], linewidth=1.2)
     assert [x for x, _ in joined] == [1_000, 90_000]
 
 

@@ -1,4 +1,8 @@
-"""Several teachers of one student: its accuracy and fidelity against the teacher's size and accuracy."""
+"""Several teachers of one student: its accuracy and fidelity against the teacher's size and accuracy.
+
+Methods have looks of their own: those that several teachers are tried with are mostly of one family, and single marks
+have no line whose style could tell them apart.
+"""
 
 from collections.abc import Callable
 
@@ -7,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from kdbench.analysis.answers.teachers import METRIC, Series, Taught
-from kdbench.report.drawing import GREY, draw_interval, drawn, ends, family_look, line_styles, new_figure, reach, told
+from kdbench.report.drawing import GREY, LINES, draw_interval, drawn, ends, look, new_figure, reach, told
 from kdbench.report.formatting import with_unit
-from kdbench.report.plots.labels import SIZE, keep_apart
+from kdbench.report.plots.labels import SIZE, keep_apart, shorten
 from kdbench.report.plots.svg import name_points
 
 FIDELITY = "agreement"
@@ -21,7 +25,7 @@ def teacher_curves(heading: str, one: Series) -> Figure:
     """Test accuracy of the methods above and their agreement with the teacher below; against the teacher's parameters
     on the left, where these are known, and its accuracy on the right. Teachers have numbers, by rising accuracy. Lines
     join those of the usual recipe, and hollow marks are those of others."""
-    names = ", ".join(f"{place} {teacher.name}" for place, teacher in enumerate(one.teachers, start=1))
+    names = ", ".join(f"{place}\u00a0{teacher.name}" for place, teacher in enumerate(one.teachers, start=1))
     figure, first = new_figure(f"{heading}; teachers: {names}", 6.6)
     sized = [teacher for teacher in one.teachers if teacher.parameters]
     columns: list[tuple[str, list[Taught], Callable[[Taught], float]]] = [
@@ -65,31 +69,27 @@ def _logarithmic(axes: Axes, one: Series, sizes: list[float]) -> None:
 def _draw(axes: Axes, one: Series, teachers: list[Taught], x: Callable[[Taught], float], metric: str) -> None:
     """The methods' lines and points with their intervals; of methods that no teacher makes a difference to a level
     line, above."""
-    labels = [*one.taught, *one.untaught]
-    rows = {label: next(teacher.rows[label] for teacher in one.teachers if label in teacher.rows) for label in labels}
-    styles = dict(zip(labels, line_styles([rows[label].family for label in labels]), strict=True))
     points_of = {label: [(x(teacher), value, teacher) for teacher in sorted(teachers, key=x)
                          if label in teacher.rows and (value := drawn(teacher.rows[label], metric)) is not None]
                  for label in one.taught}
     level = {label: value for label in (one.untaught if metric == METRIC else ())
-             if (value := drawn(rows[label], metric)) is not None}
+             if (value := drawn(one.row(label), metric)) is not None}
     shown = [*level.values(), *(value for points in points_of.values() for _, value, _ in points)]
     if shown:
         axes.set_ylim(*reach([value.mean for value in shown], ends(shown)))
-    for label, points in points_of.items():
-        colour, marker = family_look(rows[label].family)
+    for place, (label, points) in enumerate(points_of.items(), start=1):  # 0 is the black of level lines
+        colour, marker = look(place)
         joined = [(at, value.mean) for at, value, teacher in points if teacher.usual]
-        axes.plot([at for at, _ in joined], [mean for _, mean in joined], color=colour, linewidth=1.2,
-                  linestyle=styles[label], marker=marker, markersize=0, zorder=2)
+        axes.plot([at for at, _ in joined], [mean for _, mean in joined], color=colour, linewidth=1.2, zorder=2)
         for at, value, teacher in points:
             (point,) = axes.plot(at, value.mean, marker, color=colour, markersize=5, zorder=3,
                                  markerfacecolor=colour if teacher.usual else "white")
             name_points(point, [f"{label}, taught by {teacher.name}: {told(metric, value)}"])
             draw_interval(axes, value, at, value.mean, colour, horizontal=False, alpha=.35)
-        axes.plot([], [], color=colour, linestyle=styles[label], marker=marker, markersize=5, label=label)
-    for label, value in level.items():
-        line = axes.axhline(value.mean, color=family_look(rows[label].family)[0], linestyle=styles[label],
-                            linewidth=1.2, label=label, zorder=1)
+        axes.plot([], [], color=colour, marker=marker, markersize=5, label=shorten(label))
+    for place, (label, value) in enumerate(level.items()):
+        line = axes.axhline(value.mean, color=look(0)[0], linestyle=LINES[place % len(LINES)], linewidth=1.2,
+                            label=shorten(label), zorder=1)
         name_points(line, [f"{label}: {told(metric, value)}"])
 
 

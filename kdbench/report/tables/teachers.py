@@ -15,14 +15,14 @@ def teacher_tables(leaderboard: Leaderboard) -> Iterator[Table]:
 
 
 def _table(one: Series) -> Table:
-    header = ["method", "teacher", METRICS["parameters"].header, "teacher's acc", METRICS[METRIC].header,
+    header = ["method", "teacher", "params", "teacher's acc.", METRICS[METRIC].header,
               "vs best teacher", METRICS["agreement"].header]
     lines = [[label, "any", "", "", interval(one.row(label).estimate(METRIC), "share"), "", ""]
              for label in one.untaught]
     lines += [line for label in one.taught for line in _lines(one, label)]
     return Table(f"Teachers of {one.title}", header, lines, 2, (
-        "Teachers by their test accuracy, the lowest first. A method that comes out the same with each of them stands "
-        "in one line.",
+        "Teachers by their test accuracy, the lowest first, with the number of their parameters. A method that comes out "
+        "the same with each of them stands in one line.",
         "vs best teacher: test accuracy less that with the most accurate teacher, on equal seeds, with the moderated "
         "95 % interval; ↑ marks teachers that make better students than the most accurate one does, ↓ worse, ? "
         "unclear, at 5 % after Holm's correction for all methods and teachers of the table.",
@@ -32,7 +32,7 @@ def _table(one: Series) -> Table:
 def _lines(one: Series, label: str) -> Iterator[list[str]]:
     for teacher in one.teachers:
         row = teacher.rows.get(label)
-        if row is None:
+        if row is None or METRIC not in row.metrics:
             continue
         size = NONE if teacher.parameters is None else f"{teacher.parameters:,.0f}"
         told = one.comparisons.get((label, teacher.cell.id))

@@ -41,7 +41,7 @@ from kdbench.metrics.groups import GROUP_METRICS
 from kdbench.metrics.longtail import LONG_TAIL_METRICS
 from kdbench.metrics.robustness import ROBUSTNESS
 from kdbench.plugins.registry import Registry
-from kdbench.plugins.source import FAMILIES, MethodInfo
+from kdbench.plugins.source import FAMILIES, LEARNS_FROM, MethodInfo
 from kdbench.profile import record as profiles
 from kdbench.report import flat
 from kdbench.report.columns import meaning
@@ -115,8 +115,7 @@ def method_section(info: MethodInfo) -> str:
         title = f"[{escaped(info.paper.title)}]({info.paper.url})" if info.paper.url else escaped(info.paper.title)
         lines.append(f"Paper: {escaped(', '.join(info.paper.authors))} ({info.paper.year}). {title}. "
                      f"{escaped(info.paper.venue)}.\n")
-    learns = {"teacher": "the pair's teacher", "student": "a trained copy of the student", None: "no trained network"}
-    facts = [f"learns from {learns[info.learns_from]}"]
+    facts = [f"learns from {LEARNS_FROM[info.learns_from]}"]
     facts += [] if info.needs_data else ["sees no training images"]
     facts += ["reads the groups of training images"] if info.needs_groups else []
     facts += [f"can learn from images without labels {UNLABELLED[info.unlabelled]}"] if info.unlabelled else []

@@ -30,7 +30,8 @@ RECIPE_KEYS = {
     "precision": "of the forward passes; weights are float32",
     "model": "the name of a timm model, or kdbench's own `resnet_cifar`",
     "kwargs": "further arguments of `timm.create_model`, of those that shape a network",
-    "weights": "`train`: kdbench trains the teacher; `hub:TAG`: timm's published weights; `file:PATH`: a file",
+    "weights": "`train`: kdbench trains the teacher; `hub:TAG`: timm's published weights; `file:PATH`: a file; "
+               "`train:hub:TAG`, `train:file:PATH`: it is trained on from there",
 }
 SUITE_KEYS = {
     "description": "what the suite is for, in a line",
@@ -81,4 +82,5 @@ SPEC_FIELDS = {
     "sha256": "of the file",
 }
 PAIR_KEYS = {"description": "in a line", "teacher": "the network that teaches; its keys stand below",
-             "student": "the network that learns: `model` and `kwargs`"}
+             "student": "the network that learns: `model` and `kwargs`",
+             "assistant": "a network between the two, which the teacher trains for methods that learn from one"}

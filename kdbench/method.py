@@ -98,7 +98,8 @@ class Method(nn.Module):
     paper: ClassVar[Paper]
     ranges: ClassVar[dict[str, tuple]] = {}        # what is allowed and what tuning may try: (low, high), or with a
     #                                                scale (low, high, "log"), for numbers; choices for the rest
-    learns_from: ClassVar[str | None] = "teacher"  # "teacher" | "student" (a trained copy of the student) | None
+    learns_from: ClassVar[str | None] = "teacher"  # "teacher" | "student" (a trained copy of the student) |
+    #                                                "assistant" (of the pair, taught by its teacher) | None
     needs_data: ClassVar[bool] = True              # False: `step` gets None and never sees a training image
     needs_groups: ClassVar[bool] = False           # True: `ctx.train_groups` is filled, and the method is n/a on a
     #                                                dataset whose training images have no attributes. Which of

@@ -159,9 +159,21 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
         except (OSError, SafetensorError, RuntimeError) as error:
             raise UserError(f"{path}: not the weights of {name} with {num_classes} classes: {error}") from error
         return network
+    model = published(teacher, num_classes, image_shape[0])
+    known = model.pretrained_cfg.get("num_classes")
+    if known != num_classes:  # timm has put a new, untrained classifier on it
+        raise UserError(f"weights {name}.{teacher.tag} know {known} classes, the dataset has {num_classes}: train the "
+                        f"teacher, from these weights (weights = \"train:hub:{teacher.tag}\") or from nothing "
+                        "(\"train\"), or give a file of fine-tuned weights")
+    return Network(model, image_shape, precision)
+
+
+def published(teacher: HubTeacher, num_classes: int, in_chans: int) -> Any:
+    """timm's model with its published weights, with a new classifier where these know other classes. UserError where
+    they cannot be had."""
+    name = teacher.architecture.model
     try:
-        model = _create(f"{name}.{teacher.tag}", teacher.architecture.kwargs, num_classes, image_shape[0],
-                        pretrained=True)
+        return _create(f"{name}.{teacher.tag}", teacher.architecture.kwargs, num_classes, in_chans, pretrained=True)
     except UserError:
         raise
     except Exception as error:  # whatever the hub's client raises without a network
@@ -169,11 +181,6 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
             f"weights {name}.{teacher.tag} cannot be downloaded here ({type(error).__name__}): put them into the hub's "
             f"cache on a machine with a network, or give the pair a weights file"
         ) from error
-    published = model.pretrained_cfg.get("num_classes")
-    if published != num_classes:  # timm would have put a new, untrained classifier on it
-        raise UserError(f"weights {name}.{teacher.tag} know {published} classes, the dataset has {num_classes}: "
-                        f"train the teacher (weights = \"train\") or give a file of fine-tuned weights")
-    return Network(model, image_shape, precision)
 
 
 def serialise(state: Mapping[str, Tensor]) -> bytes:

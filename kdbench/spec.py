@@ -204,6 +204,7 @@ class FileTeacher(Frozen):
 
 
 Teacher = Annotated[TrainedTeacher | HubTeacher | FileTeacher, Field(discriminator="kind")]
+GivenWeights = Annotated[HubTeacher | FileTeacher, Field(discriminator="kind")]
 
 
 class RunSpec(Frozen):
@@ -215,7 +216,7 @@ class RunSpec(Frozen):
     pair: str                      # a label: it does not enter the id, what it stands for does
     student: Architecture
     teacher: Teacher | None = None             # the pair's; scored against even by methods that do not learn from it
-    self_teacher: TrainedTeacher | None = None  # a trained copy of the student, for methods that learn from one
+    self_teacher: TrainedTeacher | None = None  # trained for the method: a copy of the student, or the assistant
     dataset: str
     dataset_digest: str | None = None  # of a user's own files, whose name says nothing of their content
     recipe: Recipe
@@ -224,6 +225,7 @@ class RunSpec(Frozen):
     updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
     own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
     transfer: Transfer | None = None     # further images, without labels; None of teachers
+    init: GivenWeights | None = None  # weights to start from, of a teacher that is trained on; their classes may differ
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -295,13 +297,13 @@ class RunSpec(Frozen):
 
 def tutor(learns_from: str | None, *, teacher: T, self_teacher: T) -> T | None:
     """Which of two networks (or their specs, or their shapes) a method learns from, by its `learns_from`: the pair's
-    teacher, a trained copy of the student, or none."""
-    return {"teacher": teacher, "student": self_teacher, None: None}[learns_from]
+    teacher, what was trained for the method (a copy of the student, or the pair's assistant), or none."""
+    return {"teacher": teacher, "student": self_teacher, "assistant": self_teacher, None: None}[learns_from]
 
 
 def teacher_runs(spec: RunSpec) -> Iterator[RunSpec]:
-    """The runs that must come before this one: of the pair's teacher and of the copy of the student that it learns
-    from, where these are trained."""
+    """The runs that must come before this one, in their order: of the pair's teacher, and of the copy of the student or
+    the assistant that it learns from, where these are trained."""
     for teacher in (spec.teacher, spec.self_teacher):
         if isinstance(teacher, TrainedTeacher):
             yield teacher.run
@@ -328,7 +330,7 @@ def digest(content: Any) -> str:
 # Identity.
 
 # Fields that older specs lack: what they then are.
-_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "transfer": None}
+_ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "transfer": None, "init": None}
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
 _ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})
@@ -350,7 +352,7 @@ _hash_again = lru_cache(maxsize=10_000)(_hash)  # of a cell: as many runs share 
 
 def _canonical_field(name: str, value: Any) -> str:
     """The field's part of the canonical JSON of a spec, given its value as JSON has it."""
-    counts = _without_labels(value) if name in ("teacher", "self_teacher") else value
+    counts = _without_labels(value) if name in ("teacher", "self_teacher", "init") else value
     return f'"{name}":{_canonical(counts)}'
 
 
@@ -361,7 +363,8 @@ def _without_labels(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
     if teacher["kind"] == "file":
         return {key: value for key, value in teacher.items() if key != "path"}
     run = {key: value for key, value in teacher["run"].items() if key != "pair"}
-    return {**teacher, "run": run | {role: _without_labels(run[role]) for role in ("teacher", "self_teacher")}}
+    return {**teacher, "run": run | {
+        role: _without_labels(run[role]) for role in ("teacher", "self_teacher", "init") if role in run}}
 
 
 def _adapter(field: Any) -> TypeAdapter[Any]:

@@ -3,7 +3,16 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from kdbench.spec import Architecture, FileTeacher, OwnRecipe, Recipe, RunSpec, TrainedTeacher, Transfer
+from kdbench.spec import (
+    Architecture,
+    FileTeacher,
+    HubTeacher,
+    OwnRecipe,
+    Recipe,
+    RunSpec,
+    TrainedTeacher,
+    Transfer,
+)
 
 RECIPE = Recipe(epochs=2, batch_size=8, image_size=16, lr=0.1)
 TEACHER = TrainedTeacher(run=RunSpec(method="ce", pair="p", student=Architecture(model="big"), dataset="d",
@@ -16,6 +25,7 @@ CHANGES = {
     "dataset": "other", "dataset_digest": "0" * 64, "recipe": RECIPE.model_copy(update={"lr": 0.2}), "seed": 1,
     "device": "cuda", "protocol": 2, "self_teacher": TEACHER, "updates": 10,
     "own_recipe": OwnRecipe(lr=0.2), "transfer": Transfer(images="rest"),
+    "init": HubTeacher(architecture=Architecture(model="small"), tag="in1k"),
     "teacher": TrainedTeacher(run=TEACHER.run.model_copy(update={"seed": 1001})),
 }
 
@@ -40,6 +50,18 @@ def test_a_weights_file_counts_by_its_content_and_not_by_its_place():
             "teacher": FileTeacher(architecture=Architecture(model="big"), path=path, sha256=sha256)})
 
     assert spec("/here", "a").id == spec("/there", "a").id != spec("/here", "b").id
+
+
+def test_a_weights_file_that_a_teacher_starts_from_counts_by_its_content_too():
+    def spec(path, sha256):
+        init = FileTeacher(architecture=Architecture(model="big"), path=path, sha256=sha256)
+        return SPEC.model_copy(update={"teacher": TrainedTeacher(run=TEACHER.run.model_copy(update={"init": init}))})
+
+    here, there, other = spec("/here", "a"), spec("/there", "a"), spec("/here", "b")
+    assert here.teacher.run.id == there.teacher.run.id != other.teacher.run.id
+    assert here.id == there.id != other.id and here.cell == there.cell != other.cell != SPEC.cell
+    assert RunSpec.model_validate_json(here.model_dump_json()) == here
+    assert "init" not in SPEC.model_dump_json()
 
 
 def test_the_id_survives_writing_and_reading():

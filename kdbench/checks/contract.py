@@ -80,7 +80,8 @@ class Subject:
     def teacher(self) -> Network | None:
         """The network that the method learns from, the same object at each call; None if it learns from none."""
         teacher, student = PAIRS[self.pair]
-        architecture = tutor(self.cls.learns_from, teacher=teacher, self_teacher=student)
+        own = student if self.cls.learns_from == "student" else teacher  # any other network serves as an assistant
+        architecture = tutor(self.cls.learns_from, teacher=teacher, self_teacher=own)
         return None if architecture is None else _warm_teacher(architecture.model_dump_json(), self.device)
 
     def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None,

@@ -9,14 +9,15 @@ from kdbench.data.load import DataShape, shape_of
 from kdbench.errors import UserError
 from kdbench.execution.passes import AnswerSize
 from kdbench.folders import CacheFolder
-from kdbench.method import Shapes
+from kdbench.method import Method, Shapes
 from kdbench.networks import build
 from kdbench.parts.groups import attribute_of
 from kdbench.plugins import registry
 from kdbench.plugins.source import ATTRIBUTE, MethodInfo
-from kdbench.spec import Architecture, RunSpec, tutor
+from kdbench.spec import Architecture, FileTeacher, RunSpec, tutor
 from kdbench.suites.suite import Pair
 from kdbench.suites.validation import at
+from kdbench.train.initial import start_from
 
 
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder,
@@ -31,6 +32,8 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     sizes = {key: shape_of(spec.dataset, spec.recipe, cache.data, spec.transfer)
              for key, spec in {_data_key(spec): spec for spec in specs}.items()}
     known: dict[str, Shapes] = {}
+    for spec in {(*_data_key(spec), str(spec.init)): spec for spec in specs if spec.init is not None}.values():
+        _start(spec, sizes[_data_key(spec)])
 
     def shapes(architecture: Architecture, spec: RunSpec) -> Shapes:
         num_classes, image_shape, *_ = sizes[_data_key(spec)]
@@ -44,15 +47,37 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
     for spec in specs:
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
-        source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=student)
+        own = shapes(spec.self_teacher.architecture, spec) if spec.self_teacher is not None else None
         method = methods[spec.method]
-        reason = classes[spec.method].inapplicable(student, source) or _without_labels(spec, method) \
+        source = tutor(method.learns_from, teacher=teacher, self_teacher=own)
+        reason = _why_not(classes[spec.method], student, source) or _without_labels(spec, method) \
             or _without_groups(spec, method, sizes[_data_key(spec)])
         if reason is not None:
             reasons[spec.id] = reason
         elif source is not None:
             answers[spec.id] = _answer_size(spec, source, sizes[_data_key(spec)])
     return reasons, answers
+
+
+def _start(spec: RunSpec, data: DataShape) -> None:
+    """UserError unless the run can start from the weights that it is given. What is published is not fetched yet."""
+    if isinstance(spec.init, FileTeacher):
+        with torch.random.fork_rng(devices=[]), at(f"pair {spec.pair}"):
+            start_from(build(spec.student, data.num_classes, data.image_shape), spec.init)
+
+
+def _why_not(method: type[Method], student: Shapes, source: Shapes | None) -> str | None:
+    """Why the method cannot train such a student from such a network; None if it can."""
+    if method.learns_from == "assistant" and source is None:
+        return "it learns from an assistant, and the pair names none"
+    return method.inapplicable(student, source)
+
+
+def _without_labels(spec: RunSpec, method: MethodInfo) -> str | None:
+    """Why the method cannot learn from batches without a labelled image, if these are such; else None."""
+    if spec.transfer is None or spec.transfer.share < 1 or method.unlabelled != "beside":
+        return None
+    return "without labels nothing in its loss tells classes apart, and no batch has a labelled image"
 
 
 def _without_groups(spec: RunSpec, method: MethodInfo, data: DataShape) -> str | None:
@@ -65,13 +90,6 @@ def _without_groups(spec: RunSpec, method: MethodInfo, data: DataShape) -> str |
     with at(f"{spec.method}.{ATTRIBUTE} ({spec.dataset})"):
         attribute_of(data.attributes, str(spec.hyperparameters[ATTRIBUTE]))
     return None
-
-
-def _without_labels(spec: RunSpec, method: MethodInfo) -> str | None:
-    """Why the method cannot learn from batches without a labelled image, if these are such; else None."""
-    if spec.transfer is None or spec.transfer.share < 1 or method.unlabelled != "beside":
-        return None
-    return "without labels nothing in its loss tells classes apart, and no batch has a labelled image"
 
 
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
@@ -87,8 +105,10 @@ def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int
     image_shape = (3, pair.image_size, pair.image_size)
     teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
     student = build(pair.student, num_classes, image_shape).shapes
-    return {info.name: registry.load(info).inapplicable(
-        student, tutor(info.learns_from, teacher=teacher, self_teacher=student)) for info in methods}
+    assistant = build(pair.assistant, num_classes, image_shape).shapes if pair.assistant is not None else None
+    return {info.name: _why_not(registry.load(info), student, tutor(
+        info.learns_from, teacher=teacher, self_teacher=assistant if info.learns_from == "assistant" else student))
+        for info in methods}
 
 
 def need_device(devices: set[str]) -> None:

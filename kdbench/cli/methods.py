@@ -1,4 +1,4 @@
-"""The commands that list, show, write and check methods, and list what suites are made of."""
+"""The commands that list, show, write and check methods, list what suites are made of, and bring weights for them."""
 
 import dataclasses
 import json
@@ -262,4 +262,24 @@ def doctor() -> None:
     print_columns([{"what": what, "found": found} for what, found in report()], header=False)
 
 
-COMMANDS = {"list": list_things, "show": show, "new-method": new_method, "check": check, "doctor": doctor}
+def weights(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="a PyTorch or safetensors file of weights")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="the name of the same network in timm")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="the safetensors file to write")],
+    look: Annotated[list[Path] | None, typer.Option(
+        metavar="IMAGE", help="say what the network takes it for; may be repeated")] = None,
+) -> None:
+    """Write weights of other code under timm's names, for a teacher with weights = "file:FILE" or "train:file:FILE".
+    Each tensor is compared with timm's; whether the network computes the same, images that you know tell."""
+    from kdbench.train.initial import classes_of, convert
+
+    network = convert(checkpoint, model, out)
+    print(f"{out}: {len(network.state_dict())} tensors of {model}")
+    for image in look or ():
+        told = ", ".join(f"{name.partition(',')[0]} {probability:.0%}" for name, probability in
+                         classes_of(network, image))
+        print(plain(f"{image}: {told}"))
+
+
+COMMANDS = {"list": list_things, "show": show, "new-method": new_method, "check": check, "doctor": doctor,
+            "weights": weights}

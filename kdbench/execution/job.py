@@ -43,5 +43,6 @@ class Job:
 
     def __str__(self) -> str:
         spec = self.spec
-        what = f"teacher {spec.student.model}" if self.role == "teacher" else spec.method
+        kind = "teacher" if spec.teacher is None else "assistant"
+        what = f"{kind} {spec.student.model}" if self.role == "teacher" else spec.method
         return f"{what}  {spec.pair}  {spec.dataset}  seed {spec.seed}"

@@ -112,6 +112,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("deployed_size", "deployed size", "", "lower",
            "Parameters of the network that is deployed, in multiples of the plain student's.", of="run"),
     *COST,
+    *(metric.of_teacher() for metric in COST if metric.name == "parameters"),
 )}
 _ROUNDING = 1e-6
 _BOUNDS = {metric.name: (metric.low - _ROUNDING, metric.high + _ROUNDING) for metric in METRICS.values()}

@@ -14,6 +14,10 @@ from kdbench.errors import UserError, unknown
 from kdbench.paper import Paper
 
 FAMILIES = ("baseline", "logit", "feature", "attention", "relation", "self", "online", "adversarial", "data_free")
+LEARNS_FROM: dict[str | None, str] = {  # what a method may learn from, in words
+    "teacher": "the pair's teacher", "student": "a trained copy of the student",
+    "assistant": "the pair's assistant, which its teacher trained", None: "no trained network",
+}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}  # of hyperparameters, by annotation
 
 ATTRIBUTE = "attribute"  # the hyperparameter that names the attribute whose groups a method reads; "": the first
@@ -110,7 +114,7 @@ class MethodInfo:
     paper: Paper | None
     doc: str                         # the class's docstring
     hyperparameters: Mapping[str, Hyperparameter]
-    learns_from: str | None          # "teacher", "student" (a trained copy of the student) or None
+    learns_from: str | None          # a key of LEARNS_FROM
     needs_data: bool                 # False: it trains without the training images
     conditions: tuple[str, ...]      # what tables say beside its name
     class_name: str
@@ -183,8 +187,8 @@ def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str)
     if family not in FAMILIES:
         raise unknown(f"family of method {name} ({file})", str(family), FAMILIES)
     learns_from = literal("learns_from", "teacher")
-    if learns_from not in ("teacher", "student", None):
-        raise UserError(f"{where}.learns_from: got {learns_from!r}, allowed: 'teacher', 'student', None")
+    if learns_from not in LEARNS_FROM:
+        raise UserError(f"{where}.learns_from: got {learns_from!r}, allowed: {', '.join(map(repr, LEARNS_FROM))}")
     unlabelled = literal("unlabelled", None)
     if unlabelled not in (None, "beside", "alone"):
         raise UserError(f"{where}.unlabelled: got {unlabelled!r}, allowed: None, 'beside', 'alone'")

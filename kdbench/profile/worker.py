@@ -98,7 +98,7 @@ class Networks:
         """The frozen network that the method learns from; None if it learns from none."""
         spec = self.spec
         source = tutor(method.learns_from, teacher=spec.teacher and spec.teacher.architecture,
-                       self_teacher=spec.student)
+                       self_teacher=spec.self_teacher.architecture if spec.self_teacher else spec.student)
         return freeze_warm(self._build(source), self._stream()) if source else None
 
     def trainer(self, method: MethodInfo, hyperparameters: dict[str, Any], tutor: Network | None) -> Trainer:

@@ -49,7 +49,9 @@ def _networks(cell: Cell) -> dict[str, str]:
     used = pair.deployment if pair else None
     teacher = cell.spec.get("teacher") or {}
     architecture = teacher.get("run", {}).get("student") or teacher.get("architecture") or {}
-    origin = {"run": "trained by kdbench on the same data", "hub": "published weights",
+    start = {"hub": ", from published weights", "file": ", from weights of a file"}.get(
+        (teacher.get("run", {}).get("init") or {}).get("kind", ""), "")
+    origin = {"run": f"trained by kdbench on the same data{start}", "hub": "published weights",
               "file": "weights from a file"}.get(teacher.get("kind", ""), "")
     return {
         "student": _network(cell.spec.get("student", {}), used.student if used else None, ""),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdbench.analysis.board import Cell
+from kdbench.plugins.source import LEARNS_FROM
 from kdbench.report.cite import references
 from kdbench.report.page import about, heading, sections
 from kdbench.report.page.document import sectioned
@@ -42,8 +43,7 @@ def method_page_of(name: str, parts: Parts, registry: Mapping[str, Any]) -> str:
     if known and known.conditions:
         told["conditions"] = "; ".join(known.conditions)
     if info is not None:
-        told["learns from"] = {"teacher": "the pair's teacher", "student": "a trained copy of the student"}.get(
-            info.learns_from, "no trained network") + ("" if info.needs_data else ", without images")
+        told["learns from"] = LEARNS_FROM[info.learns_from] + ("" if info.needs_data else ", without images")
     told["rows"] = str(len(lines))
     idea = f'<p class="lead">{escape(known.idea)}</p>' if known else ""
     top = f"<h1>{dot(family)}{escape(name)}</h1>{idea}{facts(told, 'small')}"

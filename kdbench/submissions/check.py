@@ -238,7 +238,8 @@ def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
     record = next((one for one in own if one.spec.method == name and one.facts is not None), None)
     if record is None or record.facts is None:
         return None
-    learns = "student" if record.spec.self_teacher else "teacher"
+    trained = record.spec.self_teacher  # an assistant has a teacher, a copy of the student none
+    learns = "teacher" if trained is None else "assistant" if trained.run.teacher is not None else "student"
     return MethodInfo(
         name=name, family=record.family or "", paper=None, doc="", learns_from=learns, needs_data=True, conditions=(),
         hyperparameters={key: Hyperparameter(key, type(value).__name__, value)

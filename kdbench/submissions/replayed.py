@@ -84,7 +84,7 @@ def trained(spec: RunSpec, info: MethodInfo, cache: CacheFolder) -> bytes:
     job = Job(spec, info, "student", "replay", cache.teachers, cache)
     tutor = Teachers(job, dataset, normalise, device).tutor()
     method, stream = prepare(registry.load(info), spec.hyperparameters, spec.student, tutor, dataset, spec.training,
-                             spec.seed, device, spec.updates)
+                             spec.seed, device, spec.updates, init=spec.init)
     trainer = Trainer(method, stream, spec.training)
     while trainer.epoch < spec.training.epochs:
         trainer.train_epoch()

@@ -11,7 +11,7 @@ from kdbench.data.catalog import unlabelled_path
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
-from kdbench.plugins.source import MethodInfo
+from kdbench.plugins.source import LEARNS_FROM, MethodInfo
 from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher, Transfer, Value
 from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, TransferTable
 from kdbench.suites.validation import at, dotted, validate
@@ -39,7 +39,7 @@ class Plan:
     suite: str
     teachers: tuple[RunSpec, ...]  # to be finished before the students' runs begin
     students: tuple[RunSpec, ...]
-    methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students, and the reference
+    methods: Mapping[str, MethodInfo] = field(repr=False)  # by name: those of the students and of their teachers
     reference: str                 # the method that trains the teachers
 
     @property
@@ -56,11 +56,12 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     content = suite.content
     settings, recipe_settings, transfer_settings = split_settings(selection.settings, registry)
     transfers = _transfers(suite, transfer_settings)
-    for name in content.recipes:
-        if name not in suite.pairs:
-            with at(f"{suite.source}: {dotted('recipes', name)}"):
-                raise unknown("pair", name, suite.pairs)
-        _recipes(suite, name, {})
+    for table, by_pair in (("recipes", content.recipes), ("teacher_recipes", content.teacher_recipes)):
+        for name in by_pair:
+            if name not in suite.pairs:
+                with at(f"{suite.source}: {dotted(table, name)}"):
+                    raise unknown("pair", name, suite.pairs)
+            _recipes(suite, name, {})
     methods = _choose_methods(suite, registry, selection)
     given = _by_place(suite, registry)
     variants = _variants(suite, registry)
@@ -69,6 +70,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     if reference.learns_from is not None:
         raise UserError(f"{suite.source}: reference: {reference.name} learns from a {reference.learns_from}, and what "
                         "trains the teachers must learn from none")
+    wanted = {info.learns_from for info in methods.values()}
+    helping = _assistant_method(suite, registry) if "assistant" in wanted else None
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
     datasets = _datasets(suite, selection)
@@ -98,19 +101,35 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             own = TrainedTeacher(run=RunSpec(student=pair.student, recipe=recipe, **trained))
             teacher = _teacher(
                 suite, pair, RunSpec(student=pair.teacher.architecture, recipe=teacher_recipe, **trained))
+            tutors: dict[str | None, TrainedTeacher] = {"student": own}
+            if helping is not None and pair.assistant is not None:
+                tutors["assistant"] = TrainedTeacher(run=RunSpec(**trained | {
+                    "method": helping.name, "student": pair.assistant, "teacher": teacher, "recipe": recipe,
+                    "hyperparameters": helping.resolve(_merged(given[helping.name], catalog.parse(dataset), pair_name)),
+                }))
             students += [
                 RunSpec(method=name, hyperparameters=chosen, student=pair.student, teacher=teacher,
-                        self_teacher=own if info.learns_from == "student" else None, recipe=recipe, seed=seed,
+                        self_teacher=tutors.get(info.learns_from), recipe=recipe, seed=seed,
                         updates=content.budget.get(info.family, 1), transfer=transfer, **common)
                 for transfer in transfers for seed in seeds for name, info in methods.items()
                 for chosen in hyperparameters[name]
             ]
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
-            if any(info.learns_from == "student" for info in methods.values()):
-                needed.append(own.run)
+            needed += [one.run for kind, one in tutors.items() if kind in wanted]
             teachers |= {run.id: run for run in needed}
-    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
-                reference.name)
+    training = {info.name: info for info in (reference, helping) if info is not None}
+    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, **training}, reference.name)
+
+
+def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:
+    """The method that trains assistants. UserError for one that does not exist or learns from another network than the
+    pair's teacher."""
+    with at(f"{suite.source}: assistant_method"):
+        method = registry[suite.content.assistant_method]
+    if method.learns_from != "teacher":
+        raise UserError(f"{suite.source}: assistant_method: {method.name} learns from {LEARNS_FROM[method.learns_from]}"
+                        ", and what trains an assistant must learn from the pair's teacher")
+    return method
 
 
 def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
@@ -150,8 +169,10 @@ def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Reci
                       dotted("recipes", pair))
     if settings:
         recipe = validate(Recipe, {**recipe.model_dump(), **settings}, "settings", "recipe")
-    teacher = {**recipe.model_dump(), **content.teacher_recipe}
-    return recipe, validate(Recipe, teacher, suite.source, "teacher_recipe")
+    teacher = validate(Recipe, {**recipe.model_dump(), **content.teacher_recipe}, suite.source, "teacher_recipe")
+    if own := content.teacher_recipes.get(pair):
+        teacher = validate(Recipe, {**teacher.model_dump(), **own}, suite.source, dotted("teacher_recipes", pair))
+    return recipe, teacher
 
 
 Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method, by the pair or dataset they are for; "" is all
@@ -211,13 +232,20 @@ def _merged(given: Given, dataset: catalog.DatasetName, pair: str) -> dict[str, 
 
 def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
     """The pair's teacher; `run` is the run that trains it, if its weights are not published or a file. UserError if
-    that file is missing."""
-    source, _, rest = pair.teacher.weights.partition(":")
-    if source == "train":
+    a file is missing."""
+    weights = pair.teacher.weights
+    if weights == "train":
         return TrainedTeacher(run=run)
+    given = _given_weights(suite, pair, run.pair, weights.removeprefix("train:"))
+    return TrainedTeacher(run=run.model_copy(update={"init": given})) if weights.startswith("train:") else given
+
+
+def _given_weights(suite: Suite, pair: Pair, name: str, weights: str) -> HubTeacher | FileTeacher:
+    """Published weights of the teacher of the pair of that name, or those of a file. UserError if that is missing."""
+    source, _, rest = weights.partition(":")
     if source == "hub":
         return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
-    path = suite.path(Path(rest)) if run.pair in suite.content.pair else Path(rest)
+    path = suite.path(Path(rest)) if name in suite.content.pair else Path(rest)
     try:
         path = path.expanduser()
         if not path.is_file():
@@ -225,7 +253,7 @@ def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeac
         return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
     except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{suite.source}: {dotted('pair', run.pair, 'teacher', 'weights')}: teacher weights "
+        raise UserError(f"{suite.source}: {dotted('pair', name, 'teacher', 'weights')}: teacher weights "
                         f"{str(path)[:200]}: {reason}") from error
 
 

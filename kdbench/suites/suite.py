@@ -23,17 +23,18 @@ MAX_SEEDS = 1000     # of a suite
 
 
 class TeacherSide(Architecture):
-    """A pair's teacher and where its weights come from: "train", "hub:TAG" (timm's tag) or "file:PATH"."""
+    """A pair's teacher and where its weights come from: "train", "hub:TAG" (timm's tag) or "file:PATH"; with "train:"
+    before one of the latter, it is trained on from there."""
 
     weights: str = "train"
 
     @field_validator("weights")
     @classmethod
     def _known_source(cls, weights: str) -> str:
-        source, _, rest = weights.partition(":")
+        source, _, rest = weights.removeprefix("train:").partition(":")
         known = (source == "file" and rest) or (source == "hub" and NAME.fullmatch(rest))
         if weights != "train" and not known:
-            raise ValueError("expected 'train', 'hub:TAG' or 'file:PATH'")
+            raise ValueError("expected 'train', 'hub:TAG', 'file:PATH', 'train:hub:TAG' or 'train:file:PATH'")
         return weights
 
     @property
@@ -43,12 +44,14 @@ class TeacherSide(Architecture):
 
 
 class Pair(Frozen):
-    """A teacher architecture with the source of its weights, and a student architecture."""
+    """A teacher architecture with the source of its weights, a student architecture, and for methods that learn from an
+    assistant one between the two."""
 
     description: str = ""
     image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels")
     teacher: TeacherSide
     student: Architecture
+    assistant: Architecture | None = None
 
 
 class TransferTable(Frozen):
@@ -98,10 +101,13 @@ class SuiteFile(Frozen):
     datasets: tuple[str, ...]
     seeds: int | tuple[int, ...] = Field(3, description="a number of seeds, counted from 0, or the seeds themselves")
     reference: str = Field("ce", description="the method that trains the teachers")
+    assistant_method: str = Field("kd", description="the method by which a pair's teacher trains its assistant")
     teacher_seed: int = Field(1000, ge=0, le=MAX_SEED, description="seed of the teachers' runs")
     recipe: Recipe
     teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs")
     recipes: dict[str, dict[str, Any]] = Field({}, description="by pair, the keys in which its recipe differs")
+    teacher_recipes: dict[str, dict[str, Any]] = Field(
+        {}, description="by pair, the keys in which its teacher's recipe differs from that of the other teachers")
     pair: dict[str, Pair] = Field({}, description="the suite's own pairs, by name")
     hyperparameters: dict[str, dict[str, Value]] = Field(
         {}, description="those that are not a method's defaults, by METHOD, or by METHOD@PAIR or METHOD@DATASET; what "

@@ -14,13 +14,15 @@ from kdbench.disk import atomic_write, read_file
 from kdbench.errors import UserError
 from kdbench.execution.job import Job
 from kdbench.metrics.robustness import MEASURED
-from kdbench.networks import Network, build, freeze, load_teacher
+from kdbench.networks import Network, build, count_parameters, freeze, load_teacher
 from kdbench.results.predictions import Predictions
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.robustness.measure import measure
 from kdbench.spec import Teacher, TrainedTeacher, teacher_id, tutor
 from kdbench.train.scoring import predictions_of
+
+SIZE = "parameters"  # the metric of a network's size
 
 
 class Teachers:
@@ -52,7 +54,8 @@ class Teachers:
         return self.store.read_predictions(self.id)
 
     def robustness(self) -> dict[str, float]:
-        """The robustness metrics of the pair's teacher, as `teacher_NAME`; none without a teacher."""
+        """The robustness metrics of the pair's teacher and its parameters, as `teacher_NAME`; none without a teacher.
+        What older versions kept of a teacher lacks its parameters."""
         teacher = self.job.spec.teacher
         if teacher is None or self.id is None:
             return {}
@@ -61,9 +64,10 @@ class Teachers:
         if not set(MEASURED) <= found.keys():
             found = _read_numbers(path)
         if not set(MEASURED) <= found.keys():
-            found = measure(self._load(teacher), self.dataset, self.job.cache.data).metrics
+            network = self._load(teacher)
+            found = {**measure(network, self.dataset, self.job.cache.data).metrics, SIZE: count_parameters(network)}
             atomic_write(path, msgspec.json.encode(found))
-        return {f"teacher_{name}": found[name] for name in MEASURED}
+        return {f"teacher_{name}": found[name] for name in (*MEASURED, SIZE) if name in found}
 
     def _load(self, teacher: Teacher) -> Network:
         classes, shape = len(self.dataset.classes), self.dataset.image_shape

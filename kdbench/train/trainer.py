@@ -17,7 +17,8 @@ from kdbench.method import Batch, Context, Method, require_scalars
 from kdbench.networks import Network, build
 from kdbench.plugins.source import MethodInfo
 from kdbench.seeds import derive
-from kdbench.spec import Architecture, Recipe, Transfer
+from kdbench.spec import Architecture, GivenWeights, Recipe, Transfer
+from kdbench.train.initial import start_from
 from kdbench.train.teacher_pass import Keep, TeacherPass
 
 FINITE_CHECK_STEPS = 20  # losses are looked at together: each look makes a GPU wait
@@ -30,10 +31,10 @@ class DivergedError(Exception):
 def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
             dataset: Dataset, recipe: Recipe, seed: int, device: torch.device,
             updates: int = 1, keep: Keep | None = None,
-            transfer: Transfer | None = None) -> tuple[Method, BatchStream]:
+            transfer: Transfer | None = None, init: GivenWeights | None = None) -> tuple[Method, BatchStream]:
     """The method with its freshly initialised student, and its batch stream, on `device`. `keep` says where answers of
     the teacher to that stream are kept. A method that can learn from images without labels gets those of `transfer`;
-    the others get the labelled ones alone, in as many updates.
+    the others get the labelled ones alone, in as many updates. With `init`, the student starts from these weights.
 
     Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
     for everything the method draws (it is torch's global stream). So with one seed all methods start from the same
@@ -48,6 +49,8 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
 
     stream = BatchStream(dataset, recipe, seed, device, updates, unlabelled_share(transfer, cls))
     network, peers = new_network("init"), count()
+    if init is not None:
+        start_from(network, init)
     low, high = stream.normalise.bounds()
     torch.manual_seed(derive(seed, "method"))
     method = cls(Context(

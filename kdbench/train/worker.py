@@ -93,7 +93,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     keep = None if tutor is None or share is None else find_pass(
         job.cache, spec, share, tutor, dataset, notes.append, unlabelled_share(spec.transfer, job.method))
     method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
-                             spec.training, spec.seed, device, spec.updates, keep, spec.transfer)
+                             spec.training, spec.seed, device, spec.updates, keep, spec.transfer, spec.init)
     trainer = Trainer(method, stream, spec.training)
     taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
@@ -131,6 +131,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     return {
         "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
                     **trainer.relative_passes(),
+                    "parameters": count_parameters(network),
                     "deployed_size": count_parameters(network) / count_parameters(method.student)},
         "vectors": {**vectors(predictions), **robustness.vectors},
         "groups": group_names(predictions),

@@ -353,3 +353,22 @@ def test_check_takes_hyperparameters_and_tries_no_choice_beside_one_that_is_set(
 def test_a_wrong_setting_of_check_is_one_line_before_anything_is_tested(kdbench, setting, message):
     code, out, err = kdbench("check", "kd", "--set", setting)
     assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+
+
+def test_weights_of_other_code_are_written_under_timms_names_and_tried_on_images(kdbench, tmp_path):
+    import timm
+    import torch
+    from PIL import Image
+
+    state = timm.create_model("test_resnet", num_classes=4).state_dict()
+    torch.save({f"net.{name}": tensor for name, tensor in state.items()}, "theirs.pth")
+    Image.new("RGB", (50, 40), (9, 99, 199)).save("photo.png")
+    code, out, err = kdbench("weights", "theirs.pth", "test_resnet", "--out", "ours.safetensors", "--look", "photo.png")
+    assert code == 0, err
+    first, second = out.splitlines()
+    assert first == f"ours.safetensors: {len(state)} tensors of test_resnet"
+    assert second.startswith("photo.png: ") and second.count("%") == 4
+    code, _, err = kdbench("weights", "theirs.pth", "lcnet_035", "--out", "other.safetensors")
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith("kdbench: theirs.pth: not weights of lcnet_035: it has ")
+    assert not Path("other.safetensors").exists()

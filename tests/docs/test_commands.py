@@ -33,6 +33,8 @@ SLOW = (  # commands that take up to some minutes
 LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench (run|tune|profile) (cpu|transfer).*": "Fashion-MNIST, and minutes to days",
     r"kdbench run (fairness|audit\.toml)": "half an hour; a folder with groups, whose suite is expanded in a test",
+    r"kdbench run teachers.*": "Fashion-MNIST, and an hour or two; its suite is expanded in a test",
+    r"kdbench weights .*": "a file of a package; tests/train and tests/cli make such files and read the package's",
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
     r"kdbench profile cifar100 .*": "a GPU, and CIFAR-100",
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",

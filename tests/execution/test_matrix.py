@@ -8,7 +8,7 @@ import time
 
 import pytest
 from rich.console import Console
-from support.matrices import plugin, smoke
+from support.matrices import assisted, plugin, smoke
 
 from kdbench.errors import UserError
 from kdbench.execution.display import PlainDisplay
@@ -71,6 +71,33 @@ def test_one_run_that_is_killed_crashes_or_takes_too_long_costs_no_other(tmp_pat
     assert (outcome.trained, outcome.failed) == (2, 4)
     retried = Matrix(plan, tmp_path / "out", CacheFolder(cache), print).pending()
     assert {job.spec.method for job in retried} == {"killed", "gone", "slow", "wrong"}
+
+
+def test_an_assistant_is_trained_once_after_its_teacher_and_before_the_runs_that_learn_from_it(tmp_path):
+    plan, cache = assisted("ce", "takd", seeds=[0, 1]), tmp_path / "cache"
+    outcome, records, _ = run(plan, tmp_path / "out", cache)
+    assert (outcome.trained, outcome.failed, records["takd"].status) == (4, 0, "ok")
+    teacher, assistant = (Store(cache / "teachers").find(spec.id) for spec in plan.teachers)
+    assert assistant.spec.method == "kd" and assistant.started >= teacher.finished
+    assert records["takd"].started >= assistant.finished
+    assert assistant.metrics["agreement"] > 0  # with the pair's teacher
+    assert assistant.metrics["parameters"] < teacher.metrics["parameters"]
+    assert records["takd"].metrics["teacher_parameters"] == teacher.metrics["parameters"]
+    assert {one.run_id for one in Store(tmp_path / "out").read()[0] if one.role == "teacher"} == {
+        teacher.run_id, assistant.run_id}
+    elsewhere = Matrix(plan, tmp_path / "b", CacheFolder(cache), print).pending()
+    assert {job.role for job in elsewhere} == {"student"}
+
+
+def test_without_its_teacher_an_assistant_fails_and_says_so_to_its_students(tmp_path):
+    plan = assisted("takd")
+    bad = smoke("bad", plugins=[plugin(tmp_path, "raise ValueError('no')", "bad")]).methods["bad"]
+    plan = dataclasses.replace(plan, methods={**plan.methods, "ce": bad})
+    _, records, _ = run(plan, tmp_path / "out", tmp_path / "cache")
+    teacher, assistant = plan.teachers
+    found = Store(tmp_path / "cache" / "teachers").find(assistant.id)
+    assert found.reason.startswith(f"its teacher, run {teacher.id}, failed: ")
+    assert records["takd"].reason.startswith("its teacher, run ")
 
 
 def test_runs_whose_teacher_fails_fail_with_its_reason(tmp_path):

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from rich.console import Console
-from support.matrices import plugin, smoke
+from support.matrices import assisted, plugin, smoke
 from support.records import RECIPE
 
 from kdbench.errors import UserError
@@ -25,7 +25,7 @@ from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
 BIG = ("cpu", {"seeds": 5})  # two pairs, several methods of all families: some hundred runs
-PLANS = {"smoke": smoke("ce", "kd", "ban", seeds=3), "one": smoke("ce", seeds=1)}
+PLANS = {"smoke": smoke("ce", "kd", "ban", seeds=3), "assisted": assisted("takd", seeds=2), "one": smoke("ce", seeds=1)}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,19 @@ def test_two_parts_one_after_the_other_in_folders_of_their_own_give_the_bits_of_
     assert trained == {spec.id: f"{owner[spec.id]}/2" for spec in plan.teachers} and len(set(trained.values())) == 2
     assert {**results(tmp_path / "1-2"), **results(tmp_path / "2-2")} == expected
     assert outcome.waiting == 0 and outcome.trained == 0
+
+
+def test_an_assistant_of_one_part_waits_for_its_teacher_of_another(tmp_path):
+    plan = PLANS["assisted"]
+    teacher, assistant = plan.teachers
+    owner = owners(plan, 2)
+    assert owner[teacher.id] != owner[assistant.id]
+    first, second = f"{owner[assistant.id]}/2", f"{owner[teacher.id]}/2"
+    for shard in (first, second, first, second):  # before its teacher, the assistant cannot begin
+        outcome, _ = run(plan, tmp_path / "out", tmp_path / "cache", shard, patience=0)
+        assert outcome.failed == 0
+    assert {one[1] for one in results(tmp_path / "out").values()} == {"ok"}
+    assert {spec.id for spec in (*plan.teachers, *plan.students)} == set(results(tmp_path / "out"))
 
 
 def test_a_part_whose_teacher_does_not_come_says_whom_it_waits_for_and_gives_up(tmp_path):

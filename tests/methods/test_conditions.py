@@ -40,3 +40,8 @@ def test_no_labels_says_that_the_loss_does_not_depend_on_the_labels(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_2_runs_says_that_a_copy_of_the_student_was_trained_before(name):
     assert (REGISTRY[name].learns_from == "student") == ("2 runs" in REGISTRY[name].conditions)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_assistant_says_that_another_network_was_trained_before(name):
+    assert (REGISTRY[name].learns_from == "assistant") == ("assistant" in REGISTRY[name].conditions)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from support.profiles import comparison, profile, training
-from support.records import REGISTRY, record, spec, teacher_spec
+from support.records import RECIPE, REGISTRY, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
@@ -23,6 +23,7 @@ from kdbench.report.plots.labels import LONGEST
 from kdbench.report.plots.rows import classes_with_room
 from kdbench.report.plots.scatter import FEW, Point, front
 from kdbench.results.store import Store
+from kdbench.spec import Architecture, TrainedTeacher
 
 CELL = "big-small-on-digits"
 GREY = "#555555"
@@ -507,3 +508,72 @@ def test_the_critical_difference_diagram_joins_what_the_test_cannot_tell_apart(d
     assert [line.get_color() for line in axes.lines if line.get_gid()] == [
         drawing.family_look(family)[0] for family in ("logit", "baseline", "attention")]
     assert "5 cells" in axes.get_xlabel() and "1.48" in axes.get_xlabel()  # 2.343 sqrt(3 4 / (6 5))
+
+
+# Several teachers of one student.
+
+@pytest.fixture
+def teachers(tmp_path):
+    """Three teachers of rising size and accuracy, of which the second was trained otherwise."""
+    for place, (name, accuracy, size) in enumerate((("tiny", .7, 1_000), ("long", .8, 9_000), ("huge", .9, 90_000))):
+        recipe = RECIPE.model_copy(update={"epochs": 9}) if name == "long" else RECIPE
+        run = teacher_spec(pair=name, recipe=recipe).model_copy(update={"student": Architecture(model=name)})
+        Store(tmp_path).write(record(run, accuracy, role="teacher", metrics={"parameters": size}))
+        for method, mean in (("ce", .6), ("kd", .65 + .05 * place)):
+            for seed in range(3):
+                own = spec(method, seed, pair=f"{name}-small").model_copy(update={"teacher": TrainedTeacher(run=run)})
+                Store(tmp_path).write(record(own, mean + .01 * seed, metrics={
+                    "agreement": .5 + .1 * place, "parameters": 3_000, "deployed_size": 1.0}))
+    return tmp_path
+
+
+def panels(folder):
+    board = build(folder, REGISTRY)
+    with mpl.rc_context(drawing.STYLE):
+        (one,) = [one for one in plots.drawings(board, read_details(Store(folder), board))
+                  if one.name.startswith("teachers-")]
+    return one, one.figure.axes
+
+
+def test_students_of_several_teachers_are_drawn_by_the_teachers_size_and_accuracy(teachers):
+    one, (size, accuracy, agreement, last) = panels(teachers)
+    assert points(size) == [(1_000, pytest.approx(66)), (9_000, pytest.approx(71)), (90_000, pytest.approx(76))]
+    assert [x for x, _ in points(accuracy)] == pytest.approx([70, 80, 90])
+    assert [y for _, y in points(agreement)] == [y for _, y in points(last)] == pytest.approx([50, 60, 70])
+    assert size.get_xscale() == "log" and accuracy.get_xscale() == "linear"
+    assert agreement.get_xlim() == size.get_xlim() and last.get_xlim() == accuracy.get_xlim()
+    assert "1 tiny-small; 2 long-small; 3 huge-small" in one.description
+    assert texts(size) == texts(accuracy) == ["1", "2", "3"]
+    assert legend(size) == ["kd", "ce"]
+    assert f"kd, taught by long-small: test accuracy 71.00 ± {HALF:.2f} %" in named(size)
+    assert len(intervals(size)) == 3
+
+
+def test_a_teacher_of_another_recipe_is_hollow_and_no_line_goes_through_it(teachers):
+    _, (size, *_) = panels(teachers)
+    marks = [line.get_markerfacecolor() for line in size.lines if len(line.get_xdata()) == 1 and line.get_gid()]
+    assert [mark == "white" for mark in marks] == [False, True, False]
+    (joined,) = lines(size, color=drawing.look(1)[0], linewidth=1.2)
+    assert [x for x, _ in joined] == [1_000, 90_000]
+
+
+def test_what_no_teacher_makes_a_difference_to_is_a_level_line_and_the_students_size_a_dotted_one(teachers):
+    _, (size, accuracy, agreement, _) = panels(teachers)
+    level = [line.get_ydata() for line in accuracy.lines if len(set(line.get_ydata())) == 1
+             and len(line.get_ydata()) == 2]
+    assert [list(one) for one in level] == [pytest.approx([61, 61])]
+    for axes in (size, agreement):
+        (dotted,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert list(dotted.get_xdata()) == [3_000, 3_000]
+
+
+def test_without_the_teachers_sizes_accuracies_alone_are_drawn(teachers):
+    for found in Store(teachers).read()[0]:
+        if found.role == "teacher":
+            Store(teachers).write(record(found.spec, found.metrics["test_accuracy"], role="teacher"))
+    _, axes = panels(teachers)
+    assert len(axes) == 2 and axes[1].get_xlabel() == "teacher's test accuracy, %"
+
+
+def test_one_teacher_has_no_such_plot(folder, draw):
+    assert not any(name.startswith("teachers-") for name in draw(folder))

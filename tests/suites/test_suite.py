@@ -4,7 +4,7 @@ from PIL import Image
 from kdbench.cli.options import read_settings
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
-from kdbench.spec import HubTeacher, TrainedTeacher, Transfer
+from kdbench.spec import HubTeacher, TrainedTeacher, Transfer, teacher_runs
 from kdbench.suites import plan
 from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import built_in_pairs, built_in_suites, load_suite
@@ -65,6 +65,42 @@ def test_a_method_that_learns_from_its_own_copy_gets_one_trained_on_the_students
     own = spec.self_teacher.run
     assert own in plan.teachers
     assert (own.student, own.recipe, own.seed, own.method) == (spec.student, spec.recipe, 1000, "ce")
+
+
+ASSISTED = SUITE.replace('"ce", "kd"', '"ce", "takd"').replace(
+    "[pair.mine]", '[pair.mine]\nassistant = { model = "lcnet_050" }')
+
+
+def test_a_pairs_assistant_is_trained_once_by_its_teacher_on_the_students_recipe_after_the_teacher(tmp_path):
+    plan = plan_of(tmp_path, ASSISTED)
+    teacher, assistant = plan.teachers
+    (given,) = {s.self_teacher.run.id for s in plan.students if s.method == "takd"}
+    assert given == assistant.id and {s.self_teacher for s in plan.students if s.method != "takd"} == {None}
+    assert (assistant.method, assistant.hyperparameters["temperature"], assistant.seed) == ("kd", 2.0, 1000)
+    assert assistant.student.model == "lcnet_050" and assistant.teacher.run.id == teacher.id
+    assert (teacher.recipe.epochs, assistant.recipe.epochs) == (4, 2)
+    for spec in plan.students:
+        if spec.method == "takd":
+            assert [run.id for run in teacher_runs(spec)] == [teacher.id, assistant.id]
+    assert len({s.cell for s in plan.students}) == 1
+
+
+def test_a_suite_chooses_what_trains_assistants_which_need_not_be_one_of_its_methods(tmp_path):
+    plan = plan_of(tmp_path, 'assistant_method = "dkd"\n' + ASSISTED)
+    assert plan.teachers[1].method == "dkd" and plan.methods["dkd"].name == "dkd"
+    assert "dkd" not in {s.method for s in plan.students}
+
+
+def test_an_assistant_that_no_method_asks_for_changes_nothing(tmp_path):
+    methods = ["ce", "dml"]
+    with_one, without = (plan_of(tmp_path, text, methods=methods) for text in (ASSISTED, SUITE))
+    assert [s.id for s in with_one.students] == [s.id for s in without.students]
+    assert [t.id for t in with_one.teachers] == [t.id for t in without.teachers]
+
+
+def test_without_an_assistant_a_method_that_learns_from_one_is_planned_without(tmp_path):
+    plan = plan_of(tmp_path, methods=["takd"])
+    assert {s.self_teacher for s in plan.students} == {None} and len(plan.teachers) == 1
 
 
 def test_a_suite_may_have_its_teachers_trained_by_another_method_than_ce(tmp_path):
@@ -170,6 +206,18 @@ def test_a_pair_may_have_a_recipe_of_its_own_for_its_students_and_its_teacher(tm
     teachers = {s.pair: s.teacher.run.recipe for s in plan_of(tmp_path, text, pairs=["mine", "other"]).students}
     assert (teachers["other"].optimizer, teachers["other"].lr, teachers["other"].epochs) == ("adamw", 0.001, 4)
     assert (teachers["mine"].optimizer, teachers["mine"].lr) == ("sgd", 0.1)
+
+
+def test_a_pairs_teacher_may_have_a_recipe_of_its_own_and_its_students_keep_theirs(tmp_path):
+    text = PLACES.replace("[pair.mine]", "[teacher_recipes.other]\nepochs = 1\ntrain_size = 64\n\n[pair.mine]")
+    plan = plan_of(tmp_path, text, pairs=["mine", "other"])
+    teachers = {run.pair: run.recipe for run in plan.teachers}
+    assert (teachers["other"].epochs, teachers["other"].train_size, teachers["other"].lr) == (1, 64, 0.1)
+    assert (teachers["mine"].epochs, teachers["mine"].train_size) == (4, None)
+    assert {(s.recipe.epochs, s.recipe.train_size) for s in plan.students} == {(2, None)}
+    same = plan_of(tmp_path, PLACES, pairs=["mine", "other"])
+    assert {s.id for s in plan.students if s.pair == "mine"} == {s.id for s in same.students if s.pair == "mine"}
+    assert not {s.cell for s in plan.students if s.pair == "other"} & {s.cell for s in same.students}
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
@@ -305,8 +353,8 @@ def test_the_pairs_that_the_field_knows_are_there():
      "malformed TOML: [hyperparameters.kd] stands twice, or hyperparameters is no table (a name with other"),
     ("[pair.mine]", "[pairs.mine]", "malformed TOML: [pairs.mine] stands twice, or pairs is no table"),
     ("[pair.mine]\n", "[pair.mine]\nimage_siz = 16\n", "mine.toml: pair.mine.image_siz: unknown key; did you mean "
-     "'image_size'? (allowed: description, image_size, student, teacher)"),
-    ("teacher = {", "techer = {", "pair.mine.techer: unknown key; did you mean 'teacher'? (allowed: description,"),
+     "'image_size'? (allowed: assistant, description, image_size, student, teacher)"),
+    ("teacher = {", "techer = {", "pair.mine.techer: unknown key; did you mean 'teacher'? (allowed: assistant,"),
     ("teacher = {", "techer = {", "; pair.mine.teacher: missing, expected a table with model"),
     ('teacher = { model = "test_resnet" }', 'teacher = "test_resnet"', "pair.mine.teacher: expected a table, got"),
     ('model = "test_resnet" }', 'modl = "test_resnet" }', "pair.mine.teacher.modl: unknown key; did you mean 'model'? "
@@ -320,6 +368,22 @@ def test_the_pairs_that_the_field_knows_are_there():
     ('model = "test_resnet" }', 'model = "test_resnet", weights = "web" }', "expected 'train', 'hub:TAG' or 'file:"),
     ('model = "test_resnet" }', 'model = "test_resnet", weights = "file:/no/such" }',
      "mine.toml: pair.mine.teacher.weights: teacher weights /no/such: no such file"),
+    ("epochs = 4", "epochs = 4\n[teacher_recipes.mime]\nepochs = 1",
+     "mine.toml: teacher_recipes.mime: unknown pair 'mime'; did you mean 'mine'?"),
+    ("epochs = 4", "epochs = 4\n[teacher_recipes.mine]\nepoch = 1",
+     "mine.toml: teacher_recipes.mine.epoch: unknown key; did you mean 'epochs'?"),
+    ("epochs = 4", "epochs = 4\n[teacher_recipes.mine]\nepochs = 0",
+     "mine.toml: teacher_recipes.mine.epochs: expected at least 1, got 0"),
+    ("epochs = 4", "epochs = 4\n[teacher_recipes.resnet56-resnet20]\ntrain_size = 'all'",
+     "mine.toml: teacher_recipes.resnet56-resnet20.train_size: expected a whole number, got 'all'"),
+    ("[pair.mine]", '[pair.mine]\nassistant = "lcnet_050"',
+     "mine.toml: pair.mine.assistant: expected a table, got 'lcnet_050'"),
+    ("[pair.mine]", '[pair.mine]\nassistant = { modl = "lcnet_050" }',
+     "mine.toml: pair.mine.assistant.modl: unknown key; did you mean 'model'? (allowed: kwargs, model)"),
+    ('["ce", "kd", "dml"]', '["takd"]\nassistant_method = "kdd"',
+     "mine.toml: assistant_method: unknown method 'kdd'; did you mean 'kd'?"),
+    ('["ce", "kd", "dml"]', '["takd"]\nassistant_method = "ce"',
+     "mine.toml: assistant_method: ce learns from no trained network, and what trains an assistant must learn from"),
     ("epochs = 4", "epohcs = 4", "mine.toml: teacher_recipe.epohcs: unknown key; did you mean 'epochs'?"),
     ("epochs = 4", "epochs = 'x'", "mine.toml: teacher_recipe.epochs: expected a whole number, got 'x'"),
 ])

@@ -1,6 +1,7 @@
 """What the tests of running share: the smoke suite in small, and methods that go wrong in every way."""
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.spec import Architecture
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
 
@@ -42,6 +44,16 @@ def plugin(folder: Path, trouble: str = "pass", name: str = "mine") -> Path:
 def smoke(*methods: str, plugins=(), **selection) -> Plan:
     return expand(load_suite("smoke"), Registry(plugins), Selection(
         methods=methods or None, **{"seeds": [0], "settings": {"recipe.epochs": 2}, **selection}))
+
+
+def assisted(*methods: str, **selection) -> Plan:
+    """The smoke suite, whose pair has an assistant of the student's depth and one and a half times its width."""
+    suite = load_suite("smoke")
+    tiny = suite.pairs["tiny"]
+    wider = Architecture(model="resnet_cifar", kwargs={**tiny.student.kwargs, "stem": 6, "channels": [6, 12, 24]})
+    pair = tiny.model_copy(update={"assistant": wider})
+    return expand(replace(suite, pairs={**suite.pairs, "tiny": pair}), Registry(), Selection(
+        methods=methods, **{"seeds": [0], "settings": {"recipe.epochs": 2}, **selection}))
 
 
 def job(plan: Plan, out: Path, cache: Path, method: str) -> Job:

@@ -273,6 +273,7 @@ def test_a_teacher_from_a_file_is_scored_once_and_kept(tmp_path, cache, teacher)
     assert loaded.run_id != trained.run_id
     assert loaded.weights_sha256 == trained.weights_sha256
     assert loaded.metrics == trained.metrics
+    assert loaded.metrics["teacher_parameters"] == teacher.metrics["parameters"] > loaded.metrics["parameters"] > 0
 
 
 def test_the_student_file_loads_into_timms_own_model(tmp_path, cache):

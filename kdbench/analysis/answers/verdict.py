@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from kdbench.analysis.answers.teachers import sentences, series
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.intervals import POWER, detectable_effect
 
@@ -23,13 +24,13 @@ class Verdict(NamedTuple):
 def verdict(leaderboard: Leaderboard) -> list[Verdict]:
     """What the leaderboard answers, in sentences that are computed from it: in each cell which methods differ from the
     references, the best ones and the cheapest of these, whom they harm, and what would settle the rest; then what holds
-    in all cells."""
+    in all cells, and what several teachers of one student tell."""
     said = [Verdict(leaderboard.title(cell), tuple(_verdict(cell))) for cell in leaderboard.cells]
     for part in leaderboard.regimes():
         if len(part.cells) > 1:
             kind = f" ({part.regime})" if part.regime else ""
             said.append(Verdict(f"All {len(part.cells)} cells{kind}", tuple(_everywhere(part.cells))))
-    return said
+    return [*said, *(Verdict(f"Teachers of {one.title}", tuple(sentences(one))) for one in series(leaderboard))]
 
 
 def _everywhere(cells: Sequence[Cell]) -> Iterable[str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from kdbench.analysis.answers.teachers import series
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard
 from kdbench.analysis.details import Details
 from kdbench.analysis.ranking import rank
@@ -19,6 +20,7 @@ from kdbench.report.plots.lines import expected_bests, learning_curves, reliabil
 from kdbench.report.plots.rows import accuracies, class_changes, classes, group_gaps, parts, robustness
 from kdbench.report.plots.scatter import front, front_told, latencies, points_of, scatter, with_source
 from kdbench.report.plots.svg import Plot, finish, inline_svg
+from kdbench.report.plots.teachers import teacher_curves
 from kdbench.report.tables.parts import MOST_PARTS
 
 __all__ = ["Drawing", "Plot", "class_changes", "drawings", "front", "inline_svg", "plots"]
@@ -65,6 +67,13 @@ def _planned(leaderboard: Leaderboard, details: Details) -> Iterator[Planned]:
                f"{_capital(what)} and test accuracy: {dataset}",
                "Test accuracy of each method, and of the teachers, against the latency of the network that it deploys. "
                f"{INTERVALS} {front_told(points)}")
+    for one in series(leaderboard):
+        names = "; ".join(f"{place} {teacher.name}" for place, teacher in enumerate(one.teachers, start=1))
+        yield (partial(teacher_curves, one=one), _slug(f"teachers-{one.title}"), f"Several teachers: {one.title}",
+               "Test accuracy of each method, and its agreement with the teacher, against the teacher's parameters and "
+               f"test accuracy. {INTERVALS} Level lines are methods that come out the same whoever the teacher is, "
+               "and the dotted line is the student's own size. Lines join teachers of the usual recipe; hollow marks "
+               f"are those of another. Teachers: {names}.")
     for part in leaderboard.regimes():
         what = f" ({part.regime})" if part.regime else ""
         yield (partial(gains, leaderboard=part), _slug(f"gain-by-family{what}"),

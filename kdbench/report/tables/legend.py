@@ -24,6 +24,9 @@ def legend(leaderboard: Leaderboard) -> list[str]:
                      "training's; the size of what is deployed, in multiples of the student's; with kd: its loss "
                      "contains that of kd; no labels: its loss does not read them; 2 runs: a copy of the student was "
                      "trained before, which is in no cost shown here.")
+    if any("assistant" in row.conditions for cell in leaderboard.cells for row in cell.rows):
+        lines.append("assistant: it learns from a network that the teacher trained before, in a run that is in no cost "
+                     "shown here.")
     if any(row.submission for cell in leaderboard.cells for row in cell.rows):
         lines.append("submission: results that others sent: "
                      + "; ".join(f"{mark}: {meaning}" for mark, meaning in MEANING.items()) + ".")

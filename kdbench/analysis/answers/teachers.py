@@ -1,0 +1,142 @@
+"""The teacher as a variable: the cells of a folder that differ in the teacher alone, and where a better teacher makes a
+worse student."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdbench.analysis.board import OF_A_RUN, Cell, Leaderboard, Row
+from kdbench.analysis.moderated import Comparison, family, moderate
+from kdbench.spec import digest
+
+METRIC = "test_accuracy"
+OWN = (*OF_A_RUN, "pair", "teacher")  # the fields of a spec that cells of a series may differ in
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher, and the cell of the students that learned from it."""
+
+    name: str                 # of its pair; the cell's title where several teachers have a pair of this name
+    cell: Cell
+    accuracy: float           # the teacher's on the test images
+    parameters: float | None  # the teacher's; None where records do not tell them
+    usual: bool               # trained by the recipe of most of the series' teachers
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The students by label."""
+        return {row.label: row for row in self.cell.rows}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Several teachers of one student: same architecture, recipe and images, and so the same batches by seed."""
+
+    title: str                          # "the student on the dataset"
+    parameters: float | None            # the student's
+    teachers: tuple[Taught, ...]        # by rising test accuracy
+    taught: tuple[str, ...]             # labels of rows that the teacher makes a difference to
+    untaught: tuple[str, ...]           # labels of rows that come out the same whoever the teacher is
+    # By label and cell: the students of a teacher less those of the most accurate teacher, over the seeds of both.
+    comparisons: Mapping[tuple[str, str], Comparison]
+
+    @property
+    def best(self) -> Taught:
+        """The most accurate teacher."""
+        return self.teachers[-1]
+
+    def row(self, label: str) -> Row:
+        """The row of a label that does not depend on the teacher."""
+        return next(one.rows[label] for one in self.teachers if label in one.rows)
+
+
+def series(leaderboard: Leaderboard) -> list[Series]:
+    """The groups of two or more cells that differ in the teacher alone, in the order of their first cells. Cells whose
+    teacher's accuracy is not known are in none, nor are methods that see no data."""
+    groups: dict[str, list[Cell]] = defaultdict(list)
+    for cell in leaderboard.cells:
+        if cell.teacher is not None and METRIC in cell.teacher.metrics:
+            shared = {name: value for name, value in cell.spec.items() if name not in OWN}
+            groups[digest([shared, cell.equal_compute])].append(cell)
+    return [_series(cells, leaderboard) for cells in groups.values() if len(cells) > 1]
+
+
+def _series(cells: list[Cell], leaderboard: Leaderboard) -> Series:
+    pairs, recipes = Counter(cell.pair for cell in cells), Counter(map(_recipe, cells))
+    usual = recipes.most_common(1)[0][0]
+    teachers = sorted((Taught(
+        cell.pair if pairs[cell.pair] == 1 else leaderboard.title(cell), cell, cell.teacher.metrics[METRIC],
+        cell.teacher.metrics.get("parameters"), _recipe(cell) == usual)
+        for cell in cells if cell.teacher is not None), key=lambda one: (one.accuracy, one.name))
+    rows = [(row.label, one.cell.id, row.metrics[METRIC]) for one in teachers for row in one.cell.rows
+            if METRIC in row.metrics and not row.data_free]
+    labels = list(dict.fromkeys(label for label, *_ in rows))
+    same = {label for label in labels if _same([values for name, _, values in rows if name == label])}
+    best = teachers[-1].cell.id
+    values: dict[str, dict[int, float]] = defaultdict(dict)
+    for label, cell, accuracies in rows:
+        values[_key(label, "" if label in same else cell)].update(accuracies)
+    asked = {(label, cell): (_key(label, cell), _key(label, best)) for label, cell, _ in rows
+             if label not in same and cell != best and _key(label, best) in values}
+    own = _parameters(cells)
+    size = "" if own is None else f" of {own:,.0f} parameters"
+    kind = f" ({cells[0].regime})" if cells[0].regime else ""
+    return Series(f"{cells[0].spec['student']['model']}{size} on {cells[0].dataset}{kind}", own, tuple(teachers),
+                  tuple(label for label in labels if label not in same),
+                  tuple(label for label in labels if label in same), family(asked, values, moderate(values)[1]))
+
+
+def _key(label: str, cell: str) -> str:
+    return f"{label}\n{cell}"
+
+
+def _recipe(cell: Cell) -> str:
+    """What tells apart how teachers were trained; of those with other weights, where these come from."""
+    teacher: dict[str, Any] = cell.spec["teacher"]
+    return digest(teacher["run"]["recipe"]) if teacher["kind"] == "run" else str(teacher["kind"])
+
+
+def _same(values: list[Mapping[int, float]]) -> bool:
+    """Whether runs of the same seed gave the same in all cells: the method did not listen to the teacher."""
+    by_seed: dict[int, set[float]] = defaultdict(set)
+    for own in values:
+        for seed, value in own.items():
+            by_seed[seed].add(value)
+    return len(values) > 1 and all(len(found) == 1 for found in by_seed.values())
+
+
+def _parameters(cells: Iterable[Cell]) -> float | None:
+    """The parameters of the student, by the first row that tells them."""
+    return next((size.mean / row.size for cell in cells for row in cell.rows
+                 if (size := row.estimate("parameters")) is not None), None)
+
+
+def sentences(one: Series) -> Iterator[str]:
+    """What a series says of its teachers, in sentences."""
+    sizes = [teacher.parameters for teacher in one.teachers if teacher.parameters is not None]
+    reach = f" from {min(sizes):,.0f} to {max(sizes):,.0f} parameters and" if len(sizes) == len(one.teachers) else ""
+    yield (f"{len(one.teachers)} teachers of the same student,{reach} from {one.teachers[0].accuracy:.2%} to "
+           f"{one.best.accuracy:.2%} test accuracy; the most accurate is that of {one.best.name}.".replace("%", " %"))
+    if one.untaught:
+        yield f"Whoever the teacher is, the same comes out of {', '.join(one.untaught)}."
+    if not one.comparisons:
+        yield "Nothing can be said of other teachers: that takes a method with two seeds of each."
+        return
+    better = {place: found for place, found in one.comparisons.items() if found.significant and found.mean > 0}
+    worse = sum(found.significant and found.mean < 0 for found in one.comparisons.values())
+    for label in one.taught:
+        names = [f"{teacher.name} ({_points(better[label, teacher.cell.id])})" for teacher in reversed(one.teachers)
+                 if (label, teacher.cell.id) in better]
+        if names:
+            yield (f"{label}: a better teacher makes a worse student. With that of {one.best.name}, it is less "
+                   f"accurate than with the less accurate {' or '.join(names)}.")
+    unclear = len(one.comparisons) - worse - len(better)
+    yield (f"Of {len(one.comparisons)} comparisons of students of another teacher with those of the most accurate "
+           f"one, {worse} are worse, {len(better)} better, and of {unclear} it is unclear (at 5 %, after Holm's "
+           "correction).")
+
+
+def _points(found: Comparison) -> str:
+    return f"{100 * found.mean:+.2f} points"

@@ -365,7 +365,7 @@ def test_the_pairs_that_the_field_knows_are_there():
     ('model = "lcnet_035" }', 'model = "lcnet_035", kwargs = { depht = 3 } }', "pair.mine.student.kwargs: 'depht' is "
      "no argument that shapes a network; the nearest is 'depth'"),
     ('model = "lcnet_035" }', 'model = "lcnet_035", kwargs = { depth = "a/b" } }', "'depth': expected numbers, true, "),
-    ('model = "test_resnet" }', 'model = "test_resnet", weights = "web" }', "expected 'train', 'hub:TAG' or 'file:"),
+    ('model = "test_resnet" }', 'model = "test_resnet", weights = "web" }', "expected 'train', 'hub:TAG', 'file:PATH'"),
     ('model = "test_resnet" }', 'model = "test_resnet", weights = "file:/no/such" }',
      "mine.toml: pair.mine.teacher.weights: teacher weights /no/such: no such file"),
     ("epochs = 4", "epochs = 4\n[teacher_recipes.mime]\nepochs = 1",

@@ -15,7 +15,8 @@ from kdbench.report.tables.beside import beside_tables, change_tables
 from kdbench.report.tables.cell import COLUMNS, further_tables, main_tables
 from kdbench.report.tables.legend import legend
 
-DROPPED = ("params", "conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")  # the first at first
+# Columns that a narrow terminal does without, the first at first.
+DROPPED = ("params", "conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")
 WIDEST = 100  # columns of a paragraph
 GAP = "  "    # between two columns
 NAMES = "name", "family"  # what rows may be sorted by, besides metrics

@@ -21,8 +21,8 @@ def _table(one: Series) -> Table:
              for label in one.untaught]
     lines += [line for label in one.taught for line in _lines(one, label)]
     return Table(f"Teachers of {one.title}", header, lines, 2, (
-        "Teachers by their test accuracy, the lowest first, with the number of their parameters. A method that comes out "
-        "the same with each of them stands in one line.",
+        "Teachers by their test accuracy, the lowest first, with the number of their parameters. A method that comes "
+        "out the same with each of them stands in one line.",
         "vs best teacher: test accuracy less that with the most accurate teacher, on equal seeds, with the moderated "
         "95 % interval; ↑ marks teachers that make better students than the most accurate one does, ↓ worse, ? "
         "unclear, at 5 % after Holm's correction for all methods and teachers of the table.",

@@ -15,7 +15,8 @@ def pool(tmp_path):
     folder = tmp_path / "pool/nested"
     folder.mkdir(parents=True)
     for i in range(20):
-        Image.fromarray(np.random.RandomState(i).randint(0, 256, (20, 20, 3)).astype(np.uint8)).save(folder / f"{i}.png")
+        pixels = np.random.RandomState(i).randint(0, 256, (20, 20, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
     return tmp_path / "pool"
 
 
@@ -37,7 +38,7 @@ def test_a_folder_with_a_test_image_is_refused_in_a_line_before_anything_is_writ
                                                                                     tmp_path):
     part = collect(parse("synthetic"), cache / "data").splits["test"]
     Image.fromarray(part.images[part.index[0]].transpose(1, 2, 0)).save(pool / "mine.png")
-    code, out, err = kdbench(command, "smoke", "--methods", "ce,kd", "--set", "recipe.train_size=100",
+    code, _, err = kdbench(command, "smoke", "--methods", "ce,kd", "--set", "recipe.train_size=100",
                              "--set", "transfer.images=imagefolder:pool")
     assert code == 2 and err.count("\n") == 1 and "mine.png is an image of the test split of synthetic" in err
     assert not (tmp_path / "runs").exists()

@@ -43,7 +43,8 @@ def method_page_of(name: str, parts: Parts, registry: Mapping[str, Any]) -> str:
         told["conditions"] = "; ".join(known.conditions)
     if info is not None:
         told["learns from"] = {"teacher": "the pair's teacher", "student": "a trained copy of the student"}.get(
-            info.learns_from, "no trained network") + ("" if info.needs_data else ", without images")
+            info.learns_from, "no trained network") + ("" if info.needs_data else ", without images") + (
+                ", with the groups of images" if info.needs_groups else "")
     told["rows"] = str(len(lines))
     idea = f'<p class="lead">{escape(known.idea)}</p>' if known else ""
     top = f"<h1>{dot(family)}{escape(name)}</h1>{idea}{facts(told, 'small')}"

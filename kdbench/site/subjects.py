@@ -43,7 +43,8 @@ def method_page_of(name: str, parts: Parts, registry: Mapping[str, Any]) -> str:
     if known and known.conditions:
         told["conditions"] = "; ".join(known.conditions)
     if info is not None:
-        told["learns from"] = LEARNS_FROM[info.learns_from] + ("" if info.needs_data else ", without images")
+        told["learns from"] = LEARNS_FROM[info.learns_from] + ("" if info.needs_data else ", without images") + (
+            ", with the groups of images" if info.needs_groups else "")
     told["rows"] = str(len(lines))
     idea = f'<p class="lead">{escape(known.idea)}</p>' if known else ""
     top = f"<h1>{dot(family)}{escape(name)}</h1>{idea}{facts(told, 'small')}"

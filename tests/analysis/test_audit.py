@@ -62,6 +62,7 @@ def test_less_bias_than_plain_training_is_mended_and_more_than_the_teacher_is_ad
     said = summary(audit(cell)["group_gap"], TEACHER_GAP)
     assert said[1] == "Worsened against ce: by none."
     assert "kd (temperature=16.0)" in said[0] and "kd (temperature=16.0)" not in said[2]
+    assert said[3] == "Fairer than the teacher: kd (temperature=16.0)."
 
 
 def test_more_bias_than_plain_training_is_worsened_whichever_way_the_metric_goes(tmp_path):

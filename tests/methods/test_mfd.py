@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch.nn.functional as F
 from support.methods import first_batch, trainer
 from torch import nn
 
+from kdbench.method import Batch, Outputs, Shapes
 from kdbench_methods.feature.mfd import MFD, mmd_loss
 
 LABELS, GROUPS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2]), torch.tensor([0, 0, 1, 1, 0, 0, 0, 1])
@@ -77,3 +80,12 @@ def test_the_term_is_half_of_alpha_times_the_loss_of_the_embeddings_after_a_line
     expected = 2.5 * by_hand(features, teacher.embedding.double().numpy(), batch.labels.numpy(), groups.numpy(), 0.7)
     assert terms["mmd"].item() == pytest.approx(expected, rel=1e-3)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student.logits, batch.labels).item())
+
+
+def test_embeddings_of_one_length_are_compared_as_they_are():
+    shapes = Shapes(5, ())
+    ctx = SimpleNamespace(student=nn.Identity(), student_shapes=shapes, teacher_shapes=shapes,
+                          train_groups={"half": GROUPS})
+    student, teacher = (Outputs(one, one, ()) for one in (STUDENT, TEACHER))
+    terms = MFD(ctx).losses(Batch(torch.zeros(8), LABELS % 5, torch.arange(8)), student, teacher)
+    assert terms["mmd"].item() == pytest.approx(1.5 * mmd_loss(STUDENT, TEACHER, LABELS, GROUPS).item())

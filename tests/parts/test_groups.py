@@ -74,7 +74,7 @@ def test_a_cell_whose_losses_stay_high_comes_to_have_all_the_weight():
 
 
 def test_the_loss_is_what_gradients_go_through_and_the_weights_are_not():
-    cells, losses = cells_of(CTX, ""), torch.ones(8, requires_grad=True)
+    cells, losses = cells_of(CTX, ""), torch.arange(8.0, requires_grad=True)
     worst = WorstCells(cells, 0.5)
     worst(losses, torch.arange(8)).backward()
     expected = worst.q[worst.ranks] / torch.bincount(cells)[cells]

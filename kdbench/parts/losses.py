@@ -65,6 +65,14 @@ def ranks(scores: Tensor) -> Tensor:
     return 1 + scores.shape[1] - torch.searchsorted(scores.sort(dim=1).values, scores, right=True)
 
 
+def decision_disagreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(teacher || student), counted only for the samples which both give to the same class, and divided by the number
+    of all. Both logits are [B, K]."""
+    same = student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)
+    student_log, teacher_log = F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1)
+    return (F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1) * same).mean()
+
+
 # Of stages.
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -43,3 +44,21 @@ def with_inputs(network: nn.Module, layers: list[nn.BatchNorm2d], images: Tensor
         for handle in handles:
             handle.remove()
     return outputs, [given[layer] for layer in layers]
+
+
+def moments(maps: list[Tensor]) -> Tensor:
+    """The means and the variances of the channels of feature maps [B, C_i, H_i, W_i], in rows: [2, sum of C_i]."""
+    found = [torch.var_mean(x, dim=(0, 2, 3), correction=0) for x in maps]
+    return torch.stack([torch.cat([mean for _, mean in found]), torch.cat([variance for variance, _ in found])])
+
+
+def running_moments(layers: list[nn.BatchNorm2d]) -> Tensor:
+    """The running means and variances of the layers, in rows: [2, sum of their channels]."""
+    running: list[Any] = [(layer.running_mean, layer.running_var) for layer in layers]
+    return torch.stack([torch.cat([mean for mean, _ in running]), torch.cat([variance for _, variance in running])])
+
+
+def moment_difference(found: Tensor, wanted: Tensor, channels: list[int]) -> Tensor:
+    """The L2 distances of means and of variances, [2, sum of channels] each, layer by layer, summed over the layers."""
+    parts = (found - wanted).split(channels, dim=1)
+    return torch.stack([part.norm(dim=1).sum() for part in parts]).sum()

@@ -5,29 +5,10 @@ import torch.nn.functional as F
 
 from kdbench.method import Method, Paper, descend
 from kdbench.parts.generator import ImageGenerator
-from kdbench.parts.losses import soft_cross_entropy
-from kdbench.parts.statistics import batch_norms, with_inputs
+from kdbench.parts.losses import decision_disagreement, soft_cross_entropy
+from kdbench.parts.statistics import batch_norms, moment_difference, moments, running_moments, with_inputs
 
 BETAS = (0.5, 0.999)  # of the generator's Adam
-
-
-def moments(maps):
-    """The means and the variances of the channels of feature maps [B, C_i, H_i, W_i], in rows: [2, sum of C_i]."""
-    found = [torch.var_mean(x, dim=(0, 2, 3), correction=0) for x in maps]
-    return torch.stack([torch.cat([mean for _, mean in found]), torch.cat([variance for variance, _ in found])])
-
-
-def moment_difference(found, wanted, channels):
-    """The L2 distances of means and variances, each [2, sum of channels], layer by layer, summed over the layers."""
-    return sum(part.norm(dim=1).sum() for part in (found - wanted).split(channels, dim=1))
-
-
-def decision_disagreement(student, teacher):
-    """KL(teacher || student), averaged over the batch and counted only where both are for the same class. [B, K]."""
-    same = student.argmax(dim=1) == teacher.argmax(dim=1)
-    divergences = F.kl_div(F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1), reduction="none",
-                           log_target=True).sum(dim=1)
-    return (divergences * same).mean()
 
 
 class FastDFKD(Method):
@@ -135,10 +116,8 @@ class FastDFKD(Method):
         found = self.past
         if self.layers:
             found = moments(given)
-            wanted = torch.stack([torch.cat([layer.running_mean for layer in self.layers]),
-                                  torch.cat([layer.running_var for layer in self.layers])])
             mixed = torch.lerp(found, self.past, self.momentum) if number else found
-            terms["feature"] = self.feature * moment_difference(mixed, wanted, self.channels)
+            terms["feature"] = self.feature * moment_difference(mixed, running_moments(self.layers), self.channels)
         if number >= self.warmup and self.adversarial:
             disagreement = decision_disagreement(self.student(images).logits, teacher.logits)
             terms["adversarial"] = -self.adversarial * disagreement

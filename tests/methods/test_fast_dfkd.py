@@ -7,8 +7,9 @@ import torch
 from support.methods import kl, moved, named, random_logits, recorded, snapshot, softmax, trainer
 from torch import nn
 
-from kdbench.parts.statistics import batch_norms, with_inputs
-from kdbench_methods.data_free.fast_dfkd import FastDFKD, decision_disagreement, moment_difference, moments
+from kdbench.parts.losses import decision_disagreement
+from kdbench.parts.statistics import batch_norms, moment_difference, moments, running_moments, with_inputs
+from kdbench_methods.data_free.fast_dfkd import FastDFKD
 
 SMALL = {"batches": 3, "warmup": 2, "iterations": 2, "latent_dim": 8, "width": 4}
 
@@ -51,8 +52,8 @@ def test_moment_difference_is_the_papers_in_numpy():
         layer.running_mean.normal_()
         layer.running_var.uniform_(0.5, 2)
     maps = [torch.randn(4, 3, 5, 5, dtype=torch.float64), 2 * torch.randn(4, 2, 3, 3, dtype=torch.float64)]
-    wanted = torch.stack([torch.cat([layer.running_mean for layer in layers]),
-                          torch.cat([layer.running_var for layer in layers])])
+    wanted = running_moments(layers)
+    assert wanted[0].tolist() == [*layers[0].running_mean.tolist(), *layers[1].running_mean.tolist()]
     found = moments(maps)
     assert found.shape == (2, 5)
     assert moment_difference(found, wanted, [3, 2]).item() == pytest.approx(numpy_feature(maps, layers), rel=1e-6)

@@ -41,6 +41,7 @@ class Shapes(NamedTuple):
     embedding: int                             # D
     stages: tuple[tuple[int, int, int], ...]   # (C_i, H_i, W_i)
     pooled: bool = False                       # the embedding is the last stage's mean over its positions
+    divisible: bool = True                     # it is known where the last stage begins, for branches that start there
 
 
 class MakeOptimizer(Protocol):

@@ -43,11 +43,16 @@ def _vit(width: int, depth: int) -> Architecture:
         "img_size": 32, "patch_size": 8, "embed_dim": width, "depth": depth, "num_heads": 2})
 
 
+def _mlp(*widths: int) -> Architecture:
+    return Architecture(model="mlp", kwargs={"hidden_sizes": widths})
+
+
 # Teacher and student differ in width, in the number and resolution of stages, and in kind.
 PAIRS: dict[str, tuple[Architecture, Architecture]] = {
     "convolutional": (_resnet(16, 24, 32), _resnet(8, 12, 16)),
     "cross-architecture": (_resnet(16, 24, 32), Architecture(model="test_efficientnet")),
     "vit": (_vit(64, depth=4), _vit(32, depth=3)),
+    "mlp": (_mlp(24, 16), _mlp(12)),
 }
 
 

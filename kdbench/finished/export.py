@@ -60,15 +60,18 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         raise UserError(f"{out}: exists already; give a folder that does not")
     if onnx:
         need_onnx()
-    elif not isinstance(network, Network):
-        raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but "
-                        f"{type(network).__name__}, so timm cannot load it; --onnx exports it whole")
+    elif not _is_timm(network):
+        what = record.spec.student.model if isinstance(network, Network) else type(network).__name__
+        raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but {what}, so "
+                        "timm cannot load it; --onnx exports it whole")
     images = _test_images(dataset)
     logits = _logits(network, images)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        done = [_to_timm(record, store, network, dataset, folder, logits)] if isinstance(network, Network) else []
+        done = []
+        if isinstance(network, Network) and network.is_timm:
+            done.append(_to_timm(record, store, network, dataset, folder, logits))
         if onnx:
             done.append(_to_onnx(network, folder, images, logits))
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -78,6 +81,10 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return done
+
+
+def _is_timm(network: nn.Module) -> bool:
+    return isinstance(network, Network) and network.is_timm
 
 
 def _test_images(dataset: Dataset) -> Tensor:

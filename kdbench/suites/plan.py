@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from kdbench.data import catalog, collect
 from kdbench.disk import file_sha256
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError, nearest, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
+from kdbench.spec import MAX_SEED, Architecture, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher
 from kdbench.suites.suite import MAX_SEEDS, Pair, Suite
 from kdbench.suites.validation import at, dotted, validate
 
@@ -69,7 +69,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
         if pair_name not in suite.pairs:
             with nullcontext() if selection.pairs else at(f"{suite.source}: pairs"):
                 raise unknown("pair", pair_name, suite.pairs)
-        pair = suite.pairs[pair_name]
+        with at(f"{suite.source}: pair {pair_name}"):
+            pair = with_networks(suite.pairs[pair_name], registry)
         recipe, teacher_recipe = _recipes(suite, pair_name, recipe_settings)
         for dataset, fingerprint in datasets.items():
             common: dict[str, Any] = {
@@ -97,6 +98,23 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             teachers |= {run.id: run for run in needed}
     return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, reference.name: reference},
                 reference.name)
+
+
+def with_networks(pair: Pair, registry: Registry) -> Pair:
+    """The pair with the SHA-256 of the plugin file of each of its networks that are the user's own. UserError for one
+    that stands in no file that was given, or if the pair asks for another SHA-256."""
+    sides: dict[str, Architecture] = {}
+    for role, side in (("teacher", pair.teacher), ("student", pair.student)):
+        if not side.is_own:
+            continue
+        if side.model not in registry.networks:
+            raise UserError(f"{role}: network {side.model!r} is in none of the files given by --plugin"
+                            + nearest(side.model, registry.networks))
+        found = registry.networks[side.model]
+        if side.source not in (None, found.digest):
+            raise UserError(f"{role}: {found.file} has the SHA-256 {found.digest}, the pair's source is {side.source}")
+        sides[role] = side.model_copy(update={"source": found.digest})
+    return pair.model_copy(update=sides)
 
 
 def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:

@@ -39,7 +39,7 @@ class TeacherSide(Architecture):
     @property
     def architecture(self) -> Architecture:
         """The teacher without the source of its weights."""
-        return Architecture(model=self.model, kwargs=self.kwargs)
+        return Architecture(model=self.model, kwargs=self.kwargs, source=self.source)
 
 
 class Pair(Frozen):

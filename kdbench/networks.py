@@ -20,12 +20,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from kdbench.architectures import own
 from kdbench.architectures.mlp import MLP
+from kdbench.architectures.texts import TextBag, TextTransformer
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
-from kdbench.method import Outputs, Shapes
+from kdbench.method import Outputs, Shapes, is_text
 from kdbench.spec import Architecture, FileTeacher, HubTeacher
 
-BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}  # that are not timm's
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {  # that are not timm's
+    "mlp": MLP, "text_bag": TextBag, "text_transformer": TextTransformer}
 MAX_STAGES = 4
 MAX_PARAMETERS = 2_000_000_000  # of a network: 8 GB
 MAX_TENSORS = 5_000             # of parameters
@@ -109,11 +111,6 @@ class Network(nn.Module):
         mean = outputs.stages[-1].mean((2, 3))
         pooled = mean.shape == outputs.embedding.shape and torch.allclose(mean, outputs.embedding, 1e-4, 1e-5)
         return Shapes(outputs.embedding.shape[1], tuple(map(_size, outputs.stages)), pooled, self.is_timm)
-
-
-def is_text(shape: Sequence[int]) -> bool:
-    """Whether it is the shape (T, V) of texts, T tokens of a vocabulary of V words, and not (C, H, W) of images."""
-    return len(shape) == 2
 
 
 def told(shape: Sequence[int]) -> str:

@@ -143,7 +143,8 @@ class Recipe(Frozen):
 
     epochs: int = Field(ge=1, le=MAX_EPOCHS)
     batch_size: int = Field(ge=2, le=65_536)
-    image_size: int = Field(ge=4, le=MAX_IMAGE_SIZE, description="height and width of the network's input, in pixels")
+    image_size: int = Field(ge=4, le=MAX_IMAGE_SIZE, description="height and width of the network's input, in pixels; "
+                                                                   "of texts, their length in tokens")
     train_size: int | None = Field(None, ge=2, le=10**9,
                                    description="a stratified part of the training split, by a fixed seed")
     optimizer: Literal["sgd", "adamw"] = "sgd"

@@ -49,7 +49,7 @@ PUBLIC = ("method", "networks", "parts")
 
 # The modules, or whole rooms, that import torch. The others load fast, for the command line and the parent process.
 TORCH = (
-    "kdbench.architectures.mlp",
+    "kdbench.architectures.mlp", "kdbench.architectures.texts",
     "kdbench.method", "kdbench.networks", "kdbench.parts", "kdbench.train", "kdbench_methods",
     "kdbench.data.base", "kdbench.data.load", "kdbench.data.stream",
     "kdbench.robustness.measure",

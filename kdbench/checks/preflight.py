@@ -44,7 +44,7 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
         source = tutor(methods[spec.method].learns_from, teacher=teacher, self_teacher=student)
-        reason = classes[spec.method].inapplicable(student, source)
+        reason = classes[spec.method].unfit(student, source, sizes[_data_key(spec)].image_shape)
         if reason is not None:
             reasons[spec.id] = reason
         elif source is not None:
@@ -62,11 +62,12 @@ def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
 
 def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int = 10) -> dict[str, str | None]:
     """For each method by name, why it cannot train the pair; None if it can."""
-    image_shape = (3, pair.image_size, pair.image_size)
+    size = pair.image_size
+    image_shape = (size, pair.words) if pair.words else (3, size, size)
     teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
     student = build(pair.student, num_classes, image_shape).shapes
-    return {info.name: registry.load(info).inapplicable(
-        student, tutor(info.learns_from, teacher=teacher, self_teacher=student)) for info in methods}
+    return {info.name: registry.load(info).unfit(
+        student, tutor(info.learns_from, teacher=teacher, self_teacher=student), image_shape) for info in methods}
 
 
 def need_device(devices: set[str]) -> None:

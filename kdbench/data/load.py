@@ -19,6 +19,7 @@ from kdbench.data.catalog import parse
 from kdbench.data.collect import Collected, Part, collect
 from kdbench.data.imagefolder import decode
 from kdbench.data.skew import tint
+from kdbench.data.texts import LONGEST
 from kdbench.errors import UserError
 from kdbench.folders import DataFolder
 from kdbench.spec import Recipe
@@ -39,6 +40,8 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device) 
     which gives the same images bit for bit. UserError if the dataset cannot be read.
     """
     found = collect(parse(name), folder, recipe.train_size)
+    if found.words:
+        return _text_dataset(str(parse(name)), found, recipe, device)
     channels, size = _channels(found, recipe), recipe.image_size
     sides = {"train": round(size * CROP_MARGIN) if "random_resized_crop" in recipe.augment else size,
              "validation": size, "test": size}
@@ -57,7 +60,7 @@ class DataShape(NamedTuple):
     """What can be said of a dataset without its images."""
 
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_train: int
 
 
@@ -68,8 +71,38 @@ def shape_of(name: str, recipe: Recipe, folder: Path) -> DataShape:
         dataset = load_dataset(name, recipe, folder, torch.device("cpu"))
         return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train))
     found = collect(parse(name), folder, recipe.train_size)
-    shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
+    if found.words:
+        _check_for_texts(name, recipe)
+        shape: tuple[int, ...] = (recipe.image_size, len(found.words))
+    else:
+        shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
     return DataShape(len(found.classes), shape, len(found.splits["train"].labels))
+
+
+def _text_dataset(name: str, found: Collected, recipe: Recipe, device: torch.device) -> Dataset:
+    """Texts of the recipe's length, in tokens: longer ones lose their end."""
+    _check_for_texts(name, recipe)
+    tokens = {split: part.images[part.index, :recipe.image_size] for split, part in found.splits.items()
+              if isinstance(part.images, np.ndarray)}
+    splits = {split: _split(MemoryImages(torch.from_numpy(tokens[split].astype(np.int64)).to(device)), part, device)
+              for split, part in found.splits.items()}
+    return Dataset(name, found.classes, splits["train"], splits["validation"], splits["test"],
+                   (recipe.image_size, len(found.words)), torch.zeros(0), torch.zeros(0), _digest(tokens, found),
+                   found.group_names, found.words)
+
+
+def _check_for_texts(name: str, recipe: Recipe) -> None:
+    """UserError for what a recipe says of images alone."""
+    where = f"{name} holds texts"
+    if recipe.augment:
+        raise UserError(f"recipe.augment: {', '.join(map(repr, recipe.augment))}: changes images, and {where}; "
+                        "allowed: none")
+    if recipe.normalise != "train":
+        raise UserError(f"recipe.normalise: {recipe.normalise!r} is said of images, and {where}; allowed: 'train', "
+                        "which leaves tokens as they are")
+    if recipe.image_size > LONGEST:
+        raise UserError(f"recipe.image_size: {recipe.image_size} tokens, and {where}, of which at most {LONGEST} "
+                        "tokens are kept")
 
 
 Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; level counts of train; digest

@@ -3,6 +3,7 @@
     FOLDER/model.safetensors   the weights, byte for byte those of the run
     FOLDER/config.json         architecture, arguments, classes, size and normalisation of the input, as timm has it
     FOLDER/model.onnx          on request: normalised images [B, C, H, W] to logits [B, K]
+    FOLDER/vocabulary.txt      of texts: the word of each token, one a line
     FOLDER/README.md           the model card
 
 Everything is loaded back and compared with the network on test images before the folder appears.
@@ -74,6 +75,8 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
             done.append(_to_timm(record, store, network, dataset, folder, logits))
         if onnx:
             done.append(_to_onnx(network, folder, images, logits))
+        if dataset.words:
+            (folder / "vocabulary.txt").write_text("\n".join(dataset.words) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
         folder.chmod(0o755)
         folder.replace(out)

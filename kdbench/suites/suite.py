@@ -46,7 +46,9 @@ class Pair(Frozen):
     """A teacher architecture with the source of its weights, and a student architecture."""
 
     description: str = ""
-    image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels")
+    image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels; or "
+                                          "length of its texts, in tokens")
+    words: int | None = Field(None, ge=3, le=65_536, description="of a pair for texts: the words that are told apart")
     teacher: TeacherSide
     student: Architecture
 

@@ -88,8 +88,7 @@ class Architecture(Frozen):
     @classmethod
     def _registered(cls, model: str) -> str:
         if not (NAME.fullmatch(model) or OWN.fullmatch(model)):
-            raise ValueError(f"expected the name of a timm model, or MODULE:FUNCTION of a plugin file, got "
-                             f"{model[:100]!r}")
+            raise ValueError("expected a name of letters, digits, '_', '.' and '-', or MODULE:FUNCTION of a plugin file")
         return model
 
     @field_validator("kwargs")

@@ -62,7 +62,7 @@ class BatchStream:
                 images = random_flip(images, generator)
             elif kind == "random_resized_crop":
                 images = random_resized_crop(images, size, generator)
-        return images if images.shape[-1] == size else center_crop(images, size)
+        return center_crop(images, size)
 
 
 class Normalise:
@@ -86,8 +86,8 @@ class Normalise:
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
-    """The central squares [B, C, size, size] of larger images [B, C, H, W]; texts of `size` tokens as they are."""
-    if images.shape[-1] == size:
+    """The central squares [B, C, size, size] of larger images [B, C, H, W]; texts [B, T] as they are."""
+    if images.dim() == 2 or images.shape[-1] == size:
         return images
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
     return images[..., top:top + size, left:left + size]

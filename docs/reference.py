@@ -159,7 +159,8 @@ def datasets_page() -> str:
               "source", "licence", "published")
     lines.append(table(header, [
         (code(info.name), ", ".join(map(str, info.sizes or ())), str(len(info.classes)) if info.classes else "",
-         " x ".join(map(str, info.shape or ())), f"{info.attack_radius:.4f}, {info.small_attack_radius:.4f}",
+         f"text, {info.words} words" if info.words else " x ".join(map(str, info.shape or ())),
+         "" if info.words else f"{info.attack_radius:.4f}, {info.small_attack_radius:.4f}",
          escaped(info.description), escaped(info.source), escaped(info.licence), _paper(info.paper))
         for info in data.DATASETS.values()]))
     lines.append("Radii are those of the L-infinity attacks on images with pixels from 0 to 1: of PGD and AutoAttack, "

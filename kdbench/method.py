@@ -7,7 +7,7 @@ default, written in the class's own signature, because the command line reads th
 torch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -22,12 +22,17 @@ NO_LABEL = -100  # stands for the label of an image that has none; torch's cross
 
 
 class Batch(NamedTuple):
-    """The augmented training images of one step. With one seed, every method is given the same batches."""
+    """The augmented training images, or texts, of one step. With one seed, every method is given the same batches."""
 
-    images: Tensor     # [B, C, H, W], normalised float32
+    images: Tensor     # [B, C, H, W], normalised float32; of texts [B, T], int64 tokens, 0 where there is no word
     labels: Tensor     # [B], int64; NO_LABEL for images without one, which only methods with `unlabelled` are given
     positions: Tensor  # [B], int64, each image's place in the training split: the key for any memory of it; images
     #                    without a label have the places after it
+
+    @property
+    def inputs(self) -> Tensor:
+        """What networks take: `images`, by a name that holds for texts too."""
+        return self.images
 
 
 class Outputs(NamedTuple):
@@ -44,6 +49,12 @@ class Shapes(NamedTuple):
     embedding: int                             # D
     stages: tuple[tuple[int, int, int], ...]   # (C_i, H_i, W_i)
     pooled: bool = False                       # the embedding is the last stage's mean over its positions
+    divisible: bool = True                     # it is known where the last stage begins, for branches that start there
+
+
+def is_text(shape: Sequence[int]) -> bool:
+    """Whether it is the shape (T, V) of texts, T tokens of a vocabulary of V words, and not (C, H, W) of images."""
+    return len(shape) == 2
 
 
 class MakeOptimizer(Protocol):
@@ -65,7 +76,7 @@ class Context:
     new_student: Callable[[], nn.Module]  # builds a further student, freshly initialised, for peers
     student_shapes: Shapes
     teacher_shapes: Shapes | None
-    image_shape: tuple[int, int, int]     # (C, H, W)
+    image_shape: tuple[int, ...]          # (C, H, W); of texts (T, V): T tokens, each below V
     num_classes: int                      # K
     num_train: int                        # images to train on, with and without labels; `Batch.positions` are below it
     pixel_low: Tensor                     # [1, C, 1, 1], the normalised value of a black pixel
@@ -107,6 +118,7 @@ class Method(nn.Module):
     unlabelled: ClassVar[str | None] = None        # what it can learn from images without labels, where a suite has
     #                                                some: "beside" labelled ones in the batch, or also "alone"; None:
     #                                                nothing, it is given the labelled images as ever
+    needs_images: ClassVar[bool] = False           # True: it makes or changes pixels, so that texts are not for it
     conditions: ClassVar[tuple[str, ...]] = ()     # short words that tables show beside a method which learns under
     #                                                other conditions than its family, such as "robust" or "with kd"
 
@@ -124,6 +136,13 @@ class Method(nn.Module):
     def inapplicable(cls, student: Shapes, teacher: Shapes | None) -> str | None:
         """Why this method cannot train such a pair, in one sentence; None if it can."""
         return None
+
+    @classmethod
+    def unfit(cls, student: Shapes, teacher: Shapes | None, input_shape: Sequence[int]) -> str | None:
+        """Why this method cannot train such a pair on inputs of that shape, in one sentence; None if it can."""
+        if cls.needs_images and is_text(input_shape):
+            return "it makes or changes the pixels of images, and the dataset holds texts"
+        return cls.inapplicable(student, teacher)
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> dict[str, Tensor]:
         """The weighted terms of the loss by name, each a scalar; a step descends their sum.

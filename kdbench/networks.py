@@ -1,8 +1,9 @@
-"""timm's models behind one interface: images in, `Outputs` (logits, embedding, stages) out."""
+"""timm's models, and those that are not timm's, behind one interface: inputs in, `Outputs` (logits, embedding, stages)
+out."""
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -17,11 +18,16 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from kdbench.architectures import own
+from kdbench.architectures.mlp import MLP
+from kdbench.architectures.texts import TextBag, TextTransformer
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
-from kdbench.method import Outputs, Shapes
+from kdbench.method import Outputs, Shapes, is_text
 from kdbench.spec import Architecture, FileTeacher, HubTeacher
 
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {  # that are not timm's
+    "mlp": MLP, "text_bag": TextBag, "text_transformer": TextTransformer}
 MAX_STAGES = 4
 MAX_PARAMETERS = 2_000_000_000  # of a network: 8 GB
 MAX_TENSORS = 5_000             # of parameters
@@ -30,25 +36,29 @@ MISFITS = (TypeError, ValueError, AssertionError, AttributeError, LookupError, A
 
 
 class Network(nn.Module):
-    """A timm model that also says what its classifier read and what its stages gave.
+    """A timm model that also says what its classifier read and what its stages gave; or another one that says so
+    itself (see `kdbench.architectures`).
 
-    A stage is the last feature map at each resolution, and of these the deepest four; a network of one resolution
-    (ViT, Mixer) gives four evenly spaced blocks, as maps. The model's own output equals `logits`.
+    Of timm's, a stage is the last feature map at each resolution, and of these the deepest four; a network of one
+    resolution (ViT, Mixer) gives four evenly spaced blocks, as maps. The model's own output equals `logits`.
     """
 
     model: Any  # timm's interface is not nn.Module's
 
-    def __init__(self, model: nn.Module, image_shape: tuple[int, int, int], precision: str = "float32"):
+    def __init__(self, model: nn.Module, image_shape: tuple[int, ...], precision: str = "float32",
+                 num_classes: int | None = None):
+        """`num_classes` is said of a model that is not timm's, whose outputs are checked."""
         super().__init__()
         self.model = model
         self.in_bfloat16 = precision == "bfloat16"
+        self.is_timm = num_classes is None or hasattr(model, "forward_intermediates")
         self._indices: list[int] = []
-        self.shapes = self._measure(image_shape)
+        self.shapes = self._measure(image_shape, num_classes)
 
     @property
     def classifier(self) -> nn.Module:
         """Maps an embedding [B, D] to logits [B, K]."""
-        return self.model.get_classifier()
+        return self.model.get_classifier() if self.is_timm else self.model.classifier
 
     @property
     def before_last_stage(self) -> str:
@@ -63,33 +73,96 @@ class Network(nn.Module):
         return self._run(images)
 
     def _run(self, images: Tensor) -> Outputs:
+        if not self.is_timm:
+            return Outputs(*self.model(images))
         features, stages = self.model.forward_intermediates(images, indices=self._indices)
         embedding = self.model.forward_head(features, pre_logits=True)
         return Outputs(self.classifier(embedding), embedding, tuple(stages))
 
     @torch.no_grad()
-    def _measure(self, image_shape: tuple[int, int, int]) -> Shapes:
+    def _measure(self, image_shape: tuple[int, ...], num_classes: int | None) -> Shapes:
         """Choose the stages on a dummy batch and check that the parts give what the whole gives."""
         name = type(self.model).__name__
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=device).view(2, *image_shape)
+        images = dummy_inputs(2, image_shape, device)
         try:
-            _, maps = self.model.forward_intermediates(images)
-            self._indices = _stages([_size(m) for m in maps])
-            outputs = self._run(images)
-            whole = self.model(images)
+            if self.is_timm:
+                _, maps = self.model.forward_intermediates(images)
+                self._indices = _stages([_size(m) for m in maps])
+                outputs = self._run(images)
+                whole = self.model(images)
+            else:
+                outputs = _checked(self.model(images), name, num_classes)
+                whole = outputs.logits
+                outputs = outputs._replace(logits=_classified(self.model, outputs.embedding, name))
+        except UserError:
+            raise
         except (AttributeError, TypeError, NotImplementedError) as error:
+            if not self.is_timm:
+                raise UserError(f"{name}: its forward fails: {error}") from error
             raise UserError(f"{name}: timm gives no stages and embedding for this architecture: {error}") from error
         except MISFITS as error:
-            raise UserError(f"{name}: cannot take images of {'x'.join(map(str, image_shape))}: {error}") from error
-        if not torch.allclose(outputs.logits, whole, rtol=1e-4, atol=1e-5):
+            raise UserError(f"{name}: cannot take {told(image_shape)}: {error}") from error
+        if outputs.logits.shape != whole.shape or not torch.allclose(outputs.logits, whole, rtol=1e-4, atol=1e-5):
             raise UserError(f"{name}: its classifier applied to its embedding does not give its logits")
         self.train(was_training)
         mean = outputs.stages[-1].mean((2, 3))
         pooled = mean.shape == outputs.embedding.shape and torch.allclose(mean, outputs.embedding, 1e-4, 1e-5)
-        return Shapes(outputs.embedding.shape[1], tuple(map(_size, outputs.stages)), pooled)
+        return Shapes(outputs.embedding.shape[1], tuple(map(_size, outputs.stages)), pooled, self.is_timm)
+
+
+def told(shape: Sequence[int]) -> str:
+    """Inputs of that shape, in words."""
+    return f"texts of {shape[0]} tokens" if is_text(shape) else f"images of {'x'.join(map(str, shape))}"
+
+
+def dummy_inputs(count: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """A batch of `count` inputs that no two elements of are alike: images [B, C, H, W] from -1 to 1, or texts [B, T] of
+    different lengths, padded with 0."""
+    if not is_text(shape):
+        return torch.linspace(-1, 1, count * math.prod(shape), device=device).view(count, *shape)
+    length, words = shape
+    tokens = torch.arange(count * length, device=device).view(count, length) % (words - 1) + 1
+    lengths = torch.arange(length, length - count, -1, device=device).clamp(min=1)
+    return tokens * (torch.arange(length, device=device) < lengths[:, None])
+
+
+def _checked(found: Any, name: str, num_classes: int | None) -> Outputs:
+    """What a network that is not timm's returned for two inputs, as `Outputs`. UserError for anything else."""
+    expected = "expected kdbench.method.Outputs (logits, embedding, stages)"
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise UserError(f"{name}: its forward returned {_kind(found)}, {expected}")
+    logits, embedding, stages = found
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, num_classes) or not logits.is_floating_point():
+        raise UserError(f"{name}: its logits are {_kind(logits)} for 2 inputs, expected floats [2, {num_classes}]")
+    if not isinstance(embedding, Tensor) or embedding.dim() != 2 or len(embedding) != 2:
+        raise UserError(f"{name}: its embedding is {_kind(embedding)} for 2 inputs, expected floats [2, D]")
+    if not isinstance(stages, tuple) or not stages:
+        raise UserError(f"{name}: its stages are {_kind(stages)}, expected a tuple of at least one feature map")
+    for place, stage in enumerate(stages):
+        if not isinstance(stage, Tensor) or stage.dim() != 4 or len(stage) != 2:
+            raise UserError(f"{name}: its stage {place} is {_kind(stage)} for 2 inputs, expected floats [2, C, H, W]; "
+                            "a vector [2, C] is a map of one position, [2, C, 1, 1]")
+    return Outputs(logits, embedding, stages)
+
+
+def _classified(model: nn.Module, embedding: Tensor, name: str) -> Tensor:
+    """The logits that the model's `classifier` makes of an embedding. UserError if it has none, or it does not fit."""
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Module):
+        raise UserError(f"{name}: it has no module `classifier`, which maps its embedding to its logits")
+    try:
+        return classifier(embedding)
+    except MISFITS as error:
+        raise UserError(f"{name}: its classifier does not take its embedding: {error}") from error
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"of type {type(value).__name__}"
 
 
 def _size(feature_map: Tensor) -> tuple[int, int, int]:
@@ -106,17 +179,35 @@ def _stages(shapes: list[tuple[int, int, int]]) -> list[int]:
     return last[-MAX_STAGES:]
 
 
-def build(architecture: Architecture, num_classes: int, image_shape: tuple[int, int, int],
+def build(architecture: Architecture, num_classes: int, image_shape: tuple[int, ...],
           precision: str = "float32") -> Network:
-    """A freshly initialised network for `num_classes` and images of `image_shape` (C, H, W); the global torch random
-    state decides its weights. UserError for an unknown model or arguments that it does not take."""
+    """A freshly initialised network for `num_classes` and images of `image_shape` (C, H, W), or texts of (T, V); the
+    global torch random state decides its weights. UserError for an unknown model or arguments that it does not take."""
+    name, kwargs = architecture.model, architecture.kwargs
+    if architecture.is_own or name in BUILT_IN:
+        function = own.given(name, architecture.source) if architecture.is_own else BUILT_IN[name]
+        try:
+            with _bounded():
+                made = function(num_classes, tuple(image_shape), **kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # of the user's own code
+            if not architecture.is_own and not isinstance(error, MISFITS):
+                raise
+            raise UserError(f"{name}({kwargs or ''}): {error or type(error).__name__}") from error
+        if not isinstance(made, nn.Module):
+            raise UserError(f"{name}: it returned {_kind(made)}, expected an nn.Module")
+        return Network(made, image_shape, precision, num_classes)
+    if is_text(image_shape):
+        known = f"allowed: {', '.join(sorted(BUILT_IN))} and MODULE:FUNCTION of a plugin file"
+        raise UserError(f"{name}: timm's models take images, and the dataset holds texts; {known}")
     model = _create(architecture.model, architecture.kwargs, num_classes, image_shape[0])
     return Network(model, image_shape, precision)
 
 
 def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: int, **more: Any) -> Any:
     if not timm.is_model(model):
-        raise unknown("timm model", model, timm.list_models())
+        raise unknown("timm model", model, [*timm.list_models(), *BUILT_IN])
     try:
         with _bounded():
             created = timm.create_model(model, num_classes=num_classes, in_chans=in_chans, **kwargs, **more)
@@ -145,7 +236,7 @@ def _bounded() -> Iterator[None]:
         hook.remove()
 
 
-def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shape: tuple[int, int, int],
+def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shape: tuple[int, ...],
                  precision: str = "float32") -> Network:
     """A teacher with published or given weights. UserError where they cannot be had or do not fit."""
     name = teacher.architecture.model
@@ -172,6 +263,9 @@ def published(teacher: HubTeacher, num_classes: int, in_chans: int) -> Any:
     """timm's model with its published weights, with a new classifier where these know other classes. UserError where
     they cannot be had."""
     name = teacher.architecture.model
+    if teacher.architecture.is_own or name in BUILT_IN:
+        raise UserError(f"{name}: only timm's models have published weights: train the teacher (weights = \"train\") "
+                        "or give a file of weights")
     try:
         return _create(f"{name}.{teacher.tag}", teacher.architecture.kwargs, num_classes, in_chans, pretrained=True)
     except UserError:

@@ -15,6 +15,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -24,6 +25,8 @@ Value = bool | int | float | str
 PROTOCOL = 1  # raised whenever the engine changes what a spec results in, so that old records are not mixed with new
 
 NAME = re.compile(r"\A[A-Za-z0-9_.-]{1,100}\Z")  # of a timm model, or of a tag of its weights
+OWN = re.compile(r"\A[A-Za-z_]\w{0,99}:[A-Za-z_]\w{0,99}\Z", re.ASCII)  # MODULE:FUNCTION of a plugin file
+SHA256 = re.compile(r"\A[0-9a-f]{64}\Z")
 
 # Limits that no real use reaches, so that a mistyped or hostile number is refused before anything is allocated.
 MAX_IMAGE_SIZE = 1024
@@ -74,20 +77,48 @@ class Frozen(BaseModel):
 
 
 class Architecture(Frozen):
-    """A network: the arguments of `timm.create_model`, of which `kwargs` may hold those that shape a network."""
+    """A network: the arguments of `timm.create_model`, of which `kwargs` may hold those that shape a network; or
+    MODULE:FUNCTION of a plugin file with what the function takes by name."""
 
-    model: str = Field(pattern=NAME)  # a registered name: no "local-dir:", no "hf-hub:"
+    model: str                  # a registered name (no "local-dir:", no "hf-hub:"), or MODULE:FUNCTION
     kwargs: dict[str, Any] = {}
+    source: str | None = None   # of MODULE:FUNCTION, the SHA-256 of its file
+
+    @field_validator("model")
+    @classmethod
+    def _registered(cls, model: str) -> str:
+        if not (NAME.fullmatch(model) or OWN.fullmatch(model)):
+            raise ValueError("expected a name of letters, digits, '_', '.' and '-', or MODULE:FUNCTION of a plugin file")
+        return model
 
     @field_validator("kwargs")
     @classmethod
-    def _only_shapes(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _only_shapes(cls, kwargs: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        own = OWN.fullmatch(info.data.get("model", ""))
         for name, value in kwargs.items():
-            if name not in ARGUMENTS:
+            if name not in ARGUMENTS and not (own and name.isidentifier() and len(name) <= 100):
                 near = difflib.get_close_matches(name[:100], sorted(ARGUMENTS), n=1, cutoff=0)[0]
                 raise ValueError(f"{name[:100]!r} is no argument that shapes a network; the nearest is {near!r}")
             _check_argument(name, value)
         return kwargs
+
+    @field_validator("source")
+    @classmethod
+    def _of_a_file(cls, source: str | None, info: ValidationInfo) -> str | None:
+        if source is not None and not (OWN.fullmatch(info.data.get("model", "")) and SHA256.fullmatch(source)):
+            raise ValueError("goes with MODULE:FUNCTION, and is the SHA-256 of its file: 64 digits 0-9a-f")
+        return source
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields by name, without a source where there is none: so ids and files are those of before it existed."""
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if name != "source" or value is not None}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is MODULE:FUNCTION of a plugin file."""
+        return ":" in self.model
 
 
 def _check_argument(name: str, value: Any, depth: int = 0) -> None:
@@ -111,7 +142,8 @@ class Recipe(Frozen):
 
     epochs: int = Field(ge=1, le=MAX_EPOCHS)
     batch_size: int = Field(ge=2, le=65_536)
-    image_size: int = Field(ge=4, le=MAX_IMAGE_SIZE, description="height and width of the network's input, in pixels")
+    image_size: int = Field(ge=4, le=MAX_IMAGE_SIZE, description="height and width of the network's input, in pixels; "
+                                                                   "of texts, their length in tokens")
     train_size: int | None = Field(None, ge=2, le=10**9,
                                    description="a stratified part of the training split, by a fixed seed")
     optimizer: Literal["sgd", "adamw"] = "sgd"

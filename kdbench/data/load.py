@@ -19,6 +19,7 @@ from kdbench.data.catalog import parse
 from kdbench.data.collect import Collected, Part, collect
 from kdbench.data.imagefolder import decode, to_grey
 from kdbench.data.skew import tint
+from kdbench.data.texts import LONGEST
 from kdbench.errors import UserError
 from kdbench.folders import DataFolder
 from kdbench.spec import Recipe, Transfer
@@ -40,6 +41,8 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
     which gives the same images bit for bit. UserError if the dataset cannot be read.
     """
     found = collect(parse(name), folder, recipe.train_size, transfer)
+    if found.words:
+        return _text_dataset(str(parse(name)), found, recipe, device, transfer)
     channels, size = _channels(found, recipe), recipe.image_size
     sides = {"train": round(size * CROP_MARGIN) if "random_resized_crop" in recipe.augment else size,
              "validation": size, "test": size}
@@ -59,7 +62,7 @@ class DataShape(NamedTuple):
     """What can be said of a dataset without its images."""
 
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_train: int
     attributes: tuple[str, ...] = ()  # of the training images, in the dataset's order
 
@@ -71,9 +74,47 @@ def shape_of(name: str, recipe: Recipe, folder: Path, transfer: Transfer | None 
         dataset = load_dataset(name, recipe, folder, torch.device("cpu"), transfer)
         return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train), tuple(dataset.train.groups))
     found = collect(parse(name), folder, recipe.train_size, transfer)
-    shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
+    if found.words:
+        _check_for_texts(name, recipe, transfer)
+        shape: tuple[int, ...] = (recipe.image_size, len(found.words))
+    else:
+        shape = (_channels(found, recipe), recipe.image_size, recipe.image_size)
     train = found.splits["train"]
     return DataShape(len(found.classes), shape, len(train.labels), tuple(train.groups))
+
+
+def _text_dataset(name: str, found: Collected, recipe: Recipe, device: torch.device,
+                  transfer: Transfer | None) -> Dataset:
+    """Texts of the recipe's length, in tokens: longer ones lose their end."""
+    _check_for_texts(name, recipe, transfer)
+    parts = {**found.splits, **({} if found.unlabelled is None else {"unlabelled": found.unlabelled})}
+    tokens = {which: part.images[part.index, :recipe.image_size] for which, part in parts.items()
+              if isinstance(part.images, np.ndarray)}
+    stores = {which: MemoryImages(torch.from_numpy(array.astype(np.int64)).to(device))
+              for which, array in tokens.items()}
+    splits = {split: _split(stores[split], part, device) for split, part in found.splits.items()}
+    digest = _digest({split: tokens[split] for split in splits}, found)
+    if found.unlabelled is not None:
+        digest = _joined(digest, hashlib.sha256(np.ascontiguousarray(tokens["unlabelled"]).data).hexdigest())
+    return Dataset(name, found.classes, splits["train"], splits["validation"], splits["test"],
+                   (recipe.image_size, len(found.words)), torch.zeros(0), torch.zeros(0), digest,
+                   found.group_names, stores.get("unlabelled"), found.words)
+
+
+def _check_for_texts(name: str, recipe: Recipe, transfer: Transfer | None) -> None:
+    """UserError for what a recipe or a transfer set says of images alone."""
+    where = f"{name} holds texts"
+    if transfer is not None and transfer.images != "rest":
+        raise UserError(f"transfer.images: {transfer.images!r} is a folder of images, and {where}; allowed: 'rest'")
+    if recipe.augment:
+        raise UserError(f"recipe.augment: {', '.join(map(repr, recipe.augment))}: changes images, and {where}; "
+                        "allowed: none")
+    if recipe.normalise != "train":
+        raise UserError(f"recipe.normalise: {recipe.normalise!r} is said of images, and {where}; allowed: 'train', "
+                        "which leaves tokens as they are")
+    if recipe.image_size > LONGEST:
+        raise UserError(f"recipe.image_size: {recipe.image_size} tokens, and {where}, of which at most {LONGEST} "
+                        "tokens are kept")
 
 
 Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; level counts of train; digest

@@ -88,7 +88,7 @@ class BatchStream:
                 images = random_flip(images, generator)
             elif kind == "random_resized_crop":
                 images = random_resized_crop(images, size, generator)
-        return images if images.shape[-1] == size else center_crop(images, size)
+        return center_crop(images, size)
 
 
 def unlabelled_of(batch_size: int, share: float) -> int:
@@ -106,24 +106,28 @@ def _with_unlabelled(dataset: Dataset) -> Split:
 
 class Normalise:
     """Maps images [B, C, H, W] uint8 to float32, less the dataset's mean and divided by its standard deviation, in
-    channels-last memory format, in which convolutions are faster."""
+    channels-last memory format, in which convolutions are faster. Tokens of texts [B, T] are left as they are."""
 
     def __init__(self, dataset: Dataset, device: torch.device):
         self.mean = (dataset.mean * 255).view(1, -1, 1, 1).to(device)
         self.scale = (1 / (dataset.std * 255)).view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
+        if images.dim() == 2:
+            return images
         images = images.to(torch.float32, memory_format=torch.channels_last)
         return images.sub_(self.mean).mul_(self.scale)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """The normalised values of black and of white pixels, each [1, C, 1, 1]."""
+        """The normalised values of black and of white pixels, each [1, C, 1, 1]; of texts [1, 0, 1, 1]."""
         black = torch.zeros_like(self.mean, dtype=torch.uint8)
         return self(black), self(torch.full_like(black, 255))
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
-    """The central squares [B, C, size, size] of larger images [B, C, H, W]."""
+    """The central squares [B, C, size, size] of larger images [B, C, H, W]; texts [B, T] as they are."""
+    if images.dim() == 2 or images.shape[-1] == size:
+        return images
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
     return images[..., top:top + size, left:left + size]
 

@@ -86,6 +86,8 @@ def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
 def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: CacheFolder,
               device: str) -> Record:
     dataset = dataset_of(record, cache, device)
+    if dataset.words:
+        raise UserError(f"dataset {dataset.name}: AutoAttack changes images, and these are texts")
     network = reload(record, weights_store(record, store, cache), registry[record.spec.method], dataset)
     saved = store.read_predictions(record.run_id, record.predictions_sha256)["test_logits"].argmax(axis=1)
     accuracy, warnings = autoattack(network, dataset, saved)

@@ -3,6 +3,7 @@
     FOLDER/model.safetensors   the weights, byte for byte those of the run
     FOLDER/config.json         architecture, arguments, classes, size and normalisation of the input, as timm has it
     FOLDER/model.onnx          on request: normalised images [B, C, H, W] to logits [B, K]
+    FOLDER/vocabulary.txt      of texts: the word of each token, one a line
     FOLDER/README.md           the model card
 
 Everything is loaded back and compared with the network on test images before the folder appears.
@@ -60,17 +61,22 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         raise UserError(f"{out}: exists already; give a folder that does not")
     if onnx:
         need_onnx()
-    elif not isinstance(network, Network):
-        raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but "
-                        f"{type(network).__name__}, so timm cannot load it; --onnx exports it whole")
+    elif not _is_timm(network):
+        what = record.spec.student.model if isinstance(network, Network) else type(network).__name__
+        raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but {what}, so "
+                        "timm cannot load it; --onnx exports it whole")
     images = _test_images(dataset)
     logits = _logits(network, images)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        done = [_to_timm(record, store, network, dataset, folder, logits)] if isinstance(network, Network) else []
+        done = []
+        if isinstance(network, Network) and network.is_timm:
+            done.append(_to_timm(record, store, network, dataset, folder, logits))
         if onnx:
             done.append(_to_onnx(network, folder, images, logits))
+        if dataset.words:
+            (folder / "vocabulary.txt").write_text("\n".join(dataset.words) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
         folder.chmod(0o755)
         folder.replace(out)
@@ -78,6 +84,10 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return done
+
+
+def _is_timm(network: nn.Module) -> bool:
+    return isinstance(network, Network) and network.is_timm
 
 
 def _test_images(dataset: Dataset) -> Tensor:
@@ -91,9 +101,9 @@ def _logits(network: nn.Module, images: Tensor) -> np.ndarray:
     return _tensor(network(images)).float().numpy()
 
 
-def _tensor(found: Tensor | Outputs) -> Tensor:
-    """The logits [B, K] in the output of timm's networks, which is the logits, or of kdbench's, which holds them."""
-    return found if isinstance(found, Tensor) else found.logits
+def _tensor(found: Tensor | Outputs | tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
+    """The logits [B, K] in the output of timm's networks, which is the logits, or of others, which begins with them."""
+    return found if isinstance(found, Tensor) else found[0]
 
 
 def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> Exported:
@@ -160,10 +170,14 @@ def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarra
     import onnxruntime
 
     path = folder / "model.onnx"
-    torch.onnx.export(
-        _Logits(network).eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
-        input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-    )
+    try:
+        torch.onnx.export(
+            _Logits(network).eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+    except torch.onnx.OnnxExporterError as error:  # of a network of the user's own, say
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"torch cannot export the network to ONNX: {why}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"images": images.numpy()})
     return _compare(path.name, found, logits)

@@ -1,7 +1,6 @@
 """Stages of two networks made comparable: which are paired, at which resolution, with which channels, and taken before
 their last activation."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.method import Outputs
+from kdbench.networks import dummy_inputs
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class BeforeActivation:
     nn.Module, so a method that keeps one of its teacher does not own the teacher's parameters.
     """
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]):
+    def __init__(self, network: nn.Module, image_shape: tuple[int, ...]):
         self.network = network
         self._ends = _ends(network, image_shape)
 
@@ -88,7 +88,7 @@ class BeforeActivation:
 
 
 @torch.no_grad()
-def _ends(network: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[nn.Module, int] | None]:
+def _ends(network: nn.Module, image_shape: tuple[int, ...]) -> list[tuple[nn.Module, int] | None]:
     """For each stage the activation module whose output it is, and which of that module's calls in one forward, from 0;
     None for a stage that is no activation's output."""
     calls: list[tuple[nn.Module, int, Tensor]] = []
@@ -99,8 +99,7 @@ def _ends(network: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[n
     handles = [module.register_forward_hook(note) for module in network.modules() if _is_activation(module)]
     was_training = network.training
     device = next(network.parameters()).device
-    images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=device).view(2, *image_shape)
-    stages = network.eval()(images).stages
+    stages = network.eval()(dummy_inputs(2, image_shape, device)).stages
     network.train(was_training)
     for handle in handles:
         handle.remove()

@@ -1,4 +1,5 @@
-"""Finds, checks and loads the methods: built-in ones, installed plugins (entry points) and `--plugin FILE`.
+"""Finds, checks and loads the methods: built-in ones, installed plugins (entry points) and `--plugin FILE`. Such a
+file may hold networks, too, or networks alone.
 
 `kdbench.plugins.source` reads the facts of a method (name, family, paper, hyperparameters) from its source without
 running it, because that would import torch, which takes seconds. They must therefore be literals in the class body
@@ -14,11 +15,14 @@ import inspect
 import sys
 import types
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdbench.architectures import own
+from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
-from kdbench.plugins.source import MethodInfo, family_order, read_source
+from kdbench.plugins.source import BUILDS, MethodInfo, NetworkInfo, family_order, read_networks, read_source
 
 if TYPE_CHECKING:
     from kdbench.method import Method
@@ -38,19 +42,29 @@ class Registry(dict[str, MethodInfo]):
         UserError for a source that cannot be read as a method, and for two methods of one name.
         """
         super().__init__()
+        plugins = list(plugins)
+        self.networks: dict[str, NetworkInfo] = {}  # by MODULE:FUNCTION
+        for network in (network for file in plugins for network in _networks(file)):
+            if network.name in self.networks:
+                raise UserError(f"two networks are named {network.name!r}: {self.networks[network.name].file} and "
+                                f"{network.file}")
+            self.networks[network.name] = network
         found = [*_builtin(), *_installed(), *(info for file in plugins for info in _plugin(file))]
         found.sort(key=lambda info: (family_order(info.family), info.name != "ce", info.name))
         for info in found:
             if info.name in self:
                 raise UserError(f"two methods are named {info.name!r}: {self[info.name].file} and {info.file}")
-            self[info.name] = info
+            self[info.name] = replace(info, networks=tuple(self.networks.values())) if self.networks else info
 
     def __missing__(self, name: str) -> MethodInfo:
         raise unknown("method", name, self)
 
 
 def load(info: MethodInfo) -> "type[Method]":
-    """Import the method's class. UserError if the import fails or if the class differs from its `info`."""
+    """Import the method's class, and the networks that its runs may build. UserError if an import fails, or if the
+    class differs from its `info`."""
+    for network in info.networks:
+        _give(network)
     try:
         module = importlib.import_module(info.module) if info.module else _import_file(info.file)
         cls = getattr(module, info.class_name)
@@ -58,6 +72,18 @@ def load(info: MethodInfo) -> "type[Method]":
         raise UserError(f"{info.file}: the plugin fails to import: {type(error).__name__}: {error}") from error
     _verify(info, cls)
     return cls
+
+
+def _give(network: NetworkInfo) -> None:
+    """Import a network's file and let this process build the network. UserError if the import fails, or if the file is
+    no longer the one that was read."""
+    try:
+        if file_sha256(network.file) != network.digest:
+            raise ValueError("the file changed since the command began")
+        function = getattr(_import_file(network.file), network.name.partition(":")[2])
+    except Exception as error:
+        raise UserError(f"{network.file}: the plugin fails to import: {type(error).__name__}: {error}") from error
+    own.give(network.name, str(network.file), network.digest, function)
 
 
 def _verify(info: MethodInfo, cls: "type[Method]") -> None:
@@ -127,6 +153,16 @@ def _plugin(file: Path) -> Iterable[MethodInfo]:
     if not file.is_file():
         raise UserError(f"--plugin {file}: no such file")
     methods = list(read_source(file, None))
-    if not methods:
-        raise UserError(f"--plugin {file}: no class in it has a literal `name` and `family`, as a method must")
+    if not methods and not read_networks(file):
+        raise UserError(f"--plugin {file}: no class in it has a literal `name` and `family`, as a method must, and "
+                        f"none of its functions takes {' and '.join(BUILDS)} first, as what builds a network must")
     yield from methods
+
+
+def _networks(file: Path) -> Iterable[NetworkInfo]:
+    """The networks of a `--plugin` file. UserError if the file cannot be the first part of their names."""
+    found = read_networks(file) if file.is_file() else []
+    if found and not file.stem.isidentifier():
+        raise UserError(f"--plugin {file}: it holds the network {found[0].name.partition(':')[2]}, and networks are "
+                        "named MODULE:FUNCTION: name the file by letters, digits and '_'")
+    return found

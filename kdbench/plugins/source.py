@@ -106,6 +106,15 @@ class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
+class NetworkInfo:
+    """A network of the user's own, as the source of a plugin file states it."""
+
+    name: str    # MODULE:FUNCTION, the file's name without its ending and what builds the network
+    file: Path
+    digest: str  # SHA-256 of the file
+
+
+@dataclass(frozen=True)
 class MethodInfo:
     """The facts of a method, as its source states them."""
 
@@ -123,6 +132,7 @@ class MethodInfo:
     digest: str = field(repr=False)  # SHA-256 of the source file
     needs_groups: bool = False       # True: it reads the groups of the training images, and is n/a without
     unlabelled: str | None = None    # images without labels teach it "beside" labelled ones, or also "alone"
+    networks: tuple[NetworkInfo, ...] = field(default=(), repr=False)  # that its runs may build, given by --plugin
 
     @property
     def idea(self) -> str:
@@ -149,19 +159,49 @@ class MethodInfo:
 
 # Reading a source file.
 
-def read_source(file: Path, module: str | None) -> list[MethodInfo]:
-    """The methods that a Python file defines: its top-level classes that assign `name` and `family`.
+BUILDS = ("num_classes", "input_shape")  # what a function, or class, that builds a network takes first
 
-    UserError, with the file and where possible the line, for a syntax error and for a fact that is not a literal or
-    not allowed.
-    """
+
+def read_networks(file: Path) -> list[NetworkInfo]:
+    """The networks that a Python file defines: its top-level functions and classes that take `num_classes` and
+    `input_shape` first and whose names do not begin with an underscore. UserError as of `read_source`."""
+    tree, digest = _parsed(file)
+    return [NetworkInfo(f"{file.stem}:{node.name}", file, digest) for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            and _first_arguments(node) == BUILDS]
+
+
+def _first_arguments(node: ast.FunctionDef | ast.ClassDef) -> tuple[str, ...]:
+    """The first two arguments of a function, or of a class's own `__init__` after self."""
+    function, skipped = node, 0
+    if isinstance(node, ast.ClassDef):
+        inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        if not inits:
+            return ()
+        function, skipped = inits[0], 1
+    assert isinstance(function, ast.FunctionDef)
+    arguments = [*function.args.posonlyargs, *function.args.args][skipped:]
+    return tuple(argument.arg for argument in arguments[:2])
+
+
+def _parsed(file: Path) -> tuple[ast.Module, str]:
+    """The syntax tree of a file and its SHA-256. UserError for a syntax error."""
     source = file.read_bytes()
     try:
         tree = ast.parse(source, filename=str(file))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         raise UserError(f"{file}{f':{line}' if line else ''}: the plugin fails to import: {error}") from error
-    digest = hashlib.sha256(source).hexdigest()
+    return tree, hashlib.sha256(source).hexdigest()
+
+
+def read_source(file: Path, module: str | None) -> list[MethodInfo]:
+    """The methods that a Python file defines: its top-level classes that assign `name` and `family`.
+
+    UserError, with the file and where possible the line, for a syntax error and for a fact that is not a literal or
+    not allowed.
+    """
+    tree, digest = _parsed(file)
     return [
         _read_class(node, file, module, digest)
         for node in tree.body

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdbench.method import is_text
 from kdbench.networks import Network, count_parameters, saved_part, serialise
 from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.record import Deployment, Deployments, Quartiles
@@ -18,7 +19,7 @@ THROUGHPUT_SECONDS = 0.5                  # so that counters of energy, which ar
 
 
 @torch.inference_mode()
-def measure_in_use(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, int, int], bench: Bench,
+def measure_in_use(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, ...], bench: Bench,
             repeats: int) -> Deployments:
     """Size, latency, throughput and energy of student and teacher in use, measured in turns on random images."""
     networks = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
@@ -50,15 +51,21 @@ def energy_saving(student: list[float], teacher: list[float]) -> Quartiles | Non
     return Quartiles.of([1 - ours / theirs for ours, theirs in zip(student, teacher, strict=True)])
 
 
+def _inputs(count: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Random images [B, C, H, W], or texts [B, T] without padding."""
+    if is_text(shape):
+        return torch.randint(1, shape[1], (count, shape[0]), device=device)
+    return torch.randn(count, *shape, device=device).contiguous(memory_format=torch.channels_last)
+
+
 class _Subject:
     """A network that is measured, and the samples of its turns."""
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int], bench: Bench):
+    def __init__(self, network: nn.Module, image_shape: tuple[int, ...], bench: Bench):
         self.network, self.bench = network.eval(), bench
         device = next(network.parameters()).device
         self.run = as_used(network)
-        self.one, self.many = (torch.randn(size, *image_shape, device=device).contiguous(
-            memory_format=torch.channels_last) for size in (1, BATCH))
+        self.one, self.many = (_inputs(size, image_shape, device) for size in (1, BATCH))
         self.calls = max(LATENCY_CALLS, self._calls_in(LATENCY_SECONDS, self.one))
         self.batches = self._calls_in(THROUGHPUT_SECONDS, self.many)
         self.laps: list[list[float]] = []

@@ -87,6 +87,7 @@ class Networks:
 
     def __init__(self, job: ProfileJob, dataset: Dataset, device: torch.device):
         self.spec, self.dataset, self.device = job.spec, dataset, device
+        registry.load(job.method)  # with networks of the user's own, which the pair may have
 
     def student(self) -> Network:
         return self._build(self.spec.student)

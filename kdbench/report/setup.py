@@ -7,7 +7,7 @@ from typing import Any
 
 from kdbench.analysis.board import REFERENCES, Cell, Leaderboard
 from kdbench.analysis.costs import pair_of
-from kdbench.analysis.shares import GROUP, class_names
+from kdbench.analysis.shares import CORRUPTION, GROUP, class_names
 from kdbench.data import catalog
 from kdbench.errors import UserError
 from kdbench.metrics.robustness import STEPS, SUBSET
@@ -111,7 +111,9 @@ def _robustness(cell: Cell) -> Iterator[tuple[str, str]]:
             radii = "unknown radii"
         yield "attacks", (f"PGD of {STEPS} steps of a quarter of the radius, from a random start, L-infinity, within "
                           f"{radii} for pixels in 0..1, {subset}")
-    if "corruption_accuracy" in measured:
+    if any(CORRUPTION in row.shares and "missing words" in row.shares[CORRUPTION] for row in cell.rows):
+        yield "corruptions", f"missing words and misspelt words, 10, 30 and 50 % of all, {subset}"
+    elif "corruption_accuracy" in measured:
         size = cell.spec.get("recipe", {}).get("image_size", 0)
         yield "corruptions", "; ".join(
             f"{name.replace('_', ' ')} {', '.join(f'{value:g}' for value in one.strengths(size))}"

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from kdbench.data.base import Dataset
 from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
-from kdbench.metrics.robustness import STEPS, SUBSET
+from kdbench.method import is_text
+from kdbench.metrics.robustness import MEASURED, STEPS, SUBSET
 from kdbench.parts.attack import ball
 from kdbench.robustness.corruptions import CORRUPTIONS, corrupted
+from kdbench.robustness.texts import SHARES, TEXT_CORRUPTIONS
 from kdbench.seeds import fixed_randoms
 
 BATCH = 100       # images that are attacked at a time
@@ -44,7 +46,9 @@ class Subset(NamedTuple):
 def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None) -> Robustness:
     """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
     eval mode; its modes, parameters and their `requires_grad` are the same afterwards. Corrupted images are taken from
-    the data folder `folder`, or made and kept there."""
+    the data folder `folder`, or made and kept there. Texts are not attacked, and have corruptions of their own."""
+    if is_text(dataset.image_shape):
+        return _measure_texts(network, dataset)
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
     radius, small_radius = dataset.attack_radius, dataset.small_attack_radius
     with _frozen(network):
@@ -60,10 +64,29 @@ def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None) ->
     )
 
 
+def measured(dataset: Dataset) -> tuple[str, ...]:
+    """The names of the metrics that `measure` gives for the dataset."""
+    return tuple(name for name in MEASURED if "pgd" not in name) if is_text(dataset.image_shape) else MEASURED
+
+
+def _measure_texts(network: nn.Module, dataset: Dataset) -> Robustness:
+    normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
+    tokens = subset.images.cpu().numpy()
+    with _frozen(network):
+        clean = _right(network, normalise, subset.images, subset.labels)
+        corruption = {name: [
+            float(_right(network, normalise, torch.from_numpy(corrupt(tokens, subset.positions, share)).to(
+                subset.images.device), subset.labels).mean()) for share in SHARES]
+            for name, corrupt in TEXT_CORRUPTIONS.items()}
+    return Robustness(
+        {"clean_accuracy": float(clean.mean()), "corruption_accuracy": float(np.mean(list(corruption.values())))},
+        {f"corruption_accuracy.{name}": list(values) for name, values in corruption.items()})
+
+
 def take_subset(dataset: Dataset) -> Subset:
     """The SUBSET test images that robustness is measured on, the same for every run on the dataset. They are stratified
     by class, with at least one of each."""
-    test, (_, size, _) = dataset.test, dataset.image_shape
+    test, size = dataset.test, dataset.image_shape[0 if is_text(dataset.image_shape) else 1]
     labels = test.labels.cpu().numpy()
     wanted = min(len(labels), max(SUBSET, len(np.unique(labels))))
     positions = np.sort(stratified(labels, wanted, "robustness")[0])

@@ -200,7 +200,7 @@ def _write_data(file: Path, real: collect.Collected, blind: bool) -> None:
     """The images and labels of a dataset for a sandboxed process, each split's own and no others: with noise for the
     test images (`blind`), or with these and without their labels."""
     arrays: dict[str, np.ndarray] = {"names": np.array(msgspec.json.encode(
-        {"classes": real.classes, "groups": real.group_names}).decode())}
+        {"classes": real.classes, "groups": real.group_names, "words": real.words}).decode())}
     stream = np.random.default_rng()  # not to be guessed, so that nobody can tell noise by its seed
     for split, part in real.splits.items():
         if not isinstance(part.images, np.ndarray):

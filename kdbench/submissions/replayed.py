@@ -73,7 +73,8 @@ def withheld(file: Path) -> Collected:
             images, tints = arrays[f"{split}|images"], arrays.get(f"{split}|tints")
             splits[split] = Part(images, np.arange(len(images)), arrays[f"{split}|labels"], groups, tints)
         names: dict[str, Any] = msgspec.json.decode(str(arrays["names"]))
-        return Collected(tuple(names["classes"]), splits, {key: tuple(value) for key, value in names["groups"].items()})
+        return Collected(tuple(names["classes"]), splits, {key: tuple(value) for key, value in names["groups"].items()},
+                         words=tuple(names["words"]))
 
 
 def trained(spec: RunSpec, info: MethodInfo, cache: CacheFolder) -> bytes:

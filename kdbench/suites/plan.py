@@ -9,10 +9,20 @@ from typing import Any, Literal
 from kdbench.data import catalog, collect
 from kdbench.data.catalog import unlabelled_path
 from kdbench.disk import file_sha256
-from kdbench.errors import UserError, unknown
+from kdbench.errors import UserError, nearest, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import LEARNS_FROM, MethodInfo
-from kdbench.spec import MAX_SEED, FileTeacher, HubTeacher, Recipe, RunSpec, TrainedTeacher, Transfer, Value
+from kdbench.spec import (
+    MAX_SEED,
+    Architecture,
+    FileTeacher,
+    HubTeacher,
+    Recipe,
+    RunSpec,
+    TrainedTeacher,
+    Transfer,
+    Value,
+)
 from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, TransferTable
 from kdbench.suites.validation import at, dotted, validate
 
@@ -84,7 +94,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
         if pair_name not in suite.pairs:
             with nullcontext() if selection.pairs else at(f"{suite.source}: pairs"):
                 raise unknown("pair", pair_name, suite.pairs)
-        pair = suite.pairs[pair_name]
+        with at(f"{suite.source}: pair {pair_name}"):
+            pair = with_networks(suite.pairs[pair_name], registry)
         recipe, teacher_recipe = _recipes(suite, pair_name, recipe_settings)
         for dataset, fingerprint in datasets.items():
             common: dict[str, Any] = {
@@ -130,6 +141,23 @@ def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:
         raise UserError(f"{suite.source}: assistant_method: {method.name} learns from {LEARNS_FROM[method.learns_from]}"
                         ", and what trains an assistant must learn from the pair's teacher")
     return method
+
+
+def with_networks(pair: Pair, registry: Registry) -> Pair:
+    """The pair with the SHA-256 of the plugin file of each of its networks that are the user's own. UserError for one
+    that stands in no file that was given, or if the pair asks for another SHA-256."""
+    sides: dict[str, Architecture] = {}
+    for role, side in (("teacher", pair.teacher), ("student", pair.student), ("assistant", pair.assistant)):
+        if side is None or not side.is_own:
+            continue
+        if side.model not in registry.networks:
+            raise UserError(f"{role}: network {side.model!r} is in none of the files given by --plugin"
+                            + nearest(side.model, registry.networks))
+        found = registry.networks[side.model]
+        if side.source not in (None, found.digest):
+            raise UserError(f"{role}: {found.file} has the SHA-256 {found.digest}, the pair's source is {side.source}")
+        sides[role] = side.model_copy(update={"source": found.digest})
+    return pair.model_copy(update=sides)
 
 
 def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:

@@ -40,7 +40,7 @@ class TeacherSide(Architecture):
     @property
     def architecture(self) -> Architecture:
         """The teacher without the source of its weights."""
-        return Architecture(model=self.model, kwargs=self.kwargs)
+        return Architecture(model=self.model, kwargs=self.kwargs, source=self.source)
 
 
 class Pair(Frozen):
@@ -48,7 +48,9 @@ class Pair(Frozen):
     assistant one between the two."""
 
     description: str = ""
-    image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels")
+    image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels; or "
+                                          "length of its texts, in tokens")
+    words: int | None = Field(None, ge=3, le=65_536, description="of a pair for texts: the words that are told apart")
     teacher: TeacherSide
     student: Architecture
     assistant: Architecture | None = None

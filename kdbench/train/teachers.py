@@ -13,12 +13,11 @@ from kdbench.data.stream import Normalise
 from kdbench.disk import atomic_write, read_file
 from kdbench.errors import UserError
 from kdbench.execution.job import Job
-from kdbench.metrics.robustness import MEASURED
 from kdbench.networks import Network, build, count_parameters, freeze, load_teacher
 from kdbench.results.predictions import Predictions
 from kdbench.results.record import Record
 from kdbench.results.store import Store
-from kdbench.robustness.measure import measure
+from kdbench.robustness.measure import measure, measured
 from kdbench.spec import Teacher, TrainedTeacher, teacher_id, tutor
 from kdbench.train.scoring import predictions_of
 
@@ -60,14 +59,14 @@ class Teachers:
         if teacher is None or self.id is None:
             return {}
         own, path = self.store.get(self.id), self.store.files.robustness(self.id)
-        found = own.metrics if isinstance(own, Record) else {}
-        if not set(MEASURED) <= found.keys():
+        found, wanted = own.metrics if isinstance(own, Record) else {}, measured(self.dataset)
+        if not set(wanted) <= found.keys():
             found = _read_numbers(path)
-        if not set(MEASURED) <= found.keys():
+        if not set(wanted) <= found.keys():
             network = self._load(teacher)
             found = {**measure(network, self.dataset, self.job.cache.data).metrics, SIZE: count_parameters(network)}
             atomic_write(path, msgspec.json.encode(found))
-        return {f"teacher_{name}": found[name] for name in (*MEASURED, SIZE) if name in found}
+        return {f"teacher_{name}": found[name] for name in (*wanted, SIZE) if name in found}
 
     def _load(self, teacher: Teacher) -> Network:
         classes, shape = len(self.dataset.classes), self.dataset.image_shape

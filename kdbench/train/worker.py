@@ -86,14 +86,15 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     """The run itself: the fields of its record that depend on training."""
     spec, device = job.spec, torch.device(job.spec.device)
     make_deterministic(device)
+    cls = registry.load(job.method)  # with networks of the user's own, which the teacher may be
     dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     normalise = Normalise(dataset, device)
     teachers = Teachers(job, dataset, normalise, device)
     tutor, share = teachers.tutor(), job.teacher_pass
     keep = None if tutor is None or share is None else find_pass(
         job.cache, spec, share, tutor, dataset, notes.append, unlabelled_share(spec.transfer, job.method))
-    method, stream = prepare(registry.load(job.method), spec.hyperparameters, spec.student, tutor, dataset,
-                             spec.training, spec.seed, device, spec.updates, keep, spec.transfer, spec.init)
+    method, stream = prepare(cls, spec.hyperparameters, spec.student, tutor, dataset, spec.training, spec.seed, device,
+                             spec.updates, keep, spec.transfer, spec.init)
     trainer = Trainer(method, stream, spec.training)
     taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)

@@ -29,6 +29,7 @@ class ARD(Method):
         authors=("Micah Goldblum", "Liam Fowl", "Soheil Feizi", "Tom Goldstein"),
         year=2020, venue="AAAI", arxiv="1905.09747",
     )
+    needs_images = True
     ranges = {"alpha": (0.0, 1.0), "temperature": (1.0, 50.0), "radius": (0.0, 2.0), "step_size": (0.0, 1.0),
               "attack_steps": (1, 50)}
 

@@ -23,6 +23,7 @@ class RSLAD(Method):
         authors=("Bojia Zi", "Shihao Zhao", "Xingjun Ma", "Yu-Gang Jiang"),
         year=2021, venue="ICCV", arxiv="2108.07969",
     )
+    needs_images = True
     ranges = {"alpha": (0.0, 1.0), "radius": (0.0, 2.0), "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
     unlabelled = "alone"
 

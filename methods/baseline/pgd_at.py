@@ -25,6 +25,7 @@ class PGDAdversarialTraining(Method):
         authors=("Aleksander Madry", "Aleksandar Makelov", "Ludwig Schmidt", "Dimitris Tsipras", "Adrian Vladu"),
         year=2018, venue="ICLR", arxiv="1706.06083",
     )
+    needs_images = True
     ranges = {"radius": (0.0, 2.0), "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
     learns_from = None
 

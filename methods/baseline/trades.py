@@ -26,6 +26,7 @@ class TRADES(Method):
                  "Michael I. Jordan"),
         year=2019, venue="ICML", arxiv="1901.08573",
     )
+    needs_images = True
     ranges = {"beta": (0.0, 20.0), "radius": (0.0, 2.0), "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
     learns_from = None
 

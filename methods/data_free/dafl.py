@@ -29,6 +29,7 @@ class DAFL(Method):
                  "Chao Xu", "Qi Tian"),
         year=2019, venue="ICCV", arxiv="1904.01186",
     )
+    needs_images = True
     ranges = {"one_hot": (0.0, 10.0), "activation": (0.0, 10.0), "balance": (0.0, 50.0), "temperature": (1.0, 20.0),
               "generator_lr": (1e-5, 1.0), "latent_dim": (1, 4096), "width": (1, 512)}
 

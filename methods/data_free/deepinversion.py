@@ -41,6 +41,7 @@ class DeepInversion(Method):
                  "Niraj K. Jha", "Jan Kautz"),
         year=2020, venue="CVPR", arxiv="1912.08795",
     )
+    needs_images = True
     ranges = {"batches": (1, 100000), "synthesis": (0.0, 1.0), "iterations": (1, 20000), "image_lr": (1e-4, 1.0),
               "feature": (0.0, 1000.0), "variation": (0.0, 1.0), "l2": (0.0, 1.0), "competition": (0.0, 100.0),
               "jitter": (0, 32), "temperature": (1.0, 20.0)}

@@ -30,6 +30,7 @@ class DFAD(Method):
         authors=("Gongfan Fang", "Jie Song", "Chengchao Shen", "Xinchao Wang", "Da Chen", "Mingli Song"),
         year=2019, venue="arXiv", arxiv="1912.11006",
     )
+    needs_images = True
     ranges = {"generator_lr": (1e-5, 1e-1), "student_steps": (1, 20), "latent_dim": (8, 1024),
               "width": (1, 512), "student_scale": (0.01, 100.0)}
 

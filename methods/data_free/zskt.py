@@ -33,6 +33,7 @@ class ZSKT(Method):
         title="Zero-shot Knowledge Transfer via Adversarial Belief Matching",
         authors=("Paul Micaelli", "Amos Storkey"), year=2019, venue="NeurIPS", arxiv="1905.09768",
     )
+    needs_images = True
     ranges = {"beta": (0.0, 10000.0), "generator_lr": (1e-5, 1.0), "generator_steps": (1, 10),
               "student_steps": (1, 50), "latent_dim": (1, 4096), "width": (1, 512)}
 

@@ -42,6 +42,8 @@ class ONE(Method):
     def inapplicable(cls, student, teacher):
         if len(student.stages) < 2:
             return "the student has a single stage, so that branches would have nothing to share"
+        if not student.divisible:
+            return "the student does not say where its last stage begins, so that nothing can branch off there"
         return None
 
     def study(self, batch):

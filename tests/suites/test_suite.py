@@ -353,14 +353,14 @@ def test_the_pairs_that_the_field_knows_are_there():
      "malformed TOML: [hyperparameters.kd] stands twice, or hyperparameters is no table (a name with other"),
     ("[pair.mine]", "[pairs.mine]", "malformed TOML: [pairs.mine] stands twice, or pairs is no table"),
     ("[pair.mine]\n", "[pair.mine]\nimage_siz = 16\n", "mine.toml: pair.mine.image_siz: unknown key; did you mean "
-     "'image_size'? (allowed: assistant, description, image_size, student, teacher)"),
+     "'image_size'? (allowed: assistant, description, image_size, student, teacher, words)"),
     ("teacher = {", "techer = {", "pair.mine.techer: unknown key; did you mean 'teacher'? (allowed: assistant,"),
     ("teacher = {", "techer = {", "; pair.mine.teacher: missing, expected a table with model"),
     ('teacher = { model = "test_resnet" }', 'teacher = "test_resnet"', "pair.mine.teacher: expected a table, got"),
     ('model = "test_resnet" }', 'modl = "test_resnet" }', "pair.mine.teacher.modl: unknown key; did you mean 'model'? "
-     "(allowed: kwargs, model, weights)"),
+     "(allowed: kwargs, model, source, weights)"),
     ('model = "lcnet_035" }', 'model = "lcnet_035", weights = "train" }', "pair.mine.student.weights: unknown key "
-     "(allowed: kwargs, model)"),
+     "(allowed: kwargs, model, source)"),
     ('model = "lcnet_035"', 'model = "hf-hub:me/mine"', "pair.mine.student.model: expected a name of letters, digits"),
     ('model = "lcnet_035" }', 'model = "lcnet_035", kwargs = { depht = 3 } }', "pair.mine.student.kwargs: 'depht' is "
      "no argument that shapes a network; the nearest is 'depth'"),

@@ -1,0 +1,37 @@
+"""Corruptions of texts: words that are left out, and words that nobody knows, as after a typing error.
+
+A corruption maps tokens [B, T], their positions in the test split [B] and a share of the words to corrupted tokens
+[B, T]; which words it takes depends on the text's position only.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from kdbench.data.texts import PADDING, UNKNOWN
+from kdbench.seeds import fixed_randoms
+
+SHARES = (0.1, 0.3, 0.5)  # of the words, at severities 1, 3 and 5
+
+
+def missing_words(tokens: np.ndarray, positions: np.ndarray, share: float) -> np.ndarray:
+    """Leave out each word with the probability `share`; a text keeps at least one, which is then unknown."""
+    found = np.full_like(tokens, PADDING)
+    for row, text, taken in zip(found, tokens, _taken(tokens, positions, share, "missing words"), strict=True):
+        left = text[(text != PADDING) & ~taken]
+        row[:max(1, len(left))] = left if len(left) else UNKNOWN
+    return found
+
+
+def misspelt_words(tokens: np.ndarray, positions: np.ndarray, share: float) -> np.ndarray:
+    """Make each word unknown with the probability `share`."""
+    taken = _taken(tokens, positions, share, "misspelt words") & (tokens != PADDING)
+    return np.where(taken, np.full_like(tokens, UNKNOWN), tokens)
+
+
+def _taken(tokens: np.ndarray, positions: np.ndarray, share: float, purpose: str) -> np.ndarray:
+    return np.stack([random.uniform(size=tokens.shape[1]) < share for random in fixed_randoms(purpose, positions)])
+
+
+TEXT_CORRUPTIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "missing_words": missing_words, "misspelt_words": misspelt_words}

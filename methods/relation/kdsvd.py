@@ -25,8 +25,8 @@ class KDSVD(Method):
     opposite is taken and given its sign. Vectors are scaled by the teacher's singular values, which have norm 1
     together. All this follows the authors' second code (KD_methods_with_TF), whose single vector makes that scale 1.
     The bound of the gradient is that of the paper and of the first code, for each parameter, with epochs counted as 200
-    in a run; weight 1 and the mean over the batch are those of Tian et al. (2020), who leave the bound out. The paper
-    halves the loss. mdistiller's version takes the singular vectors over the columns of maps, not over their channels.
+    in a run. So is alpha: they halve the loss and sum it over batches of 128. Tian et al. (2020) have 1 and leave the
+    bound out. mdistiller's version takes the singular vectors over the columns of maps, not over their channels.
 
     The teacher's signs, which a decomposition leaves open, are set so that the entries' sum is not negative. Singular
     vectors get the exact gradient, but for pairs of equal singular values, whose part of it is left out. Student and
@@ -40,9 +40,9 @@ class KDSVD(Method):
         authors=("Seung Hyun Lee", "Dae Ha Kim", "Byung Cheol Song"),
         year=2018, venue="ECCV", arxiv="1807.06819", doi="10.1007/978-3-030-01231-1_21",
     )
-    ranges = {"alpha": (0.01, 100.0), "vectors": (1, 4)}
+    ranges = {"alpha": (0.1, 1000.0), "vectors": (1, 4)}
 
-    def __init__(self, ctx, *, alpha: float = 1.0, vectors: int = 1):
+    def __init__(self, ctx, *, alpha: float = 64.0, vectors: int = 1):
         super().__init__(ctx)
         self.alpha, self.vectors = alpha, vectors
         pairs = pair_stages(ctx.student_shapes.stages, ctx.teacher_shapes.stages)

@@ -18,7 +18,8 @@ class ICKD(Method):
     over.
 
     The term does not get easier with fewer classes as the cross-entropy does. The code's alpha was chosen for 100
-    classes; a rule of ours for short runs on K of them is 2.5 K / 100, at most 2.5.
+    classes; a rule of ours for K of them is 2.5 K / 100, at most 2.5. That is for runs of few steps, such as the 168 of
+    `quick`: in the 2,480 of `cpu` the default did better than plain training (one seed).
     """
 
     name, family = "ickd", "relation"

@@ -25,7 +25,8 @@ class IAD(Method):
     within 8/255 (a quarter of the radius) from a random start, the student in train mode. The code of this variant does
     not multiply the teacher's term by a, that of IAD-II does: we do. In the code BatchNorm's running statistics also
     record each of the attack's passes; here they record the clean and the attacked batch once. The paper's teachers are
-    adversarially trained; a suite's are where its `reference` is such a method.
+    adversarially trained; a suite's are where its `reference` is such a method. Few updates under strong attacks need a
+    higher temperature, such as the 30 of `ard`.
     """
 
     name, family = "iad", "adversarial"

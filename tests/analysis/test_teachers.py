@@ -84,8 +84,8 @@ def test_where_a_better_teacher_makes_a_worse_student_it_is_said(folder):
     assert same == "Whoever the teacher is, the same comes out of ce."
     assert said == ("kd: a better teacher makes a worse student. With that of giant-small, it is less accurate than "
                     "with the less accurate fit-small (+5.00 points).")
-    assert counts.startswith("Of 2 comparisons of students of another teacher with those of the most accurate one, 1 "
-                             "are worse, 1 better, and of 0 it is unclear")
+    assert counts.startswith("Compared with students of the most accurate teacher, those of another are worse in 1 of "
+                             "2 cases, better in 1, and in 0 it is unclear")
     assert verdict(build(folder, REGISTRY))[-1].sentences == (first, same, said, counts)
 
 
@@ -93,14 +93,14 @@ def test_where_a_better_teacher_makes_a_better_student_nothing_of_the_kind_is_sa
     for name, mean in (("tiny", .65), ("fit", .70), ("giant", .75)):
         write(tmp_path, name, {"ce": .60, "kd": mean})
     told = " ".join(sentences(only(tmp_path)))
-    assert "worse student" not in told and "2 are worse, 0 better" in told
+    assert "worse student" not in told and "worse in 2 of 2 cases, better in 0" in told
 
 
 def test_a_difference_within_the_noise_is_unclear(tmp_path):
     for name, mean in (("tiny", .7003), ("fit", .7), ("giant", .7)):
         write(tmp_path, name, {"ce": .60, "kd": mean})
     told = " ".join(sentences(only(tmp_path)))
-    assert "worse student" not in told and "0 are worse, 0 better, and of 2 it is unclear" in told
+    assert "worse student" not in told and "worse in 0 of 2 cases, better in 0, and in 2 it is unclear" in told
 
 
 def test_one_teacher_or_other_students_recipes_datasets_and_compute_are_no_series(tmp_path):
@@ -123,6 +123,14 @@ def test_teachers_of_the_rarer_recipe_are_told_from_the_usual_ones(folder):
     assert [(teacher.accuracy, teacher.usual) for teacher in one.teachers] == [
         (.70, True), (.80, True), (.85, False), (.90, True)]
     assert len({teacher.name for teacher in one.teachers}) == 4, "cells of one pair are told apart"
+
+
+def test_teachers_of_one_size_are_said_to_be_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(TEACHERS, "tiny", (.70, 20_000))
+    for name in ("tiny", "fit"):
+        write(tmp_path, name, {"ce": .60, "kd": KD[name]})
+    assert next(sentences(only(tmp_path))).startswith(
+        "2 teachers of the same student, of 20,000 parameters each, from 70.00 % to 80.00 % test accuracy;")
 
 
 def test_the_table_has_a_line_for_each_teacher_and_one_for_what_it_makes_no_difference_to(folder):

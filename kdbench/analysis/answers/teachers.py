@@ -116,7 +116,10 @@ def _parameters(cells: Iterable[Cell]) -> float | None:
 def sentences(one: Series) -> Iterator[str]:
     """What a series says of its teachers, in sentences."""
     sizes = [teacher.parameters for teacher in one.teachers if teacher.parameters is not None]
-    reach = f" from {min(sizes):,.0f} to {max(sizes):,.0f} parameters and" if len(sizes) == len(one.teachers) else ""
+    reach = ""
+    if len(sizes) == len(one.teachers):
+        reach = f" of {sizes[0]:,.0f} parameters each," if len(set(sizes)) == 1 else \
+            f" from {min(sizes):,.0f} to {max(sizes):,.0f} parameters and"
     yield (f"{len(one.teachers)} teachers of the same student,{reach} from {one.teachers[0].accuracy:.2%} to "
            f"{one.best.accuracy:.2%} test accuracy; the most accurate is that of {one.best.name}.".replace("%", " %"))
     if one.untaught:
@@ -133,9 +136,9 @@ def sentences(one: Series) -> Iterator[str]:
             yield (f"{label}: a better teacher makes a worse student. With that of {one.best.name}, it is less "
                    f"accurate than with the less accurate {' or '.join(names)}.")
     unclear = len(one.comparisons) - worse - len(better)
-    yield (f"Of {len(one.comparisons)} comparisons of students of another teacher with those of the most accurate "
-           f"one, {worse} are worse, {len(better)} better, and of {unclear} it is unclear (at 5 %, after Holm's "
-           "correction).")
+    yield (f"Compared with students of the most accurate teacher, those of another are worse in {worse} of "
+           f"{len(one.comparisons)} cases, better in {len(better)}, and in {unclear} it is unclear (at 5 %, after "
+           "Holm's correction).")
 
 
 def _points(found: Comparison) -> str:

@@ -89,6 +89,11 @@ def test_a_cell_without_groups_has_class_measures_alone(tmp_path):
     assert all(one.to_reference is None and one.to_teacher is None for one in audit(cell)["worst_class_accuracy"])
 
 
+def test_two_seeds_give_no_interval_to_the_teacher(tmp_path):
+    (cell,) = build(make(tmp_path, seeds=2), REGISTRY).cells
+    assert all(one.to_teacher.half_width is None for one in audit(cell)["group_gap"])
+
+
 # Groups and classes.
 
 def test_groups_are_compared_like_classes(cell):

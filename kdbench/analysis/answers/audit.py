@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench.analysis.board import REFERENCE, Cell
-from kdbench.analysis.harm import SIGNIFICANCE, holm, two_sided
+from kdbench.analysis.harm import MIN_SEEDS, SIGNIFICANCE, holm, two_sided
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.moderated import compare
 from kdbench.metrics.catalog import METRICS
@@ -24,7 +24,7 @@ class Difference:
     """The mean over seeds of a student's figure less another network's, with half its 95 % interval."""
 
     mean: float
-    half_width: float | None  # None where a single seed gives none
+    half_width: float | None  # None where seeds are too few
     p: float | None           # of no difference, corrected for the number of students of the cell (Holm)
     fairer: bool              # whether the student's figure is the better one
 
@@ -82,8 +82,8 @@ def _to_teacher(values: Mapping[str, Mapping[int, float]], teacher: float, metri
     """Each student less the teacher, a network that is given: Student's t over the student's seeds."""
     found = {label: estimate([value - teacher for value in own.values()]) for label, own in values.items()}
     p_values = dict(zip(found, holm([_p_value(one) for one in found.values()]), strict=True))
-    return {label: Difference(one.mean, one.half_width, p_values[label], _fairer(metric, one.mean))
-            for label, one in found.items()}
+    return {label: Difference(one.mean, one.half_width if one.count >= MIN_SEEDS else None, p_values[label],
+                              _fairer(metric, one.mean)) for label, one in found.items()}
 
 
 def _p_value(difference: Estimate) -> float | None:

@@ -31,7 +31,8 @@ SIZES = {"train": 100, "validation": 10, "test": 1000}
 
 
 def at(run, transfer, pair="a", recipe=RECIPE):
-    return run.model_copy(update={"pair": pair, "recipe": recipe, "student": Architecture(model=f"small-{pair}"), "transfer": transfer})
+    return run.model_copy(update={"pair": pair, "recipe": recipe, "student": Architecture(model=f"small-{pair}"),
+                                  "transfer": transfer})
 
 
 def write(folder, transfers=(None, HALF, WHOLE), pairs=("a",), recipe=RECIPE):

@@ -9,7 +9,7 @@
 import json
 
 import pytest
-from support.records import REGISTRY, record, spec
+from support.records import RECIPE, REGISTRY, record, spec
 
 from kdbench.analysis.answers.changes import matched_cells
 from kdbench.analysis.answers.unlabelled import unlabelled_gains
@@ -30,11 +30,12 @@ FOUND = {None: {"ce": .80, "kd": .82, "at": .81}, HALF: {"ce": .80, "kd": .85, "
 SIZES = {"train": 100, "validation": 10, "test": 1000}
 
 
-def at(run, transfer, pair="a"):
-    return run.model_copy(update={"pair": pair, "student": Architecture(model=f"small-{pair}"), "transfer": transfer})
+def at(run, transfer, pair="a", recipe=RECIPE):
+    return run.model_copy(update={"pair": pair, "recipe": recipe, "student": Architecture(model=f"small-{pair}"),
+                                  "transfer": transfer})
 
 
-def write(folder, transfers=(None, HALF, WHOLE), pairs=("a",)):
+def write(folder, transfers=(None, HALF, WHOLE), pairs=("a",), recipe=RECIPE):
     store = Store(folder)
     for pair in pairs:
         for transfer in transfers:
@@ -42,7 +43,7 @@ def write(folder, transfers=(None, HALF, WHOLE), pairs=("a",)):
             for method, accuracy in FOUND[transfer].items():
                 for seed, noise in enumerate(NOISE):
                     own = {("kd", HALF): (.0, .001, -.001), ("at", HALF): (.0, .005, -.005)}.get((method, transfer))
-                    store.write(record(at(spec(method, seed), transfer, pair),
+                    store.write(record(at(spec(method, seed), transfer, pair, recipe),
                                        accuracy + noise + (own[seed] if own else 0), split_sizes=sizes))
             if transfer == WHOLE:
                 for seed in range(3):
@@ -132,7 +133,8 @@ def test_the_setup_tells_what_they_are_and_the_command_asks_for_them(tmp_path):
 
 
 def test_two_folders_are_compared_in_cells_of_the_same_images(tmp_path):
-    first, second = write(tmp_path / "a"), write(tmp_path / "b", (HALF,))
+    first = write(tmp_path / "a")
+    second = write(tmp_path / "b", (HALF,), recipe=RECIPE.model_copy(update={"lr": 0.2}))
     pairs, alone, others = matched_cells(first, second)
     assert [(one.transfer, other.transfer) for one, other in pairs] == [(HALF.told, HALF.told)]
     assert [cell.transfer for cell in alone] == ["", WHOLE.told] and not others

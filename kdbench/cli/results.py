@@ -228,11 +228,12 @@ def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="set damaged files aside, remove temporary ones")] = False,
 ) -> None:
     """Check every file of a folder of results against its records. Exit code 1 if one is damaged or missing."""
+    from kdbench.compress.record import Compressed
     from kdbench.finished.fsck import KINDS, Fsck
     from kdbench.folders import CacheFolder
     from kdbench.profile.record import Profile
 
-    check = Fsck(folder, CacheFolder.of_user(), Profile)
+    check = Fsck(folder, CacheFolder.of_user(), Profile, Compressed)
     for finding in check.check(repair):
         print(printable(str(finding)))
     if process := check.writer():

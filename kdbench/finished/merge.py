@@ -109,9 +109,9 @@ def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choic
           only_look: bool = False, names: Mapping[Path, str] = NO_NAMES,
           compressed: type[Outcome] | None = None) -> Merge:
     """Merge `folders` into `out`, unless something is refused or `only_look` is asked for. `profile` and `compressed`
-    are the kinds of entries in profiles and of compressed networks, which without their kind are left out, and `read_choices` raises a UserError for a folder whose choices are damaged. `names` are what
-    folders are called, where that is not their path. UserError for folders that are not apart from each other, or that
-    hold no results."""
+    are the kinds of entries in profiles and of compressed networks, which without their kind are left out, and
+    `read_choices` raises a UserError for a folder whose choices are damaged. `names` are what folders are called, where
+    that is not their path. UserError for folders that are not apart from each other, or that hold no results."""
     sources = _sources(folders, out, names)
     target = Store(out)
     used = target.files.lock.exists()  # by a command that writes; else to lock it is to write into it

@@ -13,9 +13,11 @@ from kdbench.report.formatting import Table
 from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.beside import beside_tables, change_tables
 from kdbench.report.tables.cell import COLUMNS, all_tables, main_tables
+from kdbench.report.tables.compressed import compressed_tables
 from kdbench.report.tables.legend import legend
 
-DROPPED = ("conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")  # the first at first
+DROPPED = ("J/1000", "PGD", "p95 ms", "corrupted", "PGD small", "worst group",  # of compressed networks
+           "conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")  # the first at first
 WIDEST = 100  # columns of a paragraph
 GAP = "  "    # between two columns
 NAMES = "name", "family"  # what rows may be sorted by, besides metrics
@@ -59,6 +61,8 @@ def to_text(leaderboard: Leaderboard, view: View) -> str:
         if not view.brief:
             parts += [_table(replace(table, title=""), view.width) for table in main_tables(
                 _chosen(cell, view), "", view.metrics or COLUMNS)]
+        if not view.brief and not view.methods and not view.notes:
+            parts += [_table(replace(table, title="Compressed"), view.width) for table in compressed_tables(cell, "")]
     for told in said[len(leaderboard.cells):]:
         parts.append(f"{told.title}\n{_items(told.sentences, view.width)}")
     if not view.brief and not view.methods:

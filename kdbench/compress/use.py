@@ -11,8 +11,8 @@ from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.record import Quartiles
 
 BATCH = 64               # images at a time for throughput and energy
-CALLS, SECONDS = 50, 0.1  # of one turn of latency, at least
-THROUGHPUT_SECONDS = 0.3  # of one turn, so that counters of energy move
+CALLS, SECONDS = 50, 0.05  # of one turn of latency, at least
+THROUGHPUT_SECONDS = 0.2  # of one turn, so that counters of energy move
 REPEATS = 5               # turns of each network
 WARM_UP = 3               # calls
 

@@ -83,6 +83,18 @@ def test_recovery_is_a_quarter_of_the_recipes_epochs_and_at_least_one():
     assert Settings(prune=.5, recovery=0).of("pruned", CE)["recovery_epochs"] == 0
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    ("a", "nothing to do: give --int8, --prune SHARE, or both"), ("a --prune 1.5", "--prune 1.5: expected"),
+    ("a kd:0 --methods kd --int8", "--methods: it goes without RUN"), ("a kq:0 --int8", "did you mean 'kd:0'"),
+    ("a --methods kq --int8", "unknown method of a 'kq' (allowed: ce, kd)"), ("b --int8", "b: no records here"),
+    ("a --int8 --recovery -1", "Invalid value for '--recovery'"),
+])
+def test_the_command_says_in_one_line_what_is_wrong_and_writes_nothing(store, kdbench, words, said):
+    code, printed, errors = kdbench("compress", *words.split())
+    assert code == 2 and said in errors and printed == "" and "Traceback" not in errors
+    assert not store.files.compressed.exists() and not Path("b").exists()
+
+
 # Files.
 
 def test_a_record_comes_back_as_it_was_written_and_a_changed_one_is_a_problem(store):

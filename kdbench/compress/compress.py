@@ -162,13 +162,14 @@ class _Made:
 
     @property
     def kind(self) -> Kind:
+        """Which of a student's networks it is."""
         return self.task.fields["kind"]
 
 
 def _compressed(record: Record, store: Store, settings: Settings, info: MethodInfo, cache: CacheFolder,
                 folder: Path) -> Iterator[tuple[Compressed, Path]]:
-    """The records of all networks of a student, each with its file in the temporary `folder`. UserError if the float
-    student itself cannot be had, or not as ONNX."""
+    """The records of all networks of a student, each with its file in the temporary `folder`. UserError if the student
+    or its dataset cannot be had."""
     begin, started, load = time.perf_counter(), now(), os.getloadavg()[0]
     dataset = dataset_of(record, cache, "cpu")
     network = LogitsOnly(reload(record, weights_store(record, store, cache), info, dataset))
@@ -181,8 +182,6 @@ def _compressed(record: Record, store: Store, settings: Settings, info: MethodIn
             one.slopes = _make(one, by_kind, network, images, dataset, record)
             predictions[kind] = _score(one, dataset, record, cache)
         except (UserError, DivergedError) as error:
-            if kind == "float":
-                raise UserError(str(error)) from error
             one.status = "inapplicable" if isinstance(error, UserError) else "diverged"
             one.reason = str(error)
             continue
@@ -201,11 +200,13 @@ def _compressed(record: Record, store: Store, settings: Settings, info: MethodIn
 
 def _make(one: _Made, made: Mapping[Kind, _Made], network: LogitsOnly, images: Tensor, dataset: Dataset,
           record: Record) -> nn.Module:
-    """Write the network's ONNX file; the float network of torch that it is, or is made of."""
+    """Write the network's ONNX file; the float network of torch that it is, or is made of. UserError if it cannot be
+    had, or what it is compared with or made of could not."""
+    source = made["pruned" if one.kind == "pruned int8" else "float"]
+    if source.slopes is None and source is not one:
+        raise UserError(source.reason or f"there is no {source.kind} network")
     if one.kind in INT8:
-        source = made["pruned" if one.kind in PRUNED else "float"]
-        if source.slopes is None:
-            raise UserError(source.reason or f"there is no {source.kind} network")
+        assert source.slopes is not None
         write_int8(source.path, one.path, images)
         return source.slopes
     if one.kind in PRUNED:

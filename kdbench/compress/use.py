@@ -21,7 +21,7 @@ def measure_use(sessions: Mapping[str, Any], image_shape: tuple[int, int, int], 
     """The cost of use of onnxruntime's sessions by name, on random images. They take turns, call by call, so that a
     change in the machine's speed favours none."""
     subjects = {name: _Subject(session, image_shape, bench) for name, session in sessions.items()}
-    calls = max(subject.calls for subject in subjects.values())
+    calls = max((subject.calls for subject in subjects.values()), default=0)
     for _ in range(REPEATS):
         laps = bench.laps({name: subject.run_one for name, subject in subjects.items()}, calls)
         for name, subject in subjects.items():

@@ -26,8 +26,9 @@ def compressed(kind="int8", run=None, accuracy=.5, latency=.001, status="ok", **
     } if status == "ok" else {}
     task = CompressTask(run, info(run.method, "logit"), "test", SETTINGS.of(kind, run))
     return Compressed.of(task, status, **{
-        **task.fields, **measured, "source_sha256": hashlib.sha256(b"weights of " + run.id.encode()).hexdigest(), "started": "2026-01-01T00:00:00Z",
-        "finished": "2026-01-01T00:00:02Z", "environment": {"cpu": "a test's"}, **changes})
+        **task.fields, **measured, "source_sha256": hashlib.sha256(b"weights of " + run.id.encode()).hexdigest(),
+        "environment": {"cpu": "a test's"}, "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:00:02Z",
+        **changes})
 
 
 def put(store: Store, one: Compressed) -> None:

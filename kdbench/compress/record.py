@@ -3,11 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
-from msgspec import field as struct_field
+from msgspec import Meta, Struct, field
 
 from kdbench.disk import atomic_write, json_files
 from kdbench.errors import UserError
@@ -69,7 +68,7 @@ class CompressTask:
     spec: RunSpec
     method: MethodInfo
     suite: str
-    fields: Mapping[str, Any] = field(default_factory=dict)  # by `Settings.of`
+    fields: Mapping[str, Any]  # by `Settings.of`
 
     @property
     def id(self) -> str:
@@ -82,31 +81,31 @@ class Use(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     latency_seconds: Quartiles          # of one image, over calls
     latency_p95_seconds: Annotated[float, Meta(ge=0, le=LARGEST)]
     throughput: Quartiles               # images per second at batch 64, over repeats
-    joules_per_1000_images: Quartiles | None  # likewise
+    joules_per_1000_images: Quartiles | None  # at batch 64, over repeats; none without an energy counter
 
 
 class Compressed(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A network that was made of a finished student; the float student itself is one of them, as an ONNX file like the
     others. `spec` is the student's, `run_id` a hash of that and of how the network was made."""
 
-    kind: Kind
+    kind: Kind                                                        # of the network.
     prune: Annotated[float, Meta(gt=0, lt=1)] | None = None           # share of channels that was removed
     recovery_epochs: Annotated[int, Meta(ge=0)] | None = None         # in which it learned from the float student
     calibration_images: Annotated[int, Meta(gt=0)] | None = None      # asked for; of fewer training images all
     source_sha256: str                                                # the float student's weights, by its record
     network_sha256: str | None = None                                 # of the ONNX file
-    file_bytes: Annotated[int, Meta(ge=0)] | None = None              # likewise
+    file_bytes: Annotated[int, Meta(ge=0)] | None = None              # of the ONNX file
     parameters: Annotated[int, Meta(ge=0)] | None = None
-    metrics: Mapping[str, Number] = struct_field(default_factory=dict)
-    vectors: Mapping[str, list[Number | None]] = struct_field(default_factory=dict)
-    groups: dict[str, list[str]] = struct_field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)  # as of a record, by onnxruntime; and float_agreement
+    vectors: Mapping[str, list[Number | None]] = field(default_factory=dict)  # as of a record
+    groups: dict[str, list[str]] = field(default_factory=dict)  # as of a record
     # Whose gradients attacks follow: the network's own, or those of the float network that an int8 one was made of.
     attack: Literal["own gradients", "gradients of its float form"] | None = None
-    use: Use | None = None
+    use: Use | None = None                # what it costs
     energy_source: Source | None = None
     watts_per_core: float | None = None   # of an estimate
     load_average: float | None = None     # of the machine over the last minute, when the measurement began
-    packages: dict[str, str | None] = struct_field(default_factory=dict)  # versions of what made the network
+    packages: dict[str, str | None] = field(default_factory=dict)  # versions of what made the network
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from words import FAMILY_IDEAS, PAIR_KEYS, RECIPE_KEYS, RECORD_FIELDS, SPEC_FIEL
 import kdbench
 from kdbench import api, folders, spec
 from kdbench.cli.main import app
+from kdbench.compress import record as compressed
 from kdbench.data import catalog as data
 from kdbench.data import imagefolder
 from kdbench.metrics.catalog import METRICS
@@ -285,10 +286,11 @@ def record_page() -> str:
             ("Record", (records.Entry, records.Outcome, records.Record), records),
             ("Planned", (records.Entry, records.Planned), records), ("Profile", (profiles.Profile,), profiles),
             ("Training", (profiles.Training,), profiles), ("Deployments", (profiles.Deployments,), profiles),
-            ("Deployment", (profiles.Deployment,), profiles), ("Quartiles", (profiles.Quartiles,), profiles)):
+            ("Deployment", (profiles.Deployment,), profiles), ("Quartiles", (profiles.Quartiles,), profiles),
+            ("Compressed", (compressed.Compressed,), compressed), ("Use", (compressed.Use,), compressed)):
         lines.append(f"## {title}\n\n{prose(kinds[-1].__doc__ or '')}")
         lines.append(_fields(module, kinds, RECORD_FIELDS))
-        if title == "Profile":
+        if title in ("Profile", "Compressed"):
             lines.append("Beside these it has the fields of a record from `suite` to `finished`.\n")
     lines.append(f"## RunSpec\n\n{prose(spec.__doc__ or '')}")
     lines.append(_fields(spec, [spec.RunSpec], SPEC_FIELDS))

@@ -95,6 +95,8 @@ class ResultsFolder:
                                       per class; groups of the test images, where the dataset has some
     students/<run id>.safetensors     the state dict of the trained network, under timm's names where it is a timm model
     profile/<run id or cell>.json     a `Profile`: what training with a method, or using a pair's networks, costs
+    compressed/<id>.json              a `Compressed`: what a network that was made of a student can, and what it costs
+    onnx/<id>.onnx                    that network
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
     tune/                             a `StudyFolder`, where the records are of trials
     merged.json                       which folders' results `kdbench merge` brought into this one, and when
@@ -173,6 +175,16 @@ class ResultsFolder:
 
     def profile(self, profile_id: str) -> Path:
         return self.profiles / f"{profile_id}.json"
+
+    @property
+    def compressed(self) -> Path:
+        return self.root / "compressed"
+
+    def compressed_record(self, name: str) -> Path:
+        return self.compressed / f"{name}.json"
+
+    def compressed_network(self, name: str) -> Path:
+        return self.root / "onnx" / f"{name}.onnx"
 
     def predictions(self, run_id: str) -> Path:
         return self.root / "predictions" / f"{run_id}.npz"

@@ -37,6 +37,7 @@ LAYERS = (
     "execution robustness",
     "train",
     "checks finished profile tune",
+    "compress",
     "analysis",
     "report submissions",
     "api site",
@@ -56,6 +57,7 @@ TORCH = (
     "kdbench.profile.in_use", "kdbench.profile.timing", "kdbench.profile.worker",
     "kdbench.finished.attack", "kdbench.finished.export", "kdbench.finished.reload",
     "kdbench.checks.contract", "kdbench.checks.preflight",
+    "kdbench.compress.compress", "kdbench.compress.network", "kdbench.compress.prune",
     "kdbench.submissions.replayed",
 )
 LIBRARIES = ("torch", "torchvision", "timm", "safetensors.torch")

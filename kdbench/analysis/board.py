@@ -11,6 +11,7 @@ from kdbench.analysis.labels import Sweep
 from kdbench.analysis.moderated import Comparison, Comparisons
 from kdbench.analysis.shares import Shares, class_names
 from kdbench.analysis.tuned import Order, Tuning
+from kdbench.compress.record import Compressed
 from kdbench.data import catalog
 from kdbench.errors import UserError, plain
 from kdbench.plugins.source import Facts
@@ -120,6 +121,7 @@ class Cell:
     costs: tuple[Cost, ...]  # its profiles
     tuning: tuple[Tuning, ...] = ()  # what tuning did to its methods
     order: Order | None = None       # how much their order stays the same by it
+    compressed: tuple[Compressed, ...] = ()  # networks that were made of its students
     classes: tuple[str, ...] = ()    # their names, as records hold them
     split_sizes: Mapping[str, int] = field(default_factory=dict)  # images by split, as records hold them
     sweeps: tuple[Sweep, ...] = ()   # settings of its methods that differ in one number, such as a temperature

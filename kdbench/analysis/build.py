@@ -26,6 +26,7 @@ from kdbench.analysis.costs import (
     cost,
     costs_of_matched,
     method_metrics,
+    read_compressed,
     read_profiles,
     shares_of_kd,
     teacher_metrics,
@@ -36,6 +37,7 @@ from kdbench.analysis.labels import Variant, facts_of, labels, sweeps
 from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.shares import mean_shares
 from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
+from kdbench.compress.record import Compressed
 from kdbench.errors import UserError, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
@@ -80,17 +82,19 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     release, results = read_release(store), results_hash(runs)
     versions = release.lines(results) if isinstance(release, Release) else ()
     submitted, submitted_hash = read_submitted(store)
-    cells = _cells(runs, known, reader, costs, tuned)
+    compressed, compressed_problems = read_compressed(store, runs)
+    cells = tuple(_with_compressed(_cells(runs, known, reader, costs, tuned), compressed.values()))
     if isinstance(submitted, Submitted):
         cells, origins = tuple(_marked(cells, submitted.marks())), (*origins, *submitted.lines())
-    problems += [*others, *repeats, *reader.problems, *profile_problems, *tuned_problems]
+    problems += [*others, *repeats, *reader.problems, *profile_problems, *compressed_problems, *tuned_problems]
     problems += [one for one in (merged, release, submitted) if isinstance(one, Problem)]
     return Leaderboard(
         cells=cells, suites=tuple(sorted({plain(run.suite) for run in runs})), methods=known,
         statement=tuple(map(plain, (*statement(folder, runs, problems, cells), *tuned.lines(), *origins, *versions))),
         results_hash=results,
         records_hash=_records_hash(runs, hashes, costs, problems, tuned,
-                                   {"merged": merged_hash, "submissions": submitted_hash}),
+                                   {"merged": merged_hash, "submissions": submitted_hash, **{
+                                       f"compressed/{one.run_id}": sha256 for sha256, one in compressed.items()}}),
     )
 
 
@@ -237,6 +241,14 @@ def _cells(runs: list[Record], known: Known, read: Read, costs: Sequence[Cost],
 def _share(cell: Cell) -> float:
     """Of images without labels in its batches."""
     return float((cell.spec.get("transfer") or {}).get("share", 0.0))
+
+
+def _with_compressed(cells: Iterable[Cell], compressed: Iterable[Compressed]) -> Iterable[Cell]:
+    """The cells, with the networks that were made of their students."""
+    found = sorted(compressed, key=lambda one: one.run_id)
+    for cell in cells:
+        runs = {run for row in cell.rows for run in row.runs.values()}
+        yield replace(cell, compressed=tuple(one for one in found if one.spec.id in runs))
 
 
 def _marked(cells: Iterable[Cell], marks: Mapping[str, Mark]) -> Iterable[Cell]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from kdbench.analysis.labels import Variant, label
+from kdbench.compress.record import Compressed, all_compressed
 from kdbench.plugins.source import Facts
 from kdbench.profile.match import EQUAL_TO, Kind, share_of_kd
 from kdbench.profile.record import Profile, profiles
-from kdbench.results.record import Problem
+from kdbench.results.record import Problem, Record
 from kdbench.results.store import Store
 from kdbench.spec import OwnRecipe, RunSpec
 
@@ -40,6 +41,23 @@ def read_profiles(store: Store) -> tuple[dict[str, Profile], list[Problem]]:
     for found, sha256 in profiles(store):
         if isinstance(found, Problem):
             problems.append(found)
+        else:
+            usable[sha256] = found
+    return usable, problems
+
+
+def read_compressed(store: Store, runs: Iterable[Record]) -> tuple[dict[str, Compressed], list[Problem]]:
+    """The compressed networks of finished runs by the SHA-256 of their records' files, and those that cannot be used:
+    a run may have other weights since."""
+    weights = {run.run_id: run.weights_sha256 for run in runs if run.status == "ok"}
+    usable, problems = {}, []
+    for found, sha256 in all_compressed(store):
+        if isinstance(found, Problem):
+            problems.append(found)
+        elif weights.get(found.spec.id) != found.source_sha256:
+            why = "has other weights now" if found.spec.id in weights else "has no usable record"
+            problems.append(Problem(store.files.compressed_record(found.run_id),
+                                    f"the run that it was made of, {found.spec.id}, {why}"))
         else:
             usable[sha256] = found
     return usable, problems

@@ -25,11 +25,12 @@ def merge(
 ) -> None:
     """Join folders of results of several machines. Equal runs are taken once. Exit code 1, and nothing is written, if
     runs contradict each other or a file is damaged that no folder has whole."""
+    from kdbench.compress.record import Compressed
     from kdbench.finished.merge import merge
     from kdbench.profile.record import Profile
     from kdbench.tune.choice import read_choices
 
-    found = merge(folders, out, Profile, read_choices, dry_run)
+    found = merge(folders, out, Profile, read_choices, dry_run, compressed=Compressed)
     for line in found.told:
         print(printable(line))
     if found.refused:

@@ -191,17 +191,49 @@ def attack(
     _tell("not attacked", result.problems)
 
 
+@on_stores(folder=WRITE)
+def compress(
+    folder: Folder,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="runs by id, or its beginning, or METHOD:SEED; by "
+                                         "default all finished students")] = None,
+    methods: Methods = None,
+    int8: Annotated[bool, typer.Option("--int8", help="static int8, calibrated on training images")] = False,
+    prune: Annotated[float | None, typer.Option(metavar="SHARE", help="remove that share of the channels of every "
+                                                "layer, such as 0.5, and let the network recover")] = None,
+    recovery: Annotated[int | None, typer.Option(min=0, metavar="EPOCHS", help="in which a pruned network learns from "
+                                                 "the float one; by default a quarter of the recipe's")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Make int8 and pruned ONNX networks of finished students, and measure what each can and costs by onnxruntime;
+    needs the extra kdbench[compress]."""
+    from kdbench.compress.record import Settings
+
+    settings, names = Settings(int8, prune, recovery), split_names(methods)
+    if runs and names:
+        raise UserError("--methods: it goes without RUN; runs are named one by one, or by their methods")
+    from kdbench.compress.compress import compress, need_packages
+
+    need_packages()
+    from kdbench.folders import CacheFolder
+
+    done = compress(folder, runs or (), names, settings, Registry(plugin or ()), CacheFolder.of_user(), say=print)
+    print(f"{done.made} networks made, {done.before} were there before; kdbench leaderboard {folder} has the table")
+    _tell("not compressed", done.problems)
+
+
 @on_stores(folder=lambda asked: WRITE_ALL if asked["repair"] else READ_ALL)
 def fsck(
     folder: Folder,
     repair: Annotated[bool, typer.Option("--repair", help="set damaged files aside, remove temporary ones")] = False,
 ) -> None:
     """Check every file of a folder of results against its records. Exit code 1 if one is damaged or missing."""
+    from kdbench.compress.record import Compressed
     from kdbench.finished.fsck import KINDS, Fsck
     from kdbench.folders import CacheFolder
     from kdbench.profile.record import Profile
 
-    check = Fsck(folder, CacheFolder.of_user(), Profile)
+    check = Fsck(folder, CacheFolder.of_user(), Profile, Compressed)
     for finding in check.check(repair):
         print(printable(str(finding)))
     if process := check.writer():
@@ -251,4 +283,4 @@ def _tell(what: str, problems: Sequence[str]) -> None:
 
 
 COMMANDS = {command.__name__: command for command in (
-    leaderboard, advise, report, cite, evaluate, card, export, attack, fsck, verify)}
+    leaderboard, advise, report, cite, evaluate, card, export, attack, compress, fsck, verify)}

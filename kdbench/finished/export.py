@@ -154,7 +154,7 @@ def need_onnx() -> None:
         raise UserError("ONNX is not installed: pip install 'kdbench[onnx]'")
 
 
-class _Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """Images to logits alone, in float32 whatever the run's precision: ONNX has no autocast."""
 
     def __init__(self, network: nn.Module):
@@ -165,19 +165,25 @@ class _Logits(nn.Module):
         return _tensor(self.network(images))
 
 
+def write_onnx(network: nn.Module, path: Path, images: Tensor) -> None:
+    """Write a network that maps `images` [B, C, H, W], two or more of them, to logits as ONNX with a free number of
+    images. UserError if torch cannot, say a network of the user's own."""
+    try:
+        torch.onnx.export(
+            network.eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+    except torch.onnx.OnnxExporterError as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"torch cannot export the network to ONNX: {why}") from error
+
+
 def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
     """`images` are exported with a free number, and compared one by one with the network's logits."""
     import onnxruntime
 
     path = folder / "model.onnx"
-    try:
-        torch.onnx.export(
-            _Logits(network).eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
-            input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        )
-    except torch.onnx.OnnxExporterError as error:  # of a network of the user's own, say
-        why = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(f"torch cannot export the network to ONNX: {why}") from error
+    write_onnx(LogitsOnly(network), path, images)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"images": images.numpy()})
     return _compare(path.name, found, logits)

@@ -47,10 +47,13 @@ class Finding(NamedTuple):
 class Fsck:
     """One check of a folder. It reads records one at a time and keeps of each only its id and status."""
 
-    def __init__(self, folder: Path, cache: CacheFolder, profile: type[Outcome]):
-        """`profile` is the kind of the entries in the folder's profiles. UserError if there is no such folder, or if it
-        is none of results."""
+    def __init__(self, folder: Path, cache: CacheFolder, profile: type[Outcome],
+                 compressed: type[Outcome] | None = None):
+        """`profile` and `compressed` are the kinds of the entries in the folder's profiles and of its compressed
+        networks, which without their kind are not read. UserError if there is no such folder, or if it is none of
+        results."""
         self.store, self.cached, self.profile = Store(folder), Store(cache.teachers), profile
+        self.compressed = compressed
         files = self.store.files
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
@@ -110,6 +113,7 @@ class Fsck:
         yield from self._plans()
         yield from self._teachers_of_records()
         yield from self._entries(self.store.files.profiles, self.profile, "`kdbench profile` measures it again")
+        yield from self._compressed()
         for note, lost in ((read_merged(self.store)[0], "where results came from"),
                            (read_release(self.store), "which version these results are")):
             if isinstance(note, Problem):
@@ -205,6 +209,32 @@ class Fsck:
             elif isinstance(found := read(kind, str(path))[0], Problem):
                 yield _unreadable(found, rerun)
 
+    def _compressed(self) -> Iterator[Finding]:
+        """What is wrong with the records of compressed networks, and with the networks beside them."""
+        if self.compressed is None:
+            return
+        files, again = self.store.files, "`kdbench compress` makes it again"
+        told: set[str] = set()
+        for path, name in self._named(files.compressed, ".json"):
+            if isinstance(path, Finding):
+                yield path
+                continue
+            told.add(name)
+            found, network = read(self.compressed, str(path))[0], files.compressed_network(name)
+            if isinstance(found, Problem):
+                yield _unreadable(found, again)
+            elif found.status != "ok":
+                continue
+            elif not network.is_file():
+                yield Finding("missing", network, "its record is there, the network is not", again)
+            elif file_sha256(network) != getattr(found, "network_sha256", None):
+                yield Finding("damaged", network, "its SHA-256 is not the one in its record", again, repairable=True)
+        for path, name in self._named(files.compressed_network("x").parent, ".onnx"):
+            if isinstance(path, Finding):
+                yield path
+            elif name not in told:
+                yield Finding("orphaned", path, "no record tells of it", LEAVES)
+
     # Files that have no record.
 
     def _submissions(self, submitted: Submitted | Problem | None) -> Iterator[Finding]:
@@ -240,6 +270,7 @@ class Fsck:
         ours = {path.name for path in (files.records, files.plans, files.profiles, files.student("x").parent,
                                        files.predictions("x").parent, files.robustness("x").parent, files.tuning.root,
                                        files.merged, files.release, files.suite, files.packages, files.submitted,
+                                       files.compressed, files.compressed_network("x").parent,
                                        files.plugin("x").parent, files.lock,
                                        files.slurm.root)}
         for path in sorted(self.store.folder.iterdir()):

@@ -3,8 +3,8 @@
 The target is one of the folders if it holds results already. Of what several folders have one version is kept, whatever
 the order of folders. Of a run that is a finished one before one that does not apply or was pruned, and these before one
 that failed; of bit-equal reruns the one with the most metrics, and then the one that finished first. Finished runs with
-other weights, predictions or metrics contradict each other. Of profiles the latest that succeeded is kept. A damaged
-file counts as absent where another folder has it whole.
+other weights, predictions or metrics contradict each other. Of profiles, and of compressed networks, the latest that
+succeeded is kept. A damaged file counts as absent where another folder has it whole.
 
 Each file is written whole, and the note of where results came from at last, so that the same command finishes what a
 killed one began.
@@ -106,18 +106,19 @@ class Merge:
 
 
 def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choices: ReadChoices,
-          only_look: bool = False, names: Mapping[Path, str] = NO_NAMES) -> Merge:
-    """Merge `folders` into `out`, unless something is refused or `only_look` is asked for. `profile` is the kind of
-    entries in profiles, and `read_choices` raises a UserError for a folder whose choices are damaged. `names` are what
-    folders are called, where that is not their path. UserError for folders that are not apart from each other, or that
-    hold no results."""
+          only_look: bool = False, names: Mapping[Path, str] = NO_NAMES,
+          compressed: type[Outcome] | None = None) -> Merge:
+    """Merge `folders` into `out`, unless something is refused or `only_look` is asked for. `profile` and `compressed`
+    are the kinds of entries in profiles and of compressed networks, which without their kind are left out, and
+    `read_choices` raises a UserError for a folder whose choices are damaged. `names` are what folders are called, where
+    that is not their path. UserError for folders that are not apart from each other, or that hold no results."""
     sources = _sources(folders, out, names)
     target = Store(out)
     used = target.files.lock.exists()  # by a command that writes; else to lock it is to write into it
     with ExitStack() as locked:
         if used and not only_look:
             locked.enter_context(target.lock())
-        found = _look([Source(with_urls(str(out)), target), *sources], profile, read_choices)
+        found = _look([Source(with_urls(str(out)), target), *sources], profile, read_choices, compressed)
         if not found.refused and not only_look:
             if not used:
                 locked.enter_context(target.lock())
@@ -152,7 +153,8 @@ def _sources(folders: Sequence[Path], out: Path, names: Mapping[Path, str]) -> l
     return sources
 
 
-def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoices) -> Merge:
+def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoices,
+          compressed: type[Outcome] | None) -> Merge:
     """What merging the folders does, of which the first is the target. Reads only."""
     target = sources[0].store
     found = Merge(target)
@@ -167,6 +169,8 @@ def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoic
     found.copies += _copies(records, kept, target.files.record)
     latest = {name: min(versions, key=_by_date) for name, versions in profiles.items()}
     found.copies += _copies(profiles, latest, target.files.profile)
+    if compressed is not None:
+        found.copies += _compressed(found, sources, compressed)
     found.copies += _choices(found, sources, read_choices)
     found.copies += _submissions(found, sources)
     for run, versions in sorted(records.items()):
@@ -282,6 +286,19 @@ def _artefacts(found: Merge, sources: Sequence[Source], kept: Version[Record],
             found.missing[kind] += 1
         if whole is not None and whole is not sources[0]:
             yield Copy(getattr(whole.store.files, kind)(run), getattr(found.target.files, kind)(run), sha256)
+
+
+def _compressed(found: Merge, sources: Sequence[Source], kind: type[Outcome]) -> Iterator[Copy]:
+    """The compressed networks that the target lacks, each before the record that tells of it, and out of one folder."""
+    for name, versions in sorted(_versions(found, sources, "compressed", kind).items()):
+        latest = min(versions, key=_by_date)
+        network, target = (one.files.compressed_network(name) for one in (latest.source.store, found.target))
+        sha256 = getattr(latest.entry, "network_sha256", None)
+        if sha256 is not None and (fault := _fault(network, sha256)):
+            found.told.append(f"damaged: {network}: {fault}; `kdbench compress` makes it again")
+        elif sha256 is not None and latest.source is not sources[0]:
+            yield Copy(network, target, sha256)
+        yield from _copies({name: versions}, {name: latest}, found.target.files.compressed_record)
 
 
 def _fault(path: Path, sha256: str) -> str:

@@ -32,7 +32,8 @@ PLOTS = "plots"
 ARTEFACTS = (NETWORKS, _NAMES.predictions("x").parent.name)  # folders with the files that records name
 RECORDS = _NAMES.records.name
 FOLDERS = (*ARTEFACTS, RECORDS, _NAMES.plans.name, _NAMES.profiles.name, _NAMES.robustness("x").parent.name,
-           _NAMES.tuning.root.name, _NAMES.plugin("x").parent.name, PLOTS)
+           _NAMES.tuning.root.name, _NAMES.plugin("x").parent.name, PLOTS, _NAMES.compressed_network("x").parent.name,
+           _NAMES.compressed.name)
 FILES = (*(path.name for path in (
     _NAMES.merged, _NAMES.release, _NAMES.suite, _NAMES.packages, _NAMES.submitted)),
          *(name for name in REPORT if name != PLOTS))

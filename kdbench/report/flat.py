@@ -14,13 +14,15 @@ from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.build import metrics_of
 from kdbench.analysis.costs import energy_source
 from kdbench.analysis.harm import Harm
-from kdbench.analysis.intervals import Estimate
+from kdbench.analysis.intervals import Estimate, paired_difference
 from kdbench.analysis.moderated import Comparison
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
 from kdbench.analysis.shares import Shares
+from kdbench.compress.record import FLOAT_AGREEMENT
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.formatting import number
+from kdbench.report.formatting import NONE, number
+from kdbench.report.tables.compressed import FLOAT, USE, compressed_rows
 from kdbench.report.tables.fairness import group_names, swept_metrics
 from kdbench.report.tables.parts import MOST_AFFECTED, affected
 from kdbench.results.record import Record
@@ -53,6 +55,9 @@ COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
     "results": "string", "records": "string",
 }
 
+
+# Of the rows of compressed networks in CSV, behind the others: what the network is, and its figures.
+COMPRESSED = ("network", *_typed(FLOAT_AGREEMENT, "difference_to_float", *USE))
 
 RUN_COLUMNS = {  # of the data frame of runs and of runs.csv, in order, with their type in pandas
     "run": "string", "role": "string", "status": "string", "reason": "string", "suite": "string", "method": "string",
@@ -129,8 +134,12 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
 
 
 def to_csv(leaderboard: Leaderboard) -> str:
-    """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON."""
-    return csv_text(COLUMNS, row_lines(leaderboard))
+    """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON. Where students
+    were compressed, a row for each kind of network stands behind the others, and its columns behind theirs."""
+    compressed = [line for cell in leaderboard.cells for line in _compressed(cell)]
+    hashes = {"results": leaderboard.results_hash, "records": leaderboard.records_hash}
+    return csv_text([*COLUMNS, *(COMPRESSED if compressed else ())],
+                    [*row_lines(leaderboard), *({"role": "compressed", **line, **hashes} for line in compressed)])
 
 
 def typed(columns: Mapping[str, str], found: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
@@ -191,6 +200,8 @@ def to_json(leaderboard: Leaderboard) -> str:
         content["bias_audit"] = audited
     if sweeps := [one for cell in leaderboard.cells for one in _sweeps(cell)]:
         content["sweeps"] = sweeps
+    if compressed := [line for cell in leaderboard.cells for line in _compressed(cell)]:
+        content["compressed"] = compressed
     for part in leaderboard.regimes():
         if ranking := rank(part):
             found = dataclasses.asdict(ranking)
@@ -288,6 +299,27 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
     flat |= {"training_energy_source": energy_source(cell.costs, "training_energy_joules", row.label),
              "use_energy_source": energy_source(cell.costs, "energy_per_1000_images", row.label)}
     return flat | _comparison(cell, row.harm) | {"shares": _shares(row.shares), "runs": list(row.runs.values())}
+
+
+def _compressed(cell: Cell) -> Iterator[dict[str, Any]]:
+    """Everything known of the compressed networks of a cell, by method and kind of network."""
+    rows = compressed_rows(cell)
+    floats = {row.label: row.values("test_accuracy") for row in rows if row.network == FLOAT}
+    for row in rows:
+        change = paired_difference(row.values("test_accuracy"), floats.get(row.label, {})) \
+            if row.network != FLOAT else None
+        known = [name for name in METRICS if row.values(name)]
+        yield {
+            "method": row.method, "family": row.family, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
+            "hyperparameters": next(one.hyperparameters for one in cell.rows if one.label == row.label),
+            "network": row.network, "seeds": len(row.networks), "seed_values": list(row.networks),
+            "inapplicable": len(row.failures),
+            "failures": [{"seed": seed, "status": NONE, "reason": why} for seed, why in row.failures.items()],
+            **{key: value for name in (*known, FLOAT_AGREEMENT, *USE)
+               for key, value in _estimate(name, row.estimate(name)).items()},
+            **_estimate("difference_to_float", change),
+            "runs": [one.spec.id for one in row.networks.values()],
+        }
 
 
 def _shares(shares: Shares) -> dict[str, dict[str, float]] | None:

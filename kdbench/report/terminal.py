@@ -13,10 +13,13 @@ from kdbench.report.formatting import Table
 from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.beside import beside_tables, change_tables
 from kdbench.report.tables.cell import COLUMNS, further_tables, main_tables
+from kdbench.report.tables.compressed import compressed_tables
+from kdbench.report.tables.fairness import audit_tables
 from kdbench.report.tables.legend import legend
 
-# Columns that a narrow terminal does without, the first at first.
-DROPPED = ("params", "conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")
+# Columns that a narrow terminal does without, the first at first; those of compressed networks before the others.
+DROPPED = ("J/1000", "PGD", "p95 ms", "corrupted", "PGD small", "worst group",
+           "params", "conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")
 WIDEST = 100  # columns of a paragraph
 GAP = "  "    # between two columns
 NAMES = "name", "family"  # what rows may be sorted by, besides metrics
@@ -53,7 +56,7 @@ def to_text(leaderboard: Leaderboard, view: View) -> str:
     parts: list[str] = []
     if view.notes:  # before what is read first, which stands last on a terminal
         parts += [_table(table, view.width, notes=True) for cell in leaderboard.cells
-                  for table in further_tables(cell, leaderboard.title(cell))]
+                  for tables in (audit_tables, further_tables) for table in tables(cell, leaderboard.title(cell))]
         parts.append(_items(legend(leaderboard), view.width))
     said = verdict(leaderboard)
     for cell, told in zip(leaderboard.cells, said, strict=False):  # what is said of all cells comes behind
@@ -61,6 +64,8 @@ def to_text(leaderboard: Leaderboard, view: View) -> str:
         if not view.brief:
             parts += [_table(replace(table, title=""), view.width, view.notes) for table in main_tables(
                 _chosen(cell, view), "", view.metrics or COLUMNS)]
+        if not view.brief and not view.methods and not view.notes:
+            parts += [_table(replace(table, title="Compressed"), view.width) for table in compressed_tables(cell, "")]
     for told in said[len(leaderboard.cells):]:
         parts.append(f"{told.title}\n{_items(told.sentences, view.width)}")
     if not view.brief and not view.methods:

@@ -43,18 +43,22 @@ class Subset(NamedTuple):
     labels: Tensor         # [M]
 
 
-def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None) -> Robustness:
+def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None,
+            slopes: nn.Module | None = None) -> Robustness:
     """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
     eval mode; its modes, parameters and their `requires_grad` are the same afterwards. Corrupted images are taken from
-    the data folder `folder`, or made and kept there. Texts are not attacked, and have corruptions of their own."""
+    the data folder `folder`, or made and kept there. Texts are not attacked, and have corruptions of their own.
+    `slopes`, which is frozen and in eval mode, is the network whose gradients PGD follows where `network` gives none.
+    """
     if is_text(dataset.image_shape):
         return _measure_texts(network, dataset)
     normalise, subset = Normalise(dataset, dataset.test.labels.device), take_subset(dataset)
     radius, small_radius = dataset.attack_radius, dataset.small_attack_radius
     with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
-        nearly = withstands(network, normalise, subset, clean, small_radius)
-        robust = withstands(network, normalise, subset, nearly, radius)  # the small ball lies inside the large one
+        nearly = withstands(network, normalise, subset, clean, small_radius, slopes=slopes)
+        # The small ball lies inside the large one.
+        robust = withstands(network, normalise, subset, nearly, radius, slopes=slopes)
         corruption = {name: _corrupted(network, normalise, subset, name, folder) for name in CORRUPTIONS}
     return Robustness(
         {"clean_accuracy": float(clean.mean()), "pgd_accuracy": float(robust.mean()),
@@ -113,19 +117,20 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 
 def withstands(network: nn.Module, normalise: Normalise, subset: Subset, candidates: np.ndarray, radius: float,
-               batch: int = BATCH) -> np.ndarray:
+               batch: int = BATCH, slopes: nn.Module | None = None) -> np.ndarray:
     """Which of the images `candidates` [M] bool the network classifies right wherever an attack within the L-infinity
     radius `radius`, for pixels scaled to 0..1, takes them: [M] bool. Only these are attacked.
 
     The attack is a projected gradient ascent, and an image is left alone as soon as it is wrong. All images take a step
-    before any takes the next, so that the batches of those that are left are full.
+    before any takes the next, so that the batches of those that are left are full. The ascent is that of the loss of
+    `slopes`, by default of the network itself; what is right or wrong the network says.
     """
     left = torch.from_numpy(np.flatnonzero(candidates)).to(subset.labels.device)  # [L]
     points: Iterable[Tensor] = (_start(normalise, subset, index, radius) for index in left.split(batch))
     for step in range(STEPS + 1):
         if not len(left):
             break
-        parts = [_climb(network, normalise, subset, index, some, radius, last=step == STEPS)
+        parts = [_climb(network, slopes or network, normalise, subset, index, some, radius, last=step == STEPS)
                  for index, some in zip(left.split(batch), points, strict=True)]
         left, points = torch.cat([index for index, _ in parts]), torch.cat([some for _, some in parts]).split(batch)
     robust = np.zeros(len(candidates), bool)
@@ -133,14 +138,16 @@ def withstands(network: nn.Module, normalise: Normalise, subset: Subset, candida
     return robust
 
 
-def _climb(network: nn.Module, normalise: Normalise, subset: Subset, index: Tensor, points: Tensor, radius: float,
-           last: bool) -> tuple[Tensor, Tensor]:
+def _climb(network: nn.Module, slopes: nn.Module, normalise: Normalise, subset: Subset, index: Tensor, points: Tensor,
+           radius: float, last: bool) -> tuple[Tensor, Tensor]:
     """Of the images at positions `index` [B] of the subset, at the points [B, C, H, W] of their ascent: those that the
-    network classifies right there, and their next points. These are the same points if they are the last."""
+    network classifies right there, and their next points, up the loss of `slopes`. These are the same points if they
+    are the last."""
     labels = subset.labels[index]
     points.requires_grad_(not last)
-    logits = network(points).logits
-    right = _are_right(logits.detach(), labels)
+    logits = slopes(points).logits
+    judged = logits.detach() if slopes is network else network(points.detach()).logits
+    right = _are_right(judged, labels)
     index = index[right]
     if last or not len(index):
         return index, points.detach()[right]

@@ -63,7 +63,8 @@ def test_the_run_id_of_the_hostile_record_is_that_of_its_spec(folder):
     assert hashlib.sha256(canonical.encode()).hexdigest()[:16] == plain.id and fields["run_id"] == run != plain.id
 
 
-@pytest.mark.parametrize("command", ["export {path} {run} --out out", "attack {path} {run}", "card {path} {run}"])
+@pytest.mark.parametrize("command", [
+    "export {path} {run} --out out", "attack {path} {run}", "card {path} {run}", "compress {path} {run} --int8"])
 def test_a_record_that_names_weights_is_refused_in_a_line_and_they_are_not_loaded(kdbench, folder, weights, command):
     path, run = folder
     code, _, said = kdbench(*command.format(path=path, run=run).split())

@@ -40,6 +40,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench run my\.toml": "a ResNet-34, whose suite is expanded in a test",
     r"kdbench profile cifar100 .*": "a GPU, and CIFAR-100",
     r"kdbench profile quick": "16 minutes; the commands that profile photos.toml are run",
+    r"kdbench (run )?compress(?!.*s3://).*": "minutes a student; tests/compress compresses one",
     r"kdbench attack .*": "minutes a run, and AutoAttack",
     r"kdbench publish .*--push .*|hf upload .*": "uploads to the Hugging Face hub; a test pushes to a local one",
     r"kdbench .* s3://.*|kdbench \w+ s3://.*": "an object store: tests/remote types such commands to one",
@@ -51,7 +52,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }
 SMALLER = ("--set", "recipe.epochs=1", "--set", "recipe.image_size=32", "--set", "recipe.batch_size=8")
-FOLDERS = ("quick", "photos", "mine", "audit")  # below runs/, of which pages speak
+FOLDERS = ("quick", "photos", "mine", "audit", "compress")  # below runs/, of which pages speak
 
 
 def matches(command: Command, patterns) -> bool:

@@ -14,6 +14,7 @@ from kdbench.errors import plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import DAGGER, NONE, Table, few, interval, mark, number
 from kdbench.report.tables.across import across_tables
+from kdbench.report.tables.compressed import compressed_tables
 from kdbench.report.tables.costs import cost_tables, profiled_value, tuning_tables
 from kdbench.report.tables.fairness import audit_tables, sweep_tables
 from kdbench.report.tables.parts import part_tables
@@ -30,15 +31,17 @@ def all_tables(leaderboard: Leaderboard) -> list[Table]:
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     """The tables of a cell: its methods; those that see no data; the audit of biases, where images have groups; sweeps;
-    classes, groups and robustness; costs, where they were profiled; and tuning, where methods were tuned."""
+    classes, groups and robustness; compressed networks; costs, where they were profiled; and tuning, where methods were
+    tuned."""
     name = leaderboard.title(cell)
     return [*main_tables(cell, name), *audit_tables(cell, name), *further_tables(cell, name)]
 
 
 def further_tables(cell: Cell, name: str) -> list[Table]:
-    """The tables of a cell beside that of its methods and its audit: sweeps; classes, groups and robustness; costs;
-    tuning. `name` is the cell's in their titles."""
-    return [*sweep_tables(cell, name), *part_tables(cell, name), *cost_tables(cell.costs, name),
+    """The tables of a cell beside that of its methods and its audit: sweeps; classes, groups and robustness; compressed
+    networks; costs; tuning. `name` is the cell's in their titles."""
+    return [*sweep_tables(cell, name), *part_tables(cell, name), *compressed_tables(cell, name),
+            *cost_tables(cell.costs, name),
             *tuning_tables(cell.tuning, cell.order, name)]
 
 

@@ -44,6 +44,7 @@ from kdbench.errors import UserError, unknown
 from kdbench.finished.export import LogitsOnly
 from kdbench.finished.reload import dataset_of, reload, weights_store
 from kdbench.folders import CacheFolder
+from kdbench.method import is_text
 from kdbench.metrics.catalog import score, vectors
 from kdbench.metrics.groups import group_names
 from kdbench.metrics.predictions import agreement
@@ -172,6 +173,8 @@ def _compressed(record: Record, store: Store, settings: Settings, info: MethodIn
     or its dataset cannot be had."""
     begin, started, load = time.perf_counter(), now(), os.getloadavg()[0]
     dataset = dataset_of(record, cache, "cpu")
+    if is_text(dataset.image_shape):
+        raise UserError(f"{record.spec.dataset} holds texts, and what is compressed are networks for images")
     network = LogitsOnly(reload(record, weights_store(record, store, cache), info, dataset))
     made = [_Made(CompressTask(record.spec, info, record.suite, settings.of(kind, record.spec)),
                   folder / f"{kind.replace(' ', '-')}.onnx") for kind in settings.kinds()]

@@ -17,7 +17,7 @@ REPEATS = 5               # turns of each network
 WARM_UP = 3               # calls
 
 
-def measure_use(sessions: Mapping[str, Any], image_shape: tuple[int, int, int], bench: Bench) -> dict[str, Use]:
+def measure_use(sessions: Mapping[str, Any], image_shape: tuple[int, ...], bench: Bench) -> dict[str, Use]:
     """The cost of use of onnxruntime's sessions by name, on random images. They take turns, call by call, so that a
     change in the machine's speed favours none."""
     subjects = {name: _Subject(session, image_shape, bench) for name, session in sessions.items()}
@@ -34,7 +34,7 @@ def measure_use(sessions: Mapping[str, Any], image_shape: tuple[int, int, int], 
 class _Subject:
     """A session that is measured, and the samples of its turns."""
 
-    def __init__(self, session: Any, image_shape: tuple[int, int, int], bench: Bench):
+    def __init__(self, session: Any, image_shape: tuple[int, ...], bench: Bench):
         self.session, self.bench = session, bench
         random = np.random.default_rng(0)
         self.one, self.many = ({"images": random.standard_normal((size, *image_shape), dtype=np.float32)}

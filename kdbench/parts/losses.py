@@ -28,6 +28,12 @@ def soft_cross_entropies(student_logits: Tensor, teacher_logits: Tensor, tempera
     return temperature**2 * F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1)
 
 
+def transformed_divergence(student_logits: Tensor, teacher_logits: Tensor, exponent: float) -> Tensor:
+    """KL(q || student) of each sample [B], where q_k is proportional to the teacher's p_k^exponent. Logits [B, K]."""
+    student, teacher = F.log_softmax(student_logits, dim=1), F.log_softmax(exponent * teacher_logits, dim=1)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
 def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """The cross-entropy of logits [B, K] with labels [B], averaged over the images that have one (NO_LABEL, which is
     negative, stands for none). Zero if no image has: torch's own is NaN then, and otherwise the same bit for bit."""

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from support.methods import kl, loss_terms, random_logits, softmax
 
-from kdbench.parts.losses import soft_cross_entropy
-from kdbench_methods.logit.ttm import TTM, transformed_divergence
+from kdbench.parts.losses import soft_cross_entropy, transformed_divergence
+from kdbench_methods.logit.ttm import TTM
 
 LABELS = torch.tensor([0, 3, 2, 2])
 STUDENT, TEACHER = random_logits(4, 5), random_logits(4, 5, seed=1)

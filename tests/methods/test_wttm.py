@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from support.methods import kl, loss_terms, random_logits, softmax
 
-from kdbench_methods.logit.ttm import WTTM, power_sum
+from kdbench_methods.logit.wttm import WTTM, power_sum
 
 LABELS = torch.tensor([0, 3, 2, 2])
 STUDENT, TEACHER = random_logits(4, 5), random_logits(4, 5, seed=1)

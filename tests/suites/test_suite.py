@@ -379,7 +379,7 @@ def test_the_pairs_that_the_field_knows_are_there():
     ("[pair.mine]", '[pair.mine]\nassistant = "lcnet_050"',
      "mine.toml: pair.mine.assistant: expected a table, got 'lcnet_050'"),
     ("[pair.mine]", '[pair.mine]\nassistant = { modl = "lcnet_050" }',
-     "mine.toml: pair.mine.assistant.modl: unknown key; did you mean 'model'? (allowed: kwargs, model)"),
+     "mine.toml: pair.mine.assistant.modl: unknown key; did you mean 'model'? (allowed: kwargs, model, "),
     ('["ce", "kd", "dml"]', '["takd"]\nassistant_method = "kdd"',
      "mine.toml: assistant_method: unknown method 'kdd'; did you mean 'kd'?"),
     ('["ce", "kd", "dml"]', '["takd"]\nassistant_method = "ce"',

@@ -32,6 +32,7 @@ class DeiT(Method):
         year=2021, venue="ICML", arxiv="2012.12877",
     )
     ranges = {"alpha": (0.0, 10.0)}
+    unlabelled = "beside"
     conditions = ("with kd",)
 
     def __init__(self, ctx, *, alpha: float = 1.0):

@@ -41,6 +41,7 @@ class ActivationBoundaries(Method):
         year=2019, venue="AAAI", arxiv="1811.03233",
     )
     ranges = {"alpha": (1e-4, 0.1), "margin": (0.1, 10.0), "boundary_share": (0.0, 0.9)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 0.003, margin: float = 1.0, boundary_share: float = 0.11):
         super().__init__(ctx)

@@ -28,6 +28,7 @@ class MGD(Method):
         year=2022, venue="ECCV", arxiv="2205.01529",
     )
     ranges = {"alpha": (0.0, 50.0), "masked": (0.0, 0.9), "mask": ("channels", "positions")}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 1.76, masked: float = 0.15, mask: str = "channels"):
         super().__init__(ctx)

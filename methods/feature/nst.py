@@ -35,6 +35,7 @@ class NST(Method):
         authors=("Zehao Huang", "Naiyan Wang"), year=2017, venue="arXiv", arxiv="1707.01219",
     )
     ranges = {"alpha": (0.5, 500.0)}
+    unlabelled = "beside"
 
     @classmethod
     def inapplicable(cls, student, teacher):

@@ -25,6 +25,7 @@ class SRRL(Method):
         year=2021, venue="ICLR",
     )
     ranges = {"alpha": (0.0, 100.0), "beta": (0.0, 100.0)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 1.0, beta: float = 1.0):
         super().__init__(ctx)

@@ -1,6 +1,7 @@
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
+from kdbench.parts.losses import labelled_cross_entropy
 
 
 def alpha_beta_divergence(student_logits, teacher_logits, alpha, beta, temperature):
@@ -35,6 +36,7 @@ class ABKD(Method):
         year=2025, venue="ICML", arxiv="2505.04560",
     )
     ranges = {"alpha": (0.05, 2.0), "beta": (0.05, 2.0), "weight": (0.5, 100.0), "temperature": (1.0, 20.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, alpha: float = 0.8, beta: float = 0.3, weight: float = 32.0, temperature: float = 4.0):
         super().__init__(ctx)
@@ -42,4 +44,4 @@ class ABKD(Method):
 
     def losses(self, batch, student, teacher):
         divergence = alpha_beta_divergence(student.logits, teacher.logits, self.alpha, self.beta, self.temperature)
-        return {"ce": F.cross_entropy(student.logits, batch.labels), "abkd": self.weight * divergence}
+        return {"ce": labelled_cross_entropy(student.logits, batch.labels), "abkd": self.weight * divergence}

@@ -1,11 +1,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 
 def reversed_gradient(value, strength):
@@ -35,6 +34,7 @@ class CTKD(Method):
         year=2023, venue="AAAI", arxiv="2211.16231",
     )
     ranges = {"alpha": (0.0, 1.0), "low": (0.5, 10.0), "span": (0.0, 40.0), "curriculum": (0.0, 1.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, alpha: float = 0.9, low: float = 1.0, span: float = 20.0, curriculum: float = 0.0417):
         super().__init__(ctx)
@@ -52,6 +52,6 @@ class CTKD(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(student.logits, batch.labels),
+            "ce": (1 - self.alpha) * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, self.temperature()),
         }

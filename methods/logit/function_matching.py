@@ -34,6 +34,7 @@ class FunctionMatching(Method):
         year=2022, venue="CVPR", arxiv="2106.05237",
     )
     ranges = {"temperature": (1.0, 20.0), "mixup": (0.0, 1.0)}
+    unlabelled = "alone"
     conditions = ("no labels", "mixup")
 
     def __init__(self, ctx, *, temperature: float = 1.0, mixup: float = 1.0):

@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
 
@@ -45,6 +45,7 @@ class MLKD(Method):
     )
     ranges = {"alpha": (0.0, 4.0), "batch_weight": (0.0, 4.0), "class_weight": (0.0, 4.0),
               "ce_weight": (0.0, 1.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, alpha: float = 0.45, batch_weight: float = 0.45, class_weight: float = 0.45,
                  ce_weight: float = 0.1):
@@ -56,7 +57,7 @@ class MLKD(Method):
         softened = [(F.softmax(student.logits / t, dim=1), F.softmax(teacher.logits / t, dim=1)) for t in TEMPERATURES]
         instances = sum(soft_cross_entropy(student.logits, teacher.logits, t) for t in TEMPERATURES)
         return {
-            "ce": self.ce_weight * F.cross_entropy(student.logits, batch.labels),
+            "ce": self.ce_weight * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * instances,
             "batch": self.batch_weight * sum(batch_level(s, t) for s, t in softened),
             "class": self.class_weight * sum(class_level(s, t) for s, t in softened),

@@ -1,12 +1,11 @@
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 DECAY = 0.9  # of the moving averages of ranges, by step
 
@@ -31,6 +30,7 @@ class QATKD(Method):
         year=2018, venue="ICLR", arxiv="1802.05668",
     )
     ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0), "start": (0.0, 0.9)}
+    unlabelled = "alone"
     conditions = ("for int8",)
 
     def __init__(self, ctx, *, temperature: float = 4.0, alpha: float = 0.9, start: float = 0.25):
@@ -59,7 +59,7 @@ class QATKD(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(student.logits, batch.labels),
+            "ce": (1 - self.alpha) * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, self.temperature),
         }
 

@@ -1,7 +1,5 @@
-import torch.nn.functional as F
-
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.parts.losses import labelled_cross_entropy, soft_cross_entropy
 
 
 class TAKD(Method):
@@ -26,6 +24,7 @@ class TAKD(Method):
         year=2020, venue="AAAI", arxiv="1902.03393",
     )
     ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0)}
+    unlabelled = "alone"
     learns_from = "assistant"
     conditions = ("assistant",)
 
@@ -35,6 +34,6 @@ class TAKD(Method):
 
     def losses(self, batch, student, teacher):
         return {
-            "ce": (1 - self.alpha) * F.cross_entropy(student.logits, batch.labels),
+            "ce": (1 - self.alpha) * labelled_cross_entropy(student.logits, batch.labels),
             "kd": self.alpha * soft_cross_entropy(student.logits, teacher.logits, self.temperature),
         }

@@ -1,7 +1,5 @@
-import torch.nn.functional as F
-
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import transformed_divergence
+from kdbench.parts.losses import labelled_cross_entropy, transformed_divergence
 
 
 class TTM(Method):
@@ -21,6 +19,7 @@ class TTM(Method):
         authors=("Kaixiang Zheng", "En-Hui Yang"), year=2024, venue="ICLR", arxiv="2402.11148",
     )
     ranges = {"exponent": (0.05, 1.0), "alpha": (0.5, 100.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, exponent: float = 0.1, alpha: float = 45.0):
         super().__init__(ctx)
@@ -29,6 +28,6 @@ class TTM(Method):
     def losses(self, batch, student, teacher):
         divergence = transformed_divergence(student.logits, teacher.logits, self.exponent)
         return {
-            "ce": F.cross_entropy(student.logits, batch.labels),
+            "ce": labelled_cross_entropy(student.logits, batch.labels),
             "ttm": self.alpha * divergence.mean(),
         }

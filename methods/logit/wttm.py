@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 
 from kdbench.method import Method, Paper
-from kdbench.parts.losses import transformed_divergence
+from kdbench.parts.losses import labelled_cross_entropy, transformed_divergence
 
 
 def power_sum(teacher_logits, exponent):
@@ -27,6 +27,7 @@ class WTTM(Method):
         authors=("Kaixiang Zheng", "En-Hui Yang"), year=2024, venue="ICLR", arxiv="2402.11148",
     )
     ranges = {"exponent": (0.05, 1.0), "alpha": (0.1, 100.0)}
+    unlabelled = "alone"
 
     def __init__(self, ctx, *, exponent: float = 0.2, alpha: float = 4.0):
         super().__init__(ctx)
@@ -35,6 +36,6 @@ class WTTM(Method):
     def losses(self, batch, student, teacher):
         divergence = transformed_divergence(student.logits, teacher.logits, self.exponent)
         return {
-            "ce": F.cross_entropy(student.logits, batch.labels),
+            "ce": labelled_cross_entropy(student.logits, batch.labels),
             "wttm": self.alpha * (power_sum(teacher.logits, self.exponent) * divergence).mean(),
         }

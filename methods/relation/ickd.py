@@ -30,6 +30,7 @@ class ICKD(Method):
         year=2021, venue="ICCV", arxiv="2202.03680",
     )
     ranges = {"alpha": (0.0, 50.0)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 2.5):
         super().__init__(ctx)

@@ -41,6 +41,7 @@ class KDSVD(Method):
         year=2018, venue="ECCV", arxiv="1807.06819", doi="10.1007/978-3-030-01231-1_21",
     )
     ranges = {"alpha": (0.1, 1000.0), "vectors": (1, 4)}
+    unlabelled = "beside"
 
     def __init__(self, ctx, *, alpha: float = 64.0, vectors: int = 1):
         super().__init__(ctx)

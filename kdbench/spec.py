@@ -88,7 +88,8 @@ class Architecture(Frozen):
     @classmethod
     def _registered(cls, model: str) -> str:
         if not (NAME.fullmatch(model) or OWN.fullmatch(model)):
-            raise ValueError("expected a name of letters, digits, '_', '.' and '-', or MODULE:FUNCTION of a plugin file")
+            raise ValueError("expected a name of letters, digits, '_', '.' and '-', or MODULE:FUNCTION of a plugin "
+                             "file")
         return model
 
     @field_validator("kwargs")

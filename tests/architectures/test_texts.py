@@ -19,7 +19,9 @@ def test_padding_changes_nothing_and_words_do(name):
     made = network(name)
     short, longer = torch.tensor([[3, 4, 5, 0, 0, 0]]), torch.tensor([[3, 4, 5, 6, 0, 0]])
     with torch.no_grad():
-        made.model.embedding.table.weight[0] = 7.0  # what padding is embedded as must not be seen
+        before = made(short).logits
+        made.model.embedding.table.weight[0] = 7 * torch.randn(8)  # what padding is embedded as must not be seen
+        torch.testing.assert_close(made(short).logits, before)
         alone, beside = made(short), made(torch.cat([short, longer]))
         torch.testing.assert_close(alone.logits[0], beside.logits[0])
         assert not torch.allclose(beside.logits[0], beside.logits[1])

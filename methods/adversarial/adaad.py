@@ -28,6 +28,7 @@ class AdaAD(Method):
         year=2023, venue="CVPR",
     )
     ranges = {"alpha": (0.0, 1.0), "radius": (0.0, 2.0), "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
+    needs_images = True
 
     def __init__(self, ctx, *, alpha: float = 1.0, radius: float = 1.0, step_size: float = 0.25,
                  attack_steps: int = 10):

@@ -65,6 +65,7 @@ class BSS(Method):
     )
     ranges = {"alpha": (0.0, 20.0), "boundary": (0.0, 20.0), "temperature": (1.0, 20.0), "share": (0.0, 1.0),
               "step_size": (0.0, 2.0), "attack_steps": (1, 50)}
+    needs_images = True
 
     def __init__(self, ctx, *, alpha: float = 3.0, boundary: float = 2.0, temperature: float = 3.0, share: float = 0.25,
                  step_size: float = 0.3, attack_steps: int = 10):

@@ -39,6 +39,7 @@ class IAD(Method):
     )
     ranges = {"beta": (0.0, 10.0), "warmup": (0.0, 1.0), "temperature": (1.0, 50.0), "radius": (0.0, 2.0),
               "step_size": (0.0, 1.0), "attack_steps": (1, 50)}
+    needs_images = True
 
     def __init__(self, ctx, *, beta: float = 0.1, warmup: float = 0.3, temperature: float = 1.0, radius: float = 1.0,
                  step_size: float = 0.25, attack_steps: int = 10):

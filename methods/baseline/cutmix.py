@@ -46,6 +46,7 @@ class CutMix(Method):
     )
     ranges = {"alpha": (0.05, 4.0), "probability": (0.0, 1.0)}
     learns_from = None
+    needs_images = True
 
     def __init__(self, ctx, *, alpha: float = 1.0, probability: float = 0.5):
         super().__init__(ctx)

@@ -37,6 +37,7 @@ class Mixup(Method):
     )
     ranges = {"alpha": (0.05, 4.0)}
     learns_from = None
+    needs_images = True
 
     def __init__(self, ctx, *, alpha: float = 1.0):
         super().__init__(ctx)

@@ -52,6 +52,7 @@ class CMI(Method):
               "one_hot": (0.0, 100.0), "adversarial": (0.0, 100.0), "contrast": (0.0, 100.0),
               "contrast_temperature": (0.01, 1.0), "negatives": (0, 65536), "head_dim": (1, 1024),
               "temperature": (1.0, 50.0), "jitter": (0, 32), "latent_dim": (1, 4096), "width": (1, 512)}
+    needs_images = True
 
     def __init__(self, ctx, *, batches: int = 200, iterations: int = 200, generator_lr: float = 1e-3,
                  feature: float = 1.0, one_hot: float = 1.0, adversarial: float = 0.5, contrast: float = 0.8,

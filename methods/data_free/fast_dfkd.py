@@ -46,6 +46,7 @@ class FastDFKD(Method):
               "latent_lr": (1e-5, 1.0), "feature": (0.0, 1000.0), "one_hot": (0.0, 100.0), "adversarial": (0.0, 100.0),
               "momentum": (0.0, 0.99), "temperature": (1.0, 50.0), "jitter": (0, 32), "latent_dim": (1, 4096),
               "width": (1, 512)}
+    needs_images = True
 
     def __init__(self, ctx, *, batches: int = 200, warmup: int = 20, iterations: int = 5, generator_lr: float = 3e-3,
                  latent_lr: float = 0.01, feature: float = 10.0, one_hot: float = 0.4, adversarial: float = 1.1,

@@ -35,6 +35,7 @@ class FunctionMatching(Method):
     )
     ranges = {"temperature": (1.0, 20.0), "mixup": (0.0, 1.0)}
     unlabelled = "alone"
+    needs_images = True
     conditions = ("no labels", "mixup")
 
     def __init__(self, ctx, *, temperature: float = 1.0, mixup: float = 1.0):

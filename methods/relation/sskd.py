@@ -35,6 +35,7 @@ class SSKD(Method):
     ranges = {"ce": (0.0, 2.0), "kd": (0.0, 10.0), "turned": (0.0, 20.0), "alpha": (0.0, 100.0),
               "temperature": (1.0, 20.0), "pretext_temperature": (0.05, 5.0), "kept": (0.0, 1.0),
               "head_share": (0.0, 0.5)}
+    needs_images = True
     conditions = ("with kd",)
 
     def __init__(self, ctx, *, ce: float = 0.1, kd: float = 0.9, turned: float = 2.7, alpha: float = 10.0,

@@ -18,7 +18,7 @@ class DatasetInfo:
     description: str
     shape: tuple[int, int, int] | None  # (C, H, W) as published; None of texts
     classes: tuple[str, ...] | None
-    sizes: tuple[int, int, int] | None  # images in train, validation and test; every class has the same number
+    sizes: tuple[int, int, int] | None  # images (of each class as many) or texts in train, validation and test
     source: str
     licence: str
     paper: Paper | None = None

@@ -28,8 +28,8 @@ RECIPE_KEYS = {
                "`random_resized_crop`",
     "normalise": "mean and deviation of the pixels: of the training split, or those of ImageNet, in three channels",
     "precision": "of the forward passes; weights are float32",
-    "model": "the name of a timm model, of one of kdbench's own (`resnet_cifar`, `mlp`, `text_bag`, `text_transformer`), or "
-             "MODULE:FUNCTION of a file given by `--plugin`",
+    "model": "the name of a timm model, of one of kdbench's own (`resnet_cifar`, `mlp`, `text_bag`, "
+             "`text_transformer`), or MODULE:FUNCTION of a file given by `--plugin`",
     "kwargs": "further arguments of `timm.create_model`, of those that shape a network",
     "source": "of a network of your own (MODULE:FUNCTION), the SHA-256 of its file, which a run adds",
     "weights": "`train`: kdbench trains the teacher; `hub:TAG`: timm's published weights; `file:PATH`: a file; "

@@ -28,7 +28,7 @@ def on_pairs(cases):
             yield pytest.param(*case, pair, marks=() if here else pytest.mark.contract)
 
 
-@pytest.mark.parametrize(("name", "pair"), on_pairs((name,) for name in REGISTRY))
+@pytest.mark.parametrize(("name", "pair"), list(on_pairs((name,) for name in REGISTRY)))
 def test_every_method_keeps_the_contract_on(name, pair):
     info = REGISTRY[name]
     subject = Subject(load(info), info.resolve(SHORT.get(name, {})), pair)
@@ -43,7 +43,7 @@ CHOICES = [(info.name, parameter.name, value) for info in REGISTRY.values()
            for parameter in info.hyperparameters.values() for value in parameter.choices if value != parameter.default]
 
 
-@pytest.mark.parametrize(("name", "hyperparameter", "value", "pair"), on_pairs(CHOICES))
+@pytest.mark.parametrize(("name", "hyperparameter", "value", "pair"), list(on_pairs(CHOICES)))
 def test_every_method_trains_with_each_choice_of_a_hyperparameter_on(name, hyperparameter, value, pair):
     info = REGISTRY[name]
     subject = Subject(load(info), info.resolve({**SHORT.get(name, {}), hyperparameter: value}), pair)

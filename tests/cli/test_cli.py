@@ -86,7 +86,8 @@ MISTAKES = {
         "mine.toml: hyperparameters.kdd: unknown method 'kdd'; did you mean 'kd'?"),
     "table of a suite": (
         lambda f: ["run", toml(f, SUITE + "[pair.my]\nteachr = 3\n")], "mine.toml: pair.my.teachr: unknown key; did"),
-    "dataset for a method": (lambda f: ["run", "smoke", "--methods", "mnist5k"], "unknown method 'mnist5k'; did you mean 'nst'? (allowed:"),
+    "dataset for a method": (lambda f: ["run", "smoke", "--methods", "mnist5k"],
+                             "unknown method 'mnist5k'; did you mean 'nst'? (allowed:"),
     "no such download": (lambda f: ["run", "smoke", "--datasets", "cifar10", "--set", "recipe.epochs=1"], "cifar10"),
     "architecture": (lambda f: ["run", toml(f, SUITE.replace("resnet8x2-resnet8x05", "my") + (
         '[pair.my]\nteacher = {model = "resnet18"}\nstudent = {model = "resnet19"}\n'))],

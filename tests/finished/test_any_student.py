@@ -28,13 +28,14 @@ def test_any_bytes_are_a_network_or_one_line(tmp_path, monkeypatch, network, rea
     path = store.files.student("run")
     path.parent.mkdir(parents=True)
     method = SimpleNamespace(deployed=lambda: network)
-    monkeypatch.setattr(module, "prepare", lambda *args: (method, None))
+    monkeypatch.setattr(module, "prepare", lambda *args, **also: (method, None))
     monkeypatch.setattr(module.registry, "load", lambda info: None)
     monkeypatch.setattr(module, "_tutor", lambda *args: None)
     labels = SimpleNamespace(device=torch.device("cpu"))
     dataset = SimpleNamespace(train=SimpleNamespace(labels=labels))
     info = SimpleNamespace(digest="a")
-    spec = SimpleNamespace(method="ce", hyperparameters={}, student=SMALL, training=None, seed=0, updates=1)
+    spec = SimpleNamespace(method="ce", hyperparameters={}, student=SMALL, training=None, seed=0, updates=1,
+                           transfer=None)
 
     def load() -> None:
         digest = file_sha256(path)  # a stranger's record has the digest of the stranger's file

@@ -169,7 +169,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_runs(tmp_path, cach
 
 
 def test_published_weights_that_cannot_be_had_are_said_to_be(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"test_resnet\.r160_in1k cannot be downloaded here"):
         start_from(build(SMALL, 5, SHAPE), HubTeacher(architecture=SMALL, tag="r160_in1k"))
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from support.matrices import job, plugin, smoke, teacher_job
 
-from kdbench.checks.contract import PAIRS, RECIPE, random_images
+from kdbench.checks.contract import PAIRS, RECIPE, TEXT_RECIPE, random_images, random_texts
 from kdbench.data import array_cache
 from kdbench.environment import version
 from kdbench.execution.job import PassShare
@@ -76,16 +76,20 @@ class Counted(torch.nn.Module):
 def a_teacher(seed=7, pair="convolutional"):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        dataset = random_images()
+        dataset, _ = data_of(pair)
         return freeze(build(PAIRS[pair][0], len(dataset.classes), dataset.image_shape))
+
+
+def data_of(pair):
+    return (random_texts(), TEXT_RECIPE) if pair == "text" else (random_images(), RECIPE)
 
 
 def trained(keep=None, epochs=RECIPE.epochs, teacher=None, pair="convolutional", **hyperparameters):
     """A trainer after its epochs, and how many images its teacher's network was shown."""
     counted = Counted(teacher if teacher is not None else a_teacher(pair=pair))
-    method, stream = prepare(Learner, hyperparameters, PAIRS[pair][1], counted, random_images(), RECIPE, 0, CPU,
-                             keep=keep)
-    trainer = Trainer(method, stream, RECIPE)
+    dataset, recipe = data_of(pair)
+    method, stream = prepare(Learner, hyperparameters, PAIRS[pair][1], counted, dataset, recipe, 0, CPU, keep=keep)
+    trainer = Trainer(method, stream, recipe)
     for _ in range(epochs):
         trainer.train_epoch()
     return trainer, counted.count.images

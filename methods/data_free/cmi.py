@@ -2,9 +2,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
+from kdbench.parts.bank import distill_on, shifted
 from kdbench.parts.generator import ImageGenerator
-from kdbench.parts.losses import decision_disagreement, soft_cross_entropy
+from kdbench.parts.losses import decision_disagreement
 from kdbench.parts.statistics import batch_norms, moment_difference, moments, running_moments, with_inputs
 
 
@@ -82,7 +83,8 @@ class CMI(Method):
     def step(self, batch, optimizers):
         made, before = self.made(self.step_index), self.made(self.step_index - 1)
         terms = self.synthesise(before, optimizers["head"]) if made > before else {}
-        return {**terms, **self.distil(self.bank[:made].flatten(0, 1), optimizers["main"])}
+        learned = distill_on(self.bank[:made].flatten(0, 1), self, optimizers["main"], self.jitter, self.temperature)
+        return {**terms, **learned}
 
     def synthesise(self, number, head_optimizer):
         """Make the batch of that number, and train the head with it. Returns the terms of the last update."""
@@ -110,7 +112,7 @@ class CMI(Method):
     def image_terms(self, images, classes, memory):
         """The terms of the loss of images [B, C, H, W] that shall be of the classes [B] and differ from those whose
         views are in the memory [M, 2, D]; and their own views [B, 2, D], without a gradient."""
-        whole = self.shifted(images)
+        whole = shifted(images, self.jitter)
         teacher, given = with_inputs(self.ctx.teacher, self.layers, whole)
         views = torch.stack([described(self.ctx.teacher(self.part(images))), described(teacher)], dim=1)
         chosen = torch.randperm(len(memory))[:self.negatives].to(memory.device)
@@ -127,20 +129,6 @@ class CMI(Method):
             disagreement = decision_disagreement(self.student(whole).logits, teacher.logits)
             terms["adversarial"] = -self.adversarial * disagreement
         return terms, views.detach()
-
-    def distil(self, bank, optimizer):
-        """One update of the student on images drawn from the bank [N, C, H, W]."""
-        images = bank[torch.randint(len(bank), (self.ctx.batch_size,)).to(bank.device)]
-        images = self.shifted(images.contiguous(memory_format=torch.channels_last))
-        with torch.no_grad():
-            teacher = self.ctx.teacher(images)
-        terms = {"kd": soft_cross_entropy(self.student(images).logits, teacher.logits, self.temperature)}
-        descend(optimizer, terms["kd"])
-        return terms
-
-    def shifted(self, images):
-        """The images [B, C, H, W], all rolled by one random shift of at most `jitter` pixels each way."""
-        return images.roll(torch.randint(-self.jitter, self.jitter + 1, (2,)).tolist(), (2, 3))
 
     def part(self, images):
         """One random window of the images [B, C, H, W], of half to all of their sides, enlarged to their size."""

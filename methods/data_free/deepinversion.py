@@ -2,8 +2,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdbench.method import Method, Paper, descend
-from kdbench.parts.losses import soft_cross_entropy
+from kdbench.method import Method, Paper
+from kdbench.parts.bank import distill_on, shifted
 
 
 class DeepInversion(Method):
@@ -63,7 +63,8 @@ class DeepInversion(Method):
     def step(self, batch, optimizers):
         made, before = self.made(self.step_index), self.made(self.step_index - 1)
         terms = self.synthesise(before) if made > before else {}
-        return {**terms, **self.distil(self.bank[:made].flatten(0, 1), optimizers["main"])}
+        learned = distill_on(self.bank[:made].flatten(0, 1), self, optimizers["main"], self.jitter, self.temperature)
+        return {**terms, **learned}
 
     def synthesise(self, number):
         """Make the batch of that number from noise. Returns the terms of its last update."""
@@ -73,7 +74,7 @@ class DeepInversion(Method):
         classes = torch.arange(number * len(images), (number + 1) * len(images), device=images.device)
         self.student.eval()
         for _ in range(self.iterations):
-            terms = self.image_terms(self.shifted(images), classes % self.ctx.num_classes, competing=number > 0)
+            terms = self.image_terms(shifted(images, self.jitter), classes % self.ctx.num_classes, competing=number > 0)
             images.grad, = torch.autograd.grad(sum(terms.values()), images)  # not of the student's weights
             optimizer.step()
             images.data.clamp_(self.ctx.pixel_low, self.ctx.pixel_high)
@@ -92,21 +93,6 @@ class DeepInversion(Method):
             divergence = jensen_shannon(teacher.logits, self.student(images).logits, self.temperature)
             terms["competition"] = self.competition * (1 - divergence)
         return terms
-
-    def distil(self, bank, optimizer):
-        """One update of the student on images drawn from the bank [N, C, H, W]."""
-        images = bank[torch.randint(len(bank), (self.ctx.batch_size,), device=bank.device)]
-        images = self.shifted(images.contiguous(memory_format=torch.channels_last))
-        with torch.no_grad():
-            teacher = self.ctx.teacher(images)
-        terms = {"kd": soft_cross_entropy(self.student(images).logits, teacher.logits, self.temperature)}
-        descend(optimizer, terms["kd"])
-        return terms
-
-    def shifted(self, images):
-        """The images [B, C, H, W], all rolled by one random shift of at most `jitter` pixels each way."""
-        shifts = torch.randint(-self.jitter, self.jitter + 1, (2,)).tolist()
-        return images.roll(shifts, (2, 3))
 
 
 def jensen_shannon(first, second, temperature):

@@ -3,9 +3,10 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from kdbench.method import Method, Paper, descend
+from kdbench.method import Method, Paper
+from kdbench.parts.bank import distill_on, shifted
 from kdbench.parts.generator import ImageGenerator
-from kdbench.parts.losses import decision_disagreement, soft_cross_entropy
+from kdbench.parts.losses import decision_disagreement
 from kdbench.parts.statistics import batch_norms, moment_difference, moments, running_moments, with_inputs
 
 BETAS = (0.5, 0.999)  # of the generator's Adam
@@ -78,7 +79,8 @@ class FastDFKD(Method):
         made, terms = self.made(self.step_index), {}
         for number in range(self.made(self.step_index - 1), made):
             terms = self.synthesise(number, optimizers["generator"])
-        return {**terms, **self.distil(self.bank[:made].flatten(0, 1), optimizers["main"])}
+        learned = distill_on(self.bank[:made].flatten(0, 1), self, optimizers["main"], self.jitter, self.temperature)
+        return {**terms, **learned}
 
     def synthesise(self, number, optimizer):
         """Make the batch of that number, and train the generator to begin the next one better. Returns the terms of the
@@ -93,7 +95,7 @@ class FastDFKD(Method):
         self.student.eval()
         for _ in range(self.iterations):
             images = generator(latent)
-            terms, found = self.image_terms(self.shifted(images), classes, number)
+            terms, found = self.image_terms(shifted(images, self.jitter), classes, number)
             loss = sum(terms.values())
             if loss.item() < least:
                 least, self.bank[number] = loss.item(), images.detach()
@@ -123,17 +125,3 @@ class FastDFKD(Method):
             disagreement = decision_disagreement(self.student(images).logits, teacher.logits)
             terms["adversarial"] = -self.adversarial * disagreement
         return terms, found.detach()
-
-    def distil(self, bank, optimizer):
-        """One update of the student on images drawn from the bank [N, C, H, W]."""
-        images = bank[torch.randint(len(bank), (self.ctx.batch_size,)).to(bank.device)]
-        images = self.shifted(images.contiguous(memory_format=torch.channels_last))
-        with torch.no_grad():
-            teacher = self.ctx.teacher(images)
-        terms = {"kd": soft_cross_entropy(self.student(images).logits, teacher.logits, self.temperature)}
-        descend(optimizer, terms["kd"])
-        return terms
-
-    def shifted(self, images):
-        """The images [B, C, H, W], all rolled by one random shift of at most `jitter` pixels each way."""
-        return images.roll(torch.randint(-self.jitter, self.jitter + 1, (2,)).tolist(), (2, 3))

@@ -46,6 +46,10 @@ class ZipfLS(Method):
         voting = shapes.stages[-2:-1] if shapes.pooled else shapes.stages[-2:]
         self.heads = nn.ModuleList(nn.Linear(channels, ctx.num_classes) for channels, _, _ in voting)
 
+    @classmethod
+    def inapplicable(cls, student, teacher):
+        return None if len(student.stages) > 1 else "the student has no stage before its deepest one to vote"
+
     def losses(self, batch, student, teacher):
         pooled = self.ctx.student_shapes.pooled
         stages = student.stages[-2:-1] if pooled else student.stages[-2:]

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from support.methods import first_batch, moved, named, random_logits, snapshot, softmax, trainer
 
+from kdbench.method import Shapes
 from kdbench.parts.losses import ranks, zipf_cross_entropy
 from kdbench_methods.self.zipf_ls import ZipfLS, votes
 
@@ -90,3 +91,9 @@ def test_the_heads_are_trained_and_left_behind():
     t.method.step(first_batch(t), t.optimizers)
     assert named(t.method, "heads.") <= moved(t.method, before)
     assert t.method.deployed() is t.method.student
+
+
+def test_a_student_of_one_stage_is_refused():
+    stage = (8, 1, 1)
+    assert "no stage before" in ZipfLS.inapplicable(Shapes(8, (stage,), pooled=True), None)
+    assert ZipfLS.inapplicable(Shapes(8, (stage, stage), pooled=True), None) is None

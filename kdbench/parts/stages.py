@@ -111,3 +111,10 @@ def _is_activation(module: nn.Module) -> bool:
     where = type(module).__module__
     named_so = where == "torch.nn.modules.activation" or where.startswith("timm.layers.activations")
     return named_so and not isinstance(module, nn.MultiheadAttention)
+
+
+def width_adapters(student: Sequence[tuple[int, int, int]], teacher: Sequence[tuple[int, int, int]]) -> nn.ModuleList:
+    """For each pair of stages, by their shapes, what takes the student's to the teacher's width: a `projection`, or
+    nothing where the widths are the same."""
+    return nn.ModuleList(nn.Identity() if s[0] == t[0] else projection(s[0], t[0])
+                         for s, t in pair_stages(student, teacher))

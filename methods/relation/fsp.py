@@ -1,10 +1,9 @@
 from itertools import pairwise
 
 import torch.nn.functional as F
-from torch import nn
 
 from kdbench.method import Method, Paper
-from kdbench.parts.stages import match_resolution, pair_stages, projection
+from kdbench.parts.stages import match_resolution, pair_stages, width_adapters
 
 
 class FSP(Method):
@@ -39,11 +38,7 @@ class FSP(Method):
     def __init__(self, ctx, *, alpha: float = 1.0, flow_share: float = 0.11):
         super().__init__(ctx)
         self.alpha, self.flow_share = alpha, flow_share
-        pairs = pair_stages(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
-        self.adapters = nn.ModuleList(
-            nn.Identity() if student[0] == teacher[0] else projection(student[0], teacher[0])
-            for student, teacher in pairs
-        )
+        self.adapters = width_adapters(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
 
     @classmethod
     def inapplicable(cls, student, teacher):

@@ -3,10 +3,9 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from kdbench.method import Method, Paper
-from kdbench.parts.stages import pair_stages, projection
+from kdbench.parts.stages import pair_stages, width_adapters
 
 SPARE = 3        # further vectors of the student that may stand for one of the teacher's
 AUTHORS_EPOCHS = 200
@@ -46,11 +45,7 @@ class KDSVD(Method):
     def __init__(self, ctx, *, alpha: float = 64.0, vectors: int = 1):
         super().__init__(ctx)
         self.alpha, self.vectors = alpha, vectors
-        pairs = pair_stages(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
-        self.adapters = nn.ModuleList(
-            nn.Identity() if student[0] == teacher[0] else projection(student[0], teacher[0])
-            for student, teacher in pairs
-        )
+        self.adapters = width_adapters(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
 
     @classmethod
     def inapplicable(cls, student, teacher):

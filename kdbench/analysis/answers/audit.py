@@ -8,8 +8,9 @@ beyond the teacher, as added; what it has less than the plain student, as mended
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdbench.analysis.answers.changes import p_value_of
 from kdbench.analysis.board import REFERENCE, Cell
-from kdbench.analysis.harm import MIN_SEEDS, SIGNIFICANCE, holm, two_sided
+from kdbench.analysis.harm import MIN_SEEDS, SIGNIFICANCE, holm
 from kdbench.analysis.intervals import Estimate, estimate
 from kdbench.analysis.moderated import compare
 from kdbench.metrics.catalog import METRICS
@@ -81,15 +82,9 @@ def _findings(cell: Cell, metric: str) -> tuple[Finding, ...]:
 def _to_teacher(values: Mapping[str, Mapping[int, float]], teacher: float, metric: str) -> dict[str, Difference]:
     """Each student less the teacher, a network that is given: Student's t over the student's seeds."""
     found = {label: estimate([value - teacher for value in own.values()]) for label, own in values.items()}
-    p_values = dict(zip(found, holm([_p_value(one) for one in found.values()]), strict=True))
+    p_values = dict(zip(found, holm([p_value_of(one) for one in found.values()]), strict=True))
     return {label: Difference(one.mean, one.half_width if one.count >= MIN_SEEDS else None, p_values[label],
                               _fairer(metric, one.mean)) for label, one in found.items()}
-
-
-def _p_value(difference: Estimate) -> float | None:
-    """Two-sided p of a mean of zero, by Student's t; None where the values do not vary."""
-    deviation = difference.deviation
-    return two_sided(difference.mean / deviation * difference.count**.5, difference.count - 1) if deviation else None
 
 
 def _to_reference(cell: Cell, values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, Difference]:

@@ -155,7 +155,8 @@ def _rows(first: Leaderboard, pairs: Iterable[tuple[Cell, Cell]]) -> list[RowCha
 
 
 def p_value_of(difference: Estimate | None) -> float | None:
-    """Of the paired t-test; None with fewer than two seeds, or if they all differ by the same."""
+    """Two-sided, of a mean of zero by Student's t, as in the paired t-test; None with fewer than two seeds, or if
+    they all differ by the same."""
     if difference is None or not difference.half_width:
         return None
     degrees = difference.count - 1

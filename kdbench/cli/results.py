@@ -139,6 +139,8 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="a folder to make")],
     onnx: Annotated[bool, typer.Option("--onnx", help="an ONNX file too; needs the extra kdbench[onnx]")] = False,
+    executorch: Annotated[bool, typer.Option(
+        "--executorch", help="a program for ExecuTorch too; needs the extra kdbench[executorch]")] = False,
     plugin: Plugins = None,
 ) -> None:
     """Write a finished run's network as a folder that timm.create_model loads, with its model card."""
@@ -156,8 +158,10 @@ def export(
     weights = weights_store(record, store, CacheFolder.of_user())
     dataset = dataset_of(record, CacheFolder.of_user(), "cpu")
     network = reload(record, weights, registry[record.spec.method], dataset)
-    for done in export(record, weights, network, dataset, out, text, onnx):
-        print(f"{out}: {done.name}; logits differ by at most {done.difference:.2g} on {done.images} test images")
+    wanted = [name for name, yes in (("onnx", onnx), ("executorch", executorch)) if yes]
+    for done in export(record, weights, network, dataset, out, text, *wanted):
+        print(f"{out}: {done.name}; {done.size / 1024:,.1f} KiB; logits differ by at most {done.difference:.2g} on "
+              f"{done.images} test images")
 
 
 @on_stores(folder=WRITE)

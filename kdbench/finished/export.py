@@ -1,19 +1,22 @@
-"""A finished run's network as files for others: a folder that `timm.create_model` loads, and ONNX.
+"""A finished run's network as files for others: a folder that `timm.create_model` loads, ONNX, and ExecuTorch.
 
     FOLDER/model.safetensors   the weights, byte for byte those of the run
     FOLDER/config.json         architecture, arguments, classes, size and normalisation of the input, as timm has it
     FOLDER/model.onnx          on request: normalised images [B, C, H, W] to logits [B, K]
+    FOLDER/model.pte           on request: a program for ExecuTorch's runtime on phones, of one image [1, C, H, W] to
+                               logits [1, K], whose layers its XNNPACK kernels compute where they can
     FOLDER/vocabulary.txt      of texts: the word of each token, one a line
     FOLDER/README.md           the model card
 
 Everything is loaded back and compared with the network on test images before the folder appears.
 """
 
+import copy
 import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,25 +49,28 @@ TIMM = "model.safetensors and config.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """A written format, and the largest difference of its logits to the network's on the test images."""
+    """A written format, its size in bytes, and the largest difference of its logits to the network's on the test
+    images."""
 
     name: str
+    size: int
     difference: float
     images: int
 
 
 def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, out: Path, card: str,
-           onnx: bool) -> list[Exported]:
-    """Write the folder `out`. UserError if it exists already, if the network cannot be had in a wanted format or gives
-    other outputs there; then nothing is left."""
+           *wanted: str) -> list[Exported]:
+    """Write the folder `out`, with the files of the `wanted` formats (keys of FORMATS) beside timm's. UserError if it
+    exists already, if the network cannot be had in a wanted format or gives other outputs there; then nothing is
+    left."""
     if out.exists():
         raise UserError(f"{out}: exists already; give a folder that does not")
-    if onnx:
-        need_onnx()
-    elif not _is_timm(network):
+    for name in wanted:
+        need(name)
+    if not wanted and not (isinstance(network, Network) and network.is_timm):
         what = record.spec.student.model if isinstance(network, Network) else type(network).__name__
         raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but {what}, so "
-                        "timm cannot load it; --onnx exports it whole")
+                        "timm cannot load it; --onnx and --executorch export it whole")
     images = _test_images(dataset)
     logits = _logits(network, images)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +79,7 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         done = []
         if isinstance(network, Network) and network.is_timm:
             done.append(_to_timm(record, store, network, dataset, folder, logits))
-        if onnx:
-            done.append(_to_onnx(network, folder, images, logits))
+        done += [FORMATS[name].write(network, folder, images, logits) for name in wanted]
         if dataset.words:
             (folder / "vocabulary.txt").write_text("\n".join(dataset.words) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -84,10 +89,6 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return done
-
-
-def _is_timm(network: nn.Module) -> bool:
-    return isinstance(network, Network) and network.is_timm
 
 
 def _test_images(dataset: Dataset) -> Tensor:
@@ -106,12 +107,12 @@ def _tensor(found: Tensor | Outputs | tuple[Tensor, Tensor, tuple[Tensor, ...]])
     return found if isinstance(found, Tensor) else found[0]
 
 
-def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> Exported:
+def _compare(name: str, size: int, found: np.ndarray, expected: np.ndarray) -> Exported:
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise UserError(f"{name} does not give the network's logits: they differ by up to {difference:.3g} on "
                         f"{len(expected)} test images")
-    return Exported(name, difference, len(expected))
+    return Exported(name, size, difference, len(expected))
 
 
 # timm.
@@ -127,7 +128,8 @@ def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, f
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"run {record.run_id}: timm {timm.__version__} does not load what was exported: {error}") \
             from error
-    return _compare(TIMM, _logits(loaded, _test_images(dataset)), logits)
+    size = (folder / "model.safetensors").stat().st_size
+    return _compare(TIMM, size, _logits(loaded, _test_images(dataset)), logits)
 
 
 def timm_config(record: Record, dataset: Dataset, declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,15 +149,10 @@ def timm_config(record: Record, dataset: Dataset, declared: Mapping[str, Any]) -
     }
 
 
-# ONNX.
-
-def need_onnx() -> None:
-    if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime", "onnxscript")):
-        raise UserError("ONNX is not installed: pip install 'kdbench[onnx]'")
-
+# ONNX and ExecuTorch.
 
 class LogitsOnly(nn.Module):
-    """Images to logits alone, in float32 whatever the run's precision: ONNX has no autocast."""
+    """Images to logits alone, in float32 whatever the run's precision: these formats have no autocast."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -186,4 +183,47 @@ def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarra
     write_onnx(LogitsOnly(network), path, images)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"images": images.numpy()})
-    return _compare(path.name, found, logits)
+    return _compare(path.name, path.stat().st_size, found, logits)
+
+
+def _to_executorch(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
+    """The program takes one image, since its memory is planned ahead; all `images` are compared."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
+
+    plain = copy.deepcopy(LogitsOnly(network)).to(memory_format=torch.contiguous_format).eval()  # as its passes expect
+    try:
+        exported = torch.export.export(plain, (images[:1],))
+        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    except Exception as error:  # of an operation that it does not know, as one of many types
+        why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"ExecuTorch cannot take the network: {why}") from error
+    path = folder / "model.pte"
+    path.write_bytes(lowered.to_executorch().buffer)
+    program = Runtime.get().load_program(path).load_method("forward")
+    found = torch.cat([program.execute((image.contiguous(),))[0].clone() for image in images.split(1)])
+    return _compare(path.name, path.stat().st_size, found.numpy(), logits)
+
+
+@dataclass(frozen=True)
+class Format:
+    """What users call it, the packages that it needs, and what writes a network as a file into a folder and compares
+    it with the network's logits of images."""
+
+    title: str
+    packages: tuple[str, ...]
+    write: Callable[[nn.Module, Path, Tensor, np.ndarray], Exported]
+
+
+FORMATS = {
+    "onnx": Format("ONNX", ("onnx", "onnxruntime", "onnxscript"), _to_onnx),
+    "executorch": Format("ExecuTorch", ("executorch",), _to_executorch),
+}
+
+
+def need(name: str) -> None:
+    """UserError unless the packages of that format are installed."""
+    one = FORMATS[name]
+    if any(importlib.util.find_spec(package) is None for package in one.packages):
+        raise UserError(f"{one.title} is not installed: pip install 'kdbench[{name}]'")

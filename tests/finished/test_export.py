@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from executorch.runtime import Runtime
 from msgspec.structs import replace
 from support.matrices import job, smoke, teacher_job
 
@@ -15,6 +16,7 @@ from kdbench.finished import export as module
 from kdbench.finished.export import export, timm_config
 from kdbench.finished.reload import dataset_of, reload
 from kdbench.folders import CacheFolder
+from kdbench.method import Outputs
 from kdbench.plugins.registry import Registry
 from kdbench.results.store import Store
 from kdbench.train.worker import run_job
@@ -38,7 +40,7 @@ def trained(tmp_path_factory):
 
 def test_timm_loads_the_folder_and_gives_the_saved_logits_bit_for_bit(trained, tmp_path):
     record, store, _, dataset = trained["kd"]
-    (done,) = export(*trained["kd"], tmp_path / "out", "the card", onnx=False)
+    (done,) = export(*trained["kd"], tmp_path / "out", "the card")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md", "config.json", "model.safetensors"]
     assert (tmp_path / "out" / "README.md").read_text() == "the card"
@@ -48,11 +50,12 @@ def test_timm_loads_the_folder_and_gives_the_saved_logits_bit_for_bit(trained, t
     with torch.no_grad():
         assert np.array_equal(model(images).numpy(), store.read_predictions(record.run_id)["test_logits"])
     assert (done.difference, done.images) == (0, 256)
+    assert done.size == (tmp_path / "out" / "model.safetensors").stat().st_size
 
 
 def test_timm_s_own_preprocessing_is_that_of_the_run(trained, tmp_path):
     *_, dataset = trained["kd"]
-    export(*trained["kd"], tmp_path / "out", "", onnx=False)
+    export(*trained["kd"], tmp_path / "out", "")
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}")
     config = timm.data.resolve_data_config({}, model=model)
     assert tuple(config["input_size"]) == dataset.image_shape and config["crop_pct"] == 1
@@ -62,7 +65,7 @@ def test_timm_s_own_preprocessing_is_that_of_the_run(trained, tmp_path):
 
 
 def test_timm_can_put_another_classifier_on_an_exported_student(trained, tmp_path):
-    export(*trained["kd"], tmp_path / "out", "", onnx=False)
+    export(*trained["kd"], tmp_path / "out", "")
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, num_classes=3)
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 
@@ -84,7 +87,7 @@ def test_the_config_rebuilds_any_architecture_with_its_arguments(trained, tmp_pa
 @pytest.mark.parametrize("method", ["kd", "simkd"])
 def test_onnx_gives_the_network_s_logits_for_any_number_of_images(trained, tmp_path, method):
     *_, network, dataset = trained[method]
-    done = export(*trained[method], tmp_path / "out", "", onnx=True)[-1]
+    done = export(*trained[method], tmp_path / "out", "", "onnx")[-1]
     assert done.name == "model.onnx" and 0 <= done.difference < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
     images = Normalise(dataset, CPU)(dataset.test.images.take(torch.arange(7))).contiguous()
@@ -93,16 +96,44 @@ def test_onnx_gives_the_network_s_logits_for_any_number_of_images(trained, tmp_p
     assert (tmp_path / "out" / "config.json").exists() == (method == "kd")
 
 
+@pytest.mark.parametrize("method", ["kd", "simkd"])
+def test_the_program_for_executorch_gives_the_network_s_logits_image_by_image(trained, tmp_path, method):
+    *_, network, dataset = trained[method]
+    done = export(*trained[method], tmp_path / "out", "", "onnx", "executorch")[-1]
+    file = tmp_path / "out" / "model.pte"
+    assert (done.name, done.size) == ("model.pte", file.stat().st_size) and 0 <= done.difference < 1e-4
+    images = Normalise(dataset, CPU)(dataset.test.images.take(torch.arange(7))).contiguous()
+    program = Runtime.get().load_program(file).load_method("forward")
+    logits = np.concatenate([program.execute((image,))[0].numpy().copy() for image in images.split(1)])
+    assert logits == pytest.approx(network(images).logits.numpy(), abs=1e-4)
+    assert (tmp_path / "out" / "model.onnx").exists()
+
+
+class Unknown(torch.nn.Module):
+    """A network with an operation that ExecuTorch has no kernel for."""
+
+    def forward(self, images):
+        logits = torch.linalg.eigvals(images[:, 0]).real[:, :10]
+        return Outputs(logits, logits, ())
+
+
+def test_a_network_that_executorch_cannot_take_is_refused_and_leaves_nothing(trained, tmp_path):
+    record, store, _, dataset = trained["kd"]
+    with pytest.raises(UserError, match=r"ExecuTorch cannot take the network: .*linalg_eig"):
+        export(record, store, Unknown(), dataset, tmp_path / "out", "", "executorch")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_composite_is_refused_for_timm_with_the_way_out(trained, tmp_path):
-    with pytest.raises(UserError, match=r"what simkd deploys is not one timm model but Reused.*--onnx"):
-        export(*trained["simkd"], tmp_path / "out", "", onnx=False)
+    with pytest.raises(UserError, match=r"what simkd deploys is not one timm model but Reused.*--onnx and --exec"):
+        export(*trained["simkd"], tmp_path / "out", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_exists_is_left_as_it_is(trained, tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match="exists already"):
-        export(*trained["kd"], tmp_path, "", onnx=False)
+        export(*trained["kd"], tmp_path, "")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -112,14 +143,15 @@ def test_an_export_that_gives_other_logits_is_refused_and_leaves_nothing(trained
     with torch.no_grad():
         other.classifier.bias += .1
     with pytest.raises(UserError, match=r"does not give the network's logits: they differ by up to 0\.1"):
-        export(record, store, other, dataset, tmp_path / "out", "", onnx=False)
+        export(record, store, other, dataset, tmp_path / "out", "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_its_packages_onnx_is_refused_in_a_line(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["onnx", "executorch"])
+def test_a_format_without_its_packages_is_refused_in_a_line(trained, tmp_path, monkeypatch, name):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'kdbench\[onnx\]'"):
-        export(*trained["kd"], tmp_path / "out", "", onnx=True)
+    with pytest.raises(UserError, match=rf"pip install 'kdbench\[{name}\]'"):
+        export(*trained["kd"], tmp_path / "out", "", name)
     assert list(tmp_path.iterdir()) == []
 
 

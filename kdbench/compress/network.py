@@ -1,9 +1,6 @@
 """ONNX files that onnxruntime runs: the float network, its static int8 form, and both as networks of torch."""
 
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from kdbench.data.base import Dataset
 from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.errors import UserError
-from kdbench.finished.export import LogitsOnly, write_onnx
+from kdbench.finished.export import LogitsOnly, quiet, write_onnx
 from kdbench.method import Outputs
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]  # what has weights: these and its inputs are int8, all else stays float
@@ -70,7 +67,7 @@ def write_float(network: LogitsOnly, path: Path, images: Tensor) -> None:
     with torch.no_grad():
         expected = network.eval()(images).numpy()
     try:
-        with _quiet():
+        with quiet():
             write_onnx(network, raw, images)
             quant_pre_process(str(raw), str(path))
             _slim(path)
@@ -89,7 +86,7 @@ def write_int8(source: Path, path: Path, images: Tensor) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     try:
-        with _quiet():
+        with quiet():
             quantize_static(
                 str(source), str(path), _Calibration(images), quant_format=QuantFormat.QDQ, per_channel=True,
                 op_types_to_quantize=OPERATIONS, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
@@ -139,18 +136,6 @@ def calibration_images(dataset: Dataset) -> Tensor:
     positions = np.sort(stratified(labels, wanted, "calibration")[0])
     images = dataset.train.images.take(torch.from_numpy(positions))
     return Normalise(dataset, images.device)(center_crop(images, dataset.image_shape[-1])).contiguous()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the packages' notes on the screen."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _first_line(error: Exception) -> str:

@@ -14,9 +14,12 @@ Everything is loaded back and compared with the network on test images before th
 import copy
 import importlib.util
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,18 @@ class LogitsOnly(nn.Module):
         return _tensor(self.network(images))
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes of the packages that write files on the screen."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def write_onnx(network: nn.Module, path: Path, images: Tensor) -> None:
     """Write a network that maps `images` [B, C, H, W], two or more of them, to logits as ONNX with a free number of
     images. UserError if torch cannot, say a network of the user's own."""
@@ -187,22 +202,28 @@ def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarra
 
 
 def _to_executorch(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
-    """The program takes one image, since its memory is planned ahead; all `images` are compared."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-    from executorch.runtime import Runtime
+    """The program takes one image, since its memory is planned ahead; all `images` are compared. What depends on weights
+    alone is computed ahead, such as timm's resampling of position embeddings, which ExecuTorch has no kernel for."""
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+        from executorch.runtime import Runtime
 
-    plain = copy.deepcopy(LogitsOnly(network)).to(memory_format=torch.contiguous_format).eval()  # as its passes expect
+    # Its passes expect weights in the usual order of memory, and its runtime the strides of the image it was made with.
+    plain = copy.deepcopy(LogitsOnly(network)).to(memory_format=torch.contiguous_format).eval()
+    rows = [image.clone(memory_format=torch.contiguous_format) for image in images.split(1)]
     try:
-        exported = torch.export.export(plain, (images[:1],))
-        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        with quiet():
+            exported = constant_prop_pass(torch.export.export(plain, (rows[0],)))
+            lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     except Exception as error:  # of an operation that it does not know, as one of many types
         why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"ExecuTorch cannot take the network: {why}") from error
     path = folder / "model.pte"
     path.write_bytes(lowered.to_executorch().buffer)
     program = Runtime.get().load_program(path).load_method("forward")
-    found = torch.cat([program.execute((image.contiguous(),))[0].clone() for image in images.split(1)])
+    found = torch.cat([program.execute((row,))[0].clone() for row in rows])
     return _compare(path.name, path.stat().st_size, found.numpy(), logits)
 
 

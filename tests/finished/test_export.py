@@ -109,6 +109,17 @@ def test_the_program_for_executorch_gives_the_network_s_logits_image_by_image(tr
     assert (tmp_path / "out" / "model.onnx").exists()
 
 
+@pytest.mark.parametrize("name", ["test_vit", "lcnet_035"])
+def test_executorch_takes_position_embeddings_and_grey_images_in_any_order_of_memory(tmp_path, name):
+    kwargs = {"img_size": 16, "patch_size": 4} if name == "test_vit" else {}
+    network = timm.create_model(name, num_classes=10, in_chans=1, **kwargs).to(memory_format=torch.channels_last).eval()
+    images = torch.randn(5, 16, 16, 1).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = network(images).numpy()
+    done = module.FORMATS["executorch"].write(network, tmp_path, images, logits)
+    assert done.difference < 1e-4 * max(1, np.abs(logits).max()) and done.images == 5
+
+
 class Unknown(torch.nn.Module):
     """A network with an operation that ExecuTorch has no kernel for."""
 

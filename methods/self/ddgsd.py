@@ -31,7 +31,8 @@ class DDGSD(Method):
     0.0005 are what a public implementation gives as the paper's settings (youngerous/ddgsd-pytorch, which compares
     logits in place of features). That no gradient flows into the prediction that teaches is as in mutual learning. Both
     augmentations are of the recipe's kind; each passes through the student by itself: twice the images of other methods
-    for the same number of updates.
+    for the same number of updates. Where the recipe has no augmentation both are the image itself, and what remains is
+    plain training.
     """
 
     name, family = "ddgsd", "self"

@@ -215,7 +215,7 @@ def _tuning_notes(tuning: Sequence[Tuning]) -> Iterable[str]:
 def _order_note(order: Order) -> str:
     noise = "" if order.same_settings is None or order.other_settings is None else (
         f" Between two halves of the seeds it is {order.same_settings:.2f} with both by default, and "
-        f"{order.other_settings:.2f} with one half tuned: what is lost between these is not noise.")
+        f"{order.other_settings:.2f} with one half tuned; both are estimates of as few methods.")
     return (f"Order of the {order.methods} methods, by default against tuned: Kendall's tau-b {order.correlation:.2f}, "
             f"95 % interval {order.low:.2f} to {order.high:.2f} (bootstrap over methods); {order.swapped} of "
             f"{order.methods * (order.methods - 1) // 2} pairs change places.{noise}")

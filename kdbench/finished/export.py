@@ -202,8 +202,8 @@ def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarra
 
 
 def _to_executorch(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
-    """The program takes one image, since its memory is planned ahead; all `images` are compared. What depends on weights
-    alone is computed ahead, such as timm's resampling of position embeddings, which ExecuTorch has no kernel for."""
+    """The program takes one image, since its memory is planned ahead; all `images` are compared. What depends on
+    weights alone is computed ahead, such as timm's resampling of position embeddings, for which it has no kernel."""
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower

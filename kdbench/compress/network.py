@@ -13,7 +13,7 @@ from kdbench.data.base import Dataset
 from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.errors import UserError
-from kdbench.finished.export import LogitsOnly, quiet, write_onnx
+from kdbench.finished.export import LogitsOnly, first_line, quiet, write_onnx
 from kdbench.method import Outputs
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]  # what has weights: these and its inputs are int8, all else stays float
@@ -72,7 +72,7 @@ def write_float(network: LogitsOnly, path: Path, images: Tensor) -> None:
             quant_pre_process(str(raw), str(path))
             _slim(path)
     except Exception as error:  # of torch's exporter, which raises nearly anything
-        raise UserError(f"it cannot be exported to ONNX: {type(error).__name__}: {_first_line(error)}") from error
+        raise UserError(f"it cannot be exported to ONNX: {type(error).__name__}: {first_line(error)}") from error
     finally:
         raw.unlink(missing_ok=True)
     difference = float(np.abs(OnnxNetwork(path)(images).logits.numpy() - expected).max())
@@ -93,7 +93,7 @@ def write_int8(source: Path, path: Path, images: Tensor) -> None:
                 calibrate_method=CalibrationMethod.MinMax, extra_options={"MatMulConstBOnly": True})
             _slim(path)
     except Exception as error:  # of a graph that it does not understand
-        raise UserError(f"onnxruntime cannot quantise it: {type(error).__name__}: {_first_line(error)}") from error
+        raise UserError(f"onnxruntime cannot quantise it: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _slim(path: Path) -> None:
@@ -136,7 +136,3 @@ def calibration_images(dataset: Dataset) -> Tensor:
     positions = np.sort(stratified(labels, wanted, "calibration")[0])
     images = dataset.train.images.take(torch.from_numpy(positions))
     return Normalise(dataset, images.device)(center_crop(images, dataset.image_shape[-1])).contiguous()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200]

@@ -70,7 +70,8 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         raise UserError(f"{out}: exists already; give a folder that does not")
     for name in wanted:
         need(name)
-    if not wanted and not (isinstance(network, Network) and network.is_timm):
+    timms = network if isinstance(network, Network) and network.is_timm else None
+    if not wanted and timms is None:
         what = record.spec.student.model if isinstance(network, Network) else type(network).__name__
         raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but {what}, so "
                         "timm cannot load it; --onnx and --executorch export it whole")
@@ -80,8 +81,8 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         done = []
-        if isinstance(network, Network) and network.is_timm:
-            done.append(_to_timm(record, store, network, dataset, folder, logits))
+        if timms is not None:
+            done.append(_to_timm(record, store, timms, dataset, folder, logits))
         done += [FORMATS[name].write(network, folder, images, logits) for name in wanted]
         if dataset.words:
             (folder / "vocabulary.txt").write_text("\n".join(dataset.words) + "\n", encoding="utf-8")
@@ -177,6 +178,11 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text that says something, cut to 200 characters."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
 def write_onnx(network: nn.Module, path: Path, images: Tensor) -> None:
     """Write a network that maps `images` [B, C, H, W], two or more of them, to logits as ONNX with a free number of
     images. UserError if torch cannot, say a network of the user's own."""
@@ -186,8 +192,8 @@ def write_onnx(network: nn.Module, path: Path, images: Tensor) -> None:
             input_names=["images"], output_names=["logits"], dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
     except torch.onnx.OnnxExporterError as error:
-        why = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(f"torch cannot export the network to ONNX: {why}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise UserError(f"torch cannot export the network to ONNX: {first_line(cause)}") from error
 
 
 def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
@@ -213,17 +219,18 @@ def _to_executorch(network: nn.Module, folder: Path, images: Tensor, logits: np.
     # Its passes expect weights in the usual order of memory, and its runtime the strides of the image it was made with.
     plain = copy.deepcopy(LogitsOnly(network)).to(memory_format=torch.contiguous_format).eval()
     rows = [image.clone(memory_format=torch.contiguous_format) for image in images.split(1)]
+    path = folder / "model.pte"
     try:
         with quiet():
             exported = constant_prop_pass(torch.export.export(plain, (rows[0],)))
             lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-    except Exception as error:  # of an operation that it does not know, as one of many types
-        why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"ExecuTorch cannot take the network: {why}") from error
-    path = folder / "model.pte"
-    path.write_bytes(lowered.to_executorch().buffer)
-    program = Runtime.get().load_program(path).load_method("forward")
-    found = torch.cat([program.execute((row,))[0].clone() for row in rows])
+            path.write_bytes(lowered.to_executorch().buffer)
+        program = Runtime.get().load_program(path).load_method("forward")
+        found = torch.cat([program.execute((row,))[0].clone() for row in rows])
+    except OSError:
+        raise
+    except Exception as error:  # of an operation that it does not know or has no kernel for, as one of many types
+        raise UserError(f"ExecuTorch cannot take the network: {first_line(error)}") from error
     return _compare(path.name, path.stat().st_size, found.numpy(), logits)
 
 

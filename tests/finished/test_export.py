@@ -135,6 +135,16 @@ def test_a_network_that_executorch_cannot_take_is_refused_and_leaves_nothing(tra
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_program_that_the_runtime_of_executorch_does_not_run_is_refused_in_a_line(trained, tmp_path, monkeypatch):
+    def fails():
+        raise RuntimeError("method->execute() failed with error 0x1")
+
+    monkeypatch.setattr(Runtime, "get", fails)
+    with pytest.raises(UserError, match=r"ExecuTorch cannot take the network: method->execute\(\) failed"):
+        export(*trained["kd"], tmp_path / "out", "", "executorch")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_composite_is_refused_for_timm_with_the_way_out(trained, tmp_path):
     with pytest.raises(UserError, match=r"what simkd deploys is not one timm model but Reused.*--onnx and --exec"):
         export(*trained["simkd"], tmp_path / "out", "")

@@ -31,7 +31,7 @@ from kdbench.analysis.costs import (
     shares_of_kd,
     teacher_metrics,
 )
-from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm, predicted
+from kdbench.analysis.harm import MIN_SEEDS, Predicted, harm
 from kdbench.analysis.intervals import paired_difference
 from kdbench.analysis.labels import Variant, facts_of, labels, sweeps
 from kdbench.analysis.moderated import Comparisons, compare
@@ -39,6 +39,7 @@ from kdbench.analysis.shares import mean_shares
 from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
 from kdbench.compress.record import Compressed
 from kdbench.errors import UserError, plain
+from kdbench.metrics.answers import Answers, ReadAnswers, read_answers
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import Facts, MethodInfo
@@ -182,40 +183,41 @@ def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iter
 
 
 class _Reader:
-    """Reads the predictions of runs, and keeps note of what cannot be read."""
+    """Reads the predictions in the records of runs, and keeps note of what cannot be used."""
 
     def __init__(self, store: Store):
         self.store, self.problems = store, list[Problem]()
-        self.labels: dict[str, np.ndarray] = {}  # by cell
+        self.images: dict[str, Answers] = {}  # by cell: the first answers
         self.groups: dict[str, Mapping[str, list[np.ndarray]]] = {}
 
     def __call__(self, runs: Iterable[Record]) -> dict[int, Predicted]:
-        """The predictions of each run that has usable ones, by seed. The others are left out, and noted as problems."""
+        """The predictions of each finished run whose record has usable ones, by seed. Damaged ones, and those of other
+        images than the first of their cell, are left out and noted as problems."""
         found = {}
         for run in runs:
-            path = self.store.files.predictions(run.run_id)
-            if run.status == "ok" and path.exists():
+            whole = self.store.get(run.run_id) if run.status == "ok" else None
+            if isinstance(whole, Record) and whole.answers is not None:
                 try:
-                    found[run.spec.seed] = self._read(run)
-                except UserError as error:
-                    self.problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+                    found[run.spec.seed] = self._read(whole, whole.answers)
+                except ValueError as error:
+                    self.problems.append(Problem(self.store.files.record(run.run_id), f"its answers: {error}"))
         return found
 
-    def _read(self, run: Record) -> Predicted:
-        arrays = self.store.read_predictions(run.run_id, run.predictions_sha256)
-        labels = arrays["test_labels"]
-        if not np.array_equal(labels, self.labels.setdefault(run.spec.cell, labels)):
-            raise UserError("they are of other test images than those of the runs that it is compared with")
-        return predicted(arrays["test_logits"], labels, self._groups(arrays, run.spec.cell))
+    def _read(self, run: Record, own: Answers) -> Predicted:
+        if own.images != self.images.setdefault(run.spec.cell, own).images:
+            raise ValueError("they are of other test images than those of the runs that it is compared with")
+        read = read_answers(own)
+        return Predicted(read.labels, read.classes, self._groups(run, read))
 
-    def _groups(self, arrays: Mapping[str, np.ndarray], cell: str) -> Mapping[str, list[np.ndarray]]:
-        """The images of each group by attribute, read once for a cell, whose runs share them."""
-        if cell not in self.groups and "test_groups" in arrays:
-            self.groups[cell] = {
-                plain(str(attribute)): [np.flatnonzero(codes == code) for code in range(np.count_nonzero(names != ""))]
-                for attribute, codes, names in zip(arrays["group_attributes"], arrays["test_groups"],
-                                                   arrays["group_names"], strict=True)}
-        return self.groups.get(cell, {})
+    def _groups(self, run: Record, own: ReadAnswers) -> Mapping[str, list[np.ndarray]]:
+        """The images of each group by attribute, found once for a cell, whose runs share them."""
+        if len(own.groups) != len(run.groups):
+            raise ValueError(f"they have the groups of {len(own.groups)} attributes, the record has {len(run.groups)}")
+        if run.spec.cell not in self.groups:
+            self.groups[run.spec.cell] = {
+                plain(attribute): [np.flatnonzero(codes == code) for code in range(len(names))]
+                for (attribute, names), codes in zip(run.groups.items(), own.groups, strict=True)}
+        return self.groups[run.spec.cell]
 
 
 # Runs to cells.

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdbench.metrics.predictions import log_softmax
-
 MIN_SEEDS = 3  # below, the noise between seeds cannot be estimated, and two predictions have no majority
 
 
@@ -22,9 +20,8 @@ SIGNIFICANCE = 0.05
 class Predicted(NamedTuple):
     """The predictions of one run on the N test images."""
 
-    labels: np.ndarray      # [N]
-    classes: np.ndarray     # [N], the predicted ones
-    confidence: np.ndarray  # [N], their probability
+    labels: np.ndarray   # [N]
+    classes: np.ndarray  # [N], the predicted ones
     groups: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})  # by attribute: the images of each group
 
 
@@ -72,12 +69,6 @@ class Harm:
     @property
     def helped(self) -> tuple[int, ...]:
         return tuple(c.index for c in self.classes if c.significant and c.change > 0)
-
-
-def predicted(logits: np.ndarray, labels: np.ndarray,
-              groups: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})) -> Predicted:
-    """The predictions that logits [N, K] and labels [N] give."""
-    return Predicted(labels, logits.argmax(axis=1), np.exp(log_softmax(logits).max(axis=1)), groups)
 
 
 def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted],
@@ -150,10 +141,9 @@ def moved_classes(correct: np.ndarray, before: np.ndarray, members: Sequence[np.
 
 
 def majority(runs: list[Predicted]) -> np.ndarray:
-    """[N]: the class that most runs predict; of classes with equally many votes, the one predicted more confidently."""
-    classes = np.stack([run.classes for run in runs])                               # [S, N]
-    votes = 1 + np.stack([run.confidence for run in runs]) / (len(runs) + 1)        # confidences never outweigh a vote
-    support = np.stack([(votes * (classes == own)).sum(axis=0) for own in classes])  # of each run's class
+    """[N]: the class that most runs predict; of classes with equally many votes, that of the earliest run."""
+    classes = np.stack([run.classes for run in runs])                      # [S, N]
+    support = np.stack([(classes == own).sum(axis=0) for own in classes])  # of each run's class
     return np.take_along_axis(classes, support.argmax(axis=0)[None], axis=0)[0]
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
+from kdbench.metrics.answers import answers
 from kdbench.metrics.catalog import METRICS, score, vectors
 from kdbench.metrics.groups import group_names
 from kdbench.results.predictions import Predictions
@@ -60,7 +61,7 @@ def _scored(store: Store, record: Record, teacher: ReadTeacher) -> Record:
     trained = isinstance(record.spec.teacher, TrainedTeacher)
     metrics = {**score(predictions, teacher(name, trained) if name else None), **kept}
     return msgspec.structs.replace(record, metrics=metrics, vectors={**record.vectors, **vectors(predictions)},
-                                   groups=group_names(predictions))
+                                   groups=group_names(predictions), answers=answers(predictions))
 
 
 def _teachers(store: Store, cached: Store) -> ReadTeacher:

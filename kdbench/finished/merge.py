@@ -2,9 +2,9 @@
 
 The target is one of the folders if it holds results already. Of what several folders have one version is kept, whatever
 the order of folders. Of a run that is a finished one before one that does not apply or was pruned, and these before one
-that failed; of bit-equal reruns the one with the most metrics, and then the one that finished first. Finished runs with
-other weights, predictions or metrics contradict each other. Of profiles, and of compressed networks, the latest that
-succeeded is kept. A damaged file counts as absent where another folder has it whole.
+that failed; of bit-equal reruns the one with the most metrics, then one with answers, then the one that finished
+first. Finished runs with other weights, predictions or metrics contradict each other. Of profiles, and of compressed
+networks, the latest that succeeded is kept. A damaged file counts as absent where another folder has it whole.
 
 Each file is written whole, and the note of where results came from at last, so that the same command finishes what a
 killed one began.
@@ -217,7 +217,7 @@ def _tell_damage(found: Merge, problem: Problem, whole: Source | None) -> None:
 def _by_outcome(version: Version[Record]) -> tuple:
     """The sort key of a run's records: the one to keep first."""
     record = version.entry
-    return FINAL.get(record.status, 2), -len(record.metrics), version.finished, version.sha256
+    return FINAL.get(record.status, 2), -len(record.metrics), record.answers is None, version.finished, version.sha256
 
 
 def _by_role(version: Version[Planned]) -> tuple:

@@ -245,8 +245,8 @@ def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
         yield (f"Against {REFERENCE} with the same seeds, its test accuracy differs by "
                f"{difference(cell, row, REFERENCE)} points (moderated 95 % interval){verdict}.")
     if row.harm is None:
-        yield (f"Which classes it harms against {REFERENCE} is withheld: that takes saved predictions of at least "
-               "three shared seeds.")
+        yield (f"Which classes it harms against {REFERENCE} is withheld: that takes the answers of at least three "
+               "shared seeds.")
         return
     changes = {change.index: change.change for change in row.harm.classes}
     for what, classes in (("Harmed", row.harm.harmed), ("Helped", row.harm.helped)):

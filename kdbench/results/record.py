@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct, field
 
 from kdbench.disk import read_file
 from kdbench.environment import environment, now
+from kdbench.metrics.answers import Answers
 from kdbench.metrics.catalog import check_bounds
 from kdbench.metrics.metric import LARGEST
 from kdbench.plugins.source import Facts, MethodInfo
@@ -130,6 +131,7 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     dataset_digest: str | None = None   # SHA-256 of the labels and pixels (or files) that the run saw
     classes: tuple[str, ...] = ()       # their names; older records have none
     split_sizes: dict[str, Annotated[int, Meta(ge=0)]] = field(default_factory=dict)  # images by split, likewise
+    answers: Answers | None = None      # the class predicted for each test image; older records have none
 
     def check(self) -> None:
         if self.run_id != self.spec.id:
@@ -158,7 +160,7 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
             metrics=Numbers(self.metrics), curves=NOTHING, environment=NOTHING,
             vectors=Lists({name: values for name, values in self.vectors.items() if "_accuracy" in name}),
             groups=_shared(dict[str, list[str]], self.groups), classes=_shared(tuple[str, ...], self.classes),
-            split_sizes=_shared(dict[str, int], self.split_sizes),
+            split_sizes=_shared(dict[str, int], self.split_sizes), answers=None,
             notes=NO_NOTES, traceback=None, started="", finished="", method_digest=sys.intern(self.method_digest),
             facts=self.facts and _shared(Facts, self.facts),
             dataset_digest=self.dataset_digest and sys.intern(self.dataset_digest))

@@ -15,6 +15,7 @@ from scipy.stats import t as student_t
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, nearest, plain
 from kdbench.finished.verify import environment_changes
+from kdbench.metrics.answers import Answers, answers, read_answers
 from kdbench.metrics.catalog import METRICS, score, vectors
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import Hyperparameter, MethodInfo, read_source
@@ -398,6 +399,8 @@ def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
                   if teacher is not None and name in METRICS and METRICS[name].compute and name not in computed]
         wrong += [f"{name}, by its predictions others" for name, values in vectors(found).items()
                   if name in record.vectors and not _alike(record.vectors[name], values)]
+        if record.answers is not None and _as_read(record.answers) != _as_read(answers(found)):
+            wrong.append("answers, by its predictions others")
         if wrong:
             yield refused("forged metric", f"{where} ({spec.method}, seed {spec.seed}): {'; '.join(wrong)}",
                           "only metrics that follow from the saved predictions can be submitted: kdbench evaluate "
@@ -420,6 +423,14 @@ def _of_reference(reference: Store | None, done: Checked, cell: str) -> Predicti
             if isinstance(own, Record) and reference.files.predictions(record.run_id).is_file():
                 return reference.read_predictions(record.run_id, own.predictions_sha256)
     return None
+
+
+def _as_read(found: Answers) -> list[list[Any]] | None:
+    """The answers by image, since versions of zlib compress otherwise; None if they are damaged."""
+    try:
+        return [part.tolist() for part in vars(read_answers(found)).values()]
+    except ValueError:
+        return None
 
 
 def _labels(found: Predictions) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from kdbench.environment import now
 from kdbench.errors import UserError
 from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
+from kdbench.metrics.answers import answers
 from kdbench.metrics.catalog import score, vectors
 from kdbench.metrics.groups import group_names
 from kdbench.metrics.predictions import accuracy
@@ -136,6 +137,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
                     "deployed_size": count_parameters(network) / count_parameters(method.student)},
         "vectors": {**vectors(predictions), **robustness.vectors},
         "groups": group_names(predictions),
+        "answers": answers(predictions),
         "curves": trainer.curves,
         "seconds": seconds,
         "peak_memory_bytes": memory,

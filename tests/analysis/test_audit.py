@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from scipy import stats
 from support.records import REGISTRY, record, spec, teacher_spec
 from support.skewed import DATASET, GAPS, TEACHER_GAP, make
@@ -141,9 +142,10 @@ def test_classes_that_moved_are_told_against_plain_training_and_against_the_teac
     assert 3 in told["kd"].moved_from_teacher
 
 
-def test_without_the_teachers_predictions_nothing_is_said_of_it(tmp_path):
+def test_without_the_teachers_answers_nothing_is_said_of_it(tmp_path):
     make(tmp_path)
-    Store(tmp_path).files.predictions(teacher_spec(DATASET).id).unlink()
+    store = Store(tmp_path)
+    store.write(replace(store.get(teacher_spec(DATASET).id), answers=None))
     (cell,) = build(tmp_path, REGISTRY).cells
     assert all(row.harm.moved_from_teacher is None and row.harm.moved is not None for row in cell.rows if row.harm)
 

@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from scipy.special import betainc
 
-from kdbench.analysis.harm import Predicted, crossed_p_value, harm, holm, majority, predicted
+from kdbench.analysis.harm import Predicted, crossed_p_value, harm, holm, majority
 
 TABLE = np.array([[-1, -1, 0, 0], [-1, 0, 0, 0], [-1, -1, -1, 0]])
 
 
-def said(classes, labels, confidence=None) -> Predicted:
-    confidence = [.5] * len(classes) if confidence is None else confidence
-    return Predicted(np.array(labels), np.array(classes), np.array(confidence))
+def said(classes, labels) -> Predicted:
+    return Predicted(np.array(labels), np.array(classes))
 
 
 # Is a class harmed?
@@ -78,11 +77,9 @@ def test_holm_s_correction_is_the_one_computed_by_hand():
 
 # Which images flip?
 
-def test_the_majority_is_by_votes_and_ties_go_to_the_more_confident():
+def test_the_majority_is_by_votes_and_ties_go_to_the_earliest_run():
     labels = [0] * 3
-    runs = [said([1, 1, 1], labels, [.3, .3, .3]), said([1, 2, 2], labels, [.3, .3, .9]),
-            said([2, 2, 3], labels, [.99, .3, .5])]
-    assert majority(runs).tolist() == [1, 2, 2]
+    assert majority([said([1, 1, 3], labels), said([1, 2, 2], labels), said([2, 2, 1], labels)]).tolist() == [1, 2, 3]
 
 
 def test_a_comparison_equals_one_made_by_hand():
@@ -118,8 +115,3 @@ def test_a_method_that_equals_the_reference_changes_nothing():
 def test_fewer_than_three_common_seeds_are_not_compared():
     runs = {seed: said([0], [0]) for seed in range(4)}
     assert harm({0: runs[0], 1: runs[1], 5: runs[2]}, runs) is None
-
-
-def test_predictions_are_taken_from_logits():
-    one = predicted(np.log(np.array([[.2, .8], [.7, .3]])), np.array([0, 0]))
-    assert one.classes.tolist() == [1, 0] and one.confidence == pytest.approx([.8, .7])

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from kdbench.errors import UserError
 from kdbench.finished.evaluate import Evaluation, evaluate
 from kdbench.folders import CacheFolder
+from kdbench.metrics.answers import answers
 from kdbench.metrics.catalog import score, vectors
 from kdbench.results.record import Record
 from kdbench.results.store import Store
@@ -45,8 +46,8 @@ def test_metrics_are_computed_anew_and_everything_else_in_the_record_stays(store
     assert evaluate(store.folder, CACHE) == Evaluation(changed=2, unchanged=0, problems=())
     after = store.get(STUDENT.id)
     assert after.metrics == {**score(predictions(0), predictions(1)), "pgd_accuracy": .25}
-    assert after.vectors == vectors(predictions(0))
-    assert replace(after, metrics=before.metrics, vectors={}) == before
+    assert after.vectors == vectors(predictions(0)) and after.answers == answers(predictions(0))
+    assert replace(after, metrics=before.metrics, vectors={}, answers=None) == before
     assert store.get(TEACHER.id).metrics == score(predictions(1))
     assert evaluate(store.folder, CACHE) == Evaluation(changed=0, unchanged=2, problems=())
 

@@ -9,6 +9,7 @@ from support.records import record, spec, teacher_spec
 
 from kdbench.analysis.build import build
 from kdbench.errors import UserError
+from kdbench.metrics.answers import answers
 from kdbench.plugins.registry import Registry
 from kdbench.report.card import card
 from kdbench.results.store import Store
@@ -25,10 +26,12 @@ def folder(tmp_path):
         logits = np.eye(10, dtype=np.float32)[said]
         for seed in range(4):
             run = spec(method, seed, dataset="fashion_mnist")
-            sha = store.write_predictions(run.id, {"validation_logits": logits, "validation_labels": labels,
-                                                   "test_logits": logits, "test_labels": labels})
+            known = {"validation_logits": logits, "validation_labels": labels, "test_logits": logits,
+                     "test_labels": labels}
+            sha = store.write_predictions(run.id, known)
             store.write(record(
                 run, float((said == labels).mean()), predictions_sha256=sha, weights_sha256="f" * 64, family="logit",
+                answers=answers(known),
                 metrics={"ece": .125, "nll": 1.5}, vectors={"class_accuracy": [1.0] * 6 + [.25] + [1.0] * 3},
                 environment={"git_commit": "abcdef", "cpu": "a <CPU>", "gpu": None, "versions": {"torch": "2.9"}}))
     store.write(record(teacher_spec("fashion_mnist"), .9, role="teacher"))

@@ -1,12 +1,14 @@
-"""Classes and images in the leaderboard: what saved predictions add to it, and what it says when they cannot."""
+"""Classes and images in the leaderboard: what the answers in records add to it, and what it says when they cannot."""
 
 import json
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
+from kdbench.metrics.answers import Answers, answers
 from kdbench.report.files import render
 from kdbench.results.store import Store
 
@@ -20,9 +22,7 @@ def logits(forgotten) -> np.ndarray:
 
 
 def save(store, run, array, labels=LABELS) -> None:
-    digest = store.write_predictions(run.id, {"validation_logits": array, "validation_labels": labels,
-                                              "test_logits": array, "test_labels": labels})
-    store.write(record(run, .9, predictions_sha256=digest))
+    store.write(record(run, .9, answers=answers({"test_logits": array, "test_labels": labels})))
 
 
 @pytest.fixture
@@ -66,30 +66,39 @@ def test_two_seeds_are_not_compared_and_the_statement_says_so(folder):
     assert "Withheld: harm by class and flipped images, for 1 of 1 rows" in text and "Most affected" not in text
 
 
-def test_damaged_or_replaced_predictions_are_named_and_not_used(folder):
-    store = Store(folder)
-    path = store.files.predictions(spec("kd", 1, dataset="mnist5k").id)
-    path.write_bytes(path.read_bytes()[:500])
+def change(folder, answers_of_kd) -> None:
+    store, run = Store(folder), spec("kd", 1, dataset="mnist5k").id
+    store.write(replace(store.get(run), answers=answers_of_kd))
+
+
+def test_damaged_answers_are_named_and_not_used(folder):
+    change(folder, Answers(Store(folder).get(spec("kd", 1, dataset="mnist5k").id).answers.images, "AAAA"))
     board = build(folder, REGISTRY)
+    assert kd(folder).harm is None and kd(folder).estimate("test_accuracy").count == 3
+    assert any(f"Not used: records/{spec('kd', 1, dataset='mnist5k').id}.json: its answers: " in line
+               for line in board.statement)
+
+
+def test_answers_with_groups_that_the_record_does_not_name_are_not_used(folder):
+    known = {"test_logits": logits(7), "test_labels": LABELS, "test_groups": np.tile([0, 1], 60)[None]}
+    for run in range(3):
+        save(Store(folder), spec("ce", run, dataset="mnist5k"), logits(3))
+        store, name = Store(folder), spec("kd", run, dataset="mnist5k").id
+        store.write(replace(store.get(name), answers=answers(known)))
     assert kd(folder).harm is None
-    assert any(f"Not used: predictions/{path.name}: the saved predictions are damaged" in s for s in board.statement)
-    store.write_predictions(path.stem, {name: array for split in ("validation", "test") for name, array in
-                                        ((f"{split}_logits", logits(0)), (f"{split}_labels", LABELS))})
-    assert any("SHA-256" in line for line in build(folder, REGISTRY).statement)
 
 
-def test_predictions_of_other_images_are_not_compared(folder):
-    save(Store(folder), spec("kd", 1, dataset="mnist5k"), logits(7), labels=LABELS[::-1])
+def test_answers_of_other_images_are_not_compared(folder):
+    save(Store(folder), spec("kd", 1, dataset="mnist5k"), logits(7)[:-1], labels=LABELS[:-1])
     board = build(folder, REGISTRY)
     assert kd(folder).harm is None
     assert any("of other test images" in line for line in board.statement)
 
 
-def test_without_predictions_the_rest_of_the_leaderboard_stands(folder):
-    for path in (folder / "predictions").iterdir():
-        path.unlink()
-    assert kd(folder).estimate("test_accuracy").mean == pytest.approx(.9)
-    assert "Withheld" in "\n".join(build(folder, REGISTRY).statement)
+def test_records_without_answers_are_told_and_the_rest_of_the_leaderboard_stands(folder):
+    change(folder, None)
+    assert kd(folder).harm is None and kd(folder).estimate("test_accuracy").mean == pytest.approx(.9)
+    assert "`kdbench evaluate` adds them to older records" in "\n".join(build(folder, REGISTRY).statement)
 
 
 def test_classes_of_an_unknown_dataset_are_numbered(tmp_path):

@@ -21,6 +21,7 @@ from kdbench.analysis.build import build
 from kdbench.finished.fsck import Fsck
 from kdbench.finished.merge import merge
 from kdbench.folders import CacheFolder
+from kdbench.metrics.answers import answers, read_answers
 from kdbench.metrics.catalog import score, vectors
 from kdbench.plugins.registry import Registry
 from kdbench.profile.record import Profile
@@ -101,6 +102,13 @@ def test_a_failed_run_is_packed_without_its_traceback_and_the_paths_in_its_reaso
 def other_metric(content):
     name = next(iter(records(content)))
     rewrite(content, name, metrics={**records(content)[name].metrics, "test_accuracy": .99})
+
+
+def other_answers(content):
+    name = next(name for name, one in records(content).items() if one.answers is not None)
+    found = read_answers(records(content)[name].answers)
+    right = {"test_logits": np.eye(10, dtype=np.float32)[found.labels], "test_labels": found.labels}
+    rewrite(content, name, answers=answers(right))
 
 
 def other_record(content):
@@ -250,7 +258,7 @@ def far_witness(content):
         content[f"predictions/{record.run_id}.npz"] = folder.files.predictions(record.run_id).read_bytes()
         teacher = np.load(io.BytesIO(content[f"predictions/{record.spec.teacher.run.id}.npz"]))
         rewrite(content, name, weights_sha256="0" * 64, predictions_sha256=sha256, vectors=vectors(right),
-                metrics=score(right, {key: teacher[key] for key in teacher.files}),
+                answers=answers(right), metrics=score(right, {key: teacher[key] for key in teacher.files}),
                 environment={**record.environment, "cpu": "another"})
 
 
@@ -268,6 +276,7 @@ FURTHER = {
     "a witness of other weights": (other_witness, "witness: run "),
     "a witness beyond noise": (far_witness, "made elsewhere: kd on tiny, synthetic has other bits"),
     "a path": (own_disk, "private: "), "another plugin": (other_source, "changed file: plugin/mine.py"),
+    "answers": (other_answers, "answers, by its predictions others"),
     "a licence": (lambda content: manifest(content, licence="Proprietary"), "licence: 'Proprietary' is no SPDX"),
     "a pickle": (lambda content: content.update({"plugin/other.py": b""}), "other file: plugin/other.py"),
     "an image folder": (lambda content: other_suite(content, '"synthetic"', '"imagefolder:/etc"'),

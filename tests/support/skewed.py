@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from support.records import record, spec, teacher_spec
 
+from kdbench.metrics.answers import answers
 from kdbench.results.store import Store
 
 DATASET = "mnist5k+skew(0.95)"
@@ -38,7 +39,8 @@ def save(store: Store, run, gap: float, array: np.ndarray, **changes) -> None:
     classes = [float(right[label == LABELS].mean()) for label in range(10)]
     sha = store.write_predictions(run.id, arrays(array))
     store.write(record(
-        run, float(right.mean()), predictions_sha256=sha, groups={"tint": ["warm", "cool"]},
+        run, float(right.mean()), predictions_sha256=sha, answers=answers(arrays(array)),
+        groups={"tint": ["warm", "cool"]},
         metrics={"group_gap": gap, "worst_class_accuracy": min(classes), "worst_group_accuracy": min(groups)},
         vectors={"group_accuracy.tint": groups, "class_accuracy": classes}, **changes))
 

@@ -9,6 +9,7 @@ from support.matrices import job, smoke, teacher_job
 from kdbench.analysis.build import build
 from kdbench.finished.evaluate import evaluate
 from kdbench.folders import CacheFolder
+from kdbench.metrics.answers import read_answers
 from kdbench.metrics.catalog import METRICS, score
 from kdbench.report.files import render
 from kdbench.results.store import Store
@@ -41,10 +42,15 @@ def test_a_skewed_run_is_measured_by_group_and_evaluated_again_from_its_file_alo
 
     measured = {name: value for name, value in record.metrics.items() if not METRICS[name].compute}
     vectors = {name: value for name, value in record.vectors.items() if name.startswith(("corruption", "pgd"))}
-    store.write(replace(record, metrics=measured, vectors=vectors, groups={}))
+    store.write(replace(record, metrics=measured, vectors=vectors, groups={}, answers=None))
     assert evaluate(tmp_path, CacheFolder(cache)).problems == ()
     again = store.get(record.run_id)
-    assert (again.metrics, again.vectors, again.groups) == (record.metrics, record.vectors, record.groups)
+    assert (again.metrics, again.vectors, again.groups, again.answers) == (
+        record.metrics, record.vectors, record.groups, record.answers)
+    read = read_answers(record.answers)
+    assert np.mean(read.classes == read.labels) == pytest.approx(record.metrics["test_accuracy"])
+    assert [np.bincount(codes).tolist() for codes in read.groups] == [
+        np.bincount(codes).tolist() for codes in arrays["test_groups"]]
 
 
 def test_a_run_without_bias_has_neither_group_nor_shot_metrics(tmp_path, cache):

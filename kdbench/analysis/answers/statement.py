@@ -29,8 +29,9 @@ def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: 
                    f"({', '.join(sorted(d[:8] for d in digests))}).")
     others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
     if withheld := sum(row.harm is None for row in others):
-        yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take saved "
-               f"predictions of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share.")
+        yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take the "
+               f"answers of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share; `kdbench evaluate` adds "
+               "them to older records from saved predictions.")
     for cell in cells:
         yield from _incomplete(cell)
 

@@ -43,18 +43,23 @@ def report_files(folder: Path, registry: Mapping[str, Any] | None = None) -> dic
     leaderboard = build(folder, registry)
     details = read_details(Store(folder), leaderboard)
     drawn = plots(leaderboard, details)
+    return {
+        **table_files(folder, leaderboard),
+        "index.html": (to_html(leaderboard, details, drawn, registry) + "\n").encode(),
+        **{f"{PLOTS}/{plot.name}.svg": plot.svg for plot in drawn},
+        **{f"{PLOTS}/{plot.name}.png": plot.png for plot in drawn},
+    }
+
+
+def table_files(folder: Path, leaderboard: Leaderboard) -> dict[str, bytes]:
+    """The content of the report's files that need no drawing, by name, given the folder's leaderboard."""
     heading = f"# kdbench leaderboard: {', '.join(leaderboard.suites)}\n\n"
     texts = {
         "leaderboard.md": heading + to_markdown(leaderboard), "leaderboard.csv": to_csv(leaderboard),
         "leaderboard.tex": to_latex(leaderboard), "leaderboard.json": to_json(leaderboard),
         "runs.csv": runs_to_csv(Store(folder)),
-        "index.html": to_html(leaderboard, details, drawn, registry),
     }
-    return {
-        **{name: (text + "\n").encode() for name, text in texts.items()},
-        **{f"{PLOTS}/{plot.name}.svg": plot.svg for plot in drawn},
-        **{f"{PLOTS}/{plot.name}.png": plot.png for plot in drawn},
-    }
+    return {name: (text + "\n").encode() for name, text in texts.items()}
 
 
 def write_report(folder: Path, registry: Mapping[str, Any] | None = None) -> list[Path]:

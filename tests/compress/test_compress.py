@@ -239,7 +239,8 @@ def test_calibration_takes_training_images_alone_of_every_class(parts, monkeypat
 
 
 @pytest.mark.parametrize(("model", "kwargs"), [
-    ("lcnet_035", {}), ("test_vit", {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 2})])
+    pytest.param("lcnet_035", {}, marks=pytest.mark.slow),
+    ("test_vit", {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 2})])
 def test_other_architectures_are_pruned_and_quantised_too(tmp_path, model, kwargs):
     torch.manual_seed(0)
     network = LogitsOnly(freeze(build(Architecture(model=model, kwargs=kwargs), 10, (3, 16, 16))))

@@ -109,6 +109,7 @@ def test_the_program_for_executorch_gives_the_network_s_logits_image_by_image(tr
     assert (tmp_path / "out" / "model.onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit", "lcnet_035"])
 def test_executorch_takes_position_embeddings_and_grey_images_in_any_order_of_memory(tmp_path, name):
     kwargs = {"img_size": 16, "patch_size": 4} if name == "test_vit" else {}

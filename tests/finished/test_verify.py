@@ -126,7 +126,8 @@ def test_a_record_with_other_weights_than_its_run_gives_is_different(tmp_path, c
     assert verdict.outcome == "different" and "weights differ, though" in verdict.why
 
 
-@pytest.mark.parametrize("kind", ["gone", "other weights", "damaged"])
+@pytest.mark.parametrize("kind", [
+    "other weights", pytest.param("gone", marks=pytest.mark.slow), pytest.param("damaged", marks=pytest.mark.slow)])
 def test_a_teacher_that_the_cache_does_not_have_as_recorded_is_trained_again_apart(tmp_path, kind):
     out, cache = tmp_path / "out", tmp_path / "cache"
     _, kd, teacher = runs_of(out, cache)

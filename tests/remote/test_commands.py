@@ -88,6 +88,7 @@ def need_files_before_records(store):
 
 # Running.
 
+@pytest.mark.slow
 def test_a_run_gives_at_a_store_that_fails_all_the_time_what_it_gives_in_a_folder(kdbench, store, tmp_path, cache,
                                                                                    monkeypatch):
     monkeypatch.setenv("KDBENCH_CACHE", str(cache))  # with the teachers of other tests

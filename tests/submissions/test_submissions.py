@@ -415,6 +415,7 @@ def test_a_submission_is_added_with_its_mark_which_tables_show_and_merging_keeps
     assert merge([reference], tmp_path / "again", Profile, read_choices).refused
 
 
+@pytest.mark.slow
 def test_a_replayed_submission_is_marked_so_and_a_refused_one_changes_nothing(made, tmp_path, kdbench):
     reference = Path(shutil.copytree(made / "reference", tmp_path / "reference"))
     bad = forge(made / "mine.zip", tmp_path / "bad.zip", other_metric)

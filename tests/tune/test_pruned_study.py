@@ -63,6 +63,7 @@ def test_a_study_records_its_pruner(pruned):
     assert read_choices(pruned[0]).study == written
 
 
+@pytest.mark.slow
 def test_a_pruned_study_is_the_same_with_two_workers_and_killed_in_each_batch(pruned, tmp_path, cache):
     folder, _ = pruned
     killed(tmp_path / "killed", cache, [(4, 0.2), (11, 0.2), (17, 0.1)], *OPTIONS, "--workers", "2")

@@ -9,10 +9,13 @@ from collections.abc import Iterable
 # A path from the root of a disk or from a home folder, in a text; not the rest of an address or of a relative path.
 PATH = re.compile(r"(?<![\w/.~<-])(?:file://)?(?:~[\w-]*/(?:[\w.@+~-]+/)*|/(?:[\w.@+~-]+/)+)([\w.@+~-]*)")
 
+
 def printable(text: str) -> str:
     """Text of unknown origin with a replacement character for everything that is no character to read: control
     characters, which a terminal would obey, marks that reverse the direction of text, lone surrogates. Line breaks and
     tabs stay."""
+    if text.isprintable():  # nearly always
+        return text
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
 
 

@@ -21,6 +21,7 @@ def example() -> str:
     return code.replace('"quick"', '"smoke"').replace("runs/quick", "runs/smoke")
 
 
+@pytest.mark.slow
 def test_the_docs_example_runs_and_its_parent_never_imports_torch_to_train(tmp_path, cache):
     trained, used = example().split("student = ")
     code = f"import sys\n{trained}\nassert 'torch' not in sys.modules\nstudent = {used}\nprint(table.dtypes)"

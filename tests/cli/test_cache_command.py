@@ -61,6 +61,7 @@ def test_an_empty_cache_is_listed_and_pruned_without_a_complaint(kdbench, tmp_pa
     (("run", "smoke", "--teacher-cache", "8"), "--teacher-cache 8: expected a size such as 8GB"),
     (("run", "smoke", "--teacher-cache", "-8GB"), "--teacher-cache"),
 ])
-def test_bad_input_is_one_line_and_exit_code_2(kdbench, own_cache, arguments, said):
+def test_bad_input_is_one_line_and_exit_code_2(kdbench, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "none"))
     code, out, err = kdbench(*arguments)
     assert code == 2 and out == "" and said in err and err.count("\n") == 1

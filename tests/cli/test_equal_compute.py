@@ -60,6 +60,7 @@ def test_a_forecast_counts_the_epochs_and_the_run_continues_with_the_same_profil
     assert code == 0 and "bit-equal" in out
 
 
+@pytest.mark.slow
 def test_runs_of_other_epochs_share_teacher_passes_and_have_the_same_bits_without(kdbench, tmp_path):
     for folder in ("shared", "alone"):
         put(folder, kd=1.0, at=.5, dkd=2.0)
@@ -73,6 +74,7 @@ def test_runs_of_other_epochs_share_teacher_passes_and_have_the_same_bits_withou
     assert epochs["shared"] == {"kd": 3, "at": 6, "dkd": 2} and hashes["shared"] == hashes["alone"]
 
 
+@pytest.mark.slow
 def test_both_regimes_stand_in_one_report_with_a_table_each(kdbench, tmp_path):
     put("out", ce=1.0, kd=2.0)
     assert kdbench(*RUN, "--out", "out")[0] == kdbench(*MATCHED, "--out", "out")[0] == 0

@@ -111,6 +111,7 @@ def test_every_network_is_told_of_in_a_line(made):
     assert "pruned 50 % int8: test accuracy" in said[-1]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again_and_what_is_damaged_is_with_the_same_bytes(trained, made):
     _, store, cache = trained
     again = compress(store.folder, (), None, SETTINGS, Registry(), cache, print)

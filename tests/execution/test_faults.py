@@ -35,14 +35,22 @@ def students(out):
     return {r.run_id: r for r in Store(out).read()[0] if r.role == "student"}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder of two finished runs, to copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(smoke("ce", "label_smoothing"), folder, tmp_path_factory.getbasetemp() / "cache")
+    return folder
+
+
 @pytest.mark.parametrize("kind", ["student", "predictions"])
 @pytest.mark.parametrize("ruin", [
     lambda path: path.unlink(), lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(path.read_bytes()[:-1]),
     lambda path: path.write_bytes(bytes(len(path.read_bytes()))),
 ], ids=["gone", "empty", "truncated", "zeroed"])
-def test_a_finished_run_whose_file_is_gone_or_damaged_is_redone_and_told(tmp_path, cache, kind, ruin):
-    run(smoke("ce", "label_smoothing"), tmp_path, cache)
+def test_a_finished_run_whose_file_is_gone_or_damaged_is_redone_and_told(tmp_path, cache, finished, kind, ruin):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = students(tmp_path)
     hit = next(iter(before))
     path = getattr(Store(tmp_path).files, kind)(hit)

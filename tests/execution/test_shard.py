@@ -126,6 +126,7 @@ def whole(tmp_path_factory):
     return plan, results(folder / "out")
 
 
+@pytest.mark.slow
 def test_two_parts_at_the_same_time_in_one_folder_give_the_bits_of_the_whole(tmp_path, whole):
     plan, expected = whole
     ended = {}

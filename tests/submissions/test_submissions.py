@@ -345,7 +345,8 @@ def test_a_replay_gives_an_honest_method_the_same_weights_and_predictions(made, 
     assert code == 0 and "the same weights and test predictions, bit by bit (in a process of its own" in told
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "by_memory" else name
+                                  for name in SEEN])
 def test_a_replay_finds_a_method_that_looks_at_test_images(name, made, kdbench):
     assert kdbench("results", "check", made / f"{name}.zip", "--against", made / "reference")[0] == 0
     code, told, _ = replayed(kdbench, made, name)

@@ -76,6 +76,7 @@ def test_a_finished_study_trains_nothing_and_says_the_same_again(undisturbed, kd
     assert (undisturbed / "tune" / "choices.json").read_bytes() == said
 
 
+@pytest.mark.slow
 def test_a_study_that_was_killed_equals_the_undisturbed_one_trial_by_trial(undisturbed, tmp_path, cache):
     kills = [(5, 0.2), (19, 0.1)]  # in the first batch, and in the second
     killed(tmp_path / "killed", cache, kills, *SMALL, "--workers", "2")

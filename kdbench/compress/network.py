@@ -13,12 +13,11 @@ from kdbench.data.base import Dataset
 from kdbench.data.splits import stratified
 from kdbench.data.stream import Normalise, center_crop
 from kdbench.errors import UserError
-from kdbench.finished.export import LogitsOnly, first_line, quiet, write_onnx
+from kdbench.finished.export import LogitsOnly, check_logits, first_line, quiet, write_onnx
 from kdbench.method import Outputs
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]  # what has weights: these and its inputs are int8, all else stays float
 COMPARED = 64          # images on which a file is compared with the network that it was written of
-TOLERANCE = 1e-3       # of the largest logit: other kernels sum in another order
 
 
 class OnnxNetwork(nn.Module):
@@ -75,9 +74,7 @@ def write_float(network: LogitsOnly, path: Path, images: Tensor) -> None:
         raise UserError(f"it cannot be exported to ONNX: {type(error).__name__}: {first_line(error)}") from error
     finally:
         raw.unlink(missing_ok=True)
-    difference = float(np.abs(OnnxNetwork(path)(images).logits.numpy() - expected).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise UserError(f"its ONNX file does not give its logits: they differ by up to {difference:.3g}")
+    check_logits("its ONNX file", OnnxNetwork(path)(images).logits.numpy(), expected)
 
 
 def write_int8(source: Path, path: Path, images: Tensor) -> None:

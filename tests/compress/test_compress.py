@@ -206,6 +206,15 @@ def test_a_student_that_cannot_be_exported_is_recorded_as_not_applicable_with_th
 
 # Networks.
 
+def test_a_file_that_gives_other_logits_is_refused(tmp_path, monkeypatch):
+    network = LogitsOnly(freeze(build(Architecture(model="mlp", kwargs={"hidden_sizes": (8,)}), 10, (3, 8, 8))))
+    right = OnnxNetwork.forward
+    monkeypatch.setattr(OnnxNetwork, "forward", lambda self, images: right(self, images)._replace(
+        logits=right(self, images).logits + .1))
+    with pytest.raises(UserError, match=r"its ONNX file does not give the network's logits: they differ by up to 0\.1"):
+        write_float(network, tmp_path / "float.onnx", torch.randn(4, 3, 8, 8))
+
+
 def test_a_file_holds_nothing_of_this_machine_and_no_long_names(trained, made):
     store = trained[1]
     for one in made[1].values():

@@ -2,13 +2,13 @@
 methods."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from kdbench.analysis.answers.kendall import between_halves, bootstrap, signs, tau
 from kdbench.analysis.intervals import Estimate, paired_difference
 from kdbench.analysis.labels import Variant
 from kdbench.disk import read_file
@@ -21,8 +21,6 @@ from kdbench.tune.choice import Choice, Choices, read_choices
 
 TUNED, KEPT = "tuned", "tuned: default kept"
 MIN_METHODS = 5    # for a correlation of their order
-RESAMPLES = 10_000
-MOST_SPLITS = 500  # of seeds into halves
 
 
 @dataclass(frozen=True)
@@ -140,47 +138,8 @@ def order_of(methods: Iterable[Compared]) -> Order | None:
     if not seeds:
         return None
     default, tuned = (np.array([[one[which][seed] for seed in seeds] for one in found]) for which in (0, 1))  # [M, S]
-    signs = _signs(default.mean(1)), _signs(tuned.mean(1))
-    low, high = _bootstrap(*signs)
-    swapped = int((signs[0] * signs[1] < 0).sum()) // 2
-    return Order(len(found), _tau(*signs), low, high, _between_halves(default, default),
-                 _between_halves(default, tuned), swapped)
-
-
-def _between_halves(values: np.ndarray, others: np.ndarray) -> float | None:
-    """Tau-b of the order by `values` [M, S] over one half of the seeds and that by `others` [M, S] over the rest, mean
-    over the ways to halve them; None for one seed."""
-    found = [_tau(_signs(values[:, half].mean(1)), _signs(others[:, rest].mean(1)))
-             for half, rest in _halves(values.shape[1])]
-    return float(np.mean(found)) if found else None
-
-
-def _signs(values: np.ndarray) -> np.ndarray:
-    """[M, M]: 1 where the first of two values is higher, -1 where it is lower, 0 where they are equal."""
-    return np.sign(values[:, None] - values[None, :])
-
-
-def _tau(first: np.ndarray, second: np.ndarray) -> float:
-    """Kendall's tau-b of two orders as their `_signs`; 0 where one has all values equal."""
-    scale = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / scale) if scale else 0.0
-
-
-def _bootstrap(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of tau-b over methods drawn with replacement; the same for the same orders."""
-    random, count = np.random.default_rng(0), len(first)
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = random.integers(count, size=count)
-        where = np.ix_(drawn, drawn)
-        found.append(_tau(first[where], second[where]))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _halves(count: int) -> Iterable[tuple[Sequence[int], Sequence[int]]]:
-    """Splits of that many seeds into a half and the rest, every way round; at most `MOST_SPLITS`."""
-    everyone = range(count)
-    ways = combinations(everyone, count // 2) if count > 1 else iter(())
-    for one, _ in zip(ways, range(MOST_SPLITS), strict=False):
-        yield list(one), [seed for seed in everyone if seed not in one]
+    both = signs(default.mean(1)), signs(tuned.mean(1))
+    low, high = bootstrap(*both)
+    swapped = int((both[0] * both[1] < 0).sum()) // 2
+    return Order(len(found), tau(*both), low, high, between_halves(default, default),
+                 between_halves(default, tuned), swapped)

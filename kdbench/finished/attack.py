@@ -21,7 +21,10 @@ from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.robustness.measure import BATCH, take_subset
 
-METRIC = "autoattack_accuracy"
+RADII: dict[str, Callable[[Dataset], float]] = {  # of the attack, by metric: those of the PGD of runs
+    "autoattack_small_accuracy": lambda dataset: dataset.small_attack_radius,
+    "autoattack_accuracy": lambda dataset: dataset.attack_radius,
+}
 
 
 TARGETS = 9         # of the targeted attacks in the standard version, where there are as many other classes
@@ -44,8 +47,8 @@ class Attacked:
 
 def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: CacheFolder,
            device: str, say: Callable[[str], None]) -> Attacked:
-    """Add `autoattack_accuracy` to the records of finished runs: all, or those whose ids begin so. A record that has it
-    stays."""
+    """Add the metrics of `RADII` to the records of finished runs: all, or those whose ids begin so. A record that has
+    them stays, and one that has some gets the others."""
     need_package()
     store = Store(folder)
     if not store.files.records.is_dir():
@@ -54,7 +57,7 @@ def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo]
     problems: list[str] = []
     with store.lock():
         for record in _chosen(store, list(runs), problems):
-            if METRIC in record.metrics:
+            if RADII.keys() <= record.metrics.keys():
                 before += 1
                 continue
             try:
@@ -64,8 +67,9 @@ def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo]
                 continue
             store.write(changed)
             added += 1
-            say(f"{record.run_id}  {record.spec.method}  {record.spec.dataset}  seed {record.spec.seed}: "
-                f"{100 * changed.metrics[METRIC]:.2f}% withstand AutoAttack")
+            withstand = " and ".join(f"{100 * changed.metrics[name]:.2f}%" for name in RADII)
+            say(f"{record.run_id}  {record.spec.method}  {record.spec.dataset}  seed {record.spec.seed}: {withstand} "
+                "withstand AutoAttack within the small and the large radius")
     return Attacked(added, before, tuple(problems))
 
 
@@ -90,13 +94,18 @@ def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], 
         raise UserError(f"dataset {dataset.name}: AutoAttack changes images, and these are texts")
     network = reload(record, weights_store(record, store, cache), registry[record.spec.method], dataset)
     saved = store.read_predictions(record.run_id, record.predictions_sha256)["test_logits"].argmax(axis=1)
-    accuracy, warnings = autoattack(network, dataset, saved)
-    notes = [*record.notes, *(f"AutoAttack: {warning}" for warning in warnings)]
-    return msgspec.structs.replace(record, metrics={**record.metrics, METRIC: accuracy}, notes=notes)
+    added, notes = {}, list(record.notes)
+    for name, radius in RADII.items():
+        if name in record.metrics:
+            continue
+        added[name], warnings = autoattack(network, dataset, saved, radius(dataset))
+        notes += [note for warning in warnings if (note := f"AutoAttack: {warning}") not in notes]
+    return msgspec.structs.replace(record, metrics={**record.metrics, **added}, notes=notes)
 
 
-def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray) -> tuple[float, list[str]]:
-    """Share of the robustness subset that is right and withstands AutoAttack's standard version, and its warnings.
+def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray, radius: float) -> tuple[float, list[str]]:
+    """Share of the robustness subset that is right and withstands AutoAttack's standard version within an L-infinity
+    radius, for pixels in 0..1; and its warnings.
 
     `saved` [N] is what the network predicted of the test split when it was saved. UserError if it no longer does, or
     for fewer than four classes."""
@@ -117,7 +126,7 @@ def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray) -> tuple
         return 0.0, []
     device = pixels.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _warnings() as warnings:
-        attacks = AutoAttack(model, eps=dataset.attack_radius, norm="Linf", seed=0, device=device)
+        attacks = AutoAttack(model, eps=radius, norm="Linf", seed=0, device=device)
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = min(TARGETS, classes - 1)
         attacked, _ = attacks.run_standard_evaluation(pixels[right], subset.labels[right], batch_size=BATCH)
     withstood = sum(int((model(part).argmax(1) == labels).sum()) for part, labels in

@@ -33,6 +33,9 @@ ROBUSTNESS = (
     Metric("autoattack_accuracy", "AutoAttack accuracy", "share", "higher",
            "Share of clean accuracy's images that are classified right and stay so under AutoAttack's standard "
            f"ensemble, within {_RADIUS}; added by `kdbench attack`.", CROCE, of="run", short="AutoAttack"),
+    Metric("autoattack_small_accuracy", "AutoAttack accuracy, small radius", "share", "higher",
+           "AutoAttack accuracy within the small radius that `kdbench list datasets` tells, as of PGD (small): whether "
+           "what withstands PGD there withstands a stronger attack.", CROCE, of="run", short="AutoAttack (small)"),
     *(metric.of_teacher() for metric in _MEASURED),
 )
 MEASURED = tuple(metric.name for metric in _MEASURED)  # what a run measures of its own student

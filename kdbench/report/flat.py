@@ -5,9 +5,11 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from kdbench.analysis.answers.audit import Finding, audit, has_groups
+from kdbench.analysis.answers.orders import between_cells, by_metric
 from kdbench.analysis.answers.trend import per_doubling
 from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row, Teacher
@@ -202,6 +204,8 @@ def to_json(leaderboard: Leaderboard) -> str:
         content["sweeps"] = sweeps
     if compressed := [line for cell in leaderboard.cells for line in _compressed(cell)]:
         content["compressed"] = compressed
+    if orders := list(_orders(leaderboard)):
+        content["orders"] = orders
     for part in leaderboard.regimes():
         if ranking := rank(part):
             found = dataclasses.asdict(ranking)
@@ -210,6 +214,18 @@ def to_json(leaderboard: Leaderboard) -> str:
             else:
                 content["ranking_equal_compute" if part.equal_compute else "ranking"] = found
     return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _orders(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
+    """Kendall's tau-b between the order of a cell's methods by test accuracy and another order of them: by another
+    metric, or by test accuracy in another cell."""
+    for cell in leaderboard.cells:
+        place = {"pair": cell.pair, "dataset": cell.dataset, "cell": cell.id}
+        for metric, one in by_metric(cell).items():
+            yield {**place, "metric": metric, **dataclasses.asdict(one)}
+    for first, second, one in between_cells(combinations(leaderboard.cells, 2)):
+        yield {"pair": first.pair, "dataset": first.dataset, "cell": first.id, "other_cell": second.id,
+               **dataclasses.asdict(one)}
 
 
 def _teacher(cell: Cell, teacher: Teacher) -> dict[str, Any]:

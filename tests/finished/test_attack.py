@@ -36,12 +36,21 @@ def test_a_finished_run_gets_the_figure_once_and_keeps_everything_else(tmp_path,
     assert result == Attacked(1, 0, ()) and record.run_id in said[0] and "simkd" in said[0]
     assert torch.equal(torch.get_rng_state(), state)
     after = Store(tmp_path).get(record.run_id)
-    accuracy = after.metrics["autoattack_accuracy"]
+    accuracy, small = (after.metrics[f"autoattack_{which}accuracy"] for which in ("", "small_"))
     assert 0 <= accuracy <= record.metrics["pgd_accuracy"] + .02  # the stronger attack
+    assert accuracy <= small <= record.metrics["pgd_small_accuracy"] + .02
     assert replace(after, metrics=record.metrics, notes=record.notes) == record
     assert go(tmp_path, cache, record.run_id[:6])[0] == Attacked(0, 1, ())
     assert evaluate(tmp_path, CacheFolder(cache)).problems == ()
     assert Store(tmp_path).get(record.run_id).metrics["autoattack_accuracy"] == accuracy
+
+
+def test_a_record_of_an_older_kdbench_gets_the_radius_that_it_lacks_alone(tmp_path, cache, record):
+    store = Store(tmp_path)
+    store.write(replace(record, metrics={**record.metrics, "autoattack_accuracy": .125}))
+    assert go(tmp_path, cache)[0] == Attacked(1, 0, ())
+    after = store.get(record.run_id).metrics
+    assert after["autoattack_accuracy"] == .125 and "autoattack_small_accuracy" in after
 
 
 def test_a_teacher_is_attacked_with_its_weights_from_the_cache(tmp_path, cache, monkeypatch):
@@ -87,7 +96,7 @@ def test_against_a_linear_network_it_finds_what_the_closed_form_says():
             margin[i] = torch.minimum(margin[i], (logits[i, own] - logits[i, other]) / slope)
     withstand = (margin > radius).float().mean().item()
     assert .2 < withstand < .8
-    found, _ = autoattack(network.eval(), dataset, saved)
+    found, _ = autoattack(network.eval(), dataset, saved, radius)
     assert found == pytest.approx(withstand, abs=.03)
 
 
@@ -95,10 +104,10 @@ def test_a_changed_network_and_too_few_classes_are_refused():
     network = Linear(classes=4)
     dataset, saved = setting(network, 4)
     with pytest.raises(UserError, match=r"predicts 0\.0 % of the subset as it did"):
-        autoattack(network, dataset, (saved + 1) % 4)
+        autoattack(network, dataset, (saved + 1) % 4, 8 / 255)
     three, said = setting(Linear(classes=3), 3)
     with pytest.raises(UserError, match="needs 4 classes or more, found 3"):
-        autoattack(Linear(classes=3), three, said)
+        autoattack(Linear(classes=3), three, said, 8 / 255)
 
 
 def test_a_network_that_is_never_right_has_nothing_to_lose():
@@ -106,7 +115,7 @@ def test_a_network_that_is_never_right_has_nothing_to_lose():
     dataset, saved = setting(network, 4)
     said = saved.copy()  # `saved` shares its memory with the labels
     dataset.test.labels.copy_((dataset.test.labels + 1) % 4)
-    assert autoattack(network, dataset, said) == (0.0, [])
+    assert autoattack(network, dataset, said, 8 / 255) == (0.0, [])
 
 
 def test_without_the_extra_one_line_says_how_to_install_it(monkeypatch, kdbench, tmp_path):

@@ -56,8 +56,9 @@ def test_robustness_has_a_table_and_a_plot_and_autoattack_one_where_it_was_run(f
                                               ["ce", "90.00 ± n/a", "60.00 ± n/a", "40.00 ± n/a", "10.00 ± n/a"]]
     names = [name for name in report_files(folder, {}) if "robustness" in name and name.endswith("svg")]
     assert names == ["plots/robustness-big-small-on-attacked.svg"]
-    Store(folder).write(record(spec("ce", 0, "attacked"), .8, metrics={**ROBUST, "autoattack_accuracy": .05}))
-    assert tables_of(folder)["attacked"]["AutoAttack"].lines[1] == ["ce", "5.00 ± n/a"]
+    Store(folder).write(record(spec("ce", 0, "attacked"), .8, metrics={
+        **ROBUST, "autoattack_small_accuracy": .25, "autoattack_accuracy": .05}))
+    assert tables_of(folder)["attacked"]["AutoAttack"].lines[1] == ["ce", "25.00 ± n/a", "5.00 ± n/a"]
 
 
 def test_the_table_of_robustness_says_how_far_attacks_on_a_known_dataset_go(folder):

@@ -5,17 +5,20 @@ from collections.abc import Iterable, Iterator
 from kdbench.analysis.board import REFERENCE, REFERENCES, Leaderboard
 from kdbench.analysis.ranking import Ranking, rank
 from kdbench.report.formatting import NONE, Table, number, p_value
+from kdbench.report.tables.orders import orders_across
 from kdbench.report.tables.teachers import teacher_tables
 from kdbench.report.tables.unlabelled import unlabelled_tables
 
 
 def across_tables(leaderboard: Leaderboard) -> Iterator[Table]:
-    """For the cells of equal steps, and for those of each other regime, the table across them if they are several; then
-    what images without labels buy, and for each student with several teachers, the table of these."""
+    """For the cells of equal steps, and for those of each other regime, the table across them if they are several; how
+    alike the orders of methods are from cell to cell; what images without labels buy; and for each student with several
+    teachers, the table of these."""
     for part in leaderboard.regimes():
         if ranking := rank(part):
             name = f"Across cells ({part.regime})" if part.regime else "Across cells"
             yield _across_table(name, ranking)
+    yield from orders_across(leaderboard)
     yield from unlabelled_tables(leaderboard)
     yield from teacher_tables(leaderboard)
 

@@ -16,15 +16,17 @@ from kdbench.analysis.intervals import paired_difference
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import BETTER, NONE, UNCLEAR, WORSE, Table, interval, p_value
 from kdbench.report.tables.cell import versus
+from kdbench.report.tables.orders import orders_beside
 
 
 def beside_tables(first: Leaderboard, second: Leaderboard, names: tuple[str, str]) -> Iterator[Table]:
     """For each pair and dataset that two leaderboards share, in cells that are compared in the same way, a table of
-    their methods' test accuracies, of the differences on equal seeds, and of their differences to the reference.
-    `names` is what the leaderboards are called."""
+    their methods' test accuracies, of the differences on equal seeds, and of their differences to the reference;
+    then how alike the orders of methods are. `names` is what the leaderboards are called."""
     for cell, other in matched_cells(first, second)[0]:
         same = "" if other.id == cell.id else " (other settings of the cell)"
         yield _table(cell, other, names, f"{first.title(cell)}{same}")
+    yield from orders_beside(first, second)
 
 
 def change_tables(changes: Changes, names: tuple[str, str]) -> Iterator[Table]:

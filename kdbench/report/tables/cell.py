@@ -17,6 +17,7 @@ from kdbench.report.tables.across import across_tables
 from kdbench.report.tables.compressed import compressed_tables
 from kdbench.report.tables.costs import cost_tables, profiled_value, tuning_tables
 from kdbench.report.tables.fairness import audit_tables, sweep_tables
+from kdbench.report.tables.orders import order_tables
 from kdbench.report.tables.parts import part_tables
 
 Z = 1.96  # of the normal 95 % interval
@@ -31,18 +32,18 @@ def all_tables(leaderboard: Leaderboard) -> list[Table]:
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
     """The tables of a cell: its methods; those that see no data; the audit of biases, where images have groups; sweeps;
-    classes, groups and robustness; compressed networks; costs, where they were profiled; and tuning, where methods were
-    tuned."""
+    classes, groups and robustness; compressed networks; costs, where they were profiled; tuning, where methods were
+    tuned; and the order by other metrics."""
     name = leaderboard.title(cell)
     return [*main_tables(cell, name), *audit_tables(cell, name), *further_tables(cell, name)]
 
 
 def further_tables(cell: Cell, name: str) -> list[Table]:
     """The tables of a cell beside that of its methods and its audit: sweeps; classes, groups and robustness; compressed
-    networks; costs; tuning. `name` is the cell's in their titles."""
+    networks; costs; tuning; the order by other metrics. `name` is the cell's in their titles."""
     return [*sweep_tables(cell, name), *part_tables(cell, name), *compressed_tables(cell, name),
             *cost_tables(cell.costs, name),
-            *tuning_tables(cell.tuning, cell.order, name)]
+            *tuning_tables(cell.tuning, cell.order, name), *order_tables(cell, name)]
 
 
 def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list[Table]:

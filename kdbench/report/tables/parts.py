@@ -15,8 +15,9 @@ FURTHER = {  # tables by heading, with their metrics; for cells where some metho
                "bias_amplification"),
     "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
     "Robustness": ("clean_accuracy", "corruption_accuracy", "pgd_small_accuracy", "pgd_accuracy"),
-    "AutoAttack": ("autoattack_accuracy",),
+    "AutoAttack": ("autoattack_small_accuracy", "autoattack_accuracy"),
 }
+ATTACKS = {"pgd_accuracy": "PGD", "autoattack_accuracy": "AutoAttack"}
 MOST_AFFECTED = 10  # lines of a table of classes
 MOST_PARTS = 12     # classes or groups that have a column each; of more, the hardest are named
 HARDEST = 5
@@ -45,7 +46,7 @@ def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
     if cell.teacher and cell.teacher.metrics:
         teacher = cell.teacher.metrics
         lines.insert(0, ["teacher", *(number(teacher.get(name), METRICS[name].unit) for name in metrics)])
-    notes = _radii(cell) if "pgd_accuracy" in metrics else ()
+    notes = _radii(cell, metrics)
     return Table(heading, ["method", *(METRICS[name].header for name in metrics)], lines, 1, notes)
 
 
@@ -66,13 +67,17 @@ def _share_table(cell: Cell, kind: str, name: str) -> Table:
                                         "all.",))
 
 
-def _radii(cell: Cell) -> tuple[str, ...]:
-    """The note on how far attacks on the cell's dataset go; none for a dataset that is not known."""
+def _radii(cell: Cell, metrics: Iterable[str]) -> tuple[str, ...]:
+    """The note on how far the attacks of a table of these metrics go; none without attacks, or for a dataset that is
+    not known."""
+    attack = next((ATTACKS[name] for name in metrics if name in ATTACKS), None)
+    if attack is None:
+        return ()
     try:
         info = catalog.parse(cell.dataset).info
     except UserError:
         return ()
-    return (f"PGD (small) changes pixels in 0..1 by up to {info.small_attack_radius:.4f}, PGD by up to "
+    return (f"{attack} (small) changes pixels in 0..1 by up to {info.small_attack_radius:.4f}, {attack} by up to "
             f"{info.attack_radius:.4f}.",)
 
 

@@ -1,0 +1,73 @@
+"""How far the order of methods by test accuracy is also their order by other metrics, and in other cells.
+
+Each method counts once, at the settings that have most seeds, three or more, and none failed or missing; tuned settings
+and methods that see no data do not count.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdbench.analysis.answers.kendall import between_halves, bootstrap, signs, tau
+from kdbench.analysis.board import Cell, Row
+from kdbench.analysis.harm import MIN_SEEDS
+from kdbench.analysis.tuned import TUNED
+from kdbench.metrics.catalog import METRICS
+
+ACCURACY = "test_accuracy"
+OTHERS = ("worst_class_accuracy", "few_shot_accuracy", "worst_group_accuracy", "group_gap", "nll", "ece",
+          "corruption_accuracy", "pgd_small_accuracy", "agreement", "seconds", "training_energy_joules")
+MIN_METHODS = 8  # below, an interval of their correlation says next to nothing
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Kendall's tau-b between two orders of the same methods, each from its better end: 1 is the same order, -1 the
+    reverse."""
+
+    methods: int
+    tau: float
+    low: float   # the ends of its 95 % interval over methods, by the bootstrap
+    high: float
+    own: tuple[float | None, float | None]  # tau-b of each order with itself, between two halves of the seeds: what
+                                            # noise leaves of it; None for one seed
+
+
+def by_metric(cell: Cell) -> dict[str, Correlation]:
+    """The order by test accuracy against that by each other metric that `MIN_METHODS` of the cell's methods have."""
+    rows = _rows(cell).values()
+    return {metric: found for metric in OTHERS
+            if (found := _correlation([(row, row) for row in rows], (ACCURACY, metric)))}
+
+
+def between_cells(pairs: Iterable[tuple[Cell, Cell]]) -> Iterator[tuple[Cell, Cell, Correlation]]:
+    """The orders by test accuracy in each two of these cells that have `MIN_METHODS` methods in common."""
+    for first, second in pairs:
+        ours, theirs = _rows(first), _rows(second)
+        if found := _correlation([(ours[method], theirs[method]) for method in ours if method in theirs],
+                                 (ACCURACY, ACCURACY)):
+            yield first, second, found
+
+
+def _rows(cell: Cell) -> dict[str, Row]:
+    """The row of each method that counts, by method; of rows with as many seeds that of its plain name."""
+    rows = [row for row in cell.rows if not row.data_free and not row.failures and TUNED not in row.conditions
+            and len(row.runs) >= MIN_SEEDS]
+    return {row.method: row for row in sorted(rows, key=lambda row: (len(row.runs), row.label == row.method))}
+
+
+def _correlation(methods: list[tuple[Row, Row]], metrics: tuple[str, str]) -> Correlation | None:
+    """The order by the first metric of the first rows against that by the second metric of the second rows."""
+    found = [(first.metrics[metrics[0]], second.metrics[metrics[1]]) for first, second in methods
+             if metrics[0] in first.metrics and metrics[1] in second.metrics]
+    if len(found) < MIN_METHODS:
+        return None
+    orders, halves = [], []
+    for values, metric in zip(zip(*found, strict=True), metrics, strict=True):
+        way = -1 if METRICS[metric].better == "lower" else 1
+        orders.append(signs(way * np.array([np.mean(list(own.values())) for own in values])))
+        seeds = sorted(set.intersection(*map(set, values)))
+        halves.append(between_halves(*(np.array([[own[seed] for seed in seeds] for own in values]),) * 2)
+                      if len(seeds) > 1 else None)
+    return Correlation(len(found), tau(*orders), *bootstrap(*orders), (halves[0], halves[1]))

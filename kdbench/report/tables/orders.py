@@ -1,0 +1,53 @@
+"""The tables of orders: whether methods stand in the same order by other metrics, and in other cells."""
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations, product
+
+from kdbench.analysis.answers.orders import Correlation, between_cells, by_metric
+from kdbench.analysis.board import Cell, Leaderboard
+from kdbench.metrics.catalog import METRICS
+from kdbench.report.formatting import NONE, Table
+
+WHAT = ("tau: Kendall's tau-b between two orders of the methods by their means, each from its better end: 1 is the "
+        "same order, 0 none, -1 the reverse; low and high: its 95 % interval, by the bootstrap over methods.")
+HALVES = ("the order with itself between two halves of the seeds, mean over the ways to halve them: what noise leaves "
+          "of it.")
+
+
+def order_tables(cell: Cell, name: str) -> list[Table]:
+    """The order by test accuracy against that by other metrics; none where few methods have three seeds."""
+    found = by_metric(cell)
+    if not found:
+        return []
+    accuracy = next(iter(found.values())).own[0]
+    own = "" if accuracy is None else f" Of test accuracy it is {accuracy:.2f}."
+    return [Table(f"Order by other metrics: {name}", ["metric", "methods", "tau", "low", "high", "halves"], [
+        [METRICS[metric].header, *_line(one), _tau(one.own[1])] for metric, one in found.items()
+    ], 1, (f"{WHAT} Here with the order by test accuracy. halves: {HALVES}{own}",))]
+
+
+def orders_across(leaderboard: Leaderboard) -> Iterator[Table]:
+    """The orders by test accuracy in each two cells with enough methods in common."""
+    yield from _table(between_cells(combinations(leaderboard.cells, 2)), leaderboard, leaderboard)
+
+
+def orders_beside(first: Leaderboard, second: Leaderboard) -> Iterator[Table]:
+    """The orders by test accuracy in each cell of one leaderboard against those of another."""
+    yield from _table(between_cells(product(first.cells, second.cells)), first, second)
+
+
+def _table(found: Iterable[tuple[Cell, Cell, Correlation]], first: Leaderboard, second: Leaderboard) -> Iterator[Table]:
+    lines = [[first.title(cell), second.title(other), *_line(one), _tau(one.own[0]), _tau(one.own[1])]
+             for cell, other, one in found]
+    if lines:
+        yield Table("Order from cell to cell", ["cell", "other cell", "methods", "tau", "low", "high", "halves",
+                                                "other's halves"], lines, 2,
+                    (f"{WHAT} Here by test accuracy. halves: {HALVES}",))
+
+
+def _line(one: Correlation) -> list[str]:
+    return [str(one.methods), _tau(one.tau), _tau(one.low), _tau(one.high)]
+
+
+def _tau(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"

@@ -187,7 +187,7 @@ class _Reader:
 
     def __init__(self, store: Store):
         self.store, self.problems = store, list[Problem]()
-        self.images: dict[str, Answers] = {}  # by cell: the first answers
+        self.images: dict[str, tuple] = {}  # by cell: those of the first answers
         self.groups: dict[str, Mapping[str, list[np.ndarray]]] = {}
 
     def __call__(self, runs: Iterable[Record]) -> dict[int, Predicted]:
@@ -195,7 +195,7 @@ class _Reader:
         images than the first of their cell, are left out and noted as problems."""
         found = {}
         for run in runs:
-            whole = self.store.get(run.run_id) if run.status == "ok" else None
+            whole = None if run.answers is None else self.store.get(run.run_id)
             if isinstance(whole, Record) and whole.answers is not None:
                 try:
                     found[run.spec.seed] = self._read(whole, whole.answers)
@@ -204,7 +204,7 @@ class _Reader:
         return found
 
     def _read(self, run: Record, own: Answers) -> Predicted:
-        if own.images != self.images.setdefault(run.spec.cell, own).images:
+        if own.images != self.images.setdefault(run.spec.cell, own.images):
             raise ValueError("they are of other test images than those of the runs that it is compared with")
         read = read_answers(own)
         return Predicted(read.labels, read.classes, self._groups(run, read))

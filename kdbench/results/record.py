@@ -26,6 +26,7 @@ Role = Literal["student", "teacher", "trial"]  # a trial is a student that tunin
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "pruned", "missing"]
 NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
 NO_NOTES: list[str] = []
+LEFT_OUT = Answers((), "")  # stands in records without details for answers that the file has
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
 MAX_REASON = 300  # characters of what is said about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
@@ -160,7 +161,7 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
             metrics=Numbers(self.metrics), curves=NOTHING, environment=NOTHING,
             vectors=Lists({name: values for name, values in self.vectors.items() if "_accuracy" in name}),
             groups=_shared(dict[str, list[str]], self.groups), classes=_shared(tuple[str, ...], self.classes),
-            split_sizes=_shared(dict[str, int], self.split_sizes), answers=None,
+            split_sizes=_shared(dict[str, int], self.split_sizes), answers=self.answers and LEFT_OUT,
             notes=NO_NOTES, traceback=None, started="", finished="", method_digest=sys.intern(self.method_digest),
             facts=self.facts and _shared(Facts, self.facts),
             dataset_digest=self.dataset_digest and sys.intern(self.dataset_digest))

@@ -8,8 +8,10 @@ from support.matrices import job, smoke, teacher_job
 
 from kdbench.data.stream import Normalise
 from kdbench.errors import UserError
+from kdbench.finished import attack as module
 from kdbench.finished.attack import Attacked, attack, autoattack
 from kdbench.finished.evaluate import evaluate
+from kdbench.finished.reload import dataset_of
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.store import Store
@@ -43,6 +45,15 @@ def test_a_finished_run_gets_the_figure_once_and_keeps_everything_else(tmp_path,
     assert go(tmp_path, cache, record.run_id[:6])[0] == Attacked(0, 1, ())
     assert evaluate(tmp_path, CacheFolder(cache)).problems == ()
     assert Store(tmp_path).get(record.run_id).metrics["autoattack_accuracy"] == accuracy
+
+
+def test_each_figure_is_of_its_own_radius(tmp_path, cache, record, monkeypatch):
+    monkeypatch.setattr(module, "autoattack", lambda network, dataset, saved, radius: (radius, []))
+    go(tmp_path, cache)
+    after = Store(tmp_path).get(record.run_id).metrics
+    dataset = dataset_of(record, CacheFolder(cache), "cpu")
+    assert after["autoattack_small_accuracy"] == dataset.small_attack_radius
+    assert after["autoattack_accuracy"] == dataset.attack_radius > dataset.small_attack_radius
 
 
 def test_a_record_of_an_older_kdbench_gets_the_radius_that_it_lacks_alone(tmp_path, cache, record):

@@ -21,6 +21,7 @@ from kdbench.finished import merge as module
 from kdbench.finished.fsck import Fsck
 from kdbench.finished.merge import merge
 from kdbench.folders import CacheFolder
+from kdbench.metrics.answers import Answers
 from kdbench.profile.record import Profile, write_profile
 from kdbench.results.merged import read_merged
 from kdbench.results.store import Store
@@ -109,6 +110,15 @@ def test_of_several_versions_the_better_is_kept_whatever_the_order_of_folders(ta
     assert kept.get(KD.id) == a.get(KD.id)                        # ok before crashed
     assert kept.get(spec("kd", seed=1).id).status == "inapplicable"  # before crashed
     assert next(kept.files.profiles.iterdir()).read_bytes() == next(b.files.profiles.iterdir()).read_bytes()  # latest
+
+
+def test_of_records_that_are_alike_the_one_with_answers_is_kept(stores):
+    a, b = stores
+    whole = Answers(((0, 4),), "eJxjYGBgAAAABAAB")
+    finish(a, AT, started="2025-01-01T00:00:00Z", finished="2025-01-01T00:00:00.5Z")
+    finish(b, AT, answers=whole, **LATER)
+    joined("a", "b")
+    assert Store("all").get(AT.id).answers == whole
 
 
 def test_folders_that_are_merged_one_after_another_give_the_same_as_all_at_once(tangled):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdbench.checks.contract import RECIPE, TEXT_RECIPE, Subject
+from kdbench.checks.contract import Subject
 from kdbench.method import Batch, Method, Outputs
 from kdbench.train.trainer import Trainer
 
@@ -57,8 +57,7 @@ def trainer(cls: type[Method], pair: str = "convolutional", **hyperparameters) -
     """A method on one of the contract tests' tiny pairs (kdbench.checks.contract.PAIRS), about to take the first of a
     run's 12 steps."""
     torch.set_num_threads(1)
-    recipe = TEXT_RECIPE if pair == "text" else RECIPE
-    return Subject(cls, hyperparameters, pair).trainer(recipe=recipe.model_copy(update={"epochs": 4}))
+    return Subject(cls, hyperparameters, pair).trainer()
 
 
 def first_batch(trainer: Trainer) -> Batch:

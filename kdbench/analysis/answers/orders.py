@@ -68,6 +68,6 @@ def _correlation(methods: list[tuple[Row, Row]], metrics: tuple[str, str]) -> Co
         way = -1 if METRICS[metric].better == "lower" else 1
         orders.append(signs(way * np.array([np.mean(list(own.values())) for own in values])))
         seeds = sorted(set.intersection(*map(set, values)))
-        halves.append(between_halves(*(np.array([[own[seed] for seed in seeds] for own in values]),) * 2)
-                      if len(seeds) > 1 else None)
+        by_seed = np.array([[own[seed] for seed in seeds] for own in values])  # [M, S]
+        halves.append(between_halves(by_seed, by_seed))
     return Correlation(len(found), tau(*orders), *bootstrap(*orders), (halves[0], halves[1]))

@@ -25,6 +25,7 @@ from kdbench.remote.place import with_urls
 from kdbench.report.flat import runs_to_frame, to_frame
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.spec import Device
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
 from kdbench.tune.choice import Choices, choices_for, with_choices, write_choices
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-Device = Literal["cpu", "cuda"]
 Match = Literal["steps", "compute"]
 MATCHES: tuple[Match, ...] = ("steps", "compute")
 
@@ -201,7 +201,8 @@ def runs(folder: str | Path) -> "pd.DataFrame":
 
 @on_stores(folder=READ)
 def load_student(
-    folder: str | Path, run: str, *, plugins: Iterable[str | Path] = (), device: Device = "cpu",
+    folder: str | Path, run: str, *, plugins: Iterable[str | Path] = (),
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> "nn.Module":
     """The network that a finished run trained, in eval mode and without gradients.
 

@@ -22,6 +22,9 @@ from pydantic import (
 )
 
 Value = bool | int | float | str
+# What a run computes on. "cpu-portable" is a CPU held to code that all x86-64 processors with AVX2 run alike.
+Device = Literal["cpu", "cuda", "cpu-portable"]
+PORTABLE: Device = "cpu-portable"
 PROTOCOL = 1  # raised whenever the engine changes what a spec results in, so that old records are not mixed with new
 
 NAME = re.compile(r"\A[A-Za-z0-9_.-]{1,100}\Z")  # of a timm model, or of a tag of its weights
@@ -254,7 +257,7 @@ class RunSpec(Frozen):
     dataset_digest: str | None = None  # of a user's own files, whose name says nothing of their content
     recipe: Recipe
     seed: int = Field(ge=0, le=MAX_SEED)
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
     own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
     transfer: Transfer | None = None     # further images, without labels; None of teachers

@@ -151,7 +151,7 @@ def _written(name: str, value: Any) -> str:
 def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
     """Why the test fails, run as runs are; None if it passes. Any exception of the method's code is a failure."""
     threads = torch.get_num_threads()
-    make_deterministic(torch.device(subject.device))
+    make_deterministic(subject.device)
     try:
         test(subject)
     except ContractError as error:

@@ -14,10 +14,11 @@ from kdbench.networks import build
 from kdbench.parts.groups import attribute_of
 from kdbench.plugins import registry
 from kdbench.plugins.source import ATTRIBUTE, MethodInfo
-from kdbench.spec import Architecture, FileTeacher, RunSpec, tutor
+from kdbench.spec import PORTABLE, Architecture, FileTeacher, RunSpec, tutor
 from kdbench.suites.suite import Pair
 from kdbench.suites.validation import at
 from kdbench.train.initial import start_from
+from kdbench.train.portable import need_portable
 
 
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder,
@@ -113,9 +114,11 @@ def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int
 
 
 def need_device(devices: set[str]) -> None:
-    """UserError for a device that torch does not find here."""
+    """UserError for a device that there is not here."""
     if "cuda" in devices and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here, allowed: cpu")
+    if PORTABLE in devices:
+        need_portable()
 
 
 def _data_key(spec: RunSpec) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import typer
 
 from kdbench.errors import UserError
 from kdbench.results.sizes import read_size
+from kdbench.spec import PORTABLE
 
 Plugins = Annotated[list[Path] | None, typer.Option(
     "--plugin", metavar="FILE", help="a file with methods or networks of yours")]
@@ -49,12 +50,19 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class TrainingDevice(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+    portable = PORTABLE
+
+
 class Match(StrEnum):
     steps = "steps"
     compute = "compute"
 
 
-OnDevice = Annotated[Device, typer.Option(help="what to train on")]
+OnDevice = Annotated[TrainingDevice, typer.Option(
+    help="what to train on; cpu-portable gives the same bits on all x86-64 processors with AVX2, and may be slower")]
 
 
 def cache_size(text: str | None) -> int | None:

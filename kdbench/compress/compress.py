@@ -91,7 +91,7 @@ def compress(folder: Path, runs: Collection[str], methods: Collection[str] | Non
         raise store.no_records()
     made, before = 0, 0
     problems: list[str] = []
-    make_deterministic(torch.device("cpu"))
+    make_deterministic("cpu")
     with store.lock():
         for record in _chosen(store, list(runs), methods, problems):
             kinds = settings.kinds()

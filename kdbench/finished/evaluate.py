@@ -13,7 +13,7 @@ from kdbench.metrics.answers import answers
 from kdbench.metrics.catalog import METRICS, score, vectors
 from kdbench.metrics.groups import group_names
 from kdbench.results.predictions import Predictions
-from kdbench.results.record import Problem, Record
+from kdbench.results.record import Problem, Record, as_recorded
 from kdbench.results.store import Store
 from kdbench.spec import TrainedTeacher, teacher_id
 
@@ -59,7 +59,7 @@ def _scored(store: Store, record: Record, teacher: ReadTeacher) -> Record:
     kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
     trained = isinstance(record.spec.teacher, TrainedTeacher)
-    metrics = {**score(predictions, teacher(name, trained) if name else None), **kept}
+    metrics = as_recorded({**score(predictions, teacher(name, trained) if name else None), **kept}, record.spec.device)
     return msgspec.structs.replace(record, metrics=metrics, vectors={**record.vectors, **vectors(predictions)},
                                    groups=group_names(predictions), answers=answers(predictions))
 

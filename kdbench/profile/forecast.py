@@ -215,7 +215,7 @@ def _sum_up(plan: Plan, matrix: Matrix, jobs: Sequence[Job], reasons: dict[str, 
     teachers = [job for job in jobs if job.role == "teacher"]
     disks = {role: sum(estimator.disk(job.spec) or 0 for job in jobs if job.role == role)
              for role in ("student", "teacher")}
-    cpu = all(spec.device == "cpu" for spec in plan.students)
+    cpu = all(spec.device != "cuda" for spec in plan.students)
     return Forecast(
         suite=plan.suite, folder=str(matrix.out), cache=str(matrix.cache.root), workers=workers,
         rows=tuple(_rows(plan, matrix, {job.id for job in jobs}, reasons, estimator)),

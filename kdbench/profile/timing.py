@@ -47,8 +47,7 @@ def time_runs(jobs: Sequence[ProfileJob], seconds: float) -> tuple[list[Sample],
 
 def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float]) -> Sample:
     """What one run would take. Datasets, and what surrounds the training of a student, are kept for further runs."""
-    spec, device = job.spec, torch.device(job.spec.device)
-    make_deterministic(device)
+    spec, device = job.spec, make_deterministic(job.spec.device)
     data = f"{spec.dataset} {spec.recipe.model_dump_json()} {spec.transfer}"
     if data not in datasets:
         datasets[data] = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)

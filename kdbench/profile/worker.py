@@ -57,8 +57,7 @@ def run_profile(job: ProfileJob) -> Profile:
 
 def _measure(job: ProfileJob) -> dict[str, Any]:
     """The measured fields of the profile."""
-    spec, device = job.spec, torch.device(job.spec.device)
-    make_deterministic(device)
+    spec, device = job.spec, make_deterministic(job.spec.device)
     bench = Bench(find_meter(spec.device, job.settings.watts_per_core), synchronise=synchroniser(device))
     dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     networks = Networks(job, dataset, device)

@@ -18,7 +18,7 @@ from kdbench.metrics.catalog import check_bounds
 from kdbench.metrics.metric import LARGEST
 from kdbench.plugins.source import Facts, MethodInfo
 from kdbench.results.numbers import Lists, Numbers
-from kdbench.spec import RunSpec
+from kdbench.spec import PORTABLE, RunSpec
 
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher", "trial"]  # a trial is a student that tuning trains: it never sees test images
@@ -32,6 +32,7 @@ MAX_REASON = 300  # characters of what is said about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
 Part = TypeVar("Part")
+PORTABLE_DIGITS = 10  # of a metric, see `as_recorded`
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 
@@ -111,6 +112,15 @@ class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
             "facts": task.method.facts,
             "environment": environment(task.spec.device), "started": now(), "finished": now(), **measured,
         })
+
+
+def as_recorded(metrics: Mapping[str, Number], device: str) -> dict[str, Number]:
+    """The metrics of a run on this device as its record keeps them. Those of "cpu-portable" are rounded: NumPy, which
+    computes some of them, cannot be held to AVX2 once it is imported, and its exponentials may differ in the last
+    digit."""
+    if device != PORTABLE:
+        return dict(metrics)
+    return {name: float(f"{value:.{PORTABLE_DIGITS}g}") for name, value in metrics.items()}
 
 
 class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):

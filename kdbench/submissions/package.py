@@ -22,7 +22,7 @@ from kdbench.results.lock import lock
 from kdbench.results.record import Outcome, Planned, Record, read
 from kdbench.results.store import Store
 from kdbench.results.submitted import FileName
-from kdbench.spec import teacher_runs
+from kdbench.spec import Device, teacher_runs
 from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import Suite, built_in_suites, load_suite
@@ -129,7 +129,7 @@ def members(folder: Path, methods: Sequence[str], plugins: Iterable[Path], suite
     return found
 
 
-def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices: Collection[str]) -> Plan:
+def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices: Collection[Device]) -> Plan:
     """The runs that a suite asks for of these methods and of the witnesses, by default hyperparameters. UserError for
     runs on several devices, and for a suite with files of somebody's disk, which nobody else can repeat."""
     for name in suite.content.datasets:
@@ -144,9 +144,8 @@ def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices:
             raise UserError(f"pair {name}: its teacher is a file of somebody's own disk, which nobody else can repeat")
     if len(devices) > 1:
         raise UserError(f"runs on {' and '.join(sorted(devices))}: submit those of one device")
-    on_gpu = "cuda" in devices
-    return expand(suite, registry, Selection([*dict.fromkeys([*methods, *WITNESSES])],
-                                             device="cuda" if on_gpu else "cpu"))
+    device = next(iter(devices), Selection.device)
+    return expand(suite, registry, Selection([*dict.fromkeys([*methods, *WITNESSES])], device=device))
 
 
 def public(outcome: Outcome) -> Outcome:

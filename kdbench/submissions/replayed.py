@@ -41,11 +41,11 @@ def main() -> None:
     task = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Task)
     record, data = decode(Record, Path(task.record).read_bytes()), withheld(Path(task.data))
     loaded.collect = collected.collect = lambda *_: data
-    make_deterministic(torch.device(record.spec.device))
+    device = make_deterministic(record.spec.device)
     cache = CacheFolder(Path(task.cache))
     methods = Registry([Path(task.plugin)] if task.plugin else [])
     if task.what == "predict":
-        dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, torch.device(record.spec.device))
+        dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, device)
         network = reload(record, Store(task.out), methods[record.spec.method], dataset)
         normalise = Normalise(dataset, dataset.train.labels.device)
         logits = predict(network, dataset.test, normalise, record.spec.recipe.image_size)
@@ -53,7 +53,7 @@ def main() -> None:
         return
     for name in task.teachers:  # before any code of the submission is imported
         teacher = decode(Record, Path(name).read_bytes())
-        weights = trained(teacher.spec, methods[teacher.spec.method], cache)
+        weights = trained(teacher.spec, methods[teacher.spec.method], cache, device)
         found = hashlib.sha256(weights).hexdigest()
         if found != teacher.weights_sha256:
             raise SystemExit(f"the teacher {teacher.run_id} came out with other weights ({found[:12]}, submitted "
@@ -61,7 +61,8 @@ def main() -> None:
         store = Store(cache.teachers)
         atomic_write(store.files.student(teacher.run_id), weights)
         store.write(teacher)
-    atomic_write(Store(task.out).files.student(record.run_id), trained(record.spec, methods[record.spec.method], cache))
+    atomic_write(Store(task.out).files.student(record.run_id), trained(record.spec, methods[record.spec.method], cache,
+                                                                        device))
 
 
 def withheld(file: Path) -> Collected:
@@ -77,9 +78,8 @@ def withheld(file: Path) -> Collected:
                          words=tuple(names["words"]))
 
 
-def trained(spec: RunSpec, info: MethodInfo, cache: CacheFolder) -> bytes:
+def trained(spec: RunSpec, info: MethodInfo, cache: CacheFolder, device: torch.device) -> bytes:
     """The weights that the run leaves, as `kdbench.train.worker` trains it."""
-    device = torch.device(spec.device)
     dataset = load_dataset(spec.dataset, spec.recipe, cache.data, device)
     normalise = Normalise(dataset, device)
     job = Job(spec, info, "student", "replay", cache.teachers, cache)

@@ -44,7 +44,7 @@ class Sandbox:
             "unshare": "no network (unshare); it may write where this user may",
             None: "NETWORK AND DISK ARE OPEN TO IT: neither bwrap nor unshare works here",
         }[self.tool]
-        memory = f"{MEMORY // GIB} GiB of addresses, " if device == "cpu" else ""
+        memory = f"{MEMORY // GIB} GiB of addresses, " if device != "cuda" else ""
         return (f"a process of its own with an empty cache, folder and environment; {apart}; at most {memory}"
                 f"{FILE // GIB} GiB a file, {PROCESSES} further processes, and a time limit")
 
@@ -108,7 +108,7 @@ def _limit(device: str, seconds: float, processes: int) -> None:
     """Called in the new process before the command: limits that it cannot raise again."""
     limits = {resource.RLIMIT_FSIZE: FILE, resource.RLIMIT_CORE: 0, resource.RLIMIT_NPROC: processes,
               resource.RLIMIT_CPU: int(seconds) * 4 + 60}
-    if device == "cpu":  # CUDA reserves more addresses than there is memory
+    if device != "cuda":  # which reserves more addresses than there is memory
         limits[resource.RLIMIT_AS] = MEMORY
     for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdbench.data import catalog, collect
 from kdbench.data.catalog import unlabelled_path
@@ -15,6 +15,7 @@ from kdbench.plugins.source import LEARNS_FROM, MethodInfo
 from kdbench.spec import (
     MAX_SEED,
     Architecture,
+    Device,
     FileTeacher,
     HubTeacher,
     Recipe,
@@ -39,7 +40,7 @@ class Selection:
     datasets: Sequence[str] | None = None
     seeds: int | Sequence[int] | None = None   # a number of seeds, counted from 0, or the seeds themselves
     settings: Mapping[str, Any] = field(default_factory=dict)  # {"kd.temperature": 8, "recipe.epochs": 3}
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,20 @@ from kdbench.errors import UserError
 from kdbench.execution.job import Job
 from kdbench.folders import RunFolder
 from kdbench.results.unfinished import Progress, read_progress, write_progress
+from kdbench.spec import PORTABLE
+from kdbench.train.portable import make_portable
 from kdbench.train.trainer import Trainer
 
 TELL_EVERY = 0.5  # seconds between two reports of progress, at least
 
 
-def make_deterministic(device: torch.device) -> None:
-    """Use one thread on a CPU; on a GPU deterministic kernels, and warn of each operation that has none."""
+def make_deterministic(name: str) -> torch.device:
+    """The device of that name, on which this process computes from now on: with one thread on a CPU, for "cpu-portable"
+    by code that all processors run alike; on a GPU by deterministic kernels, with a warning of each operation that has
+    none."""
+    device = torch.device("cpu" if name == PORTABLE else name)
+    if name == PORTABLE:
+        make_portable()
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -37,6 +44,7 @@ def make_deterministic(device: torch.device) -> None:
         for enable in (torch.backends.cuda.enable_flash_sdp, torch.backends.cuda.enable_mem_efficient_sdp,
                        torch.backends.cuda.enable_cudnn_sdp):
             enable(False)  # where warnings do, these kernels of attention are not deterministic; plain products are
+    return device
 
 
 @contextmanager

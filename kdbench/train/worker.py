@@ -23,7 +23,7 @@ from kdbench.metrics.predictions import accuracy
 from kdbench.networks import count_parameters, saved_part, serialise, weights_sha256
 from kdbench.plugins import registry
 from kdbench.results.predictions import Predictions
-from kdbench.results.record import Record
+from kdbench.results.record import Record, as_recorded
 from kdbench.results.store import Store
 from kdbench.results.unfinished import Progress
 from kdbench.robustness.measure import measure
@@ -85,8 +85,7 @@ def _record(job: Job, store: Store, folder: RunFolder) -> Record:
 
 def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress, notes: list[str]) -> dict[str, Any]:
     """The run itself: the fields of its record that depend on training."""
-    spec, device = job.spec, torch.device(job.spec.device)
-    make_deterministic(device)
+    spec, device = job.spec, make_deterministic(job.spec.device)
     cls = registry.load(job.method)  # with networks of the user's own, which the teacher may be
     dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     normalise = Normalise(dataset, device)
@@ -131,10 +130,10 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     memory = peak_memory(device)
     robustness = measure(network, dataset, job.cache.data)
     return {
-        "metrics": {**score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
-                    **trainer.relative_passes(),
-                    "parameters": count_parameters(network),
-                    "deployed_size": count_parameters(network) / count_parameters(method.student)},
+        "metrics": as_recorded({
+            **score(predictions, teachers.predictions()), **robustness.metrics, **teachers.robustness(),
+            **trainer.relative_passes(), "parameters": count_parameters(network),
+            "deployed_size": count_parameters(network) / count_parameters(method.student)}, spec.device),
         "vectors": {**vectors(predictions), **robustness.vectors},
         "groups": group_names(predictions),
         "answers": answers(predictions),

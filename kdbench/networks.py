@@ -5,6 +5,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,27 @@ def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: i
             created = timm.create_model(model, num_classes=num_classes, in_chans=in_chans, **kwargs, **more)
     except MISFITS as error:
         raise UserError(f"timm.create_model({model!r}, {kwargs}): {error or type(error).__name__}") from error
+    _avoid_strided_pointwise(created)
     return created.to(memory_format=torch.channels_last)
+
+
+def _avoid_strided_pointwise(network: nn.Module) -> None:
+    """Let each 1x1 convolution with a stride and fewer than 8 input channels take every stride-th position of its input
+    and then no stride, which gives the same. On a processor with AVX2 and not AVX-512 oneDNN writes past the end of its
+    memory in the backward pass of such a convolution, in version 3.12 of torch 2.14 (uxlfoundation/oneDNN issue 6035):
+    the process dies, or gradients are wrong."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return
+    for module in network.modules():
+        if (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and set(module.stride) != {1}
+                and module.padding in ((0, 0), "valid") and module.groups == 1 and module.in_channels < 8):
+            module.register_forward_pre_hook(partial(_every, module.stride))
+            module.stride = (1, 1)
+
+
+def _every(stride: tuple[int, ...], _: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+    """The positions of maps [B, C, H, W] that a convolution of that stride sees."""
+    return (arguments[0][:, :, ::stride[0], ::stride[1]],)
 
 
 @contextmanager

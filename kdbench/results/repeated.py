@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kdbench.results.record import Record
+from kdbench.spec import PORTABLE
 
 ENVIRONMENT = ("python", "versions", "platform", "cpu", "gpu", "device", "threads", "git_commit")  # can change bits
 SOURCE = "source of the method"
@@ -29,8 +30,9 @@ def differing(record: Record, again: Record) -> list[str]:
 
 
 def environment_of(record: Record) -> dict[str, str]:
-    """All that can change a result's bits besides the spec, by name."""
-    known = {name: record.environment.get(name) for name in ENVIRONMENT}
+    """All that can change a result's bits besides the spec, by name. On "cpu-portable" the processor cannot."""
+    known = {name: record.environment.get(name) for name in ENVIRONMENT
+             if name != "cpu" or record.spec.device != PORTABLE}
     versions = known.pop("versions")
     flat = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
     commit = flat.pop("git_commit")

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 from support.matrices import smoke
 from support.records import record, spec, teacher_spec
@@ -49,6 +50,15 @@ def test_on_another_machine_two_standard_deviations_between_seeds_are_noise(accu
     verdict = judged(accuracy, **OTHER)
     assert verdict.outcome == outcome and "the noise of 3 seeds, ± 4.00%" in verdict.why
     assert "cpu one -> another" in verdict.why and "torch 2.6 -> 2.7" in verdict.why and "python" not in verdict.why
+
+
+@pytest.mark.parametrize(("device", "outcome"), [("cpu", "within noise"), ("cpu-portable", "different")])
+def test_another_processor_excuses_other_bits_but_on_cpu_portable(device, outcome):
+    first = replace(record(spec("kd"), .5, **SAME), spec=spec("kd").model_copy(update={"device": device}))
+    again = replace(first, weights_sha256="x", environment=HERE | {"cpu": "another"})
+    rows = {f"{first.spec.cell} kd [('temperature', 4.0)]": ROW}
+    assert compare(first, again, rows).outcome == outcome
+    assert compare(first, replace(first, environment=again.environment), rows).outcome == "bit-equal"
 
 
 def test_fewer_than_three_seeds_are_not_compared():

@@ -108,15 +108,35 @@ class Subject:
         return Trainer(method, stream, recipe)
 
     @cached_property
+    def whole(self) -> "WholeRun":
+        """A run on the default seed that several tests look at."""
+        trainer, teacher = self.trainer(), self.teacher()
+        student_before = weights_sha256(trainer.method.student.state_dict())
+        teacher_before = weights_sha256(teacher.state_dict()) if teacher else None
+        with _recorded_leaves() as calls:
+            _train(trainer, epochs=RECIPE.epochs)
+        return WholeRun(trainer, student_before, teacher_before, calls)
+
+    @cached_property
     def result(self) -> str:
-        """The SHA-256 of the method's weights after a run on the default seed, from which other runs may not differ."""
-        return weights_sha256(_train(self.trainer(), epochs=RECIPE.epochs).method.state_dict())
+        """The SHA-256 of the method's weights after the whole run, from which other runs may not differ."""
+        return weights_sha256(self.whole.trainer.method.state_dict())
 
     def inapplicable(self) -> str | None:
         """Why the method cannot train the pair; None if it can."""
         teacher = self.teacher()
         student = build(PAIRS[self.pair][1], CLASSES, self.shape)
         return self.cls.unfit(student.shapes, teacher.shapes if teacher else None, self.shape)
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """A trained method, the SHA-256 of the weights of its student and teacher before, and the leaves of its losses."""
+
+    trainer: Trainer
+    student_before: str
+    teacher_before: str | None
+    leaves: list[list[Tensor]]  # that each call of backward() reached
 
 
 def check_method(cls: type[Method], hyperparameters: dict[str, Any],
@@ -166,14 +186,13 @@ def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
 # The tests. Each takes a subject and raises ContractError; its name, with spaces, is what `kdbench check` prints.
 
 def trains_with_finite_terms_and_leaves_the_teacher_alone(subject: Subject) -> None:
-    trainer, teacher = subject.trainer(), subject.teacher()
-    student_before = weights_sha256(trainer.method.student.state_dict())
-    teacher_before = weights_sha256(teacher.state_dict()) if teacher else None
-    _train(trainer, epochs=RECIPE.epochs)
+    teacher, trainer = subject.teacher(), subject.whole.trainer
     _require(len(trainer.curves) > 1, "step() returned no terms")  # beside their sum, the curve `loss`
-    _require(weights_sha256(trainer.method.student.state_dict()) != student_before, "the student did not change")
+    _require(weights_sha256(trainer.method.student.state_dict()) != subject.whole.student_before,
+             "the student did not change")
     if teacher:
-        _require(weights_sha256(teacher.state_dict()) == teacher_before, "the teacher's weights or statistics changed")
+        _require(weights_sha256(teacher.state_dict()) == subject.whole.teacher_before,
+                 "the teacher's weights or statistics changed")
         _require(not teacher.training, "the teacher was left in train mode")
         _require(all(p.grad is None for p in teacher.parameters()), "gradients reached the teacher")
         inside = {id(p) for p in trainer.method.parameters()} & {id(p) for p in teacher.parameters()}
@@ -218,7 +237,7 @@ def kept_answers_of_the_teacher_change_nothing(subject: Subject) -> None:
 
 
 def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> None:
-    trainer = subject.trainer()
+    trainer = subject.whole.trainer
     owned = Counter(id(p) for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"])
     parameters = dict(trainer.method.named_parameters())
     names = {id(p): name for name, p in parameters.items()}
@@ -226,10 +245,9 @@ def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> No
     _require(not twice, f"in more than one optimizer: {', '.join(twice)}")
     missing = [name for name, p in parameters.items() if p.requires_grad and id(p) not in owned]
     _require(not missing, f"in no optimizer: {', '.join(missing)}")
-    with _recorded_leaves() as calls:
-        _train(trainer, epochs=RECIPE.epochs)
-    reached = {id(leaf): leaf for leaves in calls for leaf in leaves}
-    times = Counter(id(leaf) for leaves in calls for leaf in leaves)  # 1 for a leaf made in the step, such as an input
+    reached = {id(leaf): leaf for leaves in subject.whole.leaves for leaf in leaves}
+    # 1 for a leaf made in the step, such as an input
+    times = Counter(id(leaf) for leaves in subject.whole.leaves for leaf in leaves)
     lost = [tuple(leaf.shape) for i, leaf in reached.items() if times[i] > 1 and i not in owned]
     _require(not lost, f"the loss trains tensors that are in no optimizer, of shapes {lost}")
 

@@ -219,21 +219,24 @@ def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: i
 
 
 def _avoid_strided_pointwise(network: nn.Module) -> None:
-    """Let each 1x1 convolution with a stride and fewer than 8 input channels take every stride-th position of its input
-    and then no stride, which gives the same. On a processor with AVX2 and not AVX-512 oneDNN writes past the end of its
-    memory in the backward pass of such a convolution, in version 3.12 of torch 2.14 (uxlfoundation/oneDNN issue 6035):
-    the process dies, or gradients are wrong."""
+    """Let each 1x1 convolution with a stride and fewer than 8 input channels, while it is trained, take every stride-th
+    position of its input and then no stride, which gives the same. On a processor with AVX2 and not AVX-512 oneDNN
+    writes past the end of its memory in the backward pass of such a convolution, in version 3.12 of torch 2.14
+    (uxlfoundation/oneDNN issue 6035): the process dies, or gradients are wrong."""
     if torch.backends.cpu.get_cpu_capability() != "AVX2":
         return
     for module in network.modules():
         if (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and set(module.stride) != {1}
                 and module.padding in ((0, 0), "valid") and module.groups == 1 and module.in_channels < 8):
-            module.register_forward_pre_hook(partial(_every, module.stride))
-            module.stride = (1, 1)
+            module.register_forward_pre_hook(partial(_step_before, module.stride))
 
 
-def _every(stride: tuple[int, ...], _: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
-    """The positions of maps [B, C, H, W] that a convolution of that stride sees."""
+def _step_before(stride: tuple[int, ...], convolution: nn.Conv2d, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
+    """Take the steps of a 1x1 convolution with that stride before it, where its weights are trained."""
+    if not (torch.is_grad_enabled() and convolution.weight.requires_grad):
+        convolution.stride = stride
+        return None
+    convolution.stride = (1, 1)
     return (arguments[0][:, :, ::stride[0], ::stride[1]],)
 
 

@@ -82,7 +82,7 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
     try:
         done = []
         if timms is not None:
-            done.append(_to_timm(record, store, timms, dataset, folder, logits))
+            done.append(_to_timm(record, store, timms, dataset, folder))
         done += [FORMATS[name].write(network, folder, images, logits) for name in wanted]
         if dataset.words:
             (folder / "vocabulary.txt").write_text("\n".join(dataset.words) + "\n", encoding="utf-8")
@@ -127,8 +127,7 @@ def check_logits(name: str, found: np.ndarray, expected: np.ndarray) -> float:
 
 # timm.
 
-def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, folder: Path,
-             logits: np.ndarray) -> Exported:
+def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, folder: Path) -> Exported:
     config = timm_config(record, dataset, network.model.pretrained_cfg)
     shutil.copyfile(store.files.student(record.run_id), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -139,7 +138,8 @@ def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, f
         raise UserError(f"run {record.run_id}: timm {timm.__version__} does not load what was exported: {error}") \
             from error
     size = (folder / "model.safetensors").stat().st_size
-    return _compare(TIMM, size, _logits(loaded, _test_images(dataset)), logits)
+    images = _test_images(dataset).contiguous(memory_format=torch.channels_last)  # as in runs, for the same kernels
+    return _compare(TIMM, size, _logits(loaded, images), _logits(network, images))
 
 
 def timm_config(record: Record, dataset: Dataset, declared: Mapping[str, Any]) -> dict[str, Any]:

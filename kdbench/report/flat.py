@@ -58,6 +58,7 @@ COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
 }
 
 
+DIGITS = 9  # of the floats of CSV and JSON
 # Of the rows of compressed networks in CSV, behind the others: what the network is, and its figures.
 COMPRESSED = ("network", *_typed(FLOAT_AGREEMENT, "difference_to_float", *USE))
 
@@ -140,8 +141,8 @@ def to_csv(leaderboard: Leaderboard) -> str:
     were compressed, a row for each kind of network stands behind the others, and its columns behind theirs."""
     compressed = [line for cell in leaderboard.cells for line in _compressed(cell)]
     hashes = {"results": leaderboard.results_hash, "records": leaderboard.records_hash}
-    return csv_text([*COLUMNS, *(COMPRESSED if compressed else ())],
-                    [*row_lines(leaderboard), *({"role": "compressed", **line, **hashes} for line in compressed)])
+    lines = [*row_lines(leaderboard), *({"role": "compressed", **line, **hashes} for line in compressed)]
+    return csv_text([*COLUMNS, *(COMPRESSED if compressed else ())], map(rounded, lines))
 
 
 def typed(columns: Mapping[str, str], found: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
@@ -213,7 +214,17 @@ def to_json(leaderboard: Leaderboard) -> str:
                 content.setdefault("ranking_by_regime", {})[part.regime] = found
             else:
                 content["ranking_equal_compute" if part.equal_compute else "ranking"] = found
-    return json.dumps(content, indent=1, allow_nan=False)
+    return json.dumps(rounded(content), indent=1, allow_nan=False)
+
+
+def rounded(value: Any) -> Any:
+    """The value with its floats, at whatever depth, to DIGITS significant digits: so the same records give the same
+    text on processors that sum in another order."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _orders(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:

@@ -54,7 +54,7 @@ def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Netw
         "teacher": weights_sha256(teacher.state_dict()), "model": str(teacher.model), "dataset": dataset.digest,
         "batches": [recipe.batch_size, recipe.image_size, recipe.augment, recipe.normalise, recipe.precision],
         "seed": spec.seed, "protocol": PROTOCOL, "torch": version("torch"), "timm": version("timm"), "cpu": cpu_name(),
-        "gpu": gpu_name() if spec.device == "cuda" else None,
+        "gpu": gpu_name() if spec.device == "cuda" else None, "device": spec.device,
     }
     if unlabelled:
         made_of["unlabelled"] = unlabelled

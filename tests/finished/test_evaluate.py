@@ -9,7 +9,7 @@ from kdbench.finished.evaluate import Evaluation, evaluate
 from kdbench.folders import CacheFolder
 from kdbench.metrics.answers import answers
 from kdbench.metrics.catalog import score, vectors
-from kdbench.results.record import Record
+from kdbench.results.record import Record, as_recorded
 from kdbench.results.store import Store
 from kdbench.spec import Architecture, HubTeacher, Recipe, RunSpec, TrainedTeacher, teacher_id
 
@@ -50,6 +50,13 @@ def test_metrics_are_computed_anew_and_everything_else_in_the_record_stays(store
     assert replace(after, metrics=before.metrics, vectors={}, answers=None) == before
     assert store.get(TEACHER.id).metrics == score(predictions(1))
     assert evaluate(store.folder, CACHE) == Evaluation(changed=0, unchanged=2, problems=())
+
+
+def test_metrics_of_a_run_on_cpu_portable_keep_their_digits(tmp_path):
+    store, run = Store(tmp_path), TEACHER.model_copy(update={"device": "cpu-portable"})
+    save(store, run, 1, "teacher")
+    evaluate(store.folder, CACHE)
+    assert store.get(run.id).metrics == as_recorded(score(predictions(1)), "cpu-portable") != score(predictions(1))
 
 
 def test_vectors_that_were_measured_stay(store):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,9 +24,9 @@ needs_avx2 = pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in (
                                 reason="cpu-portable takes an x86-64 processor with AVX2")
 
 
-def python(*words, **environment):
-    """What another Python prints."""
-    done = subprocess.run([sys.executable, *map(str, words)], env=os.environ | environment, text=True,
+def python(*words, under=(), **environment):
+    """What another Python prints, `under` an emulator."""
+    done = subprocess.run([*under, sys.executable, *map(str, words)], env=os.environ | environment, text=True,
                           capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -50,11 +49,8 @@ def test_another_choice_of_instructions_changes_neither_weights_nor_single_opera
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", ["Haswell", "EPYC"])  # of Intel, of AMD
 def test_an_emulated_processor_of_another_maker_computes_the_same_bits(processor):
-    emulator = program("qemu-x86_64")
-    real = str(Path(sys.executable).resolve())
-    found = subprocess.run([emulator, "-cpu", processor, real, bits.__file__], text=True, capture_output=True,
-                           env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, check=False).stdout
-    assert found == python(bits.__file__)
+    emulated = python(bits.__file__, under=(program("qemu-x86_64"), "-cpu", processor))
+    assert emulated == python(bits.__file__)
 
 
 @needs_avx2

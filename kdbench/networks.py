@@ -50,6 +50,7 @@ class Network(nn.Module):
                  num_classes: int | None = None):
         """`num_classes` is said of a model that is not timm's, whose outputs are checked."""
         super().__init__()
+        _avoid_strided_pointwise(model)
         self.model = model
         self.in_bfloat16 = precision == "bfloat16"
         self.is_timm = num_classes is None or hasattr(model, "forward_intermediates")
@@ -214,7 +215,6 @@ def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: i
             created = timm.create_model(model, num_classes=num_classes, in_chans=in_chans, **kwargs, **more)
     except MISFITS as error:
         raise UserError(f"timm.create_model({model!r}, {kwargs}): {error or type(error).__name__}") from error
-    _avoid_strided_pointwise(created)
     return created.to(memory_format=torch.channels_last)
 
 

@@ -60,14 +60,15 @@ def test_outputs_are_the_models_own_and_stages_deepen(name):
 
 
 GRADIENTS = """
-import torch, torch.nn.functional as F
-from kdbench.networks import build
+import timm, torch, torch.nn.functional as F
+from kdbench.networks import Network, build
 from kdbench.spec import Architecture
 torch.set_num_threads(1)
-for width in (2, 4, 8):
+for width, own in ((2, False), (4, False), (4, True), (8, False)):
     torch.manual_seed(0)
-    network = build(Architecture(model="resnet_cifar", kwargs={
-        "blocks": 1, "stem": width, "channels": [width, 8, 16], "stride": 2}), 7, (3, 32, 32))
+    shape = {"blocks": 1, "stem": width, "channels": [width, 8, 16], "stride": 2}
+    network = Network(timm.create_model("resnet_cifar", num_classes=7, **shape), (3, 32, 32), num_classes=7) if own \
+        else build(Architecture(model="resnet_cifar", kwargs=shape), 7, (3, 32, 32))
     images = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last)
     found = []
     for enabled in (True, False):
@@ -80,10 +81,10 @@ for width in (2, 4, 8):
 
 
 def test_gradients_of_narrow_networks_are_right_by_the_code_for_avx2_too():
-    """Without the guard of `build`, gradients are wrong there, or the process dies."""
+    """Without the guard of `Network`, gradients are wrong there, or the process dies."""
     done = subprocess.run([sys.executable, "-c", GRADIENTS], capture_output=True, text=True, check=False,
                           env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"})
-    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 3), done.stderr[-500:]
+    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 4), done.stderr[-500:]
 
 
 def test_gradients_reach_every_parameter_through_logits_and_stages():

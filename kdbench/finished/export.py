@@ -76,14 +76,15 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
         raise UserError(f"run {record.run_id}: what {record.spec.method} deploys is not one timm model but {what}, so "
                         "timm cannot load it; --onnx and --executorch export it whole")
     images = _test_images(dataset)
-    logits = _logits(network, images)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         done = []
         if timms is not None:
-            done.append(_to_timm(record, store, timms, dataset, folder))
-        done += [FORMATS[name].write(network, folder, images, logits) for name in wanted]
+            done.append(_to_timm(record, store, timms, dataset, folder, images))
+        if wanted:
+            logits = _logits(network, images)
+            done += [FORMATS[name].write(network, folder, images, logits) for name in wanted]
         if dataset.words:
             (folder / "vocabulary.txt").write_text("\n".join(dataset.words) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -127,7 +128,8 @@ def check_logits(name: str, found: np.ndarray, expected: np.ndarray) -> float:
 
 # timm.
 
-def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, folder: Path) -> Exported:
+def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, folder: Path,
+             images: Tensor) -> Exported:
     config = timm_config(record, dataset, network.model.pretrained_cfg)
     shutil.copyfile(store.files.student(record.run_id), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -138,7 +140,7 @@ def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, f
         raise UserError(f"run {record.run_id}: timm {timm.__version__} does not load what was exported: {error}") \
             from error
     size = (folder / "model.safetensors").stat().st_size
-    images = _test_images(dataset).contiguous(memory_format=torch.channels_last)  # as in runs, for the same kernels
+    images = images.contiguous(memory_format=torch.channels_last)  # as in runs, for the same kernels
     return _compare(TIMM, size, _logits(loaded, images), _logits(network, images))
 
 

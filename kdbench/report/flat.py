@@ -27,6 +27,7 @@ from kdbench.report.formatting import NONE, number
 from kdbench.report.tables.compressed import FLOAT, USE, compressed_rows
 from kdbench.report.tables.fairness import group_names, swept_metrics
 from kdbench.report.tables.parts import MOST_AFFECTED, affected
+from kdbench.results.numbers import significant
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.tune.summary import expected_best
@@ -221,7 +222,7 @@ def rounded(value: Any) -> Any:
     """The value with its floats, at whatever depth, to DIGITS significant digits: so the same records give the same
     text on processors that sum in another order."""
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
+        return significant(value, DIGITS)
     if isinstance(value, dict):
         return {name: rounded(one) for name, one in value.items()}
     return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,5 @@
-"""Numbers, and lists of numbers, by key, for the hundred thousands of them that a leaderboard is made from."""
+"""Numbers, and lists of numbers, by key, for the hundred thousands of them that a leaderboard is made from; and numbers
+without the digits in which processors differ."""
 
 import math
 from array import array
@@ -7,6 +8,11 @@ from itertools import accumulate
 from typing import ClassVar, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+def significant(number: float, digits: int) -> float:
+    """The number rounded to so many significant digits."""
+    return float(f"{number:.{digits}g}")
 
 
 class Numbers(Mapping[Key, float]):

@@ -17,7 +17,7 @@ from kdbench.metrics.answers import Answers
 from kdbench.metrics.catalog import check_bounds
 from kdbench.metrics.metric import LARGEST
 from kdbench.plugins.source import Facts, MethodInfo
-from kdbench.results.numbers import Lists, Numbers
+from kdbench.results.numbers import Lists, Numbers, significant
 from kdbench.spec import PORTABLE, RunSpec
 
 SCHEMA_VERSION: Final = 1
@@ -26,13 +26,13 @@ Role = Literal["student", "teacher", "trial"]  # a trial is a student that tunin
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "pruned", "missing"]
 NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
 NO_NOTES: list[str] = []
+PORTABLE_DIGITS = 10  # of a metric, see `as_recorded`
 LEFT_OUT = Answers((), "")  # stands in records without details for answers that the file has
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
 MAX_REASON = 300  # characters of what is said about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
 Part = TypeVar("Part")
-PORTABLE_DIGITS = 10  # of a metric, see `as_recorded`
 Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 
@@ -120,7 +120,7 @@ def as_recorded(metrics: Mapping[str, Number], device: str) -> dict[str, Number]
     digit."""
     if device != PORTABLE:
         return dict(metrics)
-    return {name: float(f"{value:.{PORTABLE_DIGITS}g}") for name, value in metrics.items()}
+    return {name: significant(value, PORTABLE_DIGITS) for name, value in metrics.items()}
 
 
 class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):

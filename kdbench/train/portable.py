@@ -25,10 +25,11 @@ _overrides: list[torch.library.Library] = []  # a library's kernels last as long
 
 def need_portable() -> None:
     """UserError if this machine cannot compute as "cpu-portable" says."""
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512") or not torch.backends.mkl.is_available():
+    instructions, has_mkl = torch.backends.cpu.get_cpu_capability(), torch.backends.mkl.is_available()
+    if instructions not in ("AVX2", "AVX512") or not has_mkl:
         raise UserError("--device cpu-portable: takes an x86-64 processor with AVX2 and a torch with MKL; torch has "
-                        f"{torch.backends.cpu.get_cpu_capability()} instructions here and MKL is "
-                        f"{'there' if torch.backends.mkl.is_available() else 'missing'}, allowed: cpu")
+                        f"{instructions} instructions here and MKL is {'there' if has_mkl else 'missing'}, allowed: "
+                        "cpu")
 
 
 def make_portable() -> None:

@@ -31,9 +31,10 @@ def make_deterministic(name: str) -> torch.device:
     """The device of that name, on which this process computes from now on: with one thread on a CPU, for "cpu-portable"
     by code that all processors run alike; on a GPU by deterministic kernels, with a warning of each operation that has
     none."""
-    device = torch.device("cpu" if name == PORTABLE else name)
     if name == PORTABLE:
         make_portable()
+        name = "cpu"
+    device = torch.device(name)
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from support.programs import needs_avx2
 from support.submissions import METHOD, SEEN, forge, manifest, peeking, records, rewrite, without
 
 from kdbench import api
@@ -352,6 +353,18 @@ def test_a_replay_finds_a_method_that_looks_at_test_images(name, made, kdbench):
     code, told, _ = replayed(kdbench, made, name)
     assert code == 1 and "refused  replay: run " in told
     assert "came out with other weights" in told and "such as the test images, which were withheld here" in told
+
+
+@needs_avx2
+def test_runs_on_cpu_portable_are_submitted_and_replayed_on_it(tmp_path, kdbench):
+    (tmp_path / "mine.py").write_text(METHOD)
+    api.run("smoke", methods=["ce", "kd", "mine"], plugins=[tmp_path / "mine.py"], device="cpu-portable", workers=2,
+            out=tmp_path / "all")
+    code, told, error = kdbench("submit", tmp_path / "all", "--methods", "mine", "--plugin", tmp_path / "mine.py",
+                                "--author", "A", "--license", "MIT", "--out", tmp_path / "mine.zip")
+    assert code == 0 and "2 runs and 5 of witnesses and teachers" in told, error
+    code, told, _ = kdbench("results", "check", tmp_path / "mine.zip", "--against", tmp_path / "all", "--replay", 1)
+    assert code == 0 and "the same weights and test predictions, bit by bit" in told
 
 
 def test_the_runs_to_replay_are_drawn_by_seed_and_file(made, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import bits
 from support.matrices import smoke
-from support.programs import program
+from support.programs import needs_avx2, program
 
 from kdbench import run
 from kdbench.checks.preflight import need_device
@@ -20,8 +20,6 @@ from kdbench.train import portable
 # What cpu-portable holds each library to; and other code, such as another processor would take.
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 ELSEWHERE = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "AUTO"}
-needs_avx2 = pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
-                                reason="cpu-portable takes an x86-64 processor with AVX2")
 
 
 def python(*words, under=(), **environment):

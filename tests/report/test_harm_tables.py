@@ -63,12 +63,22 @@ def test_two_seeds_are_not_compared_and_the_statement_says_so(folder):
     Store(folder).files.record(spec("ce", 1, dataset="mnist5k").id).unlink()
     assert kd(folder).harm is None
     text = render(build(folder, REGISTRY), "md")
-    assert "Withheld: harm by class and flipped images, for 1 of 1 rows" in text and "Most affected" not in text
+    assert ("Withheld: harm by class and flipped images, for 1 of 1 rows: they share fewer than 3 finished seeds with "
+            "ce.") in " ".join(text.split())
+    assert "lack the answers" not in text and "Most affected" not in text
 
 
 def change(folder, answers_of_kd) -> None:
     store, run = Store(folder), spec("kd", 1, dataset="mnist5k").id
     store.write(replace(store.get(run), answers=answers_of_kd))
+
+
+def test_a_record_without_answers_is_not_compared_and_the_statement_says_how_they_come_back(folder):
+    change(folder, None)
+    assert kd(folder).harm is None
+    text = " ".join(render(build(folder, REGISTRY), "md").split())
+    assert "for 1 of 1 rows: they or ce lack the answers of 3 seeds; `kdbench evaluate` adds them" in text
+    assert "share fewer than" not in text
 
 
 def test_damaged_answers_are_named_and_not_used(folder):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdbench.analysis.board import REFERENCE, Cell
+from kdbench.analysis.board import REFERENCE, Cell, Row
 from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.results.record import Problem, Record
 
@@ -27,13 +27,21 @@ def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: 
         if len(digests) > 1:
             yield (f"Mixed: the runs and profiles of {method} were made by {len(digests)} versions of its source "
                    f"({', '.join(sorted(d[:8] for d in digests))}).")
-    others = [row for cell in cells for row in cell.rows if REFERENCE in row.differences]
-    if withheld := sum(row.harm is None for row in others):
-        yield (f"Withheld: harm by class and flipped images, for {withheld} of {len(others)} rows: they take the "
-               f"answers of at least {MIN_SEEDS} seeds that the method and {REFERENCE} share; `kdbench evaluate` adds "
-               "them to older records from saved predictions.")
+    yield from _without_harm([row for cell in cells for row in cell.rows if REFERENCE in row.differences])
     for cell in cells:
         yield from _incomplete(cell)
+
+
+def _without_harm(rows: list[Row]) -> Iterable[str]:
+    """The rows of which harm is not told: those of too few seeds, and those whose records are too old to tell."""
+    have_seeds = [row.differences[REFERENCE].count >= MIN_SEEDS for row in rows if row.harm is None]
+    for reason, count in (
+        (f"they share fewer than {MIN_SEEDS} finished seeds with {REFERENCE}", have_seeds.count(False)),
+        (f"they or {REFERENCE} lack the answers of {MIN_SEEDS} seeds; `kdbench evaluate` adds them to older records "
+         "from saved predictions", have_seeds.count(True)),
+    ):
+        if count:
+            yield f"Withheld: harm by class and flipped images, for {count} of {len(rows)} rows: {reason}."
 
 
 def _incomplete(cell: Cell) -> Iterable[str]:

@@ -5,7 +5,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from kdbench.architectures import own
 from kdbench.architectures.mlp import MLP
 from kdbench.architectures.texts import TextBag, TextTransformer
+from kdbench.convolutions import mend
 from kdbench.disk import file_sha256
 from kdbench.errors import UserError, unknown
 from kdbench.method import Outputs, Shapes, is_text
@@ -50,7 +50,7 @@ class Network(nn.Module):
                  num_classes: int | None = None):
         """`num_classes` is said of a model that is not timm's, whose outputs are checked."""
         super().__init__()
-        _avoid_strided_pointwise(model)
+        mend(model)
         self.model = model
         self.in_bfloat16 = precision == "bfloat16"
         self.is_timm = num_classes is None or hasattr(model, "forward_intermediates")
@@ -216,28 +216,6 @@ def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: i
     except MISFITS as error:
         raise UserError(f"timm.create_model({model!r}, {kwargs}): {error or type(error).__name__}") from error
     return created.to(memory_format=torch.channels_last)
-
-
-def _avoid_strided_pointwise(network: nn.Module) -> None:
-    """Let each 1x1 convolution with a stride and fewer than 8 input channels, while it is trained, take every stride-th
-    position of its input and then no stride, which gives the same. On a processor with AVX2 and not AVX-512 oneDNN
-    writes past the end of its memory in the backward pass of such a convolution, in version 3.12 of torch 2.14
-    (uxlfoundation/oneDNN issue 6035): the process dies, or gradients are wrong."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
-        return
-    for module in network.modules():
-        if (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1} and set(module.stride) != {1}
-                and module.padding in ((0, 0), "valid") and module.groups == 1 and module.in_channels < 8):
-            module.register_forward_pre_hook(partial(_step_before, module.stride))
-
-
-def _step_before(stride: tuple[int, ...], convolution: nn.Conv2d, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
-    """Take the steps of a 1x1 convolution with that stride before it, where its weights are trained."""
-    if not (torch.is_grad_enabled() and convolution.weight.requires_grad):
-        convolution.stride = stride
-        return None
-    convolution.stride = (1, 1)
-    return (arguments[0][:, :, ::stride[0], ::stride[1]],)
 
 
 @contextmanager

@@ -1,7 +1,4 @@
 import hashlib
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -57,34 +54,6 @@ def test_outputs_are_the_models_own_and_stages_deepen(name):
     assert len(outputs.stages) == stages
     heights = [shape[1] for shape in network.shapes.stages]
     assert heights == sorted(heights, reverse=True)
-
-
-GRADIENTS = """
-import timm, torch, torch.nn.functional as F
-from kdbench.networks import Network, build
-from kdbench.spec import Architecture
-torch.set_num_threads(1)
-for width, own in ((2, False), (4, False), (4, True), (8, False)):
-    torch.manual_seed(0)
-    shape = {"blocks": 1, "stem": width, "channels": [width, 8, 16], "stride": 2}
-    network = Network(timm.create_model("resnet_cifar", num_classes=7, **shape), (3, 32, 32), num_classes=7) if own \
-        else build(Architecture(model="resnet_cifar", kwargs=shape), 7, (3, 32, 32))
-    images = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last)
-    found = []
-    for enabled in (True, False):
-        with torch.backends.mkldnn.flags(enabled=enabled):
-            network.zero_grad()
-            F.cross_entropy(network(images).logits, torch.arange(16) % 7).backward()
-        found.append([p.grad.clone() for p in network.parameters()])
-    print(all(torch.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in zip(*found)))
-"""
-
-
-def test_gradients_of_narrow_networks_are_right_by_the_code_for_avx2_too():
-    """Without the guard of `Network`, gradients are wrong there, or the process dies."""
-    done = subprocess.run([sys.executable, "-c", GRADIENTS], capture_output=True, text=True, check=False,
-                          env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"})
-    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 4), done.stderr[-500:]
 
 
 def test_gradients_reach_every_parameter_through_logits_and_stages():

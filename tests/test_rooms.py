@@ -31,7 +31,7 @@ PACKAGES = {"kdbench": "kdbench", "methods": "kdbench_methods"}  # by folder
 # From bottom to top: a room imports rooms of lower layers, none of its own layer and none of a higher one.
 LAYERS = (
     "disk environment errors paper seeds spec version",
-    "architectures folders method metrics",
+    "architectures convolutions folders method metrics",
     "data networks plugins remote",
     "parts results suites",
     "execution robustness",
@@ -51,7 +51,7 @@ PUBLIC = ("method", "networks", "parts")
 # The modules, or whole rooms, that import torch. The others load fast, for the command line and the parent process.
 TORCH = (
     "kdbench.architectures.mlp", "kdbench.architectures.texts",
-    "kdbench.method", "kdbench.networks", "kdbench.parts", "kdbench.train", "kdbench_methods",
+    "kdbench.convolutions", "kdbench.method", "kdbench.networks", "kdbench.parts", "kdbench.train", "kdbench_methods",
     "kdbench.data.base", "kdbench.data.load", "kdbench.data.stream",
     "kdbench.robustness.measure",
     "kdbench.profile.in_use", "kdbench.profile.timing", "kdbench.profile.worker",

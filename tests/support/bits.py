@@ -1,4 +1,4 @@
-"""Run as a program: what a processor makes of two small networks and of single operations on "cpu-portable", as
+"""Run as a program: what a processor makes of three small networks and of single operations on "cpu-portable", as
 digests, a line each."""
 
 import hashlib
@@ -15,6 +15,7 @@ NETWORKS = {
         "blocks": 1, "stem": 8, "channels": [8, 16, 32], "stride": 2}), torch.optim.SGD),
     "ViT, AdamW": (Architecture(model="test_vit", kwargs={
         "img_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 2, "num_heads": 2}), torch.optim.AdamW),
+    "LCNet, SGD": (Architecture(model="lcnet_035"), torch.optim.SGD),
 }
 
 

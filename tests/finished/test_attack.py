@@ -26,6 +26,11 @@ def go(folder, cache, *runs):
     return attack(folder, runs, Registry(), CacheFolder(cache), "cpu", said.append), said
 
 
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(robustness, "SUBSET", 60)  # AutoAttack takes a minute for 500
+
+
 @pytest.fixture
 def record(tmp_path, cache):
     run_job(teacher_job(smoke("ce"), cache))
@@ -64,8 +69,7 @@ def test_a_record_of_an_older_kdbench_gets_the_radius_that_it_lacks_alone(tmp_pa
     assert after["autoattack_accuracy"] == .125 and "autoattack_small_accuracy" in after
 
 
-def test_a_teacher_is_attacked_with_its_weights_from_the_cache(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(robustness, "SUBSET", 30)  # a minute for 500
+def test_a_teacher_is_attacked_with_its_weights_from_the_cache(tmp_path, cache):
     teacher = run_job(teacher_job(smoke("ce"), cache))
     store, own = Store(tmp_path), Store(cache / "teachers")
     store.write_predictions(teacher.run_id, own.read_predictions(teacher.run_id))  # as a matrix copies them

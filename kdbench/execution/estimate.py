@@ -36,7 +36,9 @@ Source = Literal["record", "timed", "profile"]
 SOURCES: tuple[Source, ...] = ("record", "timed", "profile")  # the better first
 What = Literal["rate", "around", "memory", "disk"]
 KEPT = 256  # figures of a kind and a source
-TYPICAL = 2.3  # multiples of the reference's step: the median of the 42 methods in results/quick, measured alone
+# Multiples of the reference's step: the median of 42 methods, measured alone on an Intel Xeon. On the AMD EPYC of
+# results/quick it is 2.7, of 76.
+TYPICAL = 2.3
 
 
 @dataclass(frozen=True)

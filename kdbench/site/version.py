@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.analysis.build import build
@@ -85,7 +85,8 @@ def _own_runs(folder: Path, suite: Suite, records: list[Record], methods: Regist
     asked = Selection(methods=sorted({spec.method for spec in specs}), seeds=sorted({spec.seed for spec in specs}),
                       pairs=sorted({spec.pair for spec in specs} & suite.pairs.keys()),
                       datasets=sorted(({spec.dataset for spec in specs} - datasets) | datasets))
-    ids = {spec.id for spec in expand(suite, methods, asked).students} if specs and asked.pairs else set()
+    ids = {spec.id for device in {spec.device for spec in specs} if asked.pairs
+           for spec in expand(suite, methods, replace(asked, device=device)).students}
     own = sum(record.run_id in ids for record in students)
     if not own:
         raise UserError(f"{folder}: none of its {len(students)} runs is one that {suite.source} asks for: --suite "

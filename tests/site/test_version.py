@@ -52,6 +52,12 @@ def test_a_version_keeps_both_hashes_and_tables_name_it_until_the_results_change
     assert changed == [f"Changed since version 2026.12 of these results, whose hash is {board.results_hash[:16]}."]
 
 
+def test_the_runs_of_any_device_are_those_of_the_suite(store):
+    for spec in expand(load_suite("smoke"), METHODS, Selection(["ce"], seeds=1, device="cpu-portable")).students:
+        store.write(record(spec, 0.5, suite="smoke"))
+    assert release(store.folder, "2026.12", "x", METHODS).told[0].startswith("3 of 4 runs are those of smoke's text")
+
+
 @pytest.mark.parametrize("name", built_in_suites())
 def test_a_frozen_text_expands_to_the_same_runs_without_the_built_in_pairs(name, tmp_path, monkeypatch):
     (tmp_path / f"{name}.toml").write_text(frozen_text(load_suite(name)))

@@ -5,6 +5,7 @@ from functools import partial
 from types import MethodType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_POSITIONS = 16  # of a map on which a depthwise convolution is a product with a matrix: 4 x 4
@@ -19,7 +20,8 @@ def mend(network: nn.Module) -> None:
 
     Depthwise convolutions on maps smaller than their kernel, as networks for large images have many on images of 28 or
     32 pixels: for these oneDNN has its reference implementation alone. A batch of 64 maps of 88 channels and 2 x 2
-    positions takes it 7 ms, forward and backward, with a kernel of 5 x 5; the product with a matrix below takes 0.8.
+    positions takes it 4 ms, forward and backward, with a kernel of 5 x 5, and the product with a matrix below 0.5
+    (tests/benchmarks/test_convolutions.py, on an AMD EPYC).
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX2":
         return
@@ -62,17 +64,15 @@ def _depthwise(convolution: nn.Conv2d, images: Tensor) -> Tensor:
 
 def _positions_by_outputs(convolution: nn.Conv2d, height: int, width: int) -> Tensor:
     """The weight by which each position of a map goes into each position of the output, [H, W, H', W', C]."""
-    kernel, padding = convolution.kernel_size, convolution.padding
-    assert not isinstance(padding, str)
-    rows = _taps(height, kernel[0], convolution.stride[0], padding[0])[:, None, :, None]
-    columns = _taps(width, kernel[1], convolution.stride[1], padding[1])[None, :, None, :]
-    joined = (rows >= 0) & (rows < kernel[0]) & (columns >= 0) & (columns < kernel[1])
-    taps = convolution.weight[:, 0].permute(1, 2, 0)  # [K, K, C]
-    return taps[rows.clamp(0, kernel[0] - 1), columns.clamp(0, kernel[1] - 1)] * joined[..., None]
+    assert not isinstance(convolution.padding, str)
+    rows, columns = map(_taps, (height, width), convolution.kernel_size, convolution.stride, convolution.padding)
+    taps = F.pad(convolution.weight[:, 0], (0, 1, 0, 1)).permute(1, 2, 0)  # [K + 1, K + 1, C], the last ones 0
+    return taps[rows[:, None, :, None], columns[None, :, None, :]]
 
 
 def _taps(size: int, kernel: int, stride: int, padding: int) -> Tensor:
-    """Which of a kernel's taps lies on each position when it makes each output, [positions, outputs]; none, where that
-    is negative or too large."""
+    """Which of a kernel's taps lies on each position when it makes each output, [positions, outputs]; `kernel`, one
+    more than the last, where none does."""
     outputs = (size + 2 * padding - kernel) // stride + 1
-    return torch.arange(size)[:, None] - stride * torch.arange(outputs) + padding
+    tap = torch.arange(size)[:, None] - stride * torch.arange(outputs) + padding
+    return tap.where((tap >= 0) & (tap < kernel), kernel)

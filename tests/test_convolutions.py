@@ -40,7 +40,7 @@ SMALL = {
     "one position": (5, 1, 2, (1, 1)), "two by two": (5, 1, 2, (2, 2)), "with a stride": (5, 2, 2, (2, 2)),
     "four by four": (5, 1, 2, (4, 4)), "stride on three": (7, 2, 3, (3, 3)), "not square": (5, (1, 2), (2, 1), (3, 4)),
     "kernel not square": ((3, 7), 1, (1, 3), (2, 5)), "without padding beyond": (4, 1, 1, (3, 3)),
-    "more padding": (3, 1, 2, (2, 1)),
+    "more padding": (3, 1, 2, (2, 1)), "maps that grow": (5, 1, 4, (4, 3)),
 }
 
 

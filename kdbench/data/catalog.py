@@ -209,7 +209,7 @@ DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in (
     DatasetInfo("synthetic_text", "random words, some of which tell the class, for tests", None,
                 tuple(f"topic {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT", words=100),
     DatasetInfo("synthetic", "random coarse patterns under noise, for tests", (3, 16, 16),
-                tuple(f"pattern {i}" for i in range(10)), (900, 100, 500), source="generated", licence="MIT"),
+                tuple(f"pattern {i}" for i in range(10)), (900, 100, 200), source="generated", licence="MIT"),
 )}
 
 MODIFIERS: Mapping[str, Modifier] = {modifier.name: modifier for modifier in (

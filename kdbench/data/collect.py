@@ -266,4 +266,4 @@ def _patterns(size: int, split: str) -> files.Arrays:
     labels = np.arange(size) % 10
     noise = fixed_random("synthetic", split).randint(0, 256, (size, 3, 16, 16))
     coarse = patterns.repeat(4, axis=2).repeat(4, axis=3)[labels]
-    return ((coarse + 3 * noise) // 4).astype(np.uint8), labels
+    return ((2 * coarse + 5 * noise) // 7).astype(np.uint8), labels

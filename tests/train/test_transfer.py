@@ -86,7 +86,7 @@ def test_runs_end_well_and_say_what_they_saw(transfer, tmp_path, cache):
     records = matrix(tmp_path, cache, "ce", "kd", transfer=transfer)
     for record in records.values():
         assert record.status == "ok", record.traceback
-        assert record.split_sizes == {"train": 100, "unlabelled": 800, "validation": 100, "test": 500}
+        assert record.split_sizes == {"train": 100, "unlabelled": 800, "validation": 100, "test": 200}
     counts = Store(tmp_path).read_predictions(records["kd"].run_id)["train_class_counts"]
     assert counts.tolist() == [10] * 10  # of labelled images
     kept = smoke("ce", "kd", settings=SIZE)

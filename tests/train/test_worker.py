@@ -90,8 +90,7 @@ def test_the_robustness_of_a_teacher_that_has_not_told_it_is_measured_once_and_k
     teachers.write(replace(teacher, metrics={}))
     try:
         record = run_job(job(smoke("kd"), tmp_path, cache, "kd"))
-        (kept,) = (cache / "teachers" / "robustness").iterdir()
-        assert kept.stem == teacher.run_id
+        kept = teachers.files.robustness(teacher.run_id)
         kept.write_text(json.dumps({name: .5 for name in MEASURED}))
         again = run_job(job(smoke("kd"), tmp_path / "again", cache, "kd"))
         kept.unlink()
@@ -402,8 +401,8 @@ def test_a_learning_rate_of_a_runs_own_is_what_it_trains_by(tmp_path, cache):
     plan = smoke("ce")
     plain = job(plan, tmp_path / "plain", cache, "ce")
     own = dataclasses.replace(plain, out=tmp_path / "own",
-                              spec=plain.spec.model_copy(update={"own_recipe": OwnRecipe(lr=0.1)}))
-    there = job(smoke("ce", settings={"recipe.epochs": 2, "recipe.lr": 0.1}), tmp_path / "there", cache, "ce")
+                              spec=plain.spec.model_copy(update={"own_recipe": OwnRecipe(lr=0.05)}))
+    there = job(smoke("ce", settings={"recipe.epochs": 2, "recipe.lr": 0.05}), tmp_path / "there", cache, "ce")
     weights = [run_job(one).weights_sha256 for one in (plain, own)]
     assert weights[0] != weights[1]
     run_job(dataclasses.replace(there, spec=there.spec.model_copy(update={"teacher": None})))
@@ -428,7 +427,7 @@ def test_a_record_keeps_what_tables_say_of_its_method_and_images(tmp_path, cache
     assert Store(tmp_path).get(record.run_id).facts == plan.methods["kd"].facts
     assert record.facts.defaults == {"temperature": 4.0, "alpha": 0.9}
     assert record.classes == tuple(f"pattern {i}" for i in range(10))
-    assert record.split_sizes == {"train": 900, "validation": 100, "test": 500}
+    assert record.split_sizes == {"train": 900, "validation": 100, "test": 200}
     assert record.facts.paper.arxiv == "1503.02531"
     assert record.facts.idea == "The student matches the teacher's softened class probabilities."
 

@@ -28,7 +28,7 @@ def go(folder, cache, *runs):
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    monkeypatch.setattr(robustness, "SUBSET", 20)  # AutoAttack takes half a minute for 200
+    monkeypatch.setattr(robustness, "SUBSET", 20)  # AutoAttack is slow
 
 
 @pytest.fixture

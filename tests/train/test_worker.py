@@ -91,6 +91,7 @@ def test_the_robustness_of_a_teacher_that_has_not_told_it_is_measured_once_and_k
     try:
         record = run_job(job(smoke("kd"), tmp_path, cache, "kd"))
         kept = teachers.files.robustness(teacher.run_id)
+        assert kept.is_file()
         kept.write_text(json.dumps({name: .5 for name in MEASURED}))
         again = run_job(job(smoke("kd"), tmp_path / "again", cache, "kd"))
         kept.unlink()

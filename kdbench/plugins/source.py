@@ -5,6 +5,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ BUILDS = ("num_classes", "input_shape")  # what a function, or class, that build
 def read_networks(file: Path) -> list[NetworkInfo]:
     """The networks that a Python file defines: its top-level functions and classes that take `num_classes` and
     `input_shape` first and whose names do not begin with an underscore. UserError as of `read_source`."""
-    tree, digest = _parsed(file)
+    tree, digest = _parsed(file, file.read_bytes())
     return [NetworkInfo(f"{file.stem}:{node.name}", file, digest) for node in tree.body
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
             and _first_arguments(node) == BUILDS]
@@ -184,9 +185,8 @@ def _first_arguments(node: ast.FunctionDef | ast.ClassDef) -> tuple[str, ...]:
     return tuple(argument.arg for argument in arguments[:2])
 
 
-def _parsed(file: Path) -> tuple[ast.Module, str]:
-    """The syntax tree of a file and its SHA-256. UserError for a syntax error."""
-    source = file.read_bytes()
+def _parsed(file: Path, source: bytes) -> tuple[ast.Module, str]:
+    """The syntax tree of a file with the content `source`, and its SHA-256. UserError for a syntax error."""
     try:
         tree = ast.parse(source, filename=str(file))
     except (SyntaxError, ValueError) as error:
@@ -201,12 +201,18 @@ def read_source(file: Path, module: str | None) -> list[MethodInfo]:
     UserError, with the file and where possible the line, for a syntax error and for a fact that is not a literal or
     not allowed.
     """
-    tree, digest = _parsed(file)
-    return [
+    return list(_methods(file, module, file.read_bytes()))
+
+
+@cache  # a process that makes many registries, such as a notebook, reads each content once
+def _methods(file: Path, module: str | None, source: bytes) -> tuple[MethodInfo, ...]:
+    """The methods that the file defines while `source` is its content."""
+    tree, digest = _parsed(file, source)
+    return tuple(
         _read_class(node, file, module, digest)
         for node in tree.body
         if isinstance(node, ast.ClassDef) and {"name", "family"} <= _assigned(node).keys()
-    ]
+    )
 
 
 def _read_class(node: ast.ClassDef, file: Path, module: str | None, digest: str) -> MethodInfo:

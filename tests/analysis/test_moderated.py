@@ -275,6 +275,7 @@ VARIANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VARIANCES)
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_moderated_intervals_cover_the_truth_in_95_percent(seeds, kind):

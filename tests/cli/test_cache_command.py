@@ -41,6 +41,7 @@ def test_a_matrix_shares_a_pass_lists_it_and_frees_it(kdbench, own_cache, tmp_pa
     assert "teacher of tiny" not in kdbench("cache")[1] and "resnet_cifar of tiny" in kdbench("cache")[1]
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_without_a_budget_or_for_a_single_run(kdbench, own_cache):
     out = kdbench(*RUN, "--out", "none", "--teacher-cache", "0")[1]
     assert "teacher passes" not in out and not own_cache.passes.exists()

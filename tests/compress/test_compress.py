@@ -30,6 +30,8 @@ from kdbench.spec import Architecture
 from kdbench.train.worker import run_job
 from kdbench_methods.logit.qat_kd import round_weight
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SETTINGS = Settings(int8=True, prune=.5, recovery=1)
 
@@ -111,7 +113,6 @@ def test_every_network_is_told_of_in_a_line(made):
     assert "pruned 50 % int8: test accuracy" in said[-1]
 
 
-@pytest.mark.slow
 def test_what_is_there_is_not_made_again_and_what_is_damaged_is_with_the_same_bytes(trained, made):
     _, store, cache = trained
     again = compress(store.folder, (), None, SETTINGS, Registry(), cache, print)
@@ -249,7 +250,7 @@ def test_calibration_takes_training_images_alone_of_every_class(parts, monkeypat
 
 
 @pytest.mark.parametrize(("model", "kwargs"), [
-    pytest.param("lcnet_035", {}, marks=pytest.mark.slow),
+    ("lcnet_035", {}),
     ("test_vit", {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 2})])
 def test_other_architectures_are_pruned_and_quantised_too(tmp_path, model, kwargs):
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Every command and snippet of README and docs: run here, run in the slow tests, or listed with the reason why not.
+"""Every command and snippet of README and docs: run in the slow tests, or listed with the reason why not.
 
 A page is gone through from top to bottom in a folder of its own, as a reader would. There, `runs/quick` and all other
 folders of results that pages speak of are finished runs of the suite `smoke`, and `photos` are a few small images.
@@ -21,14 +21,15 @@ from kdbench.results.store import Store
 from kdbench.suites.plan import Selection, expand
 from kdbench.suites.suite import load_suite
 
-HERE = (  # commands that take seconds
-    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|export|evaluate|fsck|report) (?!.*s3://).*",
+CHEAP = (  # commands that take seconds
+    r"kdbench (list|show|doctor|cache|leaderboard|status|advise|cite|card|evaluate|fsck|report) (?!.*s3://).*",
+    r"kdbench export (?!.*--executorch).*",
     r"kdbench (new-method|check|merge|compare|release) (?!.*s3://).*", r"kdbench publish (?!.*--push).*",
     r"kdbench (doctor|cache)",
 )
-SLOW = (  # commands that take up to some minutes
+DEAR = (  # commands that take up to some minutes
     r"kdbench run quick .*", r"kdbench run own\.toml .*", r"kdbench (run|profile) photos\.toml.*", r"kdbench verify .*",
-    r"python docs/picture\.py .*",
+    r"kdbench export .*--executorch.*", r"python docs/picture\.py .*",
 )
 LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench (run|tune|profile) (cpu|transfer).*": "Fashion-MNIST, and minutes to days",
@@ -61,10 +62,10 @@ def matches(command: Command, patterns) -> bool:
 
 @pytest.mark.parametrize("command", dict.fromkeys(commands()), ids=str)
 def test_every_command_is_run_or_listed(command):
-    assert [matches(command, patterns) for patterns in (HERE, SLOW, LISTED)].count(True) == 1
+    assert [matches(command, patterns) for patterns in (CHEAP, DEAR, LISTED)].count(True) == 1
 
 
-@pytest.mark.parametrize("pattern", [*HERE, *SLOW, *LISTED])
+@pytest.mark.parametrize("pattern", [*CHEAP, *DEAR, *LISTED])
 def test_no_pattern_is_without_a_command(pattern):
     assert any(matches(command, [pattern]) for command in commands())
 
@@ -174,25 +175,27 @@ def run_python(arguments, place: Path) -> None:
 
 
 PAGES_WITH = {how: sorted({command.page for command in commands() if matches(command, patterns)})
-              for how, patterns in (("here", HERE), ("slow", SLOW))}
-
-
-@pytest.mark.parametrize("page", PAGES_WITH["here"])
-def test_cheap_commands_and_snippets_run(page, kdbench, place, finished):
-    for name in FOLDERS:
-        shutil.copytree(finished, place / "runs" / name)
-    assert follow(page, HERE, kdbench, place, snippets=True)
+              for how, patterns in (("cheap", CHEAP), ("dear", DEAR))}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES_WITH["slow"])
+@pytest.mark.parametrize("page", PAGES_WITH["cheap"])
+def test_cheap_commands_and_snippets_run(page, kdbench, place, finished):
+    for name in FOLDERS:
+        shutil.copytree(finished, place / "runs" / name)
+    assert follow(page, CHEAP, kdbench, place, snippets=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_WITH["dear"])
 def test_dear_commands_run(page, kdbench, place, finished):
-    if page.endswith(("author.md", "trust.md")):
-        shutil.copytree(finished, place / "runs" / "quick")
+    for ending, name in (("author.md", "quick"), ("trust.md", "quick"), ("compress.md", "compress")):
+        if page.endswith(ending):
+            shutil.copytree(finished, place / "runs" / name)
     for block in blocks("python"):
         if block.file:  # a page that begins with it has it from the template
             (place / block.file).write_text(block.text)
-    done = follow(page, SLOW, kdbench, place, snippets=False)
+    done = follow(page, DEAR, kdbench, place, snippets=False)
     assert done and (not any("docs/picture.py" in one for one in done) or "svg" in (place / "picture.svg").read_text())
 
 
@@ -206,7 +209,7 @@ def test_snippets_that_train_are_the_example_that_another_test_runs():
 
 def test_every_page_with_a_snippet_is_gone_through():
     pages = {block.page for block in blocks("python") if not block.file and "kdbench.run(" not in block.text}
-    assert pages <= set(PAGES_WITH["here"])
+    assert pages <= set(PAGES_WITH["cheap"])
 
 
 def test_blocks_have_a_language_that_is_known():

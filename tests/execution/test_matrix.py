@@ -32,6 +32,7 @@ def hashes(out):
     return {r.run_id: r.weights_sha256 for r in Store(out).read()[0]}
 
 
+@pytest.mark.slow
 def test_weights_do_not_depend_on_the_number_of_workers_or_the_order(tmp_path, cache):
     plan = smoke("ce", "kd", "dml", seeds=[0, 1])
     run(plan, tmp_path / "one", tmp_path / "cache1", workers=1)
@@ -52,6 +53,7 @@ def test_a_finished_matrix_has_nothing_to_do_and_another_folder_needs_no_new_tea
     assert {job.role for job in elsewhere} == {"student"}
 
 
+@pytest.mark.slow
 def test_one_run_that_is_killed_crashes_or_takes_too_long_costs_no_other(tmp_path, cache):
     plugins = [plugin(tmp_path, trouble, name) for name, trouble in (
         ("killed", "os.kill(os.getpid(), signal.SIGKILL)"),

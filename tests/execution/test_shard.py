@@ -145,6 +145,7 @@ def test_two_parts_at_the_same_time_in_one_folder_give_the_bits_of_the_whole(tmp
     assert len(list(Store(tmp_path / "out").files.plans.iterdir())) == len(plan.students) + len(plan.teachers)
 
 
+@pytest.mark.slow
 def test_two_parts_one_after_the_other_in_folders_of_their_own_give_the_bits_of_the_whole(tmp_path, whole):
     plan, expected = whole
     trained = {}

@@ -85,6 +85,7 @@ def run(plan, out, cache, pool=None):
     return run_all(plan, out, cache, pool or pool_for(out, say=said.append), said)
 
 
+@pytest.mark.slow
 def test_teachers_come_first_and_the_results_are_those_of_local_runs(tmp_path, cluster):
     plan = smoke("ce", "kd")
     local = LocalPool(2)

@@ -96,6 +96,7 @@ def test_onnx_gives_the_network_s_logits_for_any_number_of_images(trained, tmp_p
     assert (tmp_path / "out" / "config.json").exists() == (method == "kd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "simkd"])
 def test_the_program_for_executorch_gives_the_network_s_logits_image_by_image(trained, tmp_path, method):
     *_, network, dataset = trained[method]

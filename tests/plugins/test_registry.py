@@ -110,6 +110,13 @@ def test_a_plugin_file_appears_beside_the_built_in_methods(tmp_path):
     assert load(registry["mine"]).__name__ == "Mine"
 
 
+def test_a_later_registry_reads_what_changed_in_a_file_and_nothing_else_again(tmp_path):
+    before = Registry([write(tmp_path)])
+    after = Registry([write(tmp_path, PLUGIN.replace("weight: float = 1.0", "weight: float = 1.5"))])
+    assert [one["mine"].hyperparameters["weight"].default for one in (before, after)] == [1.0, 1.5]
+    assert before["mine"].digest != after["mine"].digest and after["kd"] is before["kd"]
+
+
 def test_an_installed_package_adds_methods_by_its_entry_point(tmp_path):
     write(tmp_path, name="their_package.py")
     info = tmp_path / "their_package-1.0.dist-info"

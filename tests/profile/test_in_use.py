@@ -99,6 +99,7 @@ def test_a_network_is_used_as_timm_s_model_unless_that_loses_its_precision():
 
 # Times.
 
+@pytest.mark.slow
 def test_latency_throughput_energy_and_what_is_saved_are_those_of_the_clock():
     clock = Clock()
     student, teacher = Slow(clock, 0.002), Slow(clock, 0.006)
@@ -114,6 +115,7 @@ def test_latency_throughput_energy_and_what_is_saved_are_those_of_the_clock():
     assert found.student.parameters == 20 and found.student.latency_seconds.count == 3 * 100  # 0.2 s a turn
 
 
+@pytest.mark.slow
 def test_the_95th_percentile_is_of_single_calls():
     clock = Clock()
 

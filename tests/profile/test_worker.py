@@ -99,6 +99,7 @@ def test_a_method_that_does_as_the_reference_takes_as_long(tmp_path, cache, step
     assert found.step_time_ratio.median == 1 and found.step_seconds.median == 1
 
 
+@pytest.mark.slow
 def test_stages_have_their_share_in_the_step_time(tmp_path, cache, steps):
     this = job("kd", tmp_path, cache, steps=6, repeats=3)
     found, _ = training(this, cache, steps)
@@ -135,6 +136,7 @@ def test_memory_is_read_before_the_reference_is_built_then_each_step_is_taken_by
     assert found.peak_memory_bytes == 12345
 
 
+@pytest.mark.slow
 def test_a_machine_that_changes_its_speed_within_a_pass_does_so_for_both(tmp_path, cache, steps):
     def clock():  # ten times as slow for every other 20 seconds: a pass of ce alone would fall into one of them
         fast, slow = divmod(steps.seconds, 40)
@@ -218,6 +220,7 @@ def test_a_pair_s_profile_has_student_and_teacher(tmp_path, cache, monkeypatch):
     assert student.file_bytes < teacher.file_bytes
 
 
+@pytest.mark.slow
 def test_a_method_that_deploys_another_network_has_that_measured_too(tmp_path, cache, monkeypatch):
     monkeypatch.setattr("kdbench.profile.in_use.LATENCY_SECONDS", .01)
     monkeypatch.setattr("kdbench.profile.in_use.THROUGHPUT_SECONDS", .01)

@@ -341,6 +341,7 @@ def replayed(kdbench, made, name, *more):
     return kdbench("results", "check", made / f"{name}.zip", "--against", made / "reference", "--replay", 1, *more)
 
 
+@pytest.mark.slow
 def test_a_replay_gives_an_honest_method_the_same_weights_and_predictions(made, kdbench):
     code, told, _ = replayed(kdbench, made, "mine")
     assert code == 0 and "the same weights and test predictions, bit by bit (in a process of its own" in told
@@ -355,6 +356,7 @@ def test_a_replay_finds_a_method_that_looks_at_test_images(name, made, kdbench):
     assert "came out with other weights" in told and "such as the test images, which were withheld here" in told
 
 
+@pytest.mark.slow
 @needs_avx2
 def test_runs_on_cpu_portable_are_submitted_and_replayed_on_it(tmp_path, kdbench):
     (tmp_path / "mine.py").write_text(METHOD)

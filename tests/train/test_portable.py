@@ -36,6 +36,7 @@ def in_portable(code):
                         f"device = make_deterministic('cpu-portable')\n{code}")
 
 
+@pytest.mark.slow
 @needs_avx2
 def test_another_choice_of_instructions_changes_neither_weights_nor_single_operations():
     usual = python(bits.__file__, **HELD)

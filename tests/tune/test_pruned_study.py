@@ -12,6 +12,8 @@ from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.tune.choice import read_choices
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 5
 OPTIONS = ("--methods", "kd", "--set", f"recipe.epochs={EPOCHS}", "--trials", "9", "--sampler-seed", "8",
            "--pruner", "median")  # three batches, the last of one trial

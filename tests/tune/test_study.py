@@ -51,6 +51,7 @@ def test_a_study_keeps_neither_networks_nor_predictions_of_its_trials(undisturbe
     assert [path.stem for path in (undisturbed / "predictions").iterdir()] == [teacher.run_id]
 
 
+@pytest.mark.slow
 def test_a_study_of_three_workers_equals_that_of_one_trial_by_trial(undisturbed, tmp_path, kdbench):
     code, out, _ = kdbench("tune", "smoke", *SMALL, "--out", tmp_path / "three", "--workers", "3", "--teacher-cache",
                            "0")

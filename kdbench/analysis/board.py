@@ -180,6 +180,8 @@ class Leaderboard:
     results_hash: str           # SHA-256 of what repeated runs must give again: weights, predictions, metrics
     records_hash: str           # SHA-256 of everything that the tables are made from: the same hash, the same tables
                                 # (but for the line that names a version of the results, which keeps this hash)
+    packages: Mapping[str, tuple[str, ...]]  # the versions of kdbench, torch and timm that the runs were made with
+    version: str                # of these results; "" if they have none
 
     @property
     def equal_compute(self) -> bool:

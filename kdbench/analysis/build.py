@@ -55,6 +55,7 @@ from kdbench.spec import RunSpec, TrainedTeacher, digest
 from kdbench.tune.choice import Choice
 
 PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"}
+PACKAGES = ("kdbench", "torch", "timm")  # those by which results are cited
 CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
 
 Known = Mapping[str, Facts]
@@ -82,6 +83,7 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     origins = merged.lines() if isinstance(merged, Merged) else ()
     release, results = read_release(store), results_hash(runs)
     versions = release.lines(results) if isinstance(release, Release) else ()
+    last = release.versions[0] if isinstance(release, Release) else None
     submitted, submitted_hash = read_submitted(store)
     compressed, compressed_problems = read_compressed(store, runs)
     cells = tuple(_with_compressed(_cells(runs, known, reader, costs, tuned), compressed.values()))
@@ -96,7 +98,16 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
         records_hash=_records_hash(runs, hashes, costs, problems, tuned,
                                    {"merged": merged_hash, "submissions": submitted_hash, **{
                                        f"compressed/{one.run_id}": sha256 for sha256, one in compressed.items()}}),
+        packages=_packages(runs), version=last.version if last and last.results == results else "",
     )
+
+
+def _packages(runs: Iterable[Record]) -> dict[str, tuple[str, ...]]:
+    """The versions of `PACKAGES` that runs name, by package."""
+    named = [run.environment.get("versions") for run in runs]
+    found = {package: {str(versions[package]) for versions in named
+                       if isinstance(versions, dict) and package in versions} for package in PACKAGES}
+    return {package: tuple(sorted(versions)) for package, versions in found.items() if versions}
 
 
 def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem], int]:

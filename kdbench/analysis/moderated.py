@@ -96,7 +96,7 @@ class Comparisons:
     prior: Prior                                  # of methods that see the data
     apart: Prior                                  # of those that do not
     to: Mapping[str, Mapping[str, Comparison]]    # by reference, then method; without those with too few seeds
-    tiers: tuple[tuple[str, ...], ...]            # of those that see the data and are complete, the best first
+    tiers: tuple[tuple[str, ...], ...]            # of those that see the data and are complete, see `tiers`
     unusual: frozenset[str]                       # methods that are so noisy that their intervals may be too narrow
 
 
@@ -105,7 +105,8 @@ def compare(seeing: Mapping[str, Mapping[int, float]], blind: Mapping[str, Mappi
     """The methods of a cell by their accuracies: of each method that sees the data and of each that does not, by seed.
 
     Every method is compared with each of `references`, which are a family of comparisons each. `ranked` has the methods
-    to sort into tiers, the best first.
+    to sort into tiers, the best first, by these families and that of all pairs: else a method could share a tier with a
+    reference from which its own row tells it.
     """
     prior, noise = moderate(seeing)
     apart, other_noise = moderate(blind, blocks=False)
@@ -113,8 +114,11 @@ def compare(seeing: Mapping[str, Mapping[int, float]], blind: Mapping[str, Mappi
     to = {reference: family({label: (label, reference) for label in values if label != reference}, values, noise)
           for reference in references if reference in values}
     order = [label for label in ranked if label in noise]
-    pairs = family({(a, b): (b, a) for i, a in enumerate(order) for b in order[i + 1:]}, values, noise)
-    return Comparisons(prior, apart, to, tiers(order, {pair for pair, told in pairs.items() if told.significant}),
+    pairs = family({(a, b): (a, b) for i, a in enumerate(order) for b in order[i + 1:]}, values, noise)
+    marked = {(label, reference): told for reference, own in to.items() for label, told in own.items()}
+    better = {(a, b) if told.mean > 0 else (b, a) for (a, b), told in [*pairs.items(), *marked.items()]
+              if told.significant}
+    return Comparisons(prior, apart, to, tiers(order, better),
                        frozenset(label for label, own in noise.items() if own.unusual))
 
 
@@ -140,15 +144,18 @@ def family(pairs: Mapping[Name, tuple[str, str]], values: Mapping[str, Mapping[i
                                                                            strict=True) if corrected is not None}
 
 
-def tiers(order: Sequence[str], differ: Container[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
-    """Methods in groups: the best, with all that do not differ from it; then the same among the rest.
+def tiers(order: Sequence[str], better: Container[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """Methods in groups: those of which no other is told to be better; then the same among the rest. So no method of a
+    group is told from another one of it, and each of a later group has one before it that is told to be better.
 
-    `order` has the best first, and `differ` the pairs (better, worse) that the data can tell apart.
+    `order` has the best first, and `better` the pairs (better, worse) that the data can tell apart.
     """
     found, rest = [], list(order)
     while rest:
-        found.append(tuple(label for label in rest if (rest[0], label) not in differ))
-        rest = [label for label in rest if (rest[0], label) in differ]
+        # Over other seeds a circle is possible, of which none comes first.
+        first = [label for label in rest if not any((other, label) in better for other in rest)] or rest
+        found.append(tuple(first))
+        rest = [label for label in rest if label not in first]
     return tuple(found)
 
 

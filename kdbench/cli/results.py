@@ -75,7 +75,7 @@ def advise(
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Say which method to take, and why: the cheapest of those that cannot be told from the best. Exit code 1 if
+    """Say which method to take, and why: the best, or a cheaper one that is within a point of it. Exit code 1 if
     nothing can be advised."""
     from kdbench.analysis.answers.advice import Wishes, advise
     from kdbench.analysis.build import build

@@ -30,7 +30,7 @@ REPORT = "Technical report, "  # what the venue of a technical report begins wit
 def cite(leaderboard: Leaderboard) -> str:
     """The BibTeX entries of a leaderboard's methods, datasets and metrics, then a sentence in LaTeX that cites them. It
     names methods of which nothing is known without a reference."""
-    methods = sorted({row.method for cell in leaderboard.cells for row in cell.rows})
+    methods = _methods(leaderboard)
     datasets = sorted({cell.dataset for cell in leaderboard.cells})
     metrics = measured(leaderboard)
     entries, keys = references(methods_and_datasets(leaderboard) | metrics)
@@ -43,17 +43,25 @@ def cite(leaderboard: Leaderboard) -> str:
     note = f"\n% Not known here, so without a reference: {', '.join(map(escape, absent))}" if absent else ""
     variants = sorted(name for name in keys if name.startswith("+"))
     more = f" (variants: {cited(variants)})" if variants else ""
-    sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with kdbench {__version__}~\\cite{{kdbench}}, "
+    versions = {"kdbench": (__version__,), **leaderboard.packages}  # of records that name none: the installed one
+    packages = ", ".join(f"{name} {escape(' and '.join(versions[name]))}" + ("~\\cite{kdbench}" * (name == "kdbench"))
+                         for name in versions)
+    version = f"version {escape(leaderboard.version)}, " if leaderboard.version else ""
+    sentence = (f"We compare {cited(methods)} on {cited(datasets)}{more} with {packages}, "
                 f"suite {', '.join(map(escape, leaderboard.suites))} "
-                f"(results \\texttt{{{leaderboard.results_hash[:16]}}})."
+                f"({version}results \\texttt{{{leaderboard.results_hash[:16]}}})."
                 + (f" Metrics of other authors: {cited(metrics)}." if metrics else "") + note)
     return "\n\n".join([*entries, sentence])
 
 
+def _methods(leaderboard: Leaderboard) -> list[str]:
+    """The methods that have a result."""
+    return sorted({row.method for cell in leaderboard.cells for row in cell.rows if row.runs})
+
+
 def methods_and_datasets(leaderboard: Leaderboard) -> dict[str, Paper | None]:
-    """The papers of a leaderboard's methods and datasets, as `papers` gives them."""
-    return papers(sorted({row.method for cell in leaderboard.cells for row in cell.rows}),
-                  sorted({cell.dataset for cell in leaderboard.cells}), leaderboard.methods)
+    """The papers of a leaderboard's methods with a result, and of its datasets, as `papers` gives them."""
+    return papers(_methods(leaderboard), sorted({cell.dataset for cell in leaderboard.cells}), leaderboard.methods)
 
 
 def measured(leaderboard: Leaderboard) -> dict[str, Paper | None]:

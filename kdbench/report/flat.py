@@ -126,8 +126,8 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
     NAME_mean, over the row's `seeds`, and the ends NAME_low and NAME_high of its 95 % t interval. So has the paired
     difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Of these there are the ends of
     the moderated interval besides, its degrees of freedom, and p before and after Holm's correction for all methods of
-    the cell (see kdbench.analysis.moderated). `tier` is 1 for the best method that sees the data and those that cannot
-    be told from it. `shares` has the mean accuracies by kind of part of the test images ("class", "group: ATTRIBUTE",
+    the cell (see kdbench.analysis.moderated). `tier` is 1 for the methods that see the data and of which no other is
+    told to be better. `shares` has the mean accuracies by kind of part of the test images ("class", "group: ATTRIBUTE",
     "corruption"), then by the part's name. Shares, accuracies among them, are from 0 to 1. `results` is the
     leaderboard's hash, the same in every row.
 

@@ -168,7 +168,8 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """The record as tables need it, in a fraction of the memory: what many runs share is held once."""
         return msgspec.structs.replace(
             self, run_id=self.spec.id, suite=sys.intern(self.suite), family=self.family and sys.intern(self.family),
-            metrics=Numbers(self.metrics), curves=NOTHING, environment=NOTHING,
+            metrics=Numbers(self.metrics), curves=NOTHING,
+            environment=_shared(dict[str, Any], {"versions": self.environment.get("versions")}),
             vectors=Lists({name: values for name, values in self.vectors.items() if "_accuracy" in name}),
             groups=_shared(dict[str, list[str]], self.groups), classes=_shared(tuple[str, ...], self.classes),
             split_sizes=_shared(dict[str, int], self.split_sizes), answers=self.answers and LEFT_OUT,

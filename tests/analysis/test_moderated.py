@@ -71,11 +71,30 @@ def test_tiers_are_those_found_by_hand():
     assert compare(HAND, {}, ["ce"], ["kd", "at", "ce"]).tiers == (("kd", "at"), ("ce",))  # .0069 * 3, .0345 * 2
 
 
-def test_a_tier_is_the_best_and_all_that_do_not_differ_from_it():
-    differ = {("a", "d"), ("b", "d"), ("b", "c"), ("d", "e")}
-    assert tiers("abcde", differ) == (("a", "b", "c", "e"), ("d",))  # c differs from b, which is not the best
+def test_a_tier_holds_those_of_the_rest_of_which_no_other_is_told_to_be_better():
+    better = {("a", "d"), ("b", "d"), ("b", "c"), ("d", "e")}
+    assert tiers("abcde", better) == (("a", "b"), ("c", "d"), ("e",))  # c is told from b alone, which is not the best
     assert tiers("abc", {("a", "b"), ("a", "c"), ("b", "c")}) == (("a",), ("b",), ("c",))
+    assert tiers("abc", {("b", "a")}) == (("b", "c"), ("a",))  # over the seeds that two share, the lower may be better
+    assert tiers("abc", {("a", "b"), ("b", "a"), ("a", "c"), ("b", "c")}) == (("a", "b", "c"),)
     assert tiers("", set()) == ()
+
+
+def test_no_method_shares_a_tier_with_a_reference_that_its_mark_tells_it_from():
+    """Its comparison with a reference is one of few, that of all pairs one of many."""
+    generator, marks = np.random.default_rng(0), 0
+    for _ in range(20):
+        means, deviations = np.sort(generator.normal(0, 3, (12, 1)), axis=0)[::-1], generator.uniform(.2, 3, (12, 1))
+        table = by_label(generator.normal(means, deviations, (12, 3)))
+        order = sorted(table, key=lambda label: -sum(table[label].values()))
+        told = compare(table, {}, [order[2], order[6]], order)
+        place = {label: number for number, tier in enumerate(told.tiers) for label in tier}
+        for reference, own in told.to.items():
+            for label, one in own.items():
+                if one.significant:
+                    assert place[label] < place[reference] if one.mean > 0 else place[label] > place[reference]
+                    marks += 1
+    assert marks > 100
 
 
 # Smyth's formulas.
@@ -234,8 +253,8 @@ def test_a_table_shows_the_moderated_interval_a_mark_the_tiers_and_the_prior(tmp
     text = " ".join(render(shown(tmp_path, HAND), "md").split())
     assert "| 90.00 ± n/a (2 seeds) | +9.00 ± 4.31 ↑ |" in text   # .0069 * 3
     assert "| 86.00 ± n/a (2 seeds) | +5.00 ± 4.31 ↑ |" in text   # .0345
-    assert "Tiers: (1) kd, at; (2) ce; (3) rkd. Each holds" in text and "for 6 pairs)" in text
-    assert "s0 = 1.35 points, counts as d0 = inf degrees of freedom" in text
+    assert "Tiers: (1) kd, at; (2) ce; (3) rkd. Each holds" in text and "for 6 pairs, or as the arrows say" in text
+    assert "s0 = 1.35 points, is taken for all of them" in text
 
 
 def test_what_holm_s_correction_leaves_unclear_is_marked_so(tmp_path):

@@ -9,6 +9,7 @@ from kdbench.analysis.build import build
 from kdbench.paper import Paper
 from kdbench.plugins.registry import Registry
 from kdbench.report.cite import cite, escape
+from kdbench.results.release import Release, Version, write_release
 from kdbench.results.store import Store
 
 
@@ -75,6 +76,28 @@ def test_the_sentence_cites_what_has_an_entry_and_carries_the_results_hash(tmp_p
         f"suite tiny (results \\texttt{{{leaderboard.results_hash[:16]}}}).\n"
         r"% Not known here, so without a reference: my\_own")
     assert set(re.findall(r"\\cite{(\w+)}", sentence)) <= set(parse(text))
+
+
+def test_the_sentence_names_the_versions_of_the_runs_and_no_method_without_a_result(tmp_path):
+    for seed, torch in enumerate(("2.14.1", "2.14.1", "2.15.0")):
+        versions = {"kdbench": "0.0.1", "torch": torch, "timm": "1.0.31", "numpy": "2.4.6"}
+        Store(tmp_path).write(record(spec("ce", seed), .5, environment={"versions": versions}))
+    Store(tmp_path).write(record(spec("at"), status="inapplicable", reason="one position"))
+    text = cite(build(tmp_path, {"ce": info("ce", "baseline"), "at": with_paper()}))
+    assert ("We compare ce on digits" in text and "with kdbench 0.0.1~\\cite{kdbench}, torch 2.14.1 and 2.15.0, "
+            "timm 1.0.31, suite tiny (results" in text and "bee2020title" not in text)
+
+
+def test_a_version_of_the_results_is_cited_as_long_as_they_are_those(tmp_path):
+    Store(tmp_path).write(record(spec("ce", 0), .5))
+    registry = {"ce": info("ce", "baseline")}
+    own = build(tmp_path, registry)
+    write_release(Store(tmp_path), Release(suite="tiny", versions=[Version(
+        version="2026.12", released="2026-12-01T00:00:00Z", results=own.results_hash, records=own.records_hash,
+        note="All of it.")]))
+    assert "(version 2026.12, results" in cite(build(tmp_path, registry))
+    Store(tmp_path).write(record(spec("ce", 1), .5))
+    assert "version 2026.12" not in cite(build(tmp_path, registry))
 
 
 def test_two_papers_never_share_a_key_and_one_paper_stands_once(tmp_path):

@@ -344,7 +344,7 @@ def test_a_latex_table_is_labelled_cites_its_methods_and_sets_the_best_tier_bold
     assert r"{\bfseries\boldmath 90.50 $\pm$" in best and r"$\uparrow$" in best and "bfseries" not in ce
     first = text[text.index(r"\caption"):].split(r"\label")[0]
     assert r"$\pm$ is half the width" in first and r"$\uparrow$ better, $\downarrow$ worse" in first
-    assert "Bold: the best method" in first
+    assert "Bold: the best tier" in first
 
 
 def test_characters_that_pdflatex_has_no_letter_for_are_replaced():

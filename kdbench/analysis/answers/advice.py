@@ -9,6 +9,7 @@ from kdbench.errors import plain
 from kdbench.metrics.catalog import METRICS
 
 CLEAN, ROBUST = "test_accuracy", "pgd_small_accuracy"  # what is best: without and with --robust
+MARGIN = .01                                           # what a cheaper method may be below the best
 MOST_NAMED = 6                                         # methods in a sentence
 
 
@@ -33,7 +34,8 @@ class Advice:
 
 
 def advise(cell: Cell, wishes: Wishes) -> Advice:
-    """Of the methods that fulfil the wishes, the cheapest to train of those that cannot be told from the best."""
+    """Of the methods that fulfil the wishes, the cheapest to train of the best one and those that are at most `MARGIN`
+    below it at the low end of their interval: that a method cannot be told from the best may be for want of seeds."""
     metric, excluded = ROBUST if wishes.robust else CLEAN, dict[str, str]()
     for row in cell.rows:
         if why := next(iter(_against(row, wishes, metric)), None):
@@ -42,14 +44,16 @@ def advise(cell: Cell, wishes: Wishes) -> Advice:
     left.sort(key=lambda row: (-_mean(row, metric), row.label))
     if not left:
         return Advice(None, ("No method of these results fulfils all of the wishes.",), excluded)
-    found = _compared(left, metric)
-    best = [row for row in left if found.tiers and row.label in found.tiers[0]]
-    if not best:
+    judged = [row for row in left if len(row.metrics[metric]) > 1]
+    if not judged:
         return Advice(None, (f"Nothing can be told of differences between methods: that takes two seeds or more. The "
                              f"highest {METRICS[metric].title} is that of {left[0].label}, "
                              f"{100 * _mean(left[0], metric):.2f} %.",), excluded)
+    found = _compared(judged, metric)
+    below = found.to[judged[0].label]
+    best = [judged[0], *(row for row in judged[1:] if row.label in below and below[row.label].low > -MARGIN)]
     chosen = min(best, key=lambda row: (_cost(row, best), row.label))
-    return Advice(chosen.label, tuple(_reasons(cell, chosen, best, left, found, metric)), excluded)
+    return Advice(chosen.label, (*_reasons(cell, chosen, best, left, found, metric),), excluded)
 
 
 # What rules a method out.
@@ -83,7 +87,7 @@ def _above(row: Row, metric: str, most: float | None, unit: str) -> Iterable[str
 
 def _compared(rows: Sequence[Row], metric: str) -> Comparisons:
     values = {row.label: row.metrics[metric] for row in rows}
-    return compare(values, {}, [row.label for row in rows], [row.label for row in rows])
+    return compare(values, {}, tuple(dict.fromkeys((*REFERENCES, rows[0].label))), [])
 
 
 def _mean(row: Row, metric: str) -> float:
@@ -91,9 +95,13 @@ def _mean(row: Row, metric: str) -> float:
     return found.mean if found else 0.0
 
 
+def _profiled(rows: Sequence[Row]) -> bool:
+    return all("step_time_ratio" in row.metrics for row in rows)
+
+
 def _cost(row: Row, rows: Sequence[Row]) -> float:
     """Of training: the profiled step time if all rows have one, else the seconds that training took."""
-    return _mean(row, "step_time_ratio" if all("step_time_ratio" in one.metrics for one in rows) else "seconds")
+    return _mean(row, "step_time_ratio" if _profiled(rows) else "seconds")
 
 
 def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], found: Comparisons,
@@ -101,14 +109,16 @@ def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], 
     title = METRICS[metric].title
     own = f"Its {title}, {100 * _mean(chosen, metric):.2f} % over {_seeds(chosen)},"
     others = _names([row.label for row in best if row is not chosen])
+    near = f"within {100 * MARGIN:g} point of it by its 95 % interval"
     if len(best) == 1:
-        yield f"{own} is the highest, and that of no other method comes near it, at 5 % after Holm's correction."
+        yield f"{own} is the highest, and no other method is {near}."
     elif chosen is best[0]:
-        yield f"{own} is the highest; {others} cannot be told from it, and it is the cheapest of them to train."
+        yield f"{own} is the highest. Of those that are {near}, {others}, none is cheaper to train."
     else:
-        yield (f"{own} cannot be told from the highest, {100 * _mean(best[0], metric):.2f} % of {best[0].label}. Of "
-               f"the {len(best)} methods of which this holds ({others} beside it) it is the cheapest to train.")
-    if unknown := [row.label for row in left if not any(row.label in tier for tier in found.tiers)]:
+        below = found.to[best[0].label][chosen.label]
+        yield (f"{own} is {100 * below.mean:+.2f} ± {100 * below.half_width:.2f} points from the highest, that of "
+               f"{best[0].label}. Of the methods {near}, it is the cheapest to train.")
+    if unknown := [row.label for row in left if len(row.metrics[metric]) < 2]:
         yield f"Not judged, since they have one seed: {_names(unknown)}."
     for reference in REFERENCES:
         difference = found.to.get(reference, {}).get(chosen.label)
@@ -116,6 +126,9 @@ def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], 
             verdict = "" if difference.significant else ", which is no significant difference"
             yield (f"It is {100 * difference.mean:+.2f} ± {100 * difference.half_width:.2f} points from {reference} "
                    f"with the same seeds{verdict}.")
+    if len(best) > 1 and not _profiled(best):
+        yield ("What is cheap was judged by wall time, to which other work on the machine adds: `kdbench profile` "
+               "measures costs.")
     yield from _costs(chosen)
     if chosen.larger:
         yield f"It deploys a network {chosen.size:.2g} times as large as the plain student."

@@ -91,11 +91,9 @@ def best_told(cell: Cell) -> str | None:
     rows = [row for row in cell.rows if not row.data_free]
     best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if len(best) == 1:
-        return f"With all pairs compared, {best[0].label} is the best, and no other method is in its tier."
-    others = f"{len(best) - 1} other method{'s' * (len(best) > 2)}"
-    return (f"With all pairs compared, the best, {best[0].label}, cannot be told from {others}"
-            + (f": {', '.join(row.label for row in best[1:])}." if len(best) < len(rows) else
-               ", which are all that are complete."))
+        return f"With all pairs compared, {best[0].label} is alone in the best tier."
+    return (f"With all pairs compared, {len(best)} methods are in the best tier, whose methods cannot be told apart"
+            + (f": {', '.join(row.label for row in best)}." if len(best) < len(rows) else ": all that are complete."))
 
 
 def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
@@ -107,7 +105,8 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
     best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if larger := [f"{row.label} ({row.size:.2g} times)" for row in best if row.larger]:
         yield f"Of the best tier deploy a network with more parameters than the plain student: {', '.join(larger)}."
-    for metric, what in (("step_time_ratio", "times a step of plain training"), ("seconds", "s of training")):
+    for metric, what in (("step_time_ratio", "times a step of plain training"),
+                         ("seconds", "s of training by wall time, to which other work on the machine adds")):
         costs = {row.label: cost.mean for row in best if (cost := row.estimate(metric)) is not None}
         if len(best) > 1 and len(costs) == len(best):
             cheapest = min(costs, key=lambda label: (costs[label], label))

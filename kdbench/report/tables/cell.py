@@ -166,14 +166,13 @@ def difference(cell: Cell, row: Row, reference: str) -> str:
 
 
 def _tiers(cell: Cell) -> Iterable[str]:
-    """The note on which methods cannot be told from the best, and then from the best of the rest; none for fewer than
-    two methods with two seeds."""
+    """The note on the methods of each tier; none for fewer than two methods with two seeds."""
     tiers = cell.comparisons.tiers
     if (count := sum(map(len, tiers))) > 1:
         listed = "; ".join(f"({i}) {', '.join(tier)}" for i, tier in enumerate(tiers, 1))
-        yield (f"Tiers: {listed}. Each holds the best of the methods that are left and all that cannot be told from it "
+        yield (f"Tiers: {listed}. Each holds those of the methods that are left of which no other is told to be better "
                f"(moderated t-tests over equal seeds, 5 % after Holm's correction for {count * (count - 1) // 2} "
-               f"pair{'s' * (count > 2)}).")
+               f"pair{'s' * (count > 2)}, or as the arrows say against {' and '.join(REFERENCES)}).")
 
 
 def _sampling(cell: Cell) -> Iterable[str]:
@@ -192,11 +191,12 @@ def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
     prior = cell.comparisons.apart if data_free else cell.comparisons.prior
     if prior.degrees:
         deviation = number(math.sqrt(prior.variance), "share")
-        degrees = "inf" if math.isinf(prior.degrees) else f"{prior.degrees:.1f}"
         unusual = ", ".join(row.label for row in cell.rows
                             if row.data_free == data_free and row.label in cell.comparisons.unusual)
-        yield (f"Noise: the methods' common standard deviation over seeds, s0 = {deviation} points, counts as d0 = "
-               f"{degrees} degrees of freedom beside each one's own." + (
+        common = f"the methods' common standard deviation over seeds, s0 = {deviation} points,"
+        yield (f"Noise: {common} " + (
+            "is taken for all of them: their own differ no more than chance explains." if math.isinf(prior.degrees) else
+            f"counts as d0 = {prior.degrees:.1f} degrees of freedom beside each one's own.") + (
                    f" By themselves these are so much noisier that their intervals may be too narrow: {unusual}."
                    if unusual else ""))
 

@@ -22,9 +22,9 @@ def legend(leaderboard: Leaderboard) -> list[str]:
         lines.append("conditions: what is otherwise than in plain training: the student's updates, and the images that "
                      "pass through student (with peers) and teacher for each of them, in multiples of plain "
                      "training's; the size of what is deployed, in multiples of the student's; with kd: of another "
-                     "family than kd's, its loss has a term on the teacher's answers, too; no labels: its loss does not "
-                     "read them; 2 runs: a copy of the student was "
-                     "trained before, which is in no cost shown here.")
+                     "family than kd's, its loss has a term on the teacher's answers, too; no labels: its loss does "
+                     "not read them; 2 runs: a copy of the student was trained before, which is in no cost shown "
+                     "here.")
     if any("assistant" in row.conditions for cell in leaderboard.cells for row in cell.rows):
         lines.append("assistant: it learns from a network that the teacher trained before, in a run that is in no cost "
                      "shown here.")

@@ -144,11 +144,13 @@ def test_damaged_records_are_problems_that_say_what_is_wrong(tmp_path):
 
 
 def test_what_tables_read_is_the_record_without_its_details(tmp_path):
-    store, written = Store(tmp_path), record(family="logit", peak_memory_bytes=3, notes=["a"], traceback="b")
+    versions = {"versions": {"torch": "2.14.1"}}
+    store, written = Store(tmp_path), record(family="logit", peak_memory_bytes=3, notes=["a"], traceback="b",
+                                             environment={**versions, "cpu": "of some maker"})
     store.write(written)
     ((found, sha256),) = store.scan_with_hashes()
-    assert found == replace(written, curves={}, environment={}, notes=[], traceback=None, started="",
-                            finished="") != written
+    assert found == replace(written, curves={}, environment=versions, notes=[], traceback=None,
+                            started="", finished="") != written
     assert (found.spec.id, found.spec.cell) == (written.spec.id, written.spec.cell)
     assert sha256 == file_sha256(store.files.record(written.run_id))
 

@@ -55,7 +55,7 @@ from kdbench.spec import RunSpec, TrainedTeacher, digest
 from kdbench.tune.choice import Choice
 
 PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"}
-PACKAGES = ("kdbench", "torch", "timm")  # those by which results are cited
+CITED = ("kdbench", "torch", "timm")  # the packages by which results are cited
 CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
 
 Known = Mapping[str, Facts]
@@ -83,7 +83,7 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
     origins = merged.lines() if isinstance(merged, Merged) else ()
     release, results = read_release(store), results_hash(runs)
     versions = release.lines(results) if isinstance(release, Release) else ()
-    last = release.versions[0] if isinstance(release, Release) else None
+    current = release.current(results) if isinstance(release, Release) else None
     submitted, submitted_hash = read_submitted(store)
     compressed, compressed_problems = read_compressed(store, runs)
     cells = tuple(_with_compressed(_cells(runs, known, reader, costs, tuned), compressed.values()))
@@ -98,15 +98,15 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
         records_hash=_records_hash(runs, hashes, costs, problems, tuned,
                                    {"merged": merged_hash, "submissions": submitted_hash, **{
                                        f"compressed/{one.run_id}": sha256 for sha256, one in compressed.items()}}),
-        packages=_packages(runs), version=last.version if last and last.results == results else "",
+        packages=_packages(runs), version=current.version if current else "",
     )
 
 
 def _packages(runs: Iterable[Record]) -> dict[str, tuple[str, ...]]:
-    """The versions of `PACKAGES` that runs name, by package."""
+    """The versions of the packages `CITED` that runs name, by package."""
     named = [run.environment.get("versions") for run in runs]
     found = {package: {str(versions[package]) for versions in named
-                       if isinstance(versions, dict) and package in versions} for package in PACKAGES}
+                       if isinstance(versions, dict) and package in versions} for package in CITED}
     return {package: tuple(sorted(versions)) for package, versions in found.items() if versions}
 
 

@@ -26,10 +26,14 @@ class Release(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     suite: str
     versions: list[Version]  # the newest first
 
+    def current(self, results: str) -> Version | None:
+        """The newest version if the folder's results, which have this hash now, are still those; else None."""
+        return self.versions[0] if self.versions[0].results == results else None
+
     def lines(self, results: str) -> Iterable[str]:
         """What a reader of tables should know, where the folder's results have this hash now."""
         last = self.versions[0]
-        if results == last.results:
+        if self.current(results):
             yield f"Version {last.version} of these results: {last.note}"
         else:
             yield f"Changed since version {last.version} of these results, whose hash is {last.results[:16]}."

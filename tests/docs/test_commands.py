@@ -33,7 +33,7 @@ DEAR = (  # commands that take up to some minutes
 )
 LISTED = {  # commands that no test runs: their options and names are looked at
     r"kdbench (run|tune|profile) (cpu|transfer).*": "Fashion-MNIST, and minutes to days",
-    r"kdbench run (fairness|longtail|audit\.toml).*":
+    r"kdbench run (fairness|longtail( --device cpu-portable)?|audit\.toml)":
         "half an hour or more; a folder with groups, whose suite is expanded in a test",
     r"kdbench run teachers.*": "Fashion-MNIST, and an hour or two; its suite is expanded in a test",
     r"kdbench weights .*": "a file of a package; tests/train and tests/cli make such files and read the package's",

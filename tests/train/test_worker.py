@@ -384,7 +384,8 @@ def test_a_pruned_run_never_touches_the_test_split(tmp_path, cache, monkeypatch)
     assert record.status == "pruned", record.reason
 
 
-@pytest.mark.parametrize("epochs", [2, 3, 5])
+@pytest.mark.parametrize("epochs", [
+    pytest.param(1, marks=pytest.mark.slow), 2, 3, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_a_run_that_was_interrupted_before_or_beyond_where_it_stops_has_the_record_of_an_undisturbed_one(
         tmp_path, cache, monkeypatch, epochs):
     """Beyond, since the checkpoint may be of the same run in a study without a pruner."""

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Row
-from kdbench.analysis.moderated import Comparisons, compare
+from kdbench.analysis.moderated import Comparison, compare
 from kdbench.errors import plain
 from kdbench.metrics.catalog import METRICS
 
 CLEAN, ROBUST = "test_accuracy", "pgd_small_accuracy"  # what is best: without and with --robust
 MARGIN = .01                                           # what a cheaper method may be below the best
 MOST_NAMED = 6                                         # methods in a sentence
+
+ByReference = Mapping[str, Mapping[str, Comparison]]   # rows compared with a reference, by the labels of both
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,10 @@ def advise(cell: Cell, wishes: Wishes) -> Advice:
                              f"highest {METRICS[metric].title} is that of {left[0].label}, "
                              f"{100 * _mean(left[0], metric):.2f} %.",), excluded)
     found = _compared(judged, metric)
-    below = found.to[judged[0].label]
+    below = found[judged[0].label]
     best = [judged[0], *(row for row in judged[1:] if row.label in below and below[row.label].low > -MARGIN)]
     chosen = min(best, key=lambda row: (_cost(row, best), row.label))
-    return Advice(chosen.label, (*_reasons(cell, chosen, best, left, found, metric),), excluded)
+    return Advice(chosen.label, tuple(_reasons(cell, chosen, best, left, found, metric)), excluded)
 
 
 # What rules a method out.
@@ -85,9 +87,10 @@ def _above(row: Row, metric: str, most: float | None, unit: str) -> Iterable[str
 
 # Which of the others is the best.
 
-def _compared(rows: Sequence[Row], metric: str) -> Comparisons:
+def _compared(rows: Sequence[Row], metric: str) -> ByReference:
+    """The rows compared with those of the references and with the first, the best: by reference, then row."""
     values = {row.label: row.metrics[metric] for row in rows}
-    return compare(values, {}, tuple(dict.fromkeys((*REFERENCES, rows[0].label))), [])
+    return compare(values, {}, tuple(dict.fromkeys((*REFERENCES, rows[0].label))), []).to
 
 
 def _mean(row: Row, metric: str) -> float:
@@ -104,7 +107,7 @@ def _cost(row: Row, rows: Sequence[Row]) -> float:
     return _mean(row, "step_time_ratio" if _profiled(rows) else "seconds")
 
 
-def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], found: Comparisons,
+def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], found: ByReference,
              metric: str) -> Iterable[str]:
     title = METRICS[metric].title
     own = f"Its {title}, {100 * _mean(chosen, metric):.2f} % over {_seeds(chosen)},"
@@ -115,13 +118,13 @@ def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], 
     elif chosen is best[0]:
         yield f"{own} is the highest. Of those that are {near}, {others}, none is cheaper to train."
     else:
-        below = found.to[best[0].label][chosen.label]
+        below = found[best[0].label][chosen.label]
         yield (f"{own} is {100 * below.mean:+.2f} ± {100 * below.half_width:.2f} points from the highest, that of "
                f"{best[0].label}. Of the methods {near}, it is the cheapest to train.")
     if unknown := [row.label for row in left if len(row.metrics[metric]) < 2]:
         yield f"Not judged, since they have one seed: {_names(unknown)}."
     for reference in REFERENCES:
-        difference = found.to.get(reference, {}).get(chosen.label)
+        difference = found.get(reference, {}).get(chosen.label)
         if difference is not None:
             verdict = "" if difference.significant else ", which is no significant difference"
             yield (f"It is {100 * difference.mean:+.2f} ± {100 * difference.half_width:.2f} points from {reference} "

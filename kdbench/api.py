@@ -102,7 +102,8 @@ def run(
     estimator = Estimator(reference=plan.reference)
     pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, ray, _say, estimator)
     trackers = make_trackers(track, folder, plan.suite)
-    opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size, transfer))
+    opening = [collect.told(dataset, collect.check(dataset, cache.data, train_size, transfer),
+                            plan.seen_by_teachers(dataset))
                for dataset, train_size, transfer in plan.images]
     opening += [f"note: {note}" for note in (*notes, *_of_another_suite(folder, plan.suite))]
     share = None if part is None else Share.of(plan, part, wait_for_teachers)

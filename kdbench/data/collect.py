@@ -77,9 +77,9 @@ def check(name: str, folder: Path, train_size: int | None = None, transfer: Tran
     return found
 
 
-def told(name: str, found: Collected) -> str:
-    """What was found of a dataset, in a line: its images by split, how many of each class are trained on, and the files
-    of an image folder that are no images."""
+def told(name: str, found: Collected, seen_by_teachers: Sequence[int | None] = ()) -> str:
+    """What was found of a dataset, in a line: its images by split, how many of each class students are trained on and
+    how many their teachers (None is all), and the files of an image folder that are no images."""
     of_class = np.bincount(found.splits["train"].labels, minlength=len(found.classes))
     low, high = int(of_class.min()), int(of_class.max())
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -87,6 +87,8 @@ def told(name: str, found: Collected) -> str:
     what = "texts" if found.words else "images"
     text = (f"{name}: {counts['train']} training {what}, {each} of each of {len(found.classes)} classes, "
             f"{counts['validation']} for validation, {counts['test']} for the test")
+    if seen_by_teachers:
+        text += f", {' or '.join('all' if size is None else f'{size:,}' for size in seen_by_teachers)} for teachers"
     if found.unlabelled is not None:
         text += f"; {len(found.unlabelled):,} without labels"
     skipped = found.folder.skipped if found.folder else ()

@@ -103,10 +103,13 @@ def _teacher(record: Record, cell: Cell | None) -> str:
     teacher = record.spec.teacher
     if teacher is None:
         return "None."
-    origin = {"run": "trained by kdbench on the same data", "hub": "timm's published weights",
+    origin = {"run": "trained by kdbench on the same dataset", "hub": "timm's published weights",
               "file": "a file of weights"}[teacher.kind]
     rows = [("timm architecture", teacher.architecture.model), ("arguments", _arguments(teacher.architecture.kwargs)),
             ("origin", origin)]
+    if teacher.kind == "run":
+        size = teacher.run.recipe.train_size
+        rows.append(("training images", "all" if size is None else f"{size:,}"))
     known = cell.teacher.metrics if cell and cell.teacher else {}
     rows += [(METRICS[name].title, _value(name, value)) for name, value in known.items()
              if name in ("test_accuracy", "worst_class_accuracy")]

@@ -19,7 +19,7 @@ MOST_NAMED = 20  # classes
 
 def setup(cell: Cell, leaderboard: Leaderboard) -> dict[str, str]:
     """The facts of a cell, in the order in which they are shown."""
-    return {**_networks(cell), **dict(_images(cell)), "recipe": _recipe(cell), **dict(_robustness(cell)),
+    return {**_networks(cell), **dict(_images(cell)), **dict(_recipes(cell)), **dict(_robustness(cell)),
             "command": command(cell, leaderboard)}
 
 
@@ -51,7 +51,7 @@ def _networks(cell: Cell) -> dict[str, str]:
     architecture = teacher.get("run", {}).get("student") or teacher.get("architecture") or {}
     start = {"hub": ", from published weights", "file": ", from weights of a file"}.get(
         (teacher.get("run", {}).get("init") or {}).get("kind", ""), "")
-    origin = {"run": f"trained by kdbench on the same data{start}", "hub": "published weights",
+    origin = {"run": f"trained by kdbench on the same dataset{start}", "hub": "published weights",
               "file": "weights from a file"}.get(teacher.get("kind", ""), "")
     return {
         "student": _network(cell.spec.get("student", {}), used.student if used else None, ""),
@@ -95,9 +95,23 @@ def _images(cell: Cell) -> Iterator[tuple[str, str]]:
         yield f"groups by {kind.removeprefix(GROUP)}", ", ".join(parts)
 
 
-def _recipe(cell: Cell) -> str:
-    return ", ".join(f"{name} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
-                     for name, value in cell.spec.get("recipe", {}).items() if value not in (None, []))
+def _recipes(cell: Cell) -> Iterator[tuple[str, str]]:
+    recipe = cell.spec.get("recipe", {})
+    yield "recipe", _written({name: value for name, value in recipe.items() if value not in (None, [])})
+    teachers = (cell.spec.get("teacher") or {}).get("run", {}).get("recipe")
+    if teachers is not None:  # else kdbench did not train it
+        own = {name: value for name, value in teachers.items() if value != recipe.get(name)}
+        yield "recipe of the teacher", f"{_written(own)}, else the student's" if own else "the student's"
+
+
+def _written(recipe: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in recipe.items())
+
+
+def _value(value: Any) -> str:
+    if value is None:  # of train_size
+        return "all"
+    return " and ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _robustness(cell: Cell) -> Iterator[tuple[str, str]]:

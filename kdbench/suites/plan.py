@@ -61,6 +61,13 @@ class Plan:
             (spec.dataset, spec.recipe.train_size, spec.transfer and spec.transfer.model_copy(update={"share": 1.0}))
             for spec in self.students))
 
+    def seen_by_teachers(self, dataset: str) -> list[int | None]:
+        """The sizes of the training splits of the pairs' teachers that are trained on a dataset, each once, rising;
+        None, for the whole split, is last."""
+        sizes = {spec.teacher.run.recipe.train_size for spec in self.students
+                 if spec.dataset == dataset and isinstance(spec.teacher, TrainedTeacher)}
+        return sorted(sizes, key=lambda size: (size is None, size))
+
 
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""

@@ -106,7 +106,8 @@ class SuiteFile(Frozen):
     assistant_method: str = Field("kd", description="the method by which a pair's teacher trains its assistant")
     teacher_seed: int = Field(1000, ge=0, le=MAX_SEED, description="seed of the teachers' runs")
     recipe: Recipe
-    teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs")
+    teacher_recipe: dict[str, Any] = Field({}, description="the keys in which the teachers' recipe differs; all the "
+                                                           "others, also `train_size`, are as in `recipe`")
     recipes: dict[str, dict[str, Any]] = Field({}, description="by pair, the keys in which its recipe differs")
     teacher_recipes: dict[str, dict[str, Any]] = Field(
         {}, description="by pair, the keys in which its teacher's recipe differs from that of the other teachers")

@@ -94,7 +94,9 @@ def test_what_was_found_is_told_in_a_line_with_the_files_that_were_passed_over(p
         (pets / "train" / "cat" / file).touch()
     assert told(name, check(name, tmp_path)).endswith(
         "; 4 files with no image's name skipped: train/cat/a.txt, train/cat/b.txt, train/cat/c.txt, ...")
-    assert told(name, check(name, tmp_path, 4)).startswith(f"{name}: 4 training images, 1 to 3 of each of 2 classes, ")
+    few = check(name, tmp_path, 4)
+    assert told(name, few).startswith(f"{name}: 4 training images, 1 to 3 of each of 2 classes, ")
+    assert " for the test, 9 or 2,000 or all for teachers; 4 files " in told(name, few, [9, 2000, None])
 
 
 def test_images_in_folders_below_the_class_count(pets):

@@ -55,7 +55,8 @@ def test_hugging_face_reads_the_front_matter(folder):
 def test_the_card_says_how_the_student_was_made_and_of_what(folder):
     text = made(folder, seed=3)
     for fact in ("| small ", "| big ", "| kd: temperature | 4.0 ", "| seed            | 3 ", "| lr              | 0.1 ",
-                 "| test accuracy     | 90.00 % ", "grey images of clothing", "| licence of the data   | MIT ",
+                 "| training images   | all ", "| test accuracy     | 90.00 % ",
+                 "grey images of clothing", "| licence of the data   | MIT ",
                  "f" * 64, "abcdef", "torch=2.9", build(folder, REGISTRY).results_hash,
                  build(folder, REGISTRY).records_hash, "@inproceedings{hinton2015distilling",
                  "@misc{xiao2017fashion", "local-dir:FOLDER"):

@@ -49,6 +49,19 @@ def test_recipe_images_and_networks_are_told_in_numbers(tmp_path):
     assert re.search(r"[\d,]+ parameters, [\d.,]+ MFLOPs an image", facts(tmp_path)["teacher"])
 
 
+def test_what_the_teacher_was_trained_on_is_told_where_it_is_not_what_the_student_was(tmp_path):
+    one = spec("kd", dataset="fashion_mnist")
+    own = one.recipe.model_copy(update={"epochs": 9, "train_size": 500, "augment": ("flip",)})
+    for changes, wanted in (({}, "the student's"), (dict(own), "epochs 9, train_size 500, augment flip, else the "
+                                                               "student's")):
+        run = one.teacher.run.model_copy(update={"recipe": one.recipe.model_copy(update=changes)})
+        told = one.model_copy(update={"teacher": one.teacher.model_copy(update={"run": run})})
+        folder = tmp_path / str(len(changes))
+        Store(folder).write(record(told, .8))
+        assert facts(folder)["recipe of the teacher"] == wanted
+        assert "same dataset" in facts(folder)["teacher"]
+
+
 def test_without_recorded_sizes_those_of_the_catalog_are_told_as_such(tmp_path):
     put(tmp_path)
     assert facts(tmp_path)["images"].startswith("54,000 train") and "as published" in facts(tmp_path)["images"]

@@ -50,6 +50,15 @@ def test_a_suite_expands_to_every_cell_with_its_teacher_first(tmp_path):
     assert {s.recipe.epochs for s in plan.students} == {2}
 
 
+@pytest.mark.parametrize(("suite", "dataset", "sizes"), [
+    ("quick", "mnist5k", [3500]), ("cifar100", "cifar100", [None]), ("teachers", "fashion_mnist", [2000, 20_000]),
+    ("longtail", "fashion_mnist+longtail(100)", [13_399]), ("fairness", "fashion_mnist+skew(0.95)", [50_000]),
+])
+def test_the_teachers_of_a_suite_see_as_many_images_as_it_says(suite, dataset, sizes):
+    plan = expand(load_suite(suite), Registry(), Selection())
+    assert plan.seen_by_teachers(dataset) == sizes and plan.seen_by_teachers("another") == []
+
+
 def test_methods_of_one_cell_differ_in_nothing_but_the_method(tmp_path):
     plan = plan_of(tmp_path)
     assert len({s.cell for s in plan.students}) == 1

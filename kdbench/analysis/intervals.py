@@ -53,16 +53,17 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 
 @lru_cache
-def detectable_effect(degrees: float) -> float:
+def detectable_effect(degrees: float, comparisons: int = 1) -> float:
     """The least true mean, in standard errors, that a two-sided t-test at 5 % with that many degrees of freedom (may be
-    inf) tells from zero in POWER of all samples of normal values."""
+    inf) tells from zero in POWER of all samples of normal values; of several comparisons after Holm's correction, if
+    none of the others is significant."""
     import numpy as np
     from scipy.special import chdtri, ndtr  # here, because scipy takes a second to import
 
     # The test compares the mean with a multiple of its estimated standard error, which has a chi distribution.
     shares = (np.arange(20_000) + 0.5) / 20_000
     spread = np.sqrt(chdtri(degrees, shares) / degrees) if math.isfinite(degrees) else np.ones(1)
-    limits = t_quantile(degrees) * spread
+    limits = t_quantile(degrees, comparisons) * spread
 
     def power(effect: float) -> float:
         return float((ndtr(effect - limits) + ndtr(-effect - limits)).mean())
@@ -75,8 +76,9 @@ def detectable_effect(degrees: float) -> float:
 
 
 @lru_cache
-def t_quantile(degrees: float) -> float:
-    """Student's t for a two-sided 95 % interval with that many degrees of freedom."""
+def t_quantile(degrees: float, comparisons: int = 1) -> float:
+    """Student's t for a two-sided 95 % interval with that many degrees of freedom; of several comparisons, for
+    intervals that hold together by Bonferroni's inequality."""
     from scipy.special import stdtrit  # here, because scipy takes a second to import
 
-    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+    return float(stdtrit(degrees, 1 - (1 - CONFIDENCE) / 2 / comparisons))

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from support.records import RECIPE, REGISTRY, info, planned, record, spec, teacher_spec
 
 from kdbench.analysis.build import build
+from kdbench.analysis.harm import holm
 from kdbench.analysis.intervals import detectable_effect
 from kdbench.disk import atomic_write
 from kdbench.errors import UserError
@@ -75,6 +76,17 @@ def test_the_detectable_effect_is_found_in_80_percent_of_simulated_samples():
         samples = generator.normal(detectable_effect(count - 1) / math.sqrt(count), 1, (200_000, count))
         t = samples.mean(1) / (samples.std(1, ddof=1) / math.sqrt(count))
         assert (np.abs(t) > scipy.stats.t.ppf(.975, count - 1)).mean() == pytest.approx(.8, abs=.004)
+
+
+def test_of_ten_comparisons_the_detectable_effect_is_marked_by_holms_correction_in_80_percent_of_tables():
+    generator, degrees = np.random.default_rng(0), 4
+    found = 0
+    for _ in range(4000):
+        means = generator.normal(size=10)
+        means[0] += detectable_effect(degrees, 10)
+        p = 2 * scipy.stats.t.sf(np.abs(means) / np.sqrt(generator.chisquare(degrees, 10) / degrees), degrees)
+        found += holm(p.tolist())[0] < .05
+    assert found / 4000 == pytest.approx(.8, abs=.02)
 
 
 def test_with_a_known_deviation_the_detectable_effect_is_that_of_the_normal_test():

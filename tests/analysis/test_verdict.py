@@ -60,19 +60,32 @@ def test_without_profiles_the_cheapest_is_that_of_the_shortest_training(tmp_path
 
 def test_further_seeds_and_their_hours_are_told_where_half_a_point_cannot_be_found(tmp_path):
     write(tmp_path, ce=(.80, .82, .81), kd=(.83, .82, .85))  # the paired difference has a deviation of 2 points
-    (line,) = [line for line in said(tmp_path) if line.startswith("Differences of 0.5 points")]
-    needed, more, hours = re.search(r"with (\d+) seeds, (\d+) more: ([\d.]+) core-hours", line).groups()
+    (line,) = [line for line in said(tmp_path) if "0.5 points would be marked" in line]
+    needed, more, hours = re.search(r"with (\d+) seeds, (\d+) more, .*: ([\d.]+) core-hours", line).groups()
     assert int(more) == int(needed) - 3 and float(hours) == pytest.approx(int(more) * 72 / 3600, abs=.05)  # 36 s a run
     powers = [_power(.005, np.std([.03, .00, .04], ddof=1), count) for count in (int(needed) - 1, int(needed))]
     assert powers[0] < .8 <= powers[1] + 1e-4
     write(tmp_path, ce=(.80, .80, .80), kd=(.83, .8301, .8299))
-    assert not [line for line in said(tmp_path) if line.startswith("Differences of 0.5 points")]
+    assert not [line for line in said(tmp_path) if "0.5 points would be marked" in line]
 
 
-def _power(effect, deviation, count):
-    """Of a paired t-test at 5 %."""
-    limit, shift = scipy.stats.t.ppf(.975, count - 1), effect * count**.5 / deviation
-    return scipy.stats.nct.sf(limit, count - 1, shift) + scipy.stats.nct.cdf(-limit, count - 1, shift)
+def test_further_seeds_are_as_many_as_a_mark_takes_among_all_methods_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdbench.analysis.answers.verdict.SETTLE", .02)
+    noisy = {"kd": (.83, .82, .85), "at": (.82, .83, .85), "dkd": (.85, .82, .83), "dist": (.83, .85, .82)}
+    write(tmp_path, ce=(.80, .80, .80), **noisy)  # all have one deviation, which the table shares
+    (line,) = [line for line in said(tmp_path) if "2 points would be marked" in line]
+    needed = int(re.search(r"with (\d+) seeds", line)[1])
+    told = build(tmp_path, REGISTRY).cells[0].compared("ce")["kd"]
+    powers = [_power(.02, told.standard_error * 3**.5, count, told.degrees / 2 * (count - 1), .05 / 4)
+              for count in (needed - 1, needed)]
+    assert powers[0] < .8 <= powers[1] + 1e-4
+
+
+def _power(effect, deviation, count, degrees=None, level=.05):
+    """Of a paired t-test, by default with the degrees of freedom of `count` differences alone."""
+    degrees = count - 1 if degrees is None else degrees
+    limit, shift = scipy.stats.t.ppf(1 - level / 2, degrees), effect * count**.5 / deviation
+    return scipy.stats.nct.sf(limit, degrees, shift) + scipy.stats.nct.cdf(-limit, degrees, shift)
 
 
 def test_one_seed_says_nothing_in_words_too(tmp_path):

@@ -122,24 +122,27 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
 
 
 def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
-    """How many more seeds would find a difference of `SETTLE` in most repetitions, and what they take."""
+    """How many more seeds would find a difference of `SETTLE` in most repetitions, after the correction that marks
+    have, and what they take."""
     found = cell.compared(REFERENCE).values()
     seeds = statistics.mode(told.seeds for told in found)
     typical = statistics.median_low([(told.standard_error * math.sqrt(told.seeds), told.degrees) for told in found])
-    needed = _seeds_needed(*typical, seeds)
+    needed = _seeds_needed(*typical, seeds, len(found))
     if needed is not None and needed > seeds:
         seconds = sum(cost.mean for row in rows if (cost := row.estimate("seconds")) is not None)
         hours = (needed - seeds) * seconds / 3600
-        yield (f"Differences of {100 * SETTLE:g} points would be found in {100 * POWER:g} % of repetitions with "
-               f"{needed} seeds, {needed - seeds} more: {hours:.1f} core-hours by the training times here.")
+        yield (f"A difference to {REFERENCE} of {100 * SETTLE:g} points would be marked in {100 * POWER:g} % of "
+               f"repetitions with {needed} seeds, {needed - seeds} more, if no other method differs: {hours:.1f} "
+               "core-hours by the training times here.")
 
 
-def _seeds_needed(deviation: float, degrees: float, seeds: int) -> int | None:
+def _seeds_needed(deviation: float, degrees: float, seeds: int, comparisons: int) -> int | None:
     """The fewest seeds with which a difference of `SETTLE` is found, given the standard deviation of one seed's
-    difference and the degrees of freedom that so many `seeds` gave it; None for more than `MOST_SEEDS`."""
+    difference, the degrees of freedom that so many `seeds` gave it and the comparisons that are corrected for; None for
+    more than `MOST_SEEDS`."""
     def found(count: int) -> bool:
         known = degrees * (count - 1) / (seeds - 1)
-        return deviation / math.sqrt(count) * detectable_effect(known) <= SETTLE
+        return deviation / math.sqrt(count) * detectable_effect(known, comparisons) <= SETTLE
 
     if not found(MOST_SEEDS):
         return None

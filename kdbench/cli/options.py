@@ -62,8 +62,8 @@ class Match(StrEnum):
 
 
 OnDevice = Annotated[TrainingDevice, typer.Option(
-    help="what to compute on; cpu-portable is made to give the same bits on all x86-64 processors with AVX2, and may be "
-         "slower")]
+    help="what to compute on; cpu-portable is made to give the same bits on all x86-64 processors with AVX2, and may "
+         "be slower")]
 
 
 def cache_size(text: str | None) -> int | None:

@@ -273,6 +273,7 @@ def test_a_run_prints_its_leaderboard_and_the_same_command_trains_nothing(tmp_pa
     assert first.returncode == 0, first.stderr
     assert "0 runs were finished before, 3 now, 0 failed" in first.stdout
     assert first.stdout.startswith("synthetic: 900 training images, 90 of each of 10 classes, 100 for validation, 200 ")
+    assert first.stdout.splitlines()[0].endswith(" 200 for the test, all for teachers")
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert again.returncode == 0 and "3 runs were finished before, 0 now" in again.stdout
     table = subprocess.run([command[0], "leaderboard", "out", "--format", "json"], capture_output=True, text=True,

@@ -24,7 +24,7 @@ def test_a_folder_teaches_methods_that_can_learn_from_it_and_plain_training_is_t
     code, out, err = kdbench("run", "smoke", "--methods", "ce,kd,sp", *SHORT, "--set",
                              'transfer.images=["none", "imagefolder:pool"]', "--set", "transfer.share=1.0")
     assert code == 0, err
-    assert "for the test; 20 without labels" in out and "n/a  sp" in out and "no batch has a labelled image" in out
+    assert "100 for teachers; 20 without labels" in out and "n/a  sp" in out and "no batch has a labelled image" in out
     assert "5 now, 0 failed, 1 not applicable" in out
     assert "(unlabelled images: imagefolder:pool, 100% of a batch)" in out
     table = out[out.index("What images without labels buy"):].splitlines()

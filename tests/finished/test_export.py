@@ -137,6 +137,7 @@ def test_a_network_that_executorch_cannot_take_is_refused_and_leaves_nothing(tra
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_program_that_the_runtime_of_executorch_does_not_run_is_refused_in_a_line(trained, tmp_path, monkeypatch):
     def fails():
         raise RuntimeError("method->execute() failed with error 0x1")

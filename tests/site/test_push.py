@@ -18,7 +18,7 @@ def hub():
 @pytest.fixture
 def push(tmp_path, hub):
     """Publishes and pushes with a token; gives exit code, standard output and standard error."""
-    suite_folder(tmp_path / "one", "one")
+    suite_folder(tmp_path / "one", "one", methods=("ce", "kd"), seeds=2)
 
     def call(token, *options, endpoint=hub.address):
         ended = subprocess.run(

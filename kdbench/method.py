@@ -126,11 +126,18 @@ class Method(nn.Module):
         super().__init__()
         self.ctx, self.student = ctx, ctx.student
         self.step_index = 0  # from 0 to ctx.steps - 1; the trainer sets it before each step
+        self.first_part = 0.0  # the share of the steps that prepare for the training proper, such as a stage of hints;
+        #                        each of the two parts has the recipe's whole schedule, warm-up and decay, for itself
 
     @property
     def progress(self) -> float:
         """The share of the run's steps already taken, at least 0 and below 1: for warm-ups and stages."""
         return self.step_index / self.ctx.steps
+
+    @property
+    def in_first_part(self) -> bool:
+        """Whether this step belongs to the first part."""
+        return self.progress < self.first_part
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes | None) -> str | None:

@@ -222,6 +222,11 @@ def a_checkpoint_in_the_middle_changes_nothing(subject: Subject) -> None:
             f"resumed after epoch {epoch}, the run ended with other weights: some state is not in state_dict() "
             f"(buffers, submodules, the optimizers that optimizers() returns)",
         )
+        _require(
+            resumed.passes == whole.passes,
+            f"resumed after epoch {epoch}, the run passed other numbers of images through the networks: "
+            f"{resumed.passes}, without the interruption {whole.passes}",
+        )
 
 
 def kept_answers_of_the_teacher_change_nothing(subject: Subject) -> None:

@@ -38,13 +38,17 @@ def balanced_weights(cells: Tensor) -> Tensor:
     return (len(cells) / ((counts > 0).sum() * counts[cells])).float()
 
 
+MOST_POWER = 80.0  # of e: a float32 holds e^88
+
+
 class WorstCells(nn.Module):
     """The weighted loss of group DRO (Sagawa et al., 2020): cells count the more, the higher their losses were.
 
     q_c <- q_c exp(step_size L_c), then scaled to sum 1, and loss = sum_c q_c L_c. L_c estimates a cell's mean loss over
     the training images from the batch, as sum over its images of loss x balanced weight x M / B: a cell's images of a
     batch are few or none, and so the estimate is right on average where a mean over them would count rare cells less.
-    With all q equal, the loss is that of balanced weights.
+    With all q equal, the loss is that of balanced weights. The estimate has no bound: one image of a cell of few counts
+    M / B times its weight. So powers too large for a float are lowered together, and no q falls to zero for good.
     """
 
     q: Tensor  # [M], the weights of the cells that have images
@@ -61,6 +65,7 @@ class WorstCells(nn.Module):
         Each call is one step of q."""
         scaled = losses * self.weights[positions] * (self.count / len(losses))
         means = torch.zeros(self.count, device=losses.device).index_add(0, self.ranks[positions], scaled)
-        self.q = self.q * torch.exp(self.step_size * means.detach())
-        self.q = self.q / self.q.sum()
+        power = self.step_size * means.detach()
+        self.q = self.q * torch.exp(power - (power.max() - MOST_POWER).clamp_min(0))
+        self.q = (self.q / self.q.sum()).clamp_min(torch.finfo(self.q.dtype).tiny)
         return self.q @ means

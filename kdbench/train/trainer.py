@@ -115,7 +115,7 @@ class Trainer:
         self.method.step_index = step
         if self.teacher_pass is not None:
             self.teacher_pass.meet(step, batch)
-        self._set_rates((step + 0.5) / self.steps)
+        self._set_rates(step)
         terms = self.method.step(batch, self.optimizers)
         require_scalars(terms, f"{type(self.method).__name__}.step()")
         return terms
@@ -162,8 +162,10 @@ class Trainer:
         self._scheduled.append((optimizer, recipe.lr * scale))
         return optimizer
 
-    def _set_rates(self, progress: float) -> None:
-        factor = rate_factor(self.recipe, progress)
+    def _set_rates(self, step: int) -> None:
+        first = math.ceil(self.method.first_part * self.steps)
+        start, length = (0, first) if step < first else (first, self.steps - first)
+        factor = rate_factor(self.recipe, (step - start + 0.5) / length)
         for optimizer, rate in self._scheduled:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
@@ -218,7 +220,7 @@ class LossLog:
 
 
 def rate_factor(recipe: Recipe, progress: float) -> float:
-    """What the schedule multiplies the recipe's rate by after a share `progress` of the run."""
+    """What the schedule multiplies the recipe's rate by after a share `progress` of the run, or of a part of it."""
     if progress < recipe.warmup:
         return progress / recipe.warmup
     if recipe.schedule == "step":

@@ -6,11 +6,11 @@ from kdbench.parts.losses import soft_cross_entropy
 
 
 def base_samples(student, teacher, labels, count):
-    """Which samples are attacked: of those that the teacher classifies correctly the `count` whose probabilities of the
+    """Which samples are attacked: of those that both networks classify correctly the `count` whose probabilities of the
     classes other than the label's differ most, in the sum of squares. Logits [B, K], labels [B] -> [at most count]."""
     difference = (F.softmax(teacher, dim=1) - F.softmax(student, dim=1)).square()
     score = difference.sum(dim=1) - difference.gather(1, labels[:, None]).squeeze(1)
-    right = (teacher.argmax(dim=1) == labels).nonzero().squeeze(1)
+    right = ((teacher.argmax(dim=1) == labels) & (student.argmax(dim=1) == labels)).nonzero().squeeze(1)
     return right[score[right].argsort(descending=True, stable=True)[:count]]
 
 
@@ -48,8 +48,8 @@ class BSS(Method):
     loss = CE(student, labels) + alpha KL(teacher(x) || student(x)) + boundary KL(teacher(x') || student(x')),
     alpha falls from `alpha` + 1 to 1 over the run, boundary from `boundary` to 0 over the first three quarters
 
-    x' are made of the quarter of the batch (`share`) which the teacher classifies correctly and on which the two differ
-    most. Each moves towards a class drawn by the teacher's probabilities, in at most ten steps along the gradient of
+    x' are made of the quarter of the batch (`share`) which both classify correctly and on which they differ most, or of
+    fewer. Each moves towards a class drawn by the teacher's probabilities, in at most ten steps along the gradient of
     the difference of the two logits, of length step_size (difference + 0.0001), until the class changes. Everything is
     as in the authors' code for CIFAR-10: alpha 3, boundary 2, temperature 3 (KL is not multiplied by its square), 64
     images of 256, step_size 0.3 in units of normalised pixels. Pixels are kept between black and white, there within

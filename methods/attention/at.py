@@ -16,7 +16,7 @@ class AttentionTransfer(Method):
 
     Maps of norm 1 differ by at most 2 in norm, however many positions they have: the mean over H x W positions makes
     the gradient go as 1 / (H W). 1000 belongs to last stages of 8 x 8 (CIFAR) and 7 x 7 (ImageNet). For others take
-    alpha = 1000 H W / 64 of the smaller last stage: 250 for 4 x 4.
+    alpha = 1000 H W / 64 of the smaller last stage that has more than one position: 250 for 4 x 4.
     """
 
     name, family = "at", "attention"

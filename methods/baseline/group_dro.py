@@ -25,7 +25,7 @@ class GroupDRO(Method):
         authors=("Shiori Sagawa", "Pang Wei Koh", "Tatsunori B. Hashimoto", "Percy Liang"),
         year=2020, venue="ICLR", arxiv="1911.08731",
     )
-    ranges = {"step_size": (0.0, 1.0)}
+    ranges = {"step_size": (0.0, 0.1)}
     learns_from = None
     needs_groups = True
     conditions = ("with groups",)

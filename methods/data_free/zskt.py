@@ -5,7 +5,7 @@ from kdbench.parts.generator import ImageGenerator, anneal
 from kdbench.parts.losses import attention_loss, soft_cross_entropy
 from kdbench.parts.stages import pair_stages
 
-MAX_NORM = 5.0  # L2 norm that gradients are clipped to
+MAX_NORM = 5.0  # L2 norm that gradients are clipped to: those of the student, and the generator's over the classes
 
 
 class ZSKT(Method):
@@ -17,13 +17,14 @@ class ZSKT(Method):
 
     Before the first and then every `student_steps`-th update of the student (paper: 10), a new batch of latent vectors
     is drawn and the generator gets `generator_steps` updates on it (paper: 1); the images that it then makes of them
-    serve the next `student_steps` updates of the student, one a step. Gradients are clipped to norm 5, and the
-    generator's rate is annealed. The authors' scripts for CIFAR-10 take 80,000 such rounds, 800,000 updates of the
+    serve the next `student_steps` updates of the student, one a step. Gradients are clipped, and the generator's rate
+    is annealed. The authors' scripts for CIFAR-10 take 80,000 such rounds, 800,000 updates of the
     student, in batches of 128.
 
     As in `at`, the squared difference is averaged (code), not its norm summed (paper). The code also divides the
     divergence by the number of classes K, and beta 250 is its weight beside that. We multiply the whole loss by K
     instead: to the authors' Adam a constant factor is nothing, to the recipe's SGD it would be a rate K times smaller.
+    The generator's gradients are clipped to norm 5 K, which is 5 of their loss, and the student's to 5.
     """
 
     name, family = "zskt", "data_free"
@@ -43,9 +44,11 @@ class ZSKT(Method):
         self.beta, self.generator_lr = beta, generator_lr
         self.generator_steps, self.student_steps = generator_steps, student_steps
         self.generator = ImageGenerator(latent_dim, ctx.image_shape, width)
-        images = torch.zeros(ctx.batch_size, *ctx.image_shape)
-        self.register_buffer("images", images.contiguous(memory_format=torch.channels_last))
-        self.answers = None  # the teacher's to `images`; made of them again in a run that goes on from a checkpoint
+        # Buffers, so that a run that goes on from a checkpoint asks the teacher no more often than one in one piece.
+        self.register_buffer("images", empty(ctx.batch_size, ctx.image_shape))
+        self.register_buffer("logits", torch.zeros(ctx.batch_size, ctx.num_classes))  # the teacher's of `images`
+        for place, shape in enumerate(ctx.teacher_shapes.stages):
+            self.register_buffer(f"stage_{place}", empty(ctx.batch_size, shape))
 
     def optimizers(self, make):
         return {
@@ -55,10 +58,8 @@ class ZSKT(Method):
 
     def step(self, batch, optimizers):
         challenge = self.renew(optimizers["generator"]) if self.step_index % self.student_steps == 0 else {}
-        if self.answers is None:
-            with torch.no_grad():
-                self.answers = self.ctx.teacher(self.images)
-        terms = self.student_terms(self.student(self.images), self.answers)
+        stages = [getattr(self, f"stage_{place}") for place in range(len(self.ctx.teacher_shapes.stages))]
+        terms = self.student_terms(self.student(self.images), self.logits, stages)
         descend(optimizers["main"], sum(terms.values()), clip=MAX_NORM)
         return {**terms, **challenge}
 
@@ -70,16 +71,23 @@ class ZSKT(Method):
         for _ in range(self.generator_steps):
             images = self.generator(latent)
             challenge = -soft_cross_entropy(self.student(images).logits, self.ctx.teacher(images).logits, 1.0)
-            descend(optimizer, challenge, clip=MAX_NORM)
+            descend(optimizer, challenge, clip=MAX_NORM * self.ctx.num_classes)
         self.student.requires_grad_(True)
         with torch.no_grad():
             self.images.copy_(self.generator(latent))
-        self.answers = None
+            answers = self.ctx.teacher(self.images)
+            self.logits.copy_(answers.logits)
+            for place, stage in enumerate(answers.stages):
+                getattr(self, f"stage_{place}").copy_(stage)
         return {"generator": challenge}
 
-    def student_terms(self, student, teacher):
-        pairs = pair_stages(student.stages, teacher.stages)
+    def student_terms(self, student, logits, stages):
+        pairs = pair_stages(student.stages, stages)
         return {
-            "kl": soft_cross_entropy(student.logits, teacher.logits, 1.0),
+            "kl": soft_cross_entropy(student.logits, logits, 1.0),
             "attention": self.beta * self.ctx.num_classes * sum(attention_loss(s, t) for s, t in pairs),
         }
+
+
+def empty(batch_size, shape):
+    return torch.zeros(batch_size, *shape).contiguous(memory_format=torch.channels_last)

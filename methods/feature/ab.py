@@ -45,7 +45,7 @@ class ActivationBoundaries(Method):
 
     def __init__(self, ctx, *, alpha: float = 0.003, margin: float = 1.0, boundary_share: float = 0.11):
         super().__init__(ctx)
-        self.alpha, self.margin, self.boundary_share = alpha, margin, boundary_share
+        self.alpha, self.margin, self.first_part = alpha, margin, boundary_share
         pairs = pair_stages(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
         self.connectors = nn.ModuleList(projection(s[0], t[0]) for s, t in pairs)
         for convolution, _ in self.connectors:
@@ -53,22 +53,17 @@ class ActivationBoundaries(Method):
         self.student_before = BeforeActivation(ctx.student, ctx.image_shape)
         self.teacher_before = BeforeActivation(ctx.teacher, ctx.image_shape)
 
-    @property
-    def on_boundaries(self):
-        """Whether this step belongs to the first part."""
-        return self.progress < self.boundary_share
-
     def study(self, batch):
-        return self.student_before(batch.images) if self.on_boundaries else self.student(batch.images)
+        return self.student_before(batch.images) if self.in_first_part else self.student(batch.images)
 
     def teach(self, batch):
-        if not self.on_boundaries:
+        if not self.in_first_part:
             return None
         with torch.no_grad():
             return self.teacher_before(batch.images)
 
     def losses(self, batch, student, teacher):  # in the first part both networks' stages are before their activation
-        if not self.on_boundaries:
+        if not self.in_first_part:
             return {"ce": F.cross_entropy(student.logits, batch.labels)}
         pairs = [match_resolution(s, t) for s, t in pair_stages(student.stages, teacher.stages)]
         parts = zip(pairs, self.connectors, strict=True)

@@ -23,8 +23,13 @@ class FactorTransfer(Method):
     f_T = encoder(t), f_S = translator(s)
 
     `rate` is the factor's share of the teacher's channels. Both absolute, where the paper writes a square for the
-    autoencoder, and alpha 500 and no BatchNorm, as in the authors' code, which gives the paraphraser 6 of 170 epochs;
-    on short runs that is too little, so a tenth here. RepDistiller compares squared-mean maps instead of factors.
+    autoencoder, and alpha 500 and no BatchNorm, as in the authors' code. That gives the paraphraser 6 of 170 epochs,
+    some 2,300 steps of SGD at rate 0.1. On short runs a tenth are a few hundred steps, in which the recipe's SGD leaves
+    it as it was drawn: its gradients are a ten-thousandth of its weights. So Adam trains it here, at the constant rate
+    `paraphraser_lr`. RepDistiller compares squared-mean maps instead of factors.
+
+    Factors of norm 1 with N = C H W elements differ by about sqrt(1 / N) in each, and so does the gradient go: 500
+    belongs to the authors' 32 x 8 x 8. For others take alpha = 500 sqrt(N / 2048), H and W of the smaller last stage.
     """
 
     name, family = "ft", "feature"
@@ -32,24 +37,33 @@ class FactorTransfer(Method):
         title="Paraphrasing Complex Network: Network Compression via Factor Transfer",
         authors=("Jangho Kim", "SeongUk Park", "Nojun Kwak"), year=2018, venue="NeurIPS", arxiv="1802.04977",
     )
-    ranges = {"alpha": (10.0, 5000.0), "rate": (0.125, 4.0), "paraphraser_share": (0.0, 0.5)}
+    ranges = {"alpha": (10.0, 5000.0), "rate": (0.125, 4.0), "paraphraser_share": (0.0, 0.5),
+              "paraphraser_lr": (1e-4, 1e-2, "log")}
     unlabelled = "beside"
 
-    def __init__(self, ctx, *, alpha: float = 500.0, rate: float = 0.5, paraphraser_share: float = 0.1):
+    def __init__(self, ctx, *, alpha: float = 500.0, rate: float = 0.5, paraphraser_share: float = 0.1,
+                 paraphraser_lr: float = 1e-3):
         super().__init__(ctx)
-        self.alpha, self.paraphraser_share = alpha, paraphraser_share
+        self.alpha, self.first_part, self.paraphraser_lr = alpha, paraphraser_share, paraphraser_lr
         student, teacher = ctx.student_shapes.stages[-1][0], ctx.teacher_shapes.stages[-1][0]
         factor = max(1, round(rate * teacher))
         self.encoder = layers(nn.Conv2d, teacher, teacher, factor, factor)
         self.decoder = layers(nn.ConvTranspose2d, factor, factor, teacher, teacher)
         self.translator = layers(nn.Conv2d, student, student, factor, factor)
 
+    def optimizers(self, make):
+        return {
+            "main": make([*self.student.parameters(), *self.translator.parameters()]),
+            "paraphraser": torch.optim.Adam([*self.encoder.parameters(), *self.decoder.parameters()],
+                                            lr=self.paraphraser_lr),
+        }
+
     def step(self, batch, optimizers):
-        if self.progress >= self.paraphraser_share:
+        if not self.in_first_part:
             return super().step(batch, optimizers)
         stage = self.teach(batch).stages[-1]
         reconstruction = F.l1_loss(self.decoder(self.encoder(stage)), stage)
-        descend(optimizers["main"], reconstruction)
+        descend(optimizers["paraphraser"], reconstruction)
         return {"reconstruction": reconstruction}
 
     def losses(self, batch, student, teacher):

@@ -17,7 +17,8 @@ class OFA(Method):
 
     With gamma 1 the distance is the cross-entropy with p. In the paper's equation gamma raises the target's 1 + p
     alone; the authors' code, followed here, also raises the other p, and takes the label's 1 away again. The weights
-    and the temperature are those of the code, gamma 1.5 that of the command in its README; its default is 1.
+    and the temperature are those of the code, gamma 1.5 that of its README's command for ImageNet; the command for
+    CIFAR-100 has 1, the code's default.
 
     A branch is the code's for convolutional students: a block of separable convolutions for each of the stages that
     follow, at a stride where the resolution falls, or a 1x1 convolution on the last one; then the mean over positions

@@ -24,7 +24,7 @@ class GroupDROKD(Method):
         authors=("Konstantinos Vilouras", "Xiao Liu", "Pedro Sanchez", "Alison Q. O'Neil", "Sotirios A. Tsaftaris"),
         year=2023, venue="MLMI", arxiv="2311.00476",
     )
-    ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0), "step_size": (0.0, 1.0)}
+    ranges = {"temperature": (1.0, 20.0), "alpha": (0.0, 1.0), "step_size": (0.0, 0.1)}
     needs_groups = True
     conditions = ("with groups",)
 

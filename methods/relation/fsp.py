@@ -21,9 +21,7 @@ class FSP(Method):
     student and teacher stages of the same widths; where they differ, the student's pass through a 1x1 convolution with
     BatchNorm that serves the first part alone.
 
-    The first part needs steps at the full rate: where the recipe's rate warms up, `flow_share` is the default share
-    plus that of the warm-up. Otherwise the flows are learnt, if at all, while the rate is near zero. That is for runs
-    of few steps, such as the 168 of `quick`: with the 2,480 of `cpu` the default share did better (one seed).
+    Each part has the recipe's schedule for itself, as in the code of Tian et al., where they are two runs.
     """
 
     name, family = "fsp", "relation"
@@ -37,7 +35,7 @@ class FSP(Method):
 
     def __init__(self, ctx, *, alpha: float = 1.0, flow_share: float = 0.11):
         super().__init__(ctx)
-        self.alpha, self.flow_share = alpha, flow_share
+        self.alpha, self.first_part = alpha, flow_share
         self.adapters = width_adapters(ctx.student_shapes.stages, ctx.teacher_shapes.stages)
 
     @classmethod
@@ -47,7 +45,7 @@ class FSP(Method):
         return None
 
     def losses(self, batch, student, teacher):
-        if self.progress >= self.flow_share:
+        if not self.in_first_part:
             return {"ce": F.cross_entropy(student.logits, batch.labels)}
         ours, theirs = zip(*pair_stages(student.stages, teacher.stages), strict=True)
         ours = [adapt(stage) for adapt, stage in zip(self.adapters, ours, strict=True)]

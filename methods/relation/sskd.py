@@ -44,12 +44,12 @@ class SSKD(Method):
         super().__init__(ctx)
         self.ce, self.kd, self.turned, self.alpha = ce, kd, turned, alpha
         self.temperature, self.pretext_temperature = temperature, pretext_temperature
-        self.kept, self.head_share = kept, head_share
+        self.kept, self.first_part = kept, head_share
         self.student_head = head(ctx.student_shapes.embedding)
         self.teacher_head = head(ctx.teacher_shapes.embedding)
 
     def step(self, batch, optimizers):
-        if self.progress >= self.head_share:
+        if not self.in_first_part:
             return super().step(batch, optimizers)
         scores = similarities(self.teacher_head(self.teach(batch).embedding))
         pretext = F.cross_entropy(scores, own_image(scores))

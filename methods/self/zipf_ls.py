@@ -22,9 +22,10 @@ class ZipfLS(Method):
     loss = CE(student, labels) - alpha sum_{k != label} z_k log r_k + auxiliary CE(heads, labels),  z_k ~ 1 / rank_k
 
     r are the probabilities of the other classes, renormalised. Each position of the last stage, enlarged to twice its
-    size, votes for the class that the classifier gives it; classes with equally many votes share a rank. As in the
-    authors' code for small images the stage before votes, too, through a linear layer of its own, which is trained on
-    the labels; for ImageNet it does not, and nothing is enlarged. Ranks count the label's class, as there. A student
+    size, votes for the class that the classifier gives it; classes with equally many votes share a rank. The stage
+    before votes, too, through a linear layer of its own, which is trained on the labels. Of the authors' two codes the
+    one for PyTorch enlarges, and its commands let the last stage vote alone; the one for MegEngine has both stages, and
+    enlarges neither. Ranks count the label's class, as in both. A student
     whose classifier does not read its average-pooled last stage gets such a layer for that stage as well: ours.
     alpha 0.1 and auxiliary 0.1 are the code's for CIFAR-100; TinyImageNet has 1 and 0.5, INaturalist and ImageNet have
     1 and 0.1 for alpha. The code adds the entropy of z, which has no gradient.

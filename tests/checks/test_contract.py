@@ -242,6 +242,17 @@ class NeedsLabels(Good):
     unlabelled = "alone"
 
 
+class AsksTheTeacherAgain(Good):
+    """Keeps an answer of the teacher that a checkpoint does not hold."""
+
+    answer = None
+
+    def losses(self, batch, student, teacher):
+        if self.answer is None:
+            self.answer = self.ctx.teacher(batch.images)
+        return super().losses(batch, student, teacher)
+
+
 class DeploysNothingUseful(Good):
     def deployed(self):
         return nn.Flatten()
@@ -261,6 +272,7 @@ BROKEN = {
     OwnsTheTeacher: ("trains_with", "the teacher"),
     ForgetsItsMemory: ("a_checkpoint", "resumed after epoch 1"),
     HidesAnOptimizer: ("a_checkpoint", "resumed after epoch 1"),
+    AsksTheTeacherAgain: ("a_checkpoint", "the run passed other numbers of images through the networks"),
     ScaleInAList: ("every_leaf", "in no optimizer, of shapes [()]"),
     InTwoOptimizers: ("every_leaf", "in more than one optimizer"),
     UsesUnseededNumbers: ("same_seed", "different weights"),

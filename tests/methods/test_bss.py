@@ -23,10 +23,12 @@ class Linear(nn.Module):
         return SimpleNamespace(logits=images.flatten(1) @ self.weight.T)
 
 
-def test_base_samples_are_those_the_teacher_gets_right_and_on_which_the_two_differ_most():
+def test_base_samples_are_those_that_both_get_right_and_on_which_they_differ_most():
     teacher, student = random_logits(9, 5, seed=1), random_logits(9, 5)
     labels = teacher.argmax(1)
-    labels[[2, 6]] = (labels[[2, 6]] + 1) % 5
+    student = student + 8 * torch.nn.functional.one_hot(labels, 5)
+    student[6, labels[6]] -= 16  # wrong, though the teacher is right; both right on 2, but the label says otherwise
+    labels[2] = (labels[2] + 1) % 5
     t, s = softmax(teacher.numpy()), softmax(student.numpy())
     score = [sum((t[i, k] - s[i, k]) ** 2 for k in range(5) if k != labels[i]) for i in range(9)]
     right = sorted((i for i in range(9) if i not in (2, 6)), key=lambda i: -score[i])
@@ -78,7 +80,9 @@ def test_bss_is_the_papers_sum_with_weights_that_fall(step_index, alpha, boundar
     method, batch = t.method, first_batch(t)
     method.step_index = step_index
     teacher, student = method.teach(batch), method.study(batch)
-    batch = batch._replace(labels=teacher.logits.argmax(1))  # the teacher is right
+    batch = batch._replace(labels=teacher.logits.argmax(1))  # the teacher is right, and so is the student
+    right = torch.nn.functional.one_hot(batch.labels, teacher.logits.shape[1])
+    student = student._replace(logits=student.logits + 8 * right)
     with recorded(method.student) as by_student, recorded(method.ctx.teacher) as by_teacher:
         terms = method.losses(batch, student, teacher)
     s, p = (x.logits.detach().double().numpy() for x in (student, teacher))

@@ -40,6 +40,16 @@ def test_the_first_stage_trains_the_paraphraser_alone():
     assert all(torch.equal(value, statistics[name]) for name, value in method.student.named_buffers())
 
 
+def test_the_paraphraser_learns_in_a_few_hundred_steps_what_a_constant_would_not_tell():
+    training = trainer(FactorTransfer)
+    method, batch = training.method, first_batch(training)
+    stage = method.teach(batch).stages[-1]
+    constant = (stage - stage.mean((0, 2, 3), keepdim=True)).abs().mean().item()
+    for _ in range(200):
+        terms = method.step(batch, training.optimizers)
+    assert terms["reconstruction"].item() < constant / 2
+
+
 def test_the_second_stage_trains_student_and_translator_and_leaves_the_paraphraser():
     training = trainer(FactorTransfer, paraphraser_share=0.25)
     method, batch = training.method, first_batch(training)

@@ -49,6 +49,16 @@ def by_hand(rounds, cells, step_size):
     return found
 
 
+def test_a_step_too_large_for_a_float_leaves_all_weight_to_the_worst_cell_and_the_others_able_to_come_back():
+    worst = WorstCells(torch.tensor([0] * 3 + [1] * 3), 1.0)
+    losses, positions = torch.tensor([400.0, 1.0]), torch.tensor([0, 3])
+    assert worst(losses, positions).item() == pytest.approx(400.0)
+    assert worst.q.tolist() == [1.0, pytest.approx(0.0, abs=1e-30)] and (worst.q > 0).all()
+    for _ in range(2):
+        worst(losses.flip(0), positions)
+    assert worst.q.tolist() == [pytest.approx(0.0, abs=1e-30), 1.0] and (worst.q > 0).all()
+
+
 def test_the_worst_cells_get_the_weights_of_the_equations():
     cells, generator = cells_of(CTX, ""), torch.Generator().manual_seed(0)
     rounds = [(5 * torch.rand(4, generator=generator), torch.randperm(8, generator=generator)[:4]) for _ in range(3)]

@@ -131,6 +131,27 @@ def test_schedules_take_the_values_computed_by_hand():
     assert [rate_factor(step, p) for p in (0.49, 0.5, 0.79, 0.8)] == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.3, 1.0])
+def test_each_part_of_a_run_has_the_whole_schedule_for_itself(share):
+    class InTwoParts(Recorder):
+        def __init__(self, ctx, **kwargs):
+            super().__init__(ctx, **kwargs)
+            self.first_part, self.preparing = share, []
+
+        def step(self, batch, optimizers):
+            self.preparing.append(self.in_first_part)
+            return super().step(batch, optimizers)
+
+    recipe = RECIPE.model_copy(update={"epochs": 4, "lr": 1.0, "warmup": 0.5})
+    trainer = trainer_of(cls=InTwoParts, recipe=recipe)
+    for _ in range(4):
+        trainer.train_epoch()
+    total = trainer.steps
+    first = math.ceil(share * total)
+    expected = [rate_factor(recipe, (i + .5) / length) for length in (first, total - first) for i in range(length)]
+    assert trainer.method.rates == expected and trainer.method.preparing == [i < first for i in range(total)]
+
+
 def test_the_recipes_optimizers_follow_the_schedule_with_their_own_scale():
     class Scaled(Recorder):
         def optimizers(self, make):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kdbench.analysis.answers.teachers import sentences, series
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.intervals import POWER, detectable_effect
+from kdbench.analysis.moderated import Prior
 
 SETTLE = .005        # the true difference that further seeds should find
 MOST_SEEDS = 1000    # that are worth to be named
@@ -127,7 +128,7 @@ def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
     found = cell.compared(REFERENCE).values()
     seeds = statistics.mode(told.seeds for told in found)
     typical = statistics.median_low([(told.standard_error * math.sqrt(told.seeds), told.degrees) for told in found])
-    needed = _seeds_needed(*typical, seeds, len(found))
+    needed = _seeds_needed(*typical, cell.comparisons.prior, seeds, len(cell.comparisons.to[REFERENCE]))
     if needed is not None and needed > seeds:
         seconds = sum(cost.mean for row in rows if (cost := row.estimate("seconds")) is not None)
         hours = (needed - seeds) * seconds / 3600
@@ -136,12 +137,13 @@ def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
                "core-hours by the training times here.")
 
 
-def _seeds_needed(deviation: float, degrees: float, seeds: int, comparisons: int) -> int | None:
+def _seeds_needed(deviation: float, degrees: float, prior: Prior, seeds: int, comparisons: int) -> int | None:
     """The fewest seeds with which a difference of `SETTLE` is found, given the standard deviation of one seed's
-    difference, the degrees of freedom that so many `seeds` gave it and the comparisons that are corrected for; None for
-    more than `MOST_SEEDS`."""
+    difference, the degrees of freedom that so many `seeds` gave it, the prior that a part of them is borrowed from and
+    the comparisons that are corrected for; None for more than `MOST_SEEDS`."""
     def found(count: int) -> bool:
-        known = degrees * (count - 1) / (seeds - 1)
+        # More seeds tell more of a method's own noise and of that of all together, which bounds what is borrowed.
+        known = min(prior.degrees + count - 1, degrees * (count - 1) / (seeds - 1))
         return deviation / math.sqrt(count) * detectable_effect(known, comparisons) <= SETTLE
 
     if not found(MOST_SEEDS):

@@ -205,11 +205,12 @@ def _resolution(cell: Cell) -> Iterable[str]:
     """The note on how small a difference to the reference the cell's seeds can show; none with one seed."""
     found = cell.compared(REFERENCE).values()
     if found:
+        family = len(cell.comparisons.to[REFERENCE])
         seeds = statistics.mode(told.seeds for told in found)
         alone, corrected = (
             number(statistics.median(told.standard_error * detectable_effect(told.degrees, comparisons)
                                      for told in found if told.seeds == seeds), "share")
-            for comparisons in (1, len(found)))
+            for comparisons in (1, family))
         yield (f"Resolution: {seeds} seeds find a true difference to {REFERENCE} of {alone} points in {POWER:.0%} of "
                f"repetitions by one moderated t-test at 5 %, and of {corrected} after Holm's correction for "
-               f"{len(found)} methods, if no other differs (the median method's noise).")
+               f"{family} methods, if no other differs (the median method's noise).")

@@ -165,6 +165,9 @@ class Trainer:
     def _set_rates(self, step: int) -> None:
         first = math.ceil(self.method.first_part * self.steps)
         start, length = (0, first) if step < first else (first, self.steps - first)
+        if step == first > 0:  # AdamW would divide by the gradients of the first part's loss for a thousand steps
+            for optimizer, _ in self._scheduled:
+                optimizer.state.clear()
         factor = rate_factor(self.recipe, (step - start + 0.5) / length)
         for optimizer, rate in self._scheduled:
             for group in optimizer.param_groups:

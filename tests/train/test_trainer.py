@@ -152,6 +152,28 @@ def test_each_part_of_a_run_has_the_whole_schedule_for_itself(share):
     assert trainer.method.rates == expected and trainer.method.preparing == [i < first for i in range(total)]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_second_part_of_a_run_begins_as_a_run_from_the_weights_that_the_first_ended_with(optimizer):
+    class Prepared(Recorder):
+        def __init__(self, ctx, **kwargs):
+            super().__init__(ctx, **kwargs)
+            self.first_part = 0.5
+
+        def losses(self, batch, student, teacher):
+            weight = 1e3 if self.in_first_part else 1.0
+            return {"ce": weight * F.cross_entropy(student.logits, batch.labels)}
+
+    recipe = RECIPE.model_copy(update={"epochs": 2, "optimizer": optimizer, "warmup": 0.5})
+    whole = trainer_of(cls=Prepared, recipe=recipe)
+    whole.train_epoch()
+    fresh = trainer_of(recipe=recipe.model_copy(update={"epochs": 1}))
+    fresh.method.load_state_dict(whole.method.state_dict())
+    for step, batch in enumerate(whole.stream.epoch(1)):
+        whole.train_step(whole.stream.steps_per_epoch + step, batch)
+        fresh.train_step(step, batch)
+    assert weights_sha256(whole.method.student.state_dict()) == weights_sha256(fresh.method.student.state_dict())
+
+
 def test_the_recipes_optimizers_follow_the_schedule_with_their_own_scale():
     class Scaled(Recorder):
         def optimizers(self, make):

@@ -127,7 +127,8 @@ class Method(nn.Module):
         self.ctx, self.student = ctx, ctx.student
         self.step_index = 0  # from 0 to ctx.steps - 1; the trainer sets it before each step
         self.first_part = 0.0  # the share of the steps that prepare for the training proper, such as a stage of hints;
-        #                        each of the two parts has the recipe's whole schedule, warm-up and decay, for itself
+        #                        each of the two parts has the recipe's whole schedule, warm-up and decay, for itself,
+        #                        and its optimizers begin without a memory of the other
 
     @property
     def progress(self) -> float:
@@ -150,6 +151,11 @@ class Method(nn.Module):
         if cls.needs_images and is_text(input_shape):
             return "it makes or changes the pixels of images, and the dataset holds texts"
         return cls.inapplicable(student, teacher)
+
+    def rare_steps(self) -> Sequence[int]:
+        """The numbers of the steps, few and rising, that take many times as long as the others, such as those that make
+        images to learn from. A profile times them apart, and counts them by their share of the run."""
+        return ()
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> dict[str, Tensor]:
         """The weighted terms of the loss by name, each a scalar; a step descends their sum.

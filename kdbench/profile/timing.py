@@ -17,7 +17,7 @@ from kdbench.execution.estimate import Sample, this_machine
 from kdbench.metrics.robustness import SUBSET
 from kdbench.networks import Network, saved_part, serialise
 from kdbench.profile.job import ProfileJob
-from kdbench.profile.worker import Networks, spread, stepper, synchroniser
+from kdbench.profile.worker import Networks, kinds_of_steps, stepper, synchroniser
 from kdbench.robustness.measure import measure
 from kdbench.spec import Recipe
 from kdbench.train.process import crash_reason, make_deterministic, peak_memory
@@ -66,16 +66,20 @@ def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float
 
 
 def _step_seconds(trainer: Trainer, device: torch.device) -> float:
-    """The mean of a few steps out of all parts of the run."""
-    numbers, synchronise, clock = spread(trainer.steps, STEPS, 0), synchroniser(device), _clock(device)
-    step = stepper(trainer, numbers)
-    synchronise()
-    begin, laps = clock(), 0
-    while laps < len(numbers) and clock() - begin < SECONDS:
-        step()
+    """The mean of a few steps out of all parts of the run, of rare and usual ones by their shares of it."""
+    kinds, synchronise, clock = kinds_of_steps(trainer.steps, trainer.method.rare_steps(), STEPS, 0), \
+        synchroniser(device), _clock(device)
+    found = []
+    for kind in kinds:
+        step = stepper(trainer, kind)
         synchronise()
-        laps += 1
-    return (clock() - begin) / laps
+        begin, laps = clock(), 0
+        while laps < len(kind.steps) and clock() - begin < SECONDS:
+            step()
+            synchronise()
+            laps += 1
+        found.append(len(kind.steps) * kind.weight * (clock() - begin) / laps)
+    return sum(found) / sum(len(kind.steps) for kind in kinds)
 
 
 def _seconds_around(student: Network, dataset: Dataset, recipe: Recipe) -> float:

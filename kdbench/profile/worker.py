@@ -8,10 +8,10 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from kdbench.environment import now
 from kdbench.networks import Network, build, freeze
 from kdbench.plugins import registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.profile.bench import Bench, Sample
+from kdbench.profile.bench import Bench
 from kdbench.profile.energy import CpuTime, find_meter
 from kdbench.profile.in_use import count_parameters, measure_in_use
 from kdbench.profile.job import ProfileJob
@@ -141,22 +141,24 @@ def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Traini
     settings, spec = job.settings, job.spec
     trainer = partial(networks.trainer, job.method, spec.hyperparameters, networks.tutor(job.method))
     first = trainer()
-    run_steps, deployed = first.steps, first.method.deployed()
-    draws = [spread(run_steps, settings.steps, number) for number in range(settings.repeats)]
-    alone(first, draws[0], bench)  # not counted: it warms up, and goes through all stages
+    run_steps, deployed, rare = first.steps, first.method.deployed(), first.method.rare_steps()
+    draws = [kinds_of_steps(run_steps, rare, settings.steps, number) for number in range(settings.repeats)]
+    for kind in draws[0]:
+        alone(first, kind, bench)  # not counted: it warms up, and goes through all stages
     peak = peak_memory(networks.device)
     del first
 
     reference = partial(networks.trainer, job.reference, job.reference.resolve({}), networks.tutor(job.reference))
-    seconds = [in_step({"method": trainer(), "reference": reference()}, draw, bench) for draw in draws]
-    joules = [alone(trainer(), draw, bench).joules for draw in draws] if bench.meter else []
-    return training_cost(seconds, joules, job.reference.name, len(draws[0]), run_steps, peak), deployed
+    seconds = [in_step({"method": trainer, "reference": reference}, draw, bench) for draw in draws]
+    joules = [math.fsum(alone(trainer(), kind, bench) for kind in draw) for draw in draws] if bench.meter else []
+    pass_steps = sum(len(kind.steps) for kind in draws[0])
+    return training_cost(seconds, joules, job.reference.name, pass_steps, run_steps, peak), deployed
 
 
-def training_cost(seconds: list[dict[str, float]], joules: list[float | None], reference: str, pass_steps: int,
+def training_cost(seconds: list[dict[str, float]], joules: list[float], reference: str, pass_steps: int,
                   run_steps: int, peak_memory_bytes: int) -> Training:
     """The figures of passes by "method" and "reference" in step, and of the energies of passes by the method alone."""
-    known = [value / pass_steps for value in joules if value is not None]
+    known = [value / pass_steps for value in joules if not math.isnan(value)]
     return Training(
         reference=reference, pass_steps=pass_steps, run_steps=run_steps, peak_memory_bytes=peak_memory_bytes,
         step_seconds=Quartiles.of([both["method"] / pass_steps for both in seconds]),
@@ -166,30 +168,44 @@ def training_cost(seconds: list[dict[str, float]], joules: list[float | None], r
     )
 
 
-def in_step(trainers: dict[str, Trainer], steps: list[int], bench: Bench) -> dict[str, float]:
-    """The seconds that `steps` of a run take each of the trainers, which take every step in turns. They are new, and
-    these are their first steps."""
-    laps = bench.laps({name: stepper(trainer, steps) for name, trainer in trainers.items()}, len(steps))
-    return {name: math.fsum(seconds) for name, seconds in laps.items()}
+class Kind(NamedTuple):
+    """Steps of a pass that are alike."""
+
+    steps: list[int]  # their numbers in the run, rising
+    weight: float     # of each: with it, the kinds have the shares of a pass that they have of the run
+    begin: int        # the step to warm up with
 
 
-def alone(trainer: Trainer, steps: list[int], bench: Bench) -> Sample:
-    """What `steps` of a run cost together: counters of energy are too slow for single ones."""
-    step = stepper(trainer, steps)
+def in_step(makers: Mapping[str, Callable[[], Trainer]], kinds: Sequence[Kind], bench: Bench) -> dict[str, float]:
+    """The seconds of a pass by each of several trainers, which take every step in turns. For each kind of steps they
+    are new, and these are their first steps."""
+    found = dict.fromkeys(makers, 0.0)
+    for kind in kinds:
+        laps = bench.laps({name: stepper(make(), kind) for name, make in makers.items()}, len(kind.steps))
+        for name, seconds in laps.items():
+            found[name] += kind.weight * math.fsum(seconds)
+    return found
+
+
+def alone(trainer: Trainer, kind: Kind, bench: Bench) -> float:
+    """What steps of one kind add to the joules of a pass, measured together: counters of energy are too slow for single
+    ones. NaN without a counter."""
+    step = stepper(trainer, kind)
 
     def work() -> None:
-        for _ in steps:
+        for _ in kind.steps:
             step()
 
-    return bench.sample(work)
+    joules = bench.sample(work).joules
+    return math.nan if joules is None else kind.weight * joules
 
 
-def stepper(trainer: Trainer, steps: list[int]) -> Callable[[], object]:
+def stepper(trainer: Trainer, kind: Kind) -> Callable[[], object]:
     """A function that takes the next of the steps at each call, after some steps of warm-up."""
-    batches, numbers = _endless(trainer), iter(steps)
+    batches, numbers = _endless(trainer), iter(kind.steps)
     trainer.method.train()
     for _ in range(WARM_UP_STEPS):
-        trainer.train_step(0, next(batches))
+        trainer.train_step(kind.begin, next(batches))
     return lambda: trainer.train_step(next(numbers), next(batches))
 
 
@@ -199,9 +215,21 @@ def _endless(trainer: Trainer) -> Iterator[Any]:
         trainer.epoch += 1
 
 
+def kinds_of_steps(run_steps: int, rare: Sequence[int], count: int, draw: int) -> list[Kind]:
+    """The steps of a pass: `count` usual ones out of all parts of a run, and one of the rare ones if it has some. A few
+    draws of all steps would miss these, or have too many of them."""
+    usual = sorted(set(range(run_steps)) - set(rare)) or list(range(run_steps))
+    chosen = [usual[place] for place in spread(len(usual), count, draw)]
+    if len(usual) == run_steps:
+        return [Kind(chosen, 1.0, 0)]
+    pass_steps, one = len(chosen) + 1, random.Random(draw).choice(rare)
+    return [Kind(chosen, len(usual) / run_steps * pass_steps / len(chosen), usual[0]),
+            Kind([one], len(rare) / run_steps * pass_steps, usual[0])]
+
+
 def spread(run_steps: int, count: int, draw: int) -> list[int]:
     """Numbers of steps, rising: one at random of each of `count` equal parts of a run, or all if it has no more.
-    Warm-ups and stages have their share in them, and over several draws so has what is done every so many steps."""
+    Warm-ups and stages have their share in them, and over several draws so has what is done every few steps."""
     if run_steps <= count:
         return list(range(run_steps))
     generator = random.Random(draw)

@@ -80,6 +80,9 @@ class CMI(Method):
         """How many batches of images exist after that step."""
         return 1 + step * self.batches // self.ctx.steps if step >= 0 else 0
 
+    def rare_steps(self):
+        return [step for step in range(self.ctx.steps) if self.made(step) > self.made(step - 1)]
+
     def step(self, batch, optimizers):
         made, before = self.made(self.step_index), self.made(self.step_index - 1)
         terms = self.synthesise(before, optimizers["head"]) if made > before else {}

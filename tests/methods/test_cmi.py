@@ -76,6 +76,7 @@ def test_the_terms_of_images_are_the_papers():
 def test_batches_are_made_evenly_over_the_run_and_never_again():
     t = trainer(CMI, **SMALL)
     assert [t.method.made(step) for step in range(-1, 12)] == [0, *[1] * 4, *[2] * 4, *[3] * 4]
+    assert t.method.rare_steps() == [0, 4, 8]
     list(run(t, 0))
     bank, memory = t.method.bank.clone(), t.method.memory.clone()
     assert bank[0].any() and memory[0].any() and not bank[1:].any() and not memory[1:].any()

@@ -131,7 +131,7 @@ def test_without_its_weight_there_is_no_competition_and_the_student_is_not_asked
 def test_batches_are_made_at_even_intervals_in_the_first_part_of_the_run(batches, synthesis, steps):
     t = trainer(DeepInversion, batches=batches, synthesis=synthesis, iterations=1)
     method = t.method
-    assert method.ctx.steps == 12
+    assert method.ctx.steps == 12 and method.rare_steps() == steps
     for step, terms in enumerate(run(t, *range(12))):
         so_far = sum(start <= step for start in steps)
         assert ("class" in terms) == (step in steps)

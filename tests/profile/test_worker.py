@@ -12,12 +12,13 @@ from support.profiles import job
 from torch import nn
 
 from kdbench.data.load import load_dataset
+from kdbench.method import Method
 from kdbench.networks import Network
 from kdbench.profile import worker as measure
 from kdbench.profile.bench import Bench
 from kdbench.profile.energy import CpuTime
 from kdbench.profile.record import read_profile
-from kdbench.profile.worker import Networks, run_profile, spread, training_cost
+from kdbench.profile.worker import Networks, kinds_of_steps, run_profile, spread, training_cost
 from kdbench.results.store import Store
 from kdbench.train.trainer import Trainer
 
@@ -72,6 +73,34 @@ def test_steps_are_drawn_from_all_parts_of_a_run_and_rise():
 
 def test_a_run_of_fewer_steps_is_taken_whole():
     assert spread(5, 40, 1) == [0, 1, 2, 3, 4]
+
+
+def test_rare_steps_are_timed_in_every_pass_and_weigh_what_they_are_of_the_run():
+    rare = [0, 40, 90]
+    for draw in range(20):
+        usual, one = kinds_of_steps(100, rare, 20, draw)
+        assert len(usual.steps) == 20 and not set(usual.steps) & set(rare) and set(one.steps) < set(rare)
+        assert usual.begin == one.begin == 1  # a usual step, for a rare one takes long
+        seconds = usual.weight * 20 * 1.0 + one.weight * 50.0  # of steps that take 1 s and 50 s
+        assert seconds / 21 == pytest.approx((97 * 1 + 3 * 50) / 100)
+    assert {kinds_of_steps(100, rare, 20, draw)[1].steps[0] for draw in range(50)} == set(rare)
+    assert kinds_of_steps(100, [], 20, 3) == [(spread(100, 20, 3), 1.0, 0)]
+
+
+def test_a_method_that_does_its_work_in_a_few_steps_of_a_run_costs_what_the_whole_run_does(tmp_path, cache, steps,
+                                                                                           monkeypatch):
+    def train_step(self, step, batch):
+        steps.seconds += 500 if step in self.method.rare_steps() else 1
+        return {}
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    monkeypatch.setattr(Method, "rare_steps", lambda self: [0, 7] if self.name == "kd" else [])
+    this = job("kd", tmp_path, cache, steps=6, repeats=3)
+    found, _ = training(this, cache, steps)
+    run = found.run_steps
+    assert found.step_seconds.median * run == pytest.approx((run - 2) + 2 * 500)
+    assert found.reference_step_seconds.median == pytest.approx(1)
+    assert found.step_joules.median * run == pytest.approx(10 * (run - 2 + 2 * 500))
 
 
 # The figures.

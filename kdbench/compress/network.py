@@ -87,7 +87,8 @@ def write_int8(source: Path, path: Path, images: Tensor) -> None:
             quantize_static(
                 str(source), str(path), _Calibration(images), quant_format=QuantFormat.QDQ, per_channel=True,
                 op_types_to_quantize=OPERATIONS, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax, extra_options={"MatMulConstBOnly": True})
+                calibrate_method=CalibrationMethod.MinMax, extra_options={
+                    "MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": OPERATIONS})
             _slim(path)
     except Exception as error:  # of a graph that it does not understand
         raise UserError(f"onnxruntime cannot quantise it: {type(error).__name__}: {first_line(error)}") from error

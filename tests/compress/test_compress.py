@@ -14,7 +14,15 @@ from kdbench.compress import compress as module
 from kdbench.compress import network as network_module
 from kdbench.compress import use
 from kdbench.compress.compress import compress, told
-from kdbench.compress.network import LogitsOnly, OnnxNetwork, Slopes, calibration_images, write_float, write_int8
+from kdbench.compress.network import (
+    OPERATIONS,
+    LogitsOnly,
+    OnnxNetwork,
+    Slopes,
+    calibration_images,
+    write_float,
+    write_int8,
+)
 from kdbench.compress.prune import prune, recover
 from kdbench.compress.record import FLOAT_AGREEMENT, Settings, all_compressed
 from kdbench.data.stream import Normalise, center_crop
@@ -238,6 +246,18 @@ def test_int8_layers_hold_8_bit_weights_on_the_grid_that_qat_kd_rounds_to(traine
     np.testing.assert_allclose(found * scales[:, None], rounded, atol=1e-6)
     large = [one for one in held.values() if one.dtype == np.float32 and one.ndim > 1 and one.size > 64]
     assert not large  # all weights are int8
+
+
+def test_in_int8_the_inputs_of_layers_are_rounded_as_by_qat_kd_and_nothing_else(trained, made):
+    graph = onnx.load(trained[1].files.compressed_network(made[1]["int8"].run_id)).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    readers = {name: {node.op_type for node in graph.node if name in node.input} for name in made_by}
+    rounded = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert rounded
+    for node in rounded:
+        (restored,) = [other for other in graph.node if node.output[0] in other.input]
+        assert restored.op_type == "DequantizeLinear" and readers[restored.output[0]] <= set(OPERATIONS)
+    assert made_by[graph.output[0].name] in OPERATIONS  # the logits are as the last layer computes them
 
 
 def test_calibration_takes_training_images_alone_of_every_class(parts, monkeypatch):

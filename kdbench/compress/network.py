@@ -89,9 +89,25 @@ def write_int8(source: Path, path: Path, images: Tensor) -> None:
                 op_types_to_quantize=OPERATIONS, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax, extra_options={
                     "MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": OPERATIONS})
+            _round_for_layers_alone(path)
             _slim(path)
     except Exception as error:  # of a graph that it does not understand
         raise UserError(f"onnxruntime cannot quantise it: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _round_for_layers_alone(path: Path) -> None:
+    """Give what has no weights its inputs as they were. onnxruntime rounds a tensor for all that read it: the input of
+    a residual block, say, also on its way round the block."""
+    import onnx
+
+    model = onnx.load(str(path))
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    before = {node.output[0]: rounded[node.input[0]] for node in model.graph.node
+              if node.op_type == "DequantizeLinear" and node.input[0] in rounded}
+    for node in model.graph.node:
+        if node.op_type not in OPERATIONS:
+            node.input[:] = [before.get(name, name) for name in node.input]
+    onnx.save(model, str(path))
 
 
 def _slim(path: Path) -> None:

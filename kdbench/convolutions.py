@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FEWEST_CHANNELS = 8  # of the input of a 1x1 convolution with a stride, for its backward pass to be right
 MOST_POSITIONS = 16  # of a map on which a depthwise convolution is a product with a matrix: 4 x 4
 
 
@@ -29,7 +30,7 @@ def mend(network: nn.Module) -> None:
         if not isinstance(module, nn.Conv2d):
             continue
         if (set(module.kernel_size) == {1} and set(module.stride) != {1} and module.padding in ((0, 0), "valid")
-                and module.groups == 1 and module.in_channels < 8):
+                and module.groups == 1):  # whatever its channels: pruning leaves fewer
             module.register_forward_pre_hook(partial(_step_before, module.stride))
         elif (type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels > 1
               and module.dilation == (1, 1) and module.padding_mode == "zeros" and isinstance(module.padding, tuple)):
@@ -42,7 +43,7 @@ def _is_trained(convolution: nn.Conv2d) -> bool:
 
 def _step_before(stride: tuple[int, ...], convolution: nn.Conv2d, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
     """Take the steps of a 1x1 convolution with that stride before it, where its weights are trained."""
-    if not _is_trained(convolution):
+    if not _is_trained(convolution) or convolution.in_channels >= FEWEST_CHANNELS:
         convolution.stride = stride
         return None
     convolution.stride = (1, 1)

@@ -88,6 +88,21 @@ def test_what_is_not_trained_on_the_cpu_in_float32_is_computed_by_torch(monkeypa
     assert convolution(images) is convolution
 
 
+def test_a_strided_convolution_that_pruning_makes_narrow_takes_its_steps_before_it_from_then_on(monkeypatch):
+    convolution, seen = mended(16, 8, 1, stride=2, bias=False), []
+    real = nn.Conv2d._conv_forward
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward",
+                        lambda self, images, *rest: seen.append((images.shape[2], self.stride)) or real(
+                            self, images, *rest))
+    convolution(torch.randn(2, 16, 8, 8))
+    convolution.weight, convolution.in_channels = nn.Parameter(convolution.weight[:, :4].detach().clone()), 4
+    images = torch.randn(2, 4, 8, 8)
+    maps = convolution(images)
+    with torch.no_grad():
+        assert torch.equal(convolution(images), maps)
+    assert seen == [(8, (2, 2)), (4, (1, 1)), (8, (2, 2))]
+
+
 def test_a_copy_has_weights_of_its_own():
     convolution = mended(6, 6, 5, padding=2, groups=6)
     other = copy.deepcopy(convolution)

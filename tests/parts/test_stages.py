@@ -63,11 +63,12 @@ def test_stages_before_their_activation_give_the_stages_after_it(name):
 def test_looking_before_the_activation_leaves_the_network_as_it_was_and_passes_gradients():
     network = build(NETWORKS["resnet"], 5, (3, 32, 32))
     state = {name: value.clone() for name, value in network.state_dict().items()}
+    hooks = [(len(module._forward_pre_hooks), len(module._forward_hooks)) for module in network.modules()]
     before = BeforeActivation(network, (3, 32, 32))
     assert network.training and all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     before(torch.randn(4, 3, 32, 32)).stages[-1].clamp(max=0).sum().backward()
     assert network.model.layer1[0].conv1.weight.grad.abs().sum() > 0
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
+    assert hooks == [(len(module._forward_pre_hooks), len(module._forward_hooks)) for module in network.modules()]
 
 
 def test_an_activation_module_that_is_called_twice_is_told_apart_by_its_calls():

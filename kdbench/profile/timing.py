@@ -67,9 +67,8 @@ def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float
 
 def _step_seconds(trainer: Trainer, device: torch.device) -> float:
     """The mean of a few steps out of all parts of the run, of rare and usual ones by their shares of it."""
-    kinds, synchronise, clock = kinds_of_steps(trainer.steps, trainer.method.rare_steps(), STEPS, 0), \
-        synchroniser(device), _clock(device)
-    found = []
+    kinds = kinds_of_steps(trainer.steps, trainer.method.rare_steps(), STEPS, 0)
+    synchronise, clock, found = synchroniser(device), _clock(device), []
     for kind in kinds:
         step = stepper(trainer, kind)
         synchronise()

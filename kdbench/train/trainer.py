@@ -163,6 +163,7 @@ class Trainer:
         return optimizer
 
     def _set_rates(self, step: int) -> None:
+        """Set the rates of a step by the schedule of its part; a second part begins with new optimizers."""
         first = math.ceil(self.method.first_part * self.steps)
         start, length = (0, first) if step < first else (first, self.steps - first)
         if step == first > 0:  # AdamW would divide by the gradients of the first part's loss for a thousand steps

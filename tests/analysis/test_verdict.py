@@ -10,6 +10,7 @@ from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.build import build
+from kdbench.analysis.intervals import detectable_effect
 from kdbench.profile.record import write_profile
 from kdbench.report.files import render
 from kdbench.results.store import Store
@@ -93,8 +94,10 @@ def test_further_seeds_are_corrected_for_methods_without_data_too(tmp_path, monk
     assert len(build(tmp_path, REGISTRY).cells[0].compared("ce")) == 1
     (after,) = [line for line in said(tmp_path) if "2 points would be marked" in line]
     assert int(re.search(r"with (\d+) seeds", after)[1]) > int(re.search(r"with (\d+) seeds", before)[1])
-    text = " ".join(render(build(tmp_path, REGISTRY), "md").split())
-    assert "after Holm's correction for 4 methods" in text
+    board = build(tmp_path, REGISTRY)
+    told = board.cells[0].compared("ce")["kd"]
+    least = 100 * told.standard_error * detectable_effect(told.degrees, 4)
+    assert f"and of {least:.2f} after Holm's correction for 4 methods" in " ".join(render(board, "md").split())
 
 
 def _power(effect, deviation, count, degrees=None, level=.05):

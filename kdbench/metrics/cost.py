@@ -17,7 +17,7 @@ COST = (
            "Step time over that of ce on the same pair, their steps taken in turns: the median over passes. "
            f"{ALONE}", of="run", short="x ce"),
     Metric("training_seconds", "training, measured alone", "seconds", "lower",
-           "Step time times the steps of the recipe; neither data preparation nor scoring is in it.",
+           "Step time times the steps of the recipe; loading the images, scoring and saving are not in it.",
            of="run", short="train s"),
     Metric("training_memory_bytes", "peak memory, measured alone", "bytes", "lower",
            "Highest memory of a process that held the data and trained this method only: resident memory, Python and "

@@ -29,6 +29,25 @@ class Bench:
         seconds = self._lap(work)
         return Sample(seconds, self.meter.joules() - before if self.meter and before is not None else None)
 
+    def joules(self, work: Callable[[], object]) -> float | None:
+        """The energy of the work, in the mean of as many times as the counter takes to move; None without one."""
+        done = 0
+
+        def repeated() -> None:
+            nonlocal done
+            begin = self.clock()
+            while not done or self.clock() - begin < self.least_seconds:
+                work()
+                self.synchronise()
+                done += 1
+
+        joules = self.sample(repeated).joules
+        return None if joules is None else joules / done
+
+    @property
+    def least_seconds(self) -> float:
+        return self.meter.least_seconds if self.meter else 0.0
+
     def laps(self, works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
         """The seconds of each work in each of the rounds, in which they take turns.
 

@@ -13,6 +13,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 class Meter(Protocol):
     source: Source
+    least_seconds: float  # of work between two readings: in less the counter hardly moves
 
     def joules(self) -> float:
         """The counter's reading in joules; only differences of readings mean something."""
@@ -22,6 +23,7 @@ class CpuTime(Meter):
     """An estimate: this process's CPU seconds, those of all its threads, times a wattage per core."""
 
     source: Source = "estimate"
+    least_seconds = 0.0
 
     def __init__(self, watts_per_core: float = WATTS_PER_CORE, cpu_seconds: Callable[[], float] = time.process_time):
         self.watts_per_core, self._cpu_seconds = watts_per_core, cpu_seconds
@@ -38,6 +40,7 @@ class Rapl(Meter):
     """
 
     source: Source = "rapl"
+    least_seconds = 0.1  # it is renewed every millisecond
 
     def __init__(self, folder: Path = POWERCAP):
         zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if _is_counted(_text(zone / "name"))]
@@ -69,12 +72,10 @@ def _text(file: Path) -> str:
 
 
 class Nvml(Meter):
-    """The total-energy counter of torch's current GPU; ImportError or NVMLError where there is none.
-
-    The driver renews it every 20 to 100 ms: measure for much longer than that.
-    """
+    """The total-energy counter of torch's current GPU; ImportError or NVMLError where there is none."""
 
     source: Source = "nvml"
+    least_seconds = 2.0  # the driver renews it every 20 to 100 ms
 
     def __init__(self) -> None:
         import pynvml

@@ -15,7 +15,7 @@ from kdbench.profile.record import Deployment, Deployments, Quartiles
 BATCH = 64
 WARM_UP_CALLS = 3
 LATENCY_CALLS, LATENCY_SECONDS = 20, 0.2  # of a turn, at least
-THROUGHPUT_SECONDS = 0.5                  # so that counters of energy, which are renewed several times a second, move
+THROUGHPUT_SECONDS = 0.5                  # of a turn, or what the counter of energy needs
 
 
 @torch.inference_mode()
@@ -67,7 +67,7 @@ class _Subject:
         self.run = as_used(network)
         self.one, self.many = (_inputs(size, image_shape, device) for size in (1, BATCH))
         self.calls = max(LATENCY_CALLS, self._calls_in(LATENCY_SECONDS, self.one))
-        self.batches = self._calls_in(THROUGHPUT_SECONDS, self.many)
+        self.batches = self._calls_in(max(THROUGHPUT_SECONDS, bench.least_seconds), self.many)
         self.laps: list[list[float]] = []
         self.samples: list[Sample] = []
 

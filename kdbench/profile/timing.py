@@ -20,7 +20,7 @@ from kdbench.profile.job import ProfileJob
 from kdbench.profile.worker import Networks, kinds_of_steps, stepper, synchroniser
 from kdbench.robustness.measure import measure
 from kdbench.spec import Recipe
-from kdbench.train.process import crash_reason, make_deterministic, peak_memory
+from kdbench.train.process import crash_reason, make_deterministic, peak_memory, reset_peak_memory
 from kdbench.train.scoring import ON_CURVE, first_accuracy, is_on_curve, predict
 from kdbench.train.trainer import Trainer
 
@@ -48,6 +48,7 @@ def time_runs(jobs: Sequence[ProfileJob], seconds: float) -> tuple[list[Sample],
 def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float]) -> Sample:
     """What one run would take. Datasets, and what surrounds the training of a student, are kept for further runs."""
     spec, device = job.spec, make_deterministic(job.spec.device)
+    reset_peak_memory(device)
     data = f"{spec.dataset} {spec.recipe.model_dump_json()} {spec.transfer}"
     if data not in datasets:
         datasets[data] = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -188,21 +188,21 @@ def in_step(makers: Mapping[str, Callable[[], Trainer]], kinds: Sequence[Kind], 
 
 
 def alone(trainer: Trainer, kind: Kind, bench: Bench) -> float:
-    """What steps of one kind add to the joules of a pass, measured together: counters of energy are too slow for single
-    ones. NaN without a counter."""
+    """What steps of one kind add to the joules of a pass, measured together, several times over where the counter needs
+    that. NaN without a counter."""
     step = stepper(trainer, kind)
 
     def work() -> None:
         for _ in kind.steps:
             step()
 
-    joules = bench.sample(work).joules
+    joules = bench.joules(work)
     return math.nan if joules is None else kind.weight * joules
 
 
 def stepper(trainer: Trainer, kind: Kind) -> Callable[[], object]:
-    """A function that takes the next of the steps at each call, after some steps of warm-up."""
-    batches, numbers = _endless(trainer), iter(kind.steps)
+    """A function that takes the next of the steps at each call, over and over, after some steps of warm-up."""
+    batches, numbers = _endless(trainer), cycle(kind.steps)
     trainer.method.train()
     for _ in range(WARM_UP_STEPS):
         trainer.train_step(kind.begin, next(batches))

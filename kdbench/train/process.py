@@ -7,7 +7,7 @@ import resource
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,14 @@ def place_in(error: Exception, file: Path | None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if file is not None and frame.filename == str(file)]
     return f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin anew with the peak at what this process holds now, where the system allows it (Linux, CUDA)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:

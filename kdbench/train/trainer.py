@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -131,8 +132,11 @@ class Trainer:
             self.passes[who] += images
 
     def _count_passes(self, who: str, owner: nn.Module) -> None:
+        own = WeakMethod(self._count)  # a teacher may outlive many trainers, and would keep them all
+
         def count_images(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._count(who, len(inputs[0]))
+            if count := own():
+                count(who, len(inputs[0]))
 
         for network in owner.modules():
             if isinstance(network, Network):

@@ -50,6 +50,27 @@ def test_a_sample_is_time_and_energy_of_the_work_alone():
     assert Bench(None, clock).sample(work) == Sample(2.0, None)
 
 
+def test_energy_of_short_work_is_measured_for_as_long_as_the_counter_needs():
+    clock = Clock()
+
+    class Slowly(CpuTime):  # 10 W, and a reading that is renewed every 0.1 s
+        least_seconds = 2.0
+
+        def joules(self):
+            return clock.now // .1
+
+    calls = []
+
+    def work():
+        calls.append(clock.now)
+        clock.now += .09
+
+    assert Bench(Slowly(), clock).joules(work) == pytest.approx(.9, rel=.1)
+    assert len(calls) == 23
+    assert Bench(CpuTime(10, clock), clock).joules(work) == pytest.approx(.9) and len(calls) == 24
+    assert Bench(None, clock).joules(work) is None
+
+
 def test_the_wait_for_a_gpu_is_in_the_time():
     clock = Clock()
 

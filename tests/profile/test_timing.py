@@ -1,9 +1,11 @@
 """The short timing of runs, on the smoke suite; no test asserts a real time."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from support.matrices import plugin, smoke, teacher_job
 from support.profiles import job
 
@@ -13,6 +15,7 @@ from kdbench.profile import timing
 from kdbench.profile.forecast import earlier
 from kdbench.profile.timing import time_runs
 from kdbench.spec import OwnRecipe
+from kdbench.train.process import peak_memory
 from kdbench.train.worker import run_job
 
 
@@ -76,3 +79,12 @@ def test_the_files_of_a_run_are_foreseen(tmp_path, cache):
     (sample,), _, _ = time_runs([replace(timed, spec=teacher.spec)], 60)
     assert sample.disk == pytest.approx(real.disk, rel=.1)
     assert sample.memory > 0 and sample.around > 0 and sample.seconds > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system keeps the peak of a process")
+def test_the_memory_of_a_run_is_not_that_of_a_larger_one_that_was_timed_before(tmp_path, cache, steps):
+    held = torch.ones(100 * 2**20)  # 400 MB, as an earlier job would
+    before = peak_memory(held.device)
+    del held
+    (sample,), _, _ = time_runs([job("ce", tmp_path, cache)], 60)
+    assert sample.memory < before - 300 * 2**20

@@ -1,5 +1,6 @@
 """What is measured of methods, on a clock of the tests' own: steps take what the tests say."""
 
+import gc
 import json
 import time
 import weakref
@@ -204,6 +205,25 @@ def test_nothing_of_a_step_is_kept_while_the_next_is_measured(tmp_path, cache, m
     monkeypatch.setattr(Trainer, "train_step", train_step)
     training(job("kd", tmp_path, cache, steps=8, repeats=1), cache, count().__next__)
     assert max(most) == 0
+
+
+def test_trainers_of_earlier_passes_are_gone_while_the_teacher_stays(tmp_path, cache):
+    this = job("kd", tmp_path, cache)
+    found = networks(this, cache)
+    tutor = found.tutor(this.method)
+    first = found.trainer(this.method, this.spec.hyperparameters, tutor)
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None and tutor is not None
+
+
+def test_a_counter_that_needs_longer_than_a_pass_gives_the_energy_of_a_pass(tmp_path, cache, steps, monkeypatch):
+    this = job("kd", tmp_path, cache, steps=6, repeats=3)
+    found, _ = training(this, cache, steps)
+    monkeypatch.setattr(CpuTime, "least_seconds", 100)
+    longer, _ = training(this, cache, steps)
+    assert longer.step_joules.median == pytest.approx(found.step_joules.median)
 
 
 def test_a_method_s_tutor_is_the_network_that_it_learns_from(tmp_path, cache):

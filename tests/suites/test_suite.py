@@ -313,6 +313,17 @@ def test_the_published_suites_take_the_authors_values_for_their_pairs(suite, met
     assert {name: run.hyperparameters[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("suite", ["cifar100", "imagenet"])
+def test_images_that_methods_without_data_keep_fit_in_three_gigabytes(suite, monkeypatch):
+    monkeypatch.setattr(plan.collect, "fingerprint", lambda name: "")
+    keeping = [run for run in expand(load_suite(suite), Registry(), Selection(seeds=1)).students
+               if Registry()[run.method].family == "data_free" and "batches" in run.hyperparameters]
+    assert {run.method for run in keeping} == {"cmi", "deepinversion", "fast_dfkd"}
+    for run in keeping:
+        batches = run.hyperparameters["batches"] + run.hyperparameters.get("warmup", 0)
+        assert 4 * batches * run.recipe.batch_size * 3 * run.recipe.image_size**2 < 3 * 2**30, run.method
+
+
 def test_published_weights_and_trained_teachers_are_told_apart(tmp_path):
     plan = plan_of(tmp_path, pairs=["resnet34-resnet18"])
     assert {type(s.teacher) for s in plan.students} == {HubTeacher}

@@ -152,6 +152,23 @@ def locked(path: Path, how: int) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file, on any machine on which locks of the file system hold."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a writer where it is a pipe
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # on NFS, an exclusive one needs a file that is open to write
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(file)
+
+
 def json_files(folder: Path) -> list[str]:
     """The paths of the finished JSON files in `folder`, sorted; none if there is no such folder."""
     if not folder.is_dir():

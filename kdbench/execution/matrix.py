@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from kdbench.disk import atomic_write, explain, read_file, set_aside, sweep
+from kdbench.disk import atomic_write, explain, is_locked, read_file, set_aside, sweep
 from kdbench.environment import now
 from kdbench.errors import UserError, nearest
 from kdbench.execution.display import Display
@@ -20,7 +20,6 @@ from kdbench.folders import CacheFolder
 from kdbench.results.record import Planned, Problem, Record, Role, Status
 from kdbench.results.sizes import size_text
 from kdbench.results.store import LEFT_OVER, Store
-from kdbench.results.unfinished import is_locked
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
@@ -183,7 +182,7 @@ class Matrix:
         """Where a teacher stands that another share trains, in the words of `Share.turns`. It failed if it did so since
         this command began: an earlier failure is tried again."""
         record = self.teachers.get(teacher.id)
-        if is_locked(self.cache.unfinished(teacher.id)):
+        if is_locked(self.cache.unfinished(teacher.id).lock):
             return "at work"
         if not isinstance(record, Record):
             return "not begun"

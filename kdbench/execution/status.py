@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from kdbench.disk import json_files
+from kdbench.disk import is_locked, json_files
 from kdbench.errors import UserError
 from kdbench.execution.estimate import Estimator, Sample, time_for
 from kdbench.execution.matrix import FINAL
@@ -18,7 +18,7 @@ from kdbench.plugins.source import MethodInfo
 from kdbench.remote.place import with_urls
 from kdbench.results.record import Entry, Planned, Problem, Record, Role, Status, id_of, read
 from kdbench.results.store import Store
-from kdbench.results.unfinished import Progress, is_locked, read_progress
+from kdbench.results.unfinished import Progress, read_progress
 from kdbench.spec import RunSpec, teacher_runs
 from kdbench.suites.suite import SuiteFile
 
@@ -165,7 +165,7 @@ class Watcher:
     def _open(self, spec: RunSpec, role: Role, otherwise: Kind, reason: str | None = None) -> RunState:
         """A run that a process may work on; `otherwise` if none does, and none left a checkpoint."""
         folder = self.cache.unfinished(spec.id)
-        if is_locked(folder):
+        if is_locked(folder.lock):
             return RunState.of(spec, role, "running", progress=read_progress(folder))
         if otherwise == "missing" and folder.checkpoint.exists():
             return RunState.of(spec, role, "interrupted", reason, read_progress(folder))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from kdbench.disk import InUse, atomic_write, locked, open_file, read_file
+from kdbench.disk import InUse, atomic_write, is_locked, locked, open_file, read_file
 from kdbench.errors import UserError
 from kdbench.folders import REPORT, MirrorFolder, ResultsFolder
 from kdbench.remote.bucket import Bucket, Found
@@ -103,7 +103,7 @@ class Mirror:
         if not there and not self.folder.root.is_dir():
             return
         with self._indexed() as index:
-            add_only = not self._ours and is_written(self.folder)
+            add_only = not self._ours and is_locked(self.folder.writer_lock)
             here = local_files(self.folder)
             wanted = []
             for name in here.keys() | index.files.keys() | there.keys():
@@ -211,21 +211,6 @@ def read_index(folder: MirrorFolder) -> Index | None:
         return msgspec.json.decode(read_file(folder.index), type=Index)
     except (OSError, msgspec.MsgspecError, RecursionError):
         return None
-
-
-def is_written(folder: MirrorFolder) -> bool:
-    """Whether a command of this machine writes into the mirror."""
-    try:
-        file = os.open(folder.writer_lock, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
 
 
 def _state(status: os.stat_result) -> State:

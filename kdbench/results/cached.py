@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 
-from kdbench.disk import read_file
+from kdbench.disk import is_locked, read_file
 from kdbench.folders import CacheFolder, MirrorFolder, PassFolder, RunFolder
-from kdbench.remote.mirror import is_written, not_uploaded, read_index
+from kdbench.remote.mirror import not_uploaded, read_index
 from kdbench.results.record import Record
 from kdbench.results.store import Store
-from kdbench.results.unfinished import is_locked
 
 KINDS = ("passes", "teachers", "unfinished", "data", "remotes")
 
@@ -113,10 +112,12 @@ def _remotes(cache: CacheFolder) -> Iterator[Cached]:
 def remove(entry: Cached) -> bool:
     """Remove an entry's files; False if they are left alone, as a process is at work on them, or as they are nowhere
     else. What is removed is made again, or brought again, when a command needs it."""
-    if entry.kind == "unfinished" and is_locked(RunFolder(entry.paths[0])):
+    if entry.kind == "unfinished" and is_locked(RunFolder(entry.paths[0]).lock):
         return False
-    if entry.kind == "remotes" and (is_written(mirror := MirrorFolder(entry.paths[0])) or not_uploaded(mirror)):
-        return False
+    if entry.kind == "remotes":
+        mirror = MirrorFolder(entry.paths[0])
+        if is_locked(mirror.writer_lock) or not_uploaded(mirror):
+            return False
     for path in entry.paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,4 @@
-"""What an unfinished run keeps in the cache for others to see: how far it is, and whether a process works on it."""
-
-import os
-from fcntl import LOCK_NB, LOCK_SH, flock
+"""What an unfinished run keeps in the cache for others to see: how far it is, and which process works on it."""
 
 import msgspec
 
@@ -34,20 +31,3 @@ def write_progress(folder: RunFolder, progress: Progress) -> None:
     """Tell how far the run is, by a file: a queue's lock could die with a killed worker. OSError if the file cannot be
     written."""
     atomic_write(folder.progress, msgspec.json.encode(progress), sync=False)
-
-
-def is_locked(folder: RunFolder) -> bool:
-    """Whether a process works on the run, on any machine on which locks of the cache's file system hold."""
-    try:
-        file = os.open(folder.lock, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a writer where it is a pipe
-    except OSError:
-        return False
-    try:
-        flock(file, LOCK_SH | LOCK_NB)  # on NFS, an exclusive one needs a file that is open to write
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(file)

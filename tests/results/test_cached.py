@@ -1,11 +1,13 @@
 """What lies in the cache, and its removal."""
 
+import errno
 import fcntl
 import os
 
 import pytest
 from support.matrices import smoke, teacher_job
 
+from kdbench.disk import locked
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
 from kdbench.results.cached import entries, remove
@@ -57,6 +59,20 @@ def test_an_unfinished_run_that_a_process_works_on_is_left_alone(full):
     assert not remove(run) and full.unfinished("abc").checkpoint.exists()
     os.close(file)
     assert remove(run)
+
+
+def test_a_mirror_that_a_command_writes_into_is_left_alone_and_one_without_locks_is_not(tmp_path, monkeypatch):
+    cache = CacheFolder(tmp_path)
+    mirror = cache.remote("abc")
+    with locked(mirror.writer_lock, fcntl.LOCK_EX):
+        (one,) = entries(cache)
+        assert not remove(one) and mirror.root.is_dir()
+
+    def without_locks(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    assert remove(one) and not mirror.root.exists()
 
 
 @pytest.mark.parametrize("text, size", [

@@ -12,13 +12,13 @@ import torch
 from msgspec.structs import replace
 from support.matrices import job, plugin, smoke, teacher_job
 
-from kdbench.disk import file_sha256
+from kdbench.disk import file_sha256, is_locked
 from kdbench.finished.reload import dataset_of, reload
 from kdbench.folders import CacheFolder
 from kdbench.metrics.robustness import MEASURED
 from kdbench.networks import build
 from kdbench.results.store import Store
-from kdbench.results.unfinished import is_locked, read_progress
+from kdbench.results.unfinished import read_progress
 from kdbench.robustness.measure import measure
 from kdbench.spec import FileTeacher, OwnRecipe
 from kdbench.train import checkpoint, scoring, worker
@@ -187,7 +187,7 @@ def test_a_run_tells_in_its_first_epoch_where_it_runs_and_where_it_goes_on_after
     train, told = Trainer.train_epoch, []
 
     def look_and_train(trainer):
-        told.append((read_progress(folder), is_locked(folder)))
+        told.append((read_progress(folder), is_locked(folder.lock)))
         train(trainer)
 
     monkeypatch.setattr(Trainer, "train_epoch", look_and_train)
@@ -197,7 +197,7 @@ def test_a_run_tells_in_its_first_epoch_where_it_runs_and_where_it_goes_on_after
     first = told[0][0]
     assert (first.epoch, first.epochs, first.accuracy) == (0, 4, None)
     assert (first.host, first.process, told[0][1]) == (platform.node(), os.getpid(), True)
-    assert first.started.endswith("+00:00") and not is_locked(folder)
+    assert first.started.endswith("+00:00") and not is_locked(folder.lock)
     told.clear()
     record = run_job(this)
     again = told[0][0]

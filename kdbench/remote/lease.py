@@ -26,7 +26,8 @@ from kdbench.errors import UserError, plain
 from kdbench.remote.bucket import Bucket
 
 SECONDS = 120.0  # that a lease is alive after it was written
-RENEWALS = 5     # in that time
+ROUNDING = 1.0   # seconds that the date of an object may be early: S3's have whole ones
+RENEWALS = 5     # in the time of a lease
 TRIES = 4        # when others ask at the same time
 FOLDER = ".lease"
 
@@ -142,4 +143,4 @@ class Lease:
         if (note.machine, note.host) == (self._note.machine, self._note.host):
             return None
         written = self.bucket.modified(name)
-        return None if written is None else written + timedelta(seconds=note.seconds)
+        return None if written is None else written + timedelta(seconds=note.seconds + ROUNDING)

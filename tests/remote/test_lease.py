@@ -18,7 +18,7 @@ from kdbench.remote.lease import FOLDER, Lease, LostLease, Note, lease_seconds
 @pytest.fixture
 def objects(monkeypatch):
     monkeypatch.setattr(leases.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("KDBENCH_LEASE_SECONDS", "100")
+    monkeypatch.setenv("KDBENCH_LEASE_SECONDS", "99")  # and another one, as dates may have whole seconds
     return Objects()
 
 
@@ -62,6 +62,25 @@ def test_a_lease_that_is_renewed_lives_on_and_one_that_is_not_ends(objects):
     objects.later(1)
     held(objects, "b").renew()
     assert [note.machine for note in notes(objects)] == ["b"]
+
+
+@pytest.mark.parametrize("begun", [0, .1, .5, .9])
+def test_no_lease_ends_early_at_a_store_whose_dates_have_whole_seconds(objects, begun):
+    write = objects.write
+
+    def rounded(name, content):
+        found = write(name, content)
+        objects.dates[name] = objects.now.replace(microsecond=0)
+        return found
+
+    objects.write = rounded
+    objects.later(begun)
+    held(objects)
+    objects.later(98.99)
+    with pytest.raises(UserError, match="in use by"):
+        held(objects, "b")
+    objects.later(2)
+    held(objects, "b")
 
 
 def test_the_time_that_a_lease_lasts_is_its_own_and_not_that_of_who_wants_it(objects, monkeypatch):
@@ -156,7 +175,7 @@ def test_a_lease_that_cannot_be_read_runs_out_like_any_other(objects):
     objects.write(f"{FOLDER}/x.json", b"{")
     with pytest.raises(UserError, match="in use by process 0 on an unknown machine"):
         held(objects)
-    objects.later(leases.SECONDS)
+    objects.later(leases.SECONDS + 1)
     held(objects)
     assert len(objects.objects) == 1
 

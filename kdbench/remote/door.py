@@ -130,20 +130,19 @@ def _writing(mirror: Mirror, networks: bool) -> Iterator[None]:
         try:
             lease.acquire()
             keeper = _Keeper(mirror, lease)
-            error: BaseException | None = None
-            try:
-                with keeper.at_work():
-                    mirror.pull(networks)
-                    keeper.uploads = True
-                    yield
-            except BaseException as raised:
-                error = raised
-            if keeper.lost is not None:
-                raise keeper.lost from error
-            if keeper.uploads:
-                _finish(mirror, lease, error)
-            elif error is not None:
-                raise error
+            with keeper.renewing():
+                error: BaseException | None = None
+                try:
+                    with keeper.uploading():
+                        mirror.pull(networks)
+                        keeper.uploads = True
+                        yield
+                except BaseException as raised:
+                    error = raised
+                if keeper.uploads and keeper.lost is None:
+                    _finish(mirror, lease, error)
+                elif error is not None:
+                    raise error
         finally:
             with suppress(UserError):
                 lease.release()
@@ -157,7 +156,7 @@ def _finish(mirror: Mirror, lease: Lease, error: BaseException | None) -> None:
     while True:
         try:
             lease.ensure()
-            mirror.push()
+            mirror.push(lease.need_alive)
             break
         except LostLease as lost:
             raise lost from error
@@ -177,34 +176,40 @@ def _finish(mirror: Mirror, lease: Lease, error: BaseException | None) -> None:
 
 
 class _Keeper:
-    """Two threads beside a command: one renews the lease, one uploads. A store that stays away stops neither of them
-    nor the command; a lost lease ends the command, as Ctrl-C does."""
+    """Two threads beside a command: one renews the lease, until all is uploaded, and one uploads. A store that stays
+    away stops neither of them nor the command; a lost lease ends the command, as Ctrl-C does."""
 
     def __init__(self, mirror: Mirror, lease: Lease):
         self.mirror, self.lease = mirror, lease
         self.uploads = False                # whether the mirror is up to date, and changes may go up
         self.lost: LostLease | None = None
         self._told = False
-        self._over = threading.Event()
         self._main = threading.get_ident() if threading.current_thread() is threading.main_thread() else None
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        threads = [threading.Thread(target=work, daemon=True) for work in (self._renew, self._upload)]
+    def renewing(self) -> Iterator[None]:
+        """`LostLease` at the end, in place of any other error, if another command has the folder."""
         before = signal.signal(STOP, signal.default_int_handler) if self._main else None
-        for thread in threads:
-            thread.start()
+        error: BaseException | None = None
         try:
-            yield
-        finally:
-            self._over.set()
-            for thread in threads:
-                thread.join()
-            if self._main:
-                signal.signal(STOP, before)
+            with _beside(self._renew):
+                yield
+        except BaseException as raised:
+            error = raised
+        if self._main:
+            signal.signal(STOP, before)
+        if self.lost is not None:
+            raise self.lost from error
+        if error is not None:
+            raise error
 
-    def _renew(self) -> None:
-        while not self._over.wait(self.lease.seconds / RENEWALS):
+    @contextmanager
+    def uploading(self) -> Iterator[None]:
+        with _beside(self._upload):
+            yield
+
+    def _renew(self, over: threading.Event) -> None:
+        while not over.wait(self.lease.seconds / RENEWALS) and self.lost is None:
             try:
                 self.lease.renew()
             except LostLease as lost:
@@ -212,26 +217,38 @@ class _Keeper:
             except StoreError as error:
                 self._tell(error)
 
-    def _upload(self) -> None:
-        while not self._over.wait(UPLOAD_EVERY):
+    def _upload(self, over: threading.Event) -> None:
+        while not over.wait(UPLOAD_EVERY) and self.lost is None:
             if self.uploads:
                 try:
                     self.lease.ensure()
-                    self.mirror.push()
+                    self.mirror.push(self.lease.need_alive)
                 except LostLease as lost:
                     self._lose(lost)
                 except StoreError as error:
                     self._tell(error)
 
     def _lose(self, lost: LostLease) -> None:
-        if self.lost is None and not self._over.is_set():
+        if self.lost is None:
             self.lost = lost
             if self._main:
                 signal.pthread_kill(self._main, STOP)
-        self._over.set()
 
     def _tell(self, error: StoreError) -> None:
         if not self._told:
             print(f"note: {one_line(str(error))}; results are kept on this machine until they can be uploaded",
                   file=sys.stderr)
         self._told = True
+
+
+@contextmanager
+def _beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have a thread do the work, until the event that it is given is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

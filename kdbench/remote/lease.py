@@ -10,6 +10,7 @@ A lease that outlived its time may come back: a machine that slept. Every lease 
 that were there when it began, and an owner that sees a higher one held has lost its own.
 """
 
+import math
 import os
 import random
 import secrets
@@ -23,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from kdbench.errors import UserError, plain
-from kdbench.remote.bucket import Bucket
+from kdbench.remote.bucket import Bucket, StoreError
 
 SECONDS = 120.0  # that a lease is alive after it was written
 ROUNDING = 1.0   # seconds that the date of an object may be early: S3's have whole ones
@@ -67,7 +68,7 @@ class Lease:
         self.bucket, self.seconds = bucket, lease_seconds()
         self._note = Note(0, self.seconds, False, socket.gethostname(), os.getpid(), machine)
         self._name = f"{FOLDER}/{secrets.token_hex(8)}.json"
-        self._written = 0.0  # when it was written last, by this machine's clock
+        self._renewed = -math.inf  # when it was written last and found not to be lost, by this machine's clock
         self._turn = threading.Lock()
 
     def acquire(self) -> None:
@@ -82,6 +83,7 @@ class Lease:
             alive = [name for name, end in ends.items() if now is not None and end > now]
             if now is not None and not alive:
                 self._note = msgspec.structs.replace(self._note, held=True)
+                self._renewed = _clock()
                 self._write()
                 for name in there:
                     self.bucket.remove(name)
@@ -98,6 +100,7 @@ class Lease:
     def renew(self) -> None:
         """Hold it for longer. `LostLease` if another command has the folder, or had it meanwhile."""
         with self._turn:
+            began = _clock()
             there = self._name in self.bucket.list(FOLDER)
             if there:
                 self._write()
@@ -107,14 +110,22 @@ class Lease:
             if other and there:
                 self.bucket.remove(self._name)
             if other or not there:
+                self._renewed = -math.inf
                 raise LostLease(f"{self.bucket.url}: the lease of this command ran out, and {other or 'another one'} "
                                 "took the folder over: what was finished here is kept on this machine, and the same "
                                 "command adds it")
+            self._renewed = began
 
     def ensure(self) -> None:
         """Renew it, unless that was done just now."""
-        if time.monotonic() - self._written > self.seconds / RENEWALS:
+        if _clock() - self._renewed > self.seconds / RENEWALS:
             self.renew()
+
+    def need_alive(self) -> None:
+        """`StoreError` once it ran out, as far as this machine knows: `renew` may well find that it is lost. The store
+        is not asked."""
+        if _clock() - self._renewed > self.seconds:
+            raise StoreError(f"{self.bucket.url}: the lease of this command ran out", passing=True)
 
     def release(self) -> None:
         """Let others have the folder."""
@@ -122,9 +133,7 @@ class Lease:
             self.bucket.remove(self._name)
 
     def _write(self) -> None:
-        began = time.monotonic()
         self.bucket.write(self._name, msgspec.json.encode(self._note))
-        self._written = began
 
     def _others(self) -> dict[str, Note]:
         """The leases that are there, but for this one, by name."""
@@ -144,3 +153,8 @@ class Lease:
             return None
         written = self.bucket.modified(name)
         return None if written is None else written + timedelta(seconds=note.seconds + ROUNDING)
+
+
+def _clock() -> float:
+    """Seconds by this machine's clock, with those in which it slept: Linux leaves these out of `time.monotonic`."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -147,14 +147,15 @@ class Mirror:
 
     # Upwards.
 
-    def push(self) -> None:
-        """Upload what changed here."""
+    def push(self, check: Callable[[], None] = lambda: None) -> None:
+        """Upload what changed here. `check` is called before each file, and ends the upload by what it raises."""
         with self._indexed() as index:
             here = local_files(self.folder)
             changed = [name for name, state in here.items()
                        if name not in index.files or index.files[name].local != state]
 
             def one(name: str) -> None:
+                check()
                 with suppress(FileNotFoundError):  # replaced or set aside just now: the next time
                     file = open_file(self.folder.results / name)
                     with os.fdopen(file, "rb") as opened:
@@ -166,6 +167,7 @@ class Mirror:
             for group in _in_order(changed):
                 _all(one, group)
             for name in [name for name in index.files if name not in here and _was_removed(name, here)]:
+                check()
                 self.bucket.remove(name)
                 del index.files[name]
 

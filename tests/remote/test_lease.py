@@ -12,6 +12,7 @@ from support.object_store import Objects
 
 from kdbench.errors import UserError
 from kdbench.remote import lease as leases
+from kdbench.remote.bucket import StoreError
 from kdbench.remote.lease import FOLDER, Lease, LostLease, Note, lease_seconds
 
 
@@ -99,6 +100,49 @@ def test_a_command_that_slept_too_long_finds_that_its_lease_is_lost_and_lets_the
         first.renew()
     second.renew()
     assert [note.machine for note in notes(objects)] == ["b"]
+
+
+@pytest.mark.skipif(not hasattr(leases.time, "CLOCK_BOOTTIME"), reason="a clock of Linux")
+def test_a_command_knows_that_its_lease_ran_out_as_soon_as_its_machine_wakes_up(objects, monkeypatch):
+    first = held(objects)
+    first.need_alive()
+    read = leases.time.clock_gettime
+    monkeypatch.setattr(leases.time, "clock_gettime",  # as after sleep; no other clock goes on in it
+                        lambda clock: read(clock) + 100 * (clock == leases.time.CLOCK_BOOTTIME))
+    with pytest.raises(StoreError, match="the lease of this command ran out"):
+        first.need_alive()
+    first.ensure()
+    first.need_alive()
+
+
+def test_a_command_that_found_its_lease_lost_has_it_at_no_later_look(objects):
+    first = held(objects)
+    objects.later(100)
+    held(objects, "b")
+    with pytest.raises(LostLease):
+        first.renew()
+    with pytest.raises(StoreError):
+        first.need_alive()
+    with pytest.raises(LostLease):
+        first.ensure()
+
+
+def test_a_renewal_counts_once_the_command_has_looked_for_others(objects, monkeypatch):
+    def away():
+        raise StoreError("the store fails", passing=True)
+
+    clock = [0.0]
+    monkeypatch.setattr(leases, "_clock", lambda: clock[0])
+    first = held(objects)
+    clock[0] = 50
+    objects.turn = iter_after(3, away, objects)  # at the second listing, when the lease was written
+    with pytest.raises(StoreError):
+        first.renew()
+    clock[0] = 120
+    with pytest.raises(StoreError, match="ran out"):
+        first.need_alive()
+    first.renew()
+    first.need_alive()
 
 
 def test_a_lease_is_lost_too_if_the_other_one_is_done_already(objects):

@@ -18,6 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from kdbench.disk import explain
 from kdbench.errors import UserError, one_line
 from kdbench.folders import CacheFolder
 from kdbench.remote.bucket import Bucket, StoreError
@@ -148,15 +149,23 @@ def _writing(mirror: Mirror, networks: bool) -> Iterator[None]:
                 lease.release()
 
 
+def _push(mirror: Mirror, lease: Lease) -> None:
+    """Upload what changed. `LostLease`, or `StoreError` for whatever keeps files here: this machine may, too."""
+    lease.ensure()
+    try:
+        mirror.push(lease.need_alive)
+    except OSError as error:
+        raise StoreError(f"{mirror.bucket.url}: {explain(error)}", passing=False) from error
+
+
 def _finish(mirror: Mirror, lease: Lease, error: BaseException | None) -> None:
     """Upload what is left, then raise the error with which the command ended, if it did. `NotUploaded` if it ended
-    well and the store stays away."""
+    well and something keeps them here."""
     end = time.monotonic() + (LAST_PATIENCE if error is None else INTERRUPTED_PATIENCE)
     trouble = None
     while True:
         try:
-            lease.ensure()
-            mirror.push(lease.need_alive)
+            _push(mirror, lease)
             break
         except LostLease as lost:
             raise lost from error
@@ -221,8 +230,7 @@ class _Keeper:
         while not over.wait(UPLOAD_EVERY) and self.lost is None:
             if self.uploads:
                 try:
-                    self.lease.ensure()
-                    self.mirror.push(self.lease.need_alive)
+                    _push(self.mirror, self.lease)
                 except LostLease as lost:
                     self._lose(lost)
                 except StoreError as error:

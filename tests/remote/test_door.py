@@ -1,5 +1,7 @@
 """What goes on beside a command that writes, with a store in memory: its lease, and the upload of what it finishes."""
 
+import errno
+import os
 import threading
 import time
 
@@ -103,3 +105,41 @@ def test_a_lease_that_is_lost_in_the_last_upload_ends_it_with_the_file_that_goes
         thread.start()
         thread.join()
     assert raised and results(objects) <= {"students/a.safetensors"}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Whether the index cannot be written; a list, of one truth."""
+    full, write = [False], mirror.atomic_write
+
+    def writes(path, content):
+        if full[0] and path.name == "index.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    monkeypatch.setattr(mirror, "atomic_write", writes)
+    return full
+
+
+def test_uploads_go_on_when_a_disk_that_was_full_has_room_again(folder, objects, full_disk, monkeypatch, capsys):
+    monkeypatch.setattr(door, "UPLOAD_EVERY", 0.01)
+    with door._writing(folder, False):
+        full_disk[0] = True
+        add(folder, "records/a.json")
+        until(lambda: "No space left on device" in capsys.readouterr().err)
+        full_disk[0] = False
+        add(folder, "records/b.json")
+        until(lambda: results(objects) == {"records/a.json", "records/b.json"})
+
+
+def test_a_full_disk_in_the_last_upload_is_one_line_with_what_to_do_and_hides_no_other_error(folder, full_disk, capsys):
+    told = "index.json: No space left on device; free some space .*; 1 files are on this machine only"
+    with pytest.raises(door.NotUploaded, match=told), door._writing(folder, False):
+        full_disk[0] = True
+        add(folder, "records/a.json")
+    full_disk[0] = False
+    with pytest.raises(ZeroDivisionError), door._writing(folder, False):
+        full_disk[0] = True
+        add(folder, "records/b.json")
+        raise ZeroDivisionError
+    assert "No space left on device" in capsys.readouterr().err

@@ -266,7 +266,7 @@ class MirrorFolder:
 
     results/      a `ResultsFolder`, as commands read and write it
     index.json    which version of each of its files is the one at the store
-    index.lock    held while files go up or down
+    index.lock    held while files come down, and while the index is read and written
     writer.lock   held by the one command on this machine that writes
     """
 

@@ -12,6 +12,7 @@ aside here under another name and for plots that a report has no longer.
 import fcntl
 import os
 import secrets
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -63,6 +64,7 @@ class Mirror:
     def __init__(self, folder: MirrorFolder, bucket: Bucket):
         self.folder, self.bucket = folder, bucket
         self._ours = False  # whether this command is the one that writes here
+        self._pushing = threading.Lock()  # after Ctrl-C, the thread that uploads may still be at it
 
     # One command at a time.
 
@@ -149,10 +151,11 @@ class Mirror:
 
     def push(self, check: Callable[[], None] = lambda: None) -> None:
         """Upload what changed here. `check` is called before each file, and ends the upload by what it raises."""
-        with self._indexed() as index:
-            here = local_files(self.folder)
-            changed = [name for name, state in here.items()
-                       if name not in index.files or index.files[name].local != state]
+        with self._pushing:
+            with self._indexed() as index:
+                here, known = local_files(self.folder), dict(index.files)
+            changed = [name for name, state in here.items() if name not in known or known[name].local != state]
+            went: dict[str, Known | None] = {}  # None: it was removed
 
             def one(name: str) -> None:
                 check()
@@ -162,14 +165,19 @@ class Mirror:
                         state, content = _state(os.fstat(file)), opened.read()
                     if state != here[name] and name.partition("/")[0] not in ARTEFACTS:
                         return  # a newer record may name files that were not there when they were listed
-                    index.files[name] = Known(self.bucket.write(name, content).version, state)
+                    went[name] = Known(self.bucket.write(name, content).version, state)
 
-            for group in _in_order(changed):
-                _all(one, group)
-            for name in [name for name in index.files if name not in here and _was_removed(name, here)]:
-                check()
-                self.bucket.remove(name)
-                del index.files[name]
+            try:  # without the index's lock: whoever reads on this machine would wait
+                for group in _in_order(changed):
+                    _all(one, group)
+                for name in [name for name in known if name not in here and _was_removed(name, here)]:
+                    check()
+                    self.bucket.remove(name)
+                    went[name] = None
+            finally:
+                with self._indexed() as index:
+                    files = {**index.files, **went}
+                    index.files = {name: known for name, known in files.items() if known is not None}
 
 
 # The files of a mirror.

@@ -223,6 +223,7 @@ class Runner:
         """Run what has no record yet, each run by the thresholds for its id. UserError if a teacher could not be
         trained: of its students nothing is kept."""
         matrix = Matrix(plan, self.folder, self.cache, self.say, role="trial")
+        _forget_unbegun(matrix)  # on an object store they come back: what is removed here stays there
         # A trial that failed has told what it has to tell. Tried again, it could make the study differ.
         jobs = [replace(job, stop_below=stops.get(job.id, ())) for job in matrix.pending(retry=())]
         if not jobs:
@@ -232,14 +233,19 @@ class Runner:
         if self.teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, self.teacher_cache)
         matrix.run(jobs, reasons, self.pool, make_display(self.pool.workers, self.estimator))
-        failed = ""
-        for spec in plan.students:
-            record = matrix.store.get(spec.id)
-            if isinstance(record, Record) and (record.reason or "").removeprefix("crashed: ").startswith(NO_TEACHER):
-                matrix.store.files.record(spec.id).unlink()
-                failed = str(record.reason)
-        if failed:
+        if failed := _forget_unbegun(matrix):
             raise UserError(f"{failed}; the same command tries again")
+
+
+def _forget_unbegun(matrix: Matrix) -> str:
+    """Remove the records of the plan's runs that never began, as their teacher failed; the reason of the last."""
+    failed = ""
+    for spec in matrix.plan.students:
+        record = matrix.store.get(spec.id)
+        if isinstance(record, Record) and (record.reason or "").removeprefix("crashed: ").startswith(NO_TEACHER):
+            matrix.store.files.record(spec.id).unlink()
+            failed = str(record.reason)
+    return failed
 
 
 def _round(studies: list[Study], plan: Plan, settings: Settings, runner: Runner) -> None:

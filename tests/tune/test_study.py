@@ -3,14 +3,21 @@ import random
 from pathlib import Path
 
 import pytest
-from support.matrices import plugin
+from support.matrices import plugin, smoke
+from support.object_store import Objects
 from support.studies import killed, study, told
 
 from kdbench.analysis.build import build
 from kdbench.data import collect
 from kdbench.disk import json_files
+from kdbench.errors import UserError
+from kdbench.execution.estimate import Estimator
+from kdbench.execution.executor import Order
+from kdbench.folders import CacheFolder, MirrorFolder
+from kdbench.remote.mirror import Mirror
 from kdbench.results.store import Store
 from kdbench.tune.choice import read_choices
+from kdbench.tune.study import Runner
 
 SMALL = ("--set", "recipe.epochs=1", "--trials", "6", "--sampler-seed", "3")  # two batches, the second incomplete
 SUITE = """
@@ -143,6 +150,43 @@ def test_a_teacher_that_fails_stops_the_study_and_leaves_no_trial_that_never_beg
                            "--out", tmp_path / "out")
     assert code == 2 and "no teacher today" in err and "the same command tries again" in err
     assert json_files(tmp_path / "out" / "records") == []
+
+
+class Failing:
+    """Runs nothing: every teacher fails, and with it the runs that need it. `upload` is called after each."""
+
+    workers, here = 1, True
+
+    def __init__(self, upload):
+        self.upload = upload
+
+    def call(self, function, *arguments):
+        return {}, {}
+
+    def run(self, jobs, work, watch):
+        order = Order(jobs)
+        for job in order.ready():
+            order.waiting.remove(job)
+            record = work.fail(job, "crashed", "no teacher today")
+            order.ended(job, record)
+            yield job, record
+        for job, reason in order.hopeless():
+            record = work.fail(job, "crashed", reason)
+            self.upload()
+            yield job, record
+
+
+def test_a_study_at_an_object_store_tries_a_teacher_that_failed_again_each_time(tmp_path):
+    """The records of trials without a teacher go up while the command runs, and come down for the next one."""
+    mirror = Mirror(MirrorFolder(tmp_path / "mirror"), Objects())
+    runner = Runner(mirror.folder.results, CacheFolder(tmp_path / "cache"), Failing(mirror.push), Estimator(),
+                    lambda line: None, 0)
+    for _ in range(3):
+        with mirror.written():
+            mirror.pull(networks=True)
+            with pytest.raises(UserError, match=r"its teacher, run .*, failed: no teacher today; the same command"):
+                runner.run(smoke("kd"), {})
+            mirror.push()
 
 
 # Mistakes.

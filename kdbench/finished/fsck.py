@@ -243,9 +243,9 @@ class Fsck:
         if isinstance(submitted, Problem):
             yield Finding("damaged", submitted.path, submitted.reason, f"{LEAVES}; without, nobody knows which results "
                           "others submitted", repairable=True)
-        named = {name: sha256 for one in (submitted.submissions if isinstance(submitted, Submitted) else ())
-                 for name, sha256 in one.plugins.items()}
-        for name, sha256 in sorted(named.items()):
+        named = {item for one in (submitted.submissions if isinstance(submitted, Submitted) else ())
+                 for item in one.plugins.items()}
+        for name, sha256 in sorted(named):
             path = files.plugin(name)
             if not path.is_file():
                 yield Finding("missing", path, "submissions.json names it", LEAVES)
@@ -253,7 +253,7 @@ class Fsck:
                 yield Finding("damaged", path, "its SHA-256 is not the one in submissions.json", LEAVES)
         folder = files.plugin("x").parent
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.name not in named and not _is_temporary(path.name):
+            if path.name not in dict(named) and not _is_temporary(path.name):
                 yield _foreign(path)
 
     def _artefacts(self, example: Path) -> Iterator[Finding]:

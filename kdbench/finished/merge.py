@@ -356,7 +356,13 @@ def _submissions(found: Merge, sources: Sequence[Source]) -> Iterator[Copy]:
     whole = joined(notes.values())
     if whole.submissions and whole != notes.get(sources[0]):
         found.submitted = whole
-    for name, sha256 in sorted({item for one in whole.submissions for item in one.plugins.items()}):
+    files = sorted({item for one in whole.submissions for item in one.plugins.items()})
+    for name, count in Counter(name for name, _ in files).items():
+        if count > 1:
+            of = " and ".join(", ".join(one.methods) for one in whole.submissions if name in one.plugins)
+            found.refused.append(f"contradiction: plugins/{name}: the submissions of {of} have other files of that "
+                                 "name; a folder holds one")
+    for name, sha256 in files:
         holders = [source for source in sources if not _fault(source.store.files.plugin(name), sha256)]
         if not holders:
             found.refused.append(f"damaged: plugins/{name}: no folder has the file with the SHA-256 that "

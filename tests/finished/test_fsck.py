@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.folders import finish
+from support.folders import finish, note_submissions
 from support.profiles import profile
 from support.records import planned, record, spec, teacher_spec
 
@@ -224,6 +224,17 @@ def test_the_note_of_a_merge_is_no_foreign_name_and_is_damaged_if_it_cannot_be_r
     found, fsck = check(folder, tmp_path / "cache", repair=True)
     assert [(kind, path) for kind, path, _ in found] == [("damaged", store.files.merged)] and fsck.repaired == 1
     assert not store.files.merged.exists()
+
+
+def test_each_plugin_file_that_a_submission_names_is_missed_if_the_folder_has_another_one(folder, tmp_path):
+    store = Store(folder)
+    note_submissions(store, first=b"A = 1", second=b"A = 1")
+    assert check(folder, tmp_path / "cache")[0] == []
+    for source in (b"A = 1", b"B = 2"):
+        note_submissions(store, first=b"A = 1", second=b"B = 2")
+        store.files.plugin("mine.py").write_bytes(source)
+        found, _ = check(folder, tmp_path / "cache")
+        assert [(kind, path) for kind, path, _ in found] == [("damaged", store.files.plugin("mine.py"))]
 
 
 def test_the_versions_of_a_folder_are_damaged_if_they_cannot_be_read_or_are_none(folder, tmp_path):

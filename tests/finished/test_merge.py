@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.folders import finish, tree
+from support.folders import finish, note_submissions, tree
 from support.profiles import profile
 from support.records import REGISTRY, planned, record, spec, teacher_spec
 
@@ -246,6 +246,20 @@ def test_choices_of_two_tunings_are_refused_by_name_and_equal_ones_are_copied_on
     found = joined("a", "b")
     assert not found.refused and Path("all/tune/choices.json").read_bytes() == Path("a/tune/choices.json").read_bytes()
     assert any("b/tune/choices.json" in line and "the one of a is kept" in line for line in found.told)
+
+
+def test_other_plugin_files_of_one_name_are_refused_by_name_and_equal_ones_are_copied_once(stores):
+    a, b = stores
+    for store, method in ((a, "first"), (b, "second")):
+        note_submissions(store, **{method: b"A = 1"})
+    found = joined("a", "b", only_look=True)
+    assert found.refused == [] and [one.target.name for one in found.copies].count("mine.py") == 1
+    note_submissions(b, second=b"B = 2")
+    for folders, out in (("ab", "all"), ("b", "a")):
+        (refused,) = joined(*folders, out=out).refused
+        assert refused.startswith("contradiction: plugins/mine.py: the submissions of ")
+        assert "first" in refused and "second" in refused
+    assert a.files.plugin("mine.py").read_bytes() == b"A = 1" and not Path("all").exists()
 
 
 def test_runs_of_one_cell_that_saw_other_images_are_warned_of(stores):

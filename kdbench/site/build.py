@@ -49,6 +49,7 @@ def publish(given: Sequence[str], out: Path, registry: Mapping[str, Any], kinds:
         files = {str(path.relative_to(folder)): (path.stat().st_size, file_sha256(path)) for path in written}
         for name, text in _pages(parts, registry, files):
             _write(folder / name, (text + "\n").encode())
+        _write(folder / MARKER, (_marker(parts, folder) + "\n").encode())
     return parts
 
 
@@ -69,12 +70,15 @@ def _pages(parts: Parts, registry: Mapping[str, Any],
         yield pair_page(pair), pair_page_of(pair, parts)
     yield "assets/index.js", index_script(parts)
     yield from assets().items()
-    yield MARKER, json.dumps({
+
+
+def _marker(parts: Parts, folder: Path) -> str:
+    """What says of a finished site what is in it, and which other files the next site may take the place of."""
+    return json.dumps({
         "made by": f"kdbench {__version__}", "last run": parts.finished, "licence": parts.licence,
         "suites": {part.name: {"runs": part.runs, "results": part.board.results_hash,
                                "records": part.board.records_hash} for part in parts},
-        "top": sorted({"assets", "data", "index.html", "methods", "pairs", MARKER, *(part.name for part in parts),
-                       *(name.partition("/")[0] for name in files)}),
+        "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
     }, indent=1)
 
 
@@ -98,14 +102,15 @@ def _check_out(out: Path, folders: Sequence[Path]) -> None:
         return
     if out.is_symlink() or not out.is_dir():
         raise UserError(f"--out {out}: it is no folder")
-    found = {path.name for path in out.iterdir()}
     try:
-        known = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["top"])
+        files = [out / name for name in (MARKER, *json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])]
     except (OSError, ValueError, KeyError, TypeError):
-        known = set()
-    if others := sorted(found - known):
-        raise UserError(f"--out {out}: it holds {others[0]}, which is no part of a site of kdbench and would be lost: "
-                        "name a folder of its own")
+        files = []
+    known = {place for path in files for place in (path, *path.parents)}
+    for path in out.rglob("*"):
+        if path not in known:
+            raise UserError(f"--out {out}: it holds {path.relative_to(out)}, which is no part of a site of kdbench and "
+                            "would be lost: name a folder of its own")
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_an_empty_folder_may_be_filled(place):
     assert (place / "site" / "index.html").is_file()
 
 
-@pytest.mark.parametrize("name", [".git", "CNAME", "notes.txt", "three"])
+@pytest.mark.parametrize("name", [".git", "CNAME", "notes.txt", "three", "data/notes.txt", "one/own.html"])
 def test_what_is_no_part_of_a_site_is_never_lost(kdbench, place, name):
     publish([str(place / "one")], place / "site", REGISTRY)
     (place / "site" / name).mkdir()

@@ -9,6 +9,7 @@ from kdbench.disk import file_sha256, read_file
 from kdbench.errors import UserError, unknown
 from kdbench.results.record import Record
 from kdbench.results.store import Store
+from kdbench.results.submitted import Submitted, read_submitted
 from kdbench.site.data import SUMS
 from kdbench.site.parts import Part
 
@@ -24,7 +25,8 @@ def check_kinds(kinds: list[str]) -> None:
 
 def write_release(part: Part, kinds: list[str], target: Path) -> list[Path]:
     """Write an archive of each kind into the folder `target`, with their SHA-256; the files. UserError if the folder of
-    results has none of a kind, or if a file is missing or is not the one that its record is of."""
+    results has none of a kind, or if a file is missing or is not the one that its record is of; networks of submitted
+    runs may be missing."""
     archives = []
     for kind in sorted(set(kinds)):
         target.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,8 @@ def write_release(part: Part, kinds: list[str], target: Path) -> list[Path]:
 def _files(store: Store, kind: str) -> Iterator[Path]:
     """The files of a kind, in the order of run ids."""
     records = [one for one in store.scan() if isinstance(one, Record) and one.role != "trial"]
+    note = read_submitted(store)[0]
+    submitted = note.marks() if isinstance(note, Submitted) else {}
     found = 0
     for record in records:
         if kind == "records":
@@ -52,6 +56,8 @@ def _files(store: Store, kind: str) -> Iterator[Path]:
             continue  # it did not finish
         if kind != "records" and record.role == "teacher" and not path.exists():
             continue  # its files stay in the cache
+        if kind == "students" and record.run_id in submitted and not path.exists():
+            continue  # submissions come without networks, unless they were packed with them
         if not path.exists():
             more = "" if found else f"; a folder of records alone has no {kind} to release"
             raise UserError(f"{path}: missing{more}")

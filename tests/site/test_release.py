@@ -6,7 +6,7 @@ import os
 import tarfile
 
 import pytest
-from support.folders import finish
+from support.folders import finish, note_submissions
 from support.records import REGISTRY, record, spec, teacher_spec
 
 from kdbench.errors import UserError
@@ -44,6 +44,20 @@ def test_releases_hold_the_files_of_finished_runs_and_their_sums(folder, tmp_pat
     assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in release.glob("*.tar")}
     home = (tmp_path / "site" / "index.html").read_text()
     assert all(sha256 in home and f"release/tiny/{name}" in home for name, sha256 in sums.items())
+
+
+def test_a_submitted_run_without_its_network_is_left_out_and_without_its_predictions_refused(folder, tmp_path):
+    store = Store(folder)
+    at = spec("at", 1)
+    finish(store, at)
+    store.files.student(at.id).unlink()
+    note_submissions(store, runs=[at.id, spec("kd", 1).id], at=b"A = 1")
+    publish([str(folder)], tmp_path / "site", REGISTRY, ["predictions", "students"])
+    release = tmp_path / "site" / "release" / "tiny"
+    assert len(members(release / "students.tar")) == 3 and len(members(release / "predictions.tar")) == 4
+    store.files.predictions(at.id).unlink()
+    with pytest.raises(UserError, match=f"{at.id}.npz: missing"):
+        publish([str(folder)], tmp_path / "site", REGISTRY, ["predictions"])
 
 
 def test_without_being_asked_for_no_file_of_a_run_is_released(folder, tmp_path):

@@ -6,8 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# A path from the root of a disk or from a home folder, in a text; not the rest of an address or of a relative path.
-PATH = re.compile(r"(?<![\w/.~<-])(?:file://)?(?:~[\w-]*/(?:[\w.@+~-]+/)*|/(?:[\w.@+~-]+/)+)([\w.@+~-]*)")
+# A path from the root of a disk or from a home folder, in a text; not the rest of an address or of a relative path. Its
+# parts may have spaces inside, and quotes and colons between letters; so words before a later slash may go with it.
+_FOLDER = r"""(?!\s)(?:[^/'":\n]|\b['":]\b)+(?<!\s)/+"""
+PATH = re.compile(rf"""(?<![\w/.~<-])(?:file://)?(?:~[\w-]*/+(?:{_FOLDER})*|/(?:{_FOLDER})+)([^\s/'":]*)""")
 
 
 def printable(text: str) -> str:

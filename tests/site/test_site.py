@@ -131,9 +131,15 @@ def test_no_path_of_a_machine_is_told(tmp_path):
     ("https://arxiv.org/abs/1503.02531", "https://arxiv.org/abs/1503.02531"),
     ("runs/quick/records", "runs/quick/records"),
     ("and/or, 3/4/5 of a/b/c", "and/or, 3/4/5 of a/b/c"), ("s3://bucket/a/b", "s3://bucket/a/b"),
+    ("/home/John Doe/photos", "photos"), ("imagefolder:/srv/my,data/x", "imagefolder:x"), ("no /mnt/a=b/c", "no c"),
+    ("imagefolder:/data/set(1)/train+skew(0.9)", "imagefolder:train+skew(0.9)"), ("/home/O'Brien/x", "x"),
+    ("imagefolder:/data/a:b/train", "imagefolder:train"), ("/home//me/x", "x"), ("~//me/x", "x"), ("~/a b/c d/", "c d"),
+    ("'/home/me/a b/c.py', line 3 of \"/home/me/it's/d.py\"", "'c.py', line 3 of \"d.py\""),
+    ("copied /home/a/x to /data/b/y", "copied x to y"), ("/a/b.so:/home/me/c.so: no d/e", "b.so:c.so: no d/e"),
+    ("a / b, c /d, 5 / 10 images/s", "a / b, c /d, 5 / 10 images/s"),
 ])
 def test_of_a_path_the_last_name_is_told_and_other_texts_stay(text, told):
-    assert without_paths(text) == told
+    assert without_paths(text) == told == without_paths(told)
 
 
 # Names.

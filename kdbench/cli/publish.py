@@ -1,5 +1,6 @@
 """The commands that give results a version, and make a site of folders of results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,6 @@ from kdbench.plugins.registry import Registry
 from kdbench.remote.door import LOCAL, READ, READ_ALL, WRITE, on_stores
 
 
-@on_stores(folders=lambda asked: READ_ALL if asked["files"] else READ, out=LOCAL)
 def publish(
     folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="the results of suites; NAME=DIR names a suite "
                                                  "otherwise on the site")],
@@ -25,6 +25,16 @@ def publish(
 ) -> None:
     """Write a static site of suites: pages of suites, methods and pairs with a search, and their data as CSV and
     Parquet; needs the extra kdbench[publish]."""
+    from kdbench.site.parts import named
+
+    names, places = zip(*map(named, folders), strict=True)
+    _publish(names, list(places), out, files, licence, push, plugin)
+
+
+@on_stores(folders=lambda asked: READ_ALL if asked["files"] else READ, out=LOCAL)
+def _publish(names: Sequence[str | None], folders: list[Path], out: Path, files: str | None, licence: str,
+             push: str | None, plugin: list[Path] | None) -> None:
+    """Publish folders that are apart from their names, so that they can be URLs."""
     from kdbench.results.sizes import size_text
     from kdbench.site.build import publish
     from kdbench.site.push import check_repository
@@ -32,7 +42,8 @@ def publish(
 
     if push is not None:
         check_repository(push)
-    parts = publish([*map(str, folders)], out, Registry(plugin or ()), split_names(files) or (), licence)
+    given = [f"{name}={folder}" if name else str(folder) for name, folder in zip(names, folders, strict=True)]
+    parts = publish(given, out, Registry(plugin or ()), split_names(files) or (), licence)
     written = [path for path in out.rglob("*") if path.is_file()]
     print(f"{out / 'index.html'}: {', '.join(part.name for part in parts)}; {len(parts.methods)} methods, "
           f"{len(written)} files, {size_text(sum(path.stat().st_size for path in written))}; licence of the results: "

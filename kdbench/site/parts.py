@@ -95,7 +95,7 @@ def read_parts(given: Sequence[str], installed: Mapping[str, Any], licence: str)
     suite's name that cannot be the name of a folder of a site, and for two of the same name."""
     parts: dict[str, Part] = {}
     for text in given:
-        name, folder = _named(text)
+        name, folder = named(text)
         board = build(folder, installed)
         if not any(row.runs for cell in board.cells for row in cell.rows):
             raise UserError(f"{folder}: no run of it has finished: there is nothing to publish")
@@ -110,10 +110,10 @@ def read_parts(given: Sequence[str], installed: Mapping[str, Any], licence: str)
 
 
 def folders_of(given: Iterable[str]) -> list[Path]:
-    return [_named(text)[1] for text in given]
+    return [named(text)[1] for text in given]
 
 
-def _named(text: str) -> tuple[str | None, Path]:
+def named(text: str) -> tuple[str | None, Path]:
     """The name and folder in "NAME=DIR"; None and the folder in "DIR"."""
     name, equals, folder = text.partition("=")
     if equals and folder and NAME.fullmatch(name) and not Path(text).exists():

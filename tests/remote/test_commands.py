@@ -139,7 +139,8 @@ READING = [
     ["cite", "X"], ["fsck", "X"], ["compare", "X", "X-other"], ["evaluate", "X"], ["leaderboard", "X-none"],
     ["show", "at:0", "X"], ["verify", "X", "nothing"], ["export", "X", "ce:0", "--out", "there"], ["status", "X-none"],
     ["run", "smoke", "--tuned", "X"], ["run", "smoke", "--estimates-from", "X-none"],
-    ["publish", "X", "--out", "site"], ["release", "X", "2026.12", "--note", "one"],
+    ["publish", "X", "--out", "site"], ["publish", "mine=X", "--out", "site"], ["publish", "a=X-none", "--out", "site"],
+    ["release", "X", "2026.12", "--note", "one"],
     ["results", "check", "none.zip", "--against", "X"], ["results", "add", "none.zip", "--to", "X"],
     ["submit", "X", "--methods", "ce", "--out", "ce.zip", "--license", "MIT", "--author", "A", "--suite", "smoke"],
 ]
@@ -148,7 +149,7 @@ READING = [
 @pytest.mark.parametrize("words", READING, ids=" ".join)
 def test_a_command_prints_of_a_url_what_it_prints_of_a_folder(kdbench, uploaded, local, words):
     def said(place):
-        given = [word.replace("X", place, 1) if word.startswith("X") else word for word in words]
+        given = [word.replace("X", place, 1) if word.startswith("X") or "=X" in word else word for word in words]
         return [text.replace(place, "PLACE") if isinstance(text, str) else text for text in kdbench(*given)]
 
     for name, content in tree(local.folder).items():

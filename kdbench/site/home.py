@@ -48,9 +48,10 @@ def setup_told(board: Leaderboard) -> str:
     """What a suite compares and how, in a sentence."""
     rows = [row for cell in board.cells for row in cell.rows]
     methods, pairs = {row.method for row in rows}, sorted({cell.pair for cell in board.cells})
-    recipes = [cell.spec.get("recipe") or {} for cell in board.cells if not cell.equal_compute]
+    cells = [cell for cell in board.cells if not cell.equal_compute]  # of the others each method has its own epochs
+    recipes = [cell.spec.get("recipe") or {} for cell in cells]
     images = {str(cell.split_sizes.get("train") or recipe.get("train_size") or "")
-              for cell, recipe in zip(board.cells, recipes, strict=False)} - {""}
+              for cell, recipe in zip(cells, recipes, strict=True)} - {""}
     parts = [f"{_range({str(recipe.get('epochs', '')) for recipe in recipes} - {''})} epochs" if recipes else "",
              f"{_range(images)} training images" if images else "",
              f"batches of {_range({str(recipe['batch_size']) for recipe in recipes if 'batch_size' in recipe})}"

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from support.folders import tree
@@ -14,6 +15,7 @@ from kdbench.plugins.registry import Registry
 from kdbench.report.page.pieces import row_anchor
 from kdbench.results.store import Store
 from kdbench.site.build import publish
+from kdbench.site.home import setup_told
 from kdbench.site.parts import slug, without_paths
 from kdbench.spec import Recipe
 
@@ -73,6 +75,14 @@ def test_the_first_page_says_which_methods_are_the_best_in_each_suite(made):
     text = (made / "site" / "index.html").read_text()
     assert text.count("With all pairs compared") == 3  # cells
     assert "3 methods on 2 pairs (big-small, deep-flat) with mnist5k: 2 epochs, batches of 8, 3 seeds." in text
+
+
+def test_training_images_are_told_of_the_cells_whose_recipe_is_told(made):
+    board = build(made / "one", REAL)
+    compute, plain = board.cells
+    compute = replace(compute, spec={**compute.spec, "own_recipe": {"epochs": 1}}, split_sizes={"train": 500})
+    cells = (compute, replace(plain, split_sizes={"train": 2000}))
+    assert "with mnist5k: 2 epochs, 2,000 training images, batches of 8" in setup_told(replace(board, cells=cells))
 
 
 # Anchors.

@@ -36,6 +36,11 @@ def without_paths(text: str) -> str:
     return PATH.sub(lambda found: found[1] or found[0].rstrip("/").rpartition("/")[2], text)
 
 
+def counted(number: int, what: str) -> str:
+    """Such as "1 run" or "2 runs"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 class UserError(Exception):
     """Something that the user can put right. The command line prints the message without a traceback and exits with
     `exit_code`."""

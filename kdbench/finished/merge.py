@@ -24,7 +24,7 @@ import msgspec
 
 from kdbench.disk import atomic_write, file_sha256, json_files, need_writable, open_file, read_file
 from kdbench.environment import now
-from kdbench.errors import UserError
+from kdbench.errors import UserError, counted
 from kdbench.remote.place import with_urls
 from kdbench.results.merged import Merged, Origin, read_merged, write_merged
 from kdbench.results.record import Outcome, Planned, Problem, Record, SomeEntry, id_of, read
@@ -391,16 +391,12 @@ def _shared_runs(records: dict[str, list[Version[Record]]]) -> Iterator[str]:
         "unfinished": "finished in none of several folders: one record is kept",
     }.items():
         if count := shared[kind]:
-            yield f"{_count(count, 'run')} {what}"
+            yield f"{counted(count, 'run')} {what}"
 
 
 def _shared_profiles(profiles: dict[str, list[Version[Outcome]]]) -> Iterator[str]:
     if count := sum(len({one.sha256 for one in versions}) > 1 for versions in profiles.values()):
-        yield f"{_count(count, 'profile')} measured in several folders: the latest is kept"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+        yield f"{counted(count, 'profile')} measured in several folders: the latest is kept"
 
 
 def _other_images(kept: Iterable[Version[Record]]) -> Iterator[str]:
@@ -412,7 +408,7 @@ def _other_images(kept: Iterable[Version[Record]]) -> Iterator[str]:
     for digests in seen.values():
         if len(digests) > 1:
             spec = next(iter(digests.values()))[0].entry.spec
-            kinds = "; ".join(f"{digest[:SHOWN]} by {_count(len(runs), 'run')} of {_names(runs)}"
+            kinds = "; ".join(f"{digest[:SHOWN]} by {counted(len(runs), 'run')} of {_names(runs)}"
                               for digest, runs in sorted(digests.items()))
             yield (f"warning: the runs of {spec.pair} on {spec.dataset} saw other images (SHA-256): {kinds}; tables "
                    "take those that most runs saw")
@@ -426,7 +422,7 @@ def _without(sources: Sequence[Source], missing: Mapping[str, int]) -> Iterator[
     """How many finished runs no folder has a file of, though others have theirs: their records came alone."""
     for kind, what in (("student", "network"), ("predictions", "predictions")):
         if missing[kind] and any(source.artefacts[kind] for source in sources):
-            yield (f"warning: {_count(missing[kind], 'finished run')} without {what} in any folder: `kdbench run` "
+            yield (f"warning: {counted(missing[kind], 'finished run')} without {what} in any folder: `kdbench run` "
                    "trains them again")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from kdbench.analysis.answers.changes import Changes, RowChange
 from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
-from kdbench.errors import UserError, plain, unknown
+from kdbench.errors import UserError, counted, plain, unknown
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import Table
 from kdbench.report.tables.across import across_tables
@@ -91,7 +91,7 @@ def changes_to_text(changes: Changes, names: tuple[str, str], width: int) -> str
     tables = list(change_tables(changes, short))
     alone = [f"only in {letter}: {', '.join(some)}" for what in (changes.cells, changes.methods)
              for letter, some in zip(short, what, strict=True) if some]
-    told = [f"{_count(reruns.shared, 'run')} in both: {reruns.equal} bit-equal, {len(reruns.differing)} not, "
+    told = [f"{counted(reruns.shared, 'run')} in both: {reruns.equal} bit-equal, {len(reruns.differing)} not, "
             f"{len(reruns.failed)} finished in one only, {reruns.unfinished} in none; {reruns.only_first} only in A, "
             f"{reruns.only_second} only in B",
             *(f"not bit-equal: {one.run}: {one.what}" for one in reruns.differing),
@@ -99,7 +99,7 @@ def changes_to_text(changes: Changes, names: tuple[str, str], width: int) -> str
     other = [f"{name}: {' or '.join(before)} in A, {' or '.join(now)} in B"
              for name, (before, now) in changes.environments.items()]
     if changes.sources:
-        other.append(f"source of {_count(len(changes.sources), 'method')}: {', '.join(changes.sources)}")
+        other.append(f"source of {counted(len(changes.sources), 'method')}: {', '.join(changes.sources)}")
     return "\n\n".join([
         _heads(names, changes.results), *([_items(alone, width)] if alone else []),
         *(_table(table, width, notes=table is tables[-1]) for table in tables),
@@ -112,13 +112,9 @@ def _summary(changes: Changes) -> str:
     moved = [row for row in changes.rows if row.significant]
     turned = [row for row in changes.rows if row.verdicts[0] != row.verdicts[1]]
     same = sum(row.equal for row in changes.rows)
-    return (f"Of {_count(len(changes.rows), 'method')} in both, {same} have the same accuracy on every seed, and "
+    return (f"Of {counted(len(changes.rows), 'method')} in both, {same} have the same accuracy on every seed, and "
             f"{len(moved)} differ at 5 %{_named(moved)}; against {REFERENCE} the verdict changed for {len(turned)}"
             f"{_named(turned)}")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _named(rows: Sequence[RowChange]) -> str:

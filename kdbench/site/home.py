@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from kdbench.analysis.answers.verdict import best_told
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard
 from kdbench.analysis.costs import pair_of
+from kdbench.errors import counted
 from kdbench.report.cite import references
 from kdbench.report.page.pieces import dot, escape, facts, quiet_interval, wide
 from kdbench.report.tables.cell import versus
@@ -58,7 +59,7 @@ def setup_told(board: Leaderboard) -> str:
              if recipes else "",
              f"{_range({str(len(row.seeds)) for row in rows if row.seeds})} seeds" if any(
                  row.seeds for row in rows) else ""]
-    return (f"{_count(len(methods), 'method')} on {_count(len(pairs), 'pair')} ({', '.join(pairs)}) with "
+    return (f"{counted(len(methods), 'method')} on {counted(len(pairs), 'pair')} ({', '.join(pairs)}) with "
             f"{', '.join(sorted({cell.dataset for cell in board.cells}))}: {', '.join(filter(None, parts))}.")
 
 
@@ -67,10 +68,6 @@ def _range(values: Iterable[str]) -> str:
     numbers = sorted({int(value) for value in values if value.isdecimal()})
     told = [f"{number:,}" for number in numbers]
     return " to ".join(dict.fromkeys([told[0], told[-1]])) if told else "?"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 # Methods beside each other.

@@ -6,9 +6,11 @@ The process is given nothing that tells of the real test split. Then another pro
 these weights, without their labels, and the logits are compared with the submitted ones.
 """
 
+import errno
 import hashlib
 import io
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -120,7 +122,7 @@ class _Run:
         task = self._task("train", place, self.record, [str(place / f"{run}.json") for run in missing])
         end = self._run(task, place)
         try:
-            return read_file(Store(task.out).files.student(self.record.run_id)) if end.code == 0 else end
+            return _left(Store(task.out).files.student(self.record.run_id), place) if end.code == 0 else end
         except OSError:
             return Ended(end.code, "it left no weights")
 
@@ -133,7 +135,7 @@ class _Run:
         _write_data(place / "data.npz", real, blind=False)
         end = self._run(task, place)
         try:
-            found = np.load(io.BytesIO(read_file(Path(task.out) / "logits.npy")), allow_pickle=False)
+            found = np.load(io.BytesIO(_left(Path(task.out) / "logits.npy", place)), allow_pickle=False)
             if end.code == 0 and isinstance(found, np.ndarray) and found.shape == (
                     len(real.splits["test"]), len(real.classes)):
                 return found
@@ -178,6 +180,14 @@ def _why(end: Ended, seconds: float) -> str:
         return f"it took more than {seconds:.0f} seconds"
     last = (end.said.strip().splitlines() or ["it said nothing"])[-1]
     return f"it did not finish (exit code {end.code}): {last[:300]}"
+
+
+def _left(file: Path, place: Path) -> bytes:
+    """The content of a file that a sandboxed process left below `place`. OSError if there is none, or if a link stands
+    on the way to it, which would lead out of the sandbox: this process may read more than that one."""
+    if file.resolve() != place.resolve() / file.relative_to(place):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
+    return read_file(file)
 
 
 def _lent(run: str, submitted: Store, cached: Store, own: Store) -> bool:

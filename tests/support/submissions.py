@@ -1,4 +1,4 @@
-"""Submissions that several tests change: packed from tiny real runs, taken apart, forged and packed again."""
+"""Submissions that several tests change: packed from tiny runs, taken apart, forged and packed again."""
 
 import hashlib
 import json
@@ -8,9 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from kdbench.results.record import Record, decode
+from kdbench.environment import environment
+from kdbench.metrics.answers import answers
+from kdbench.metrics.catalog import score, vectors
+from kdbench.plugins.registry import Registry
+from kdbench.results.record import Planned, Record, decode
+from kdbench.results.store import Store
+from kdbench.submissions.package import About, expansion, members
 from kdbench.submissions.zipped import MANIFEST, write_zip
+from kdbench.suites.suite import load_suite
 
 METHOD = '''
 import gc
@@ -51,6 +59,38 @@ SEEN = {  # how, and what it takes for labels: the first steals them, the second
     "by_loader": ("load_dataset('synthetic', Recipe(epochs=1, batch_size=32, image_size=16, lr=.1), Path('data'), "
                   "torch.device('cpu'))", "logits.argmax(1).detach()"),
 }
+
+
+def synthesise(folder: Path) -> None:
+    """Of the suite smoke, without training: reference/ with ce and kd, all/ with `METHOD` too, and mine.zip of that."""
+    plugin = folder / "mine.py"
+    plugin.write_text(METHOD)
+    registry = Registry([plugin])
+    plan = expansion(load_suite("smoke"), registry, ["mine"], {"cpu"})
+    labels = np.arange(200) % 10
+    predicted: dict[str, dict[str, np.ndarray]] = {}
+    for spec, role in [(spec, "teacher") for spec in plan.teachers] + [(spec, "student") for spec in plan.students]:
+        stream = np.random.default_rng(int(spec.id, 16))
+        arrays = {"validation_logits": stream.normal(size=(100, 10)).astype(np.float32),
+                  "validation_labels": labels[:100], "test_labels": labels,
+                  "test_logits": (stream.normal(size=(200, 10)) + np.eye(10)[labels]).astype(np.float32)}
+        predicted[spec.id] = arrays
+        info, teacher = registry[spec.method], predicted[spec.teacher.run.id] if spec.teacher else None
+        for name in ("all",) if spec.method == "mine" else ("all", "reference"):
+            store = Store(folder / name)
+            store.write(Record(
+                run_id=spec.id, suite="smoke", spec=spec, role=role, status="ok", seconds=1.0, family=info.family,
+                method_digest=info.digest, facts=info.facts, environment=environment("cpu"),
+                started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:01Z", metrics=score(arrays, teacher),
+                vectors=vectors(arrays), answers=answers(arrays), weights_sha256=sha256(spec.id.encode()),
+                predictions_sha256=store.write_predictions(spec.id, arrays), dataset_digest="d" * 64,
+                classes=tuple("0123456789"), split_sizes={"train": 500, "validation": 100, "test": 200}))
+            store.plan([Planned(suite="smoke", role=role, spec=spec)])
+    write_zip(folder / "mine.zip", members(folder / "all", ["mine"], [plugin], None, About("MIT", "A. Author")))
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def peeking(name: str) -> str:

@@ -1,0 +1,65 @@
+"""Submissions that were made to harm the one who checks or takes them. Their runs are made up, not trained."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.submissions import forge, synthesise
+
+from kdbench.folders import CacheFolder
+from kdbench.submissions import replay as replays
+from kdbench.submissions.check import check
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    synthesise(folder)
+    return folder
+
+
+@pytest.fixture
+def refusals(made, tmp_path):
+    """What speaks against the submission, changed."""
+    def find(change, reference=None):
+        shutil.rmtree(tmp_path / "unpacked", ignore_errors=True)
+        done = check(forge(made / "mine.zip", tmp_path / "bad.zip", change), reference or made / "reference",
+                     tmp_path / "unpacked")
+        return [str(one) for one in done.findings if one.refused]
+
+    return find
+
+
+def test_a_submission_of_runs_that_are_made_up_well_is_good(refusals):
+    assert refusals(lambda content: None) == []
+
+
+# What a sandboxed process leaves.
+
+LINKING = """
+import os, pathlib, sys
+from kdbench.submissions.replayed import Task, msgspec
+task = msgspec.json.decode(pathlib.Path(sys.argv[1]).read_bytes(), type=Task)
+weights = pathlib.Path(task.out, "students", "{run}.safetensors")
+{links}
+os._exit(0)
+"""
+LINKS = {
+    "file": "weights.parent.mkdir(parents=True); weights.symlink_to({secret!r})",
+    "folder": "weights.parent.parent.mkdir(); weights.parent.symlink_to(pathlib.Path({secret!r}).parent)",
+}
+
+
+@pytest.mark.parametrize("what", LINKS)
+def test_weights_are_not_read_through_a_link_that_a_replayed_process_left(what, made, tmp_path, monkeypatch):
+    """It may lead to what the process itself could not read, such as the submitted weights, or a token."""
+    done = check(made / "mine.zip", made / "reference", tmp_path / "unpacked")
+    (run, *_) = done.own
+    secret = tmp_path / f"{run.run_id}.safetensors"
+    secret.write_text("token")
+    (tmp_path / "linking.py").write_text(LINKING.format(run=run.run_id, links=LINKS[what].format(secret=str(secret))))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(replays, "CHILD", "linking")
+    (found,) = replays.replay(done, [run], tmp_path / "place", CacheFolder(Path(os.environ["KDBENCH_CACHE"])), 60)
+    assert found.finding.refused and "exit code 0): it left no weights" in found.finding.why

@@ -65,6 +65,7 @@ def refused(kind: str, why: str, remedy: str = REPACK) -> Finding:
 class Checked:
     """A submission that was unpacked into a folder, and what was found."""
 
+    file: Path
     folder: Path
     sha256: str
     findings: list[Finding] = field(default_factory=list)
@@ -88,7 +89,7 @@ def check(file: Path, against: Path | None, folder: Path) -> Checked:
     reference = {} if against is None else _reference(against)
     if not file.is_file():
         raise UserError(f"{file}: no such file")
-    done = Checked(folder, file_sha256(file))
+    done = Checked(file, folder, file_sha256(file))
     try:
         names = unpack(file, folder)
         done.manifest = read_manifest((folder / MANIFEST).read_bytes())

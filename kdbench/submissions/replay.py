@@ -2,8 +2,9 @@
 
 What a method learns must not depend on the test split. So the run is trained with random images and labels in its
 place: the weights of an honest one come out as they were recorded, and those of one that looked come out otherwise.
-The process is given nothing that tells of the real test split. Then another process predicts the real test images with
-these weights, without their labels, and the logits are compared with the submitted ones.
+The process is given nothing that tells of the real test split, and where bwrap works it finds neither the dataset's
+files in the cache nor the submission. Then another process predicts the real test images with these weights, without
+their labels, and the logits are compared with the submitted ones.
 """
 
 import errno
@@ -62,7 +63,8 @@ def replay(done: Checked, runs: list[Record], folder: Path, cache: CacheFolder, 
     """Run each of `runs` again in a sandbox, with `folder`, an empty one, as its place. `cache` gives the datasets and
     the teachers. This executes the submitter's code."""
     # Built-in methods lie in FAMILY/NAME.py of their package, and those of plugins in PACKAGE/NAME.py.
-    sandbox = Sandbox({info.file.absolute().parents[1] for info in Registry().values()})
+    sandbox = Sandbox({info.file.absolute().parents[1] for info in Registry().values()},
+                      hidden=(cache.root, done.folder, done.file))
     for record in runs:
         run = _Run(done, record, folder / record.run_id, cache, sandbox, seconds)
         yield run.ended(True, *_NOT_INSTALLED) if not run.method.class_name else run.compare()

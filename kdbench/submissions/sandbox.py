@@ -31,17 +31,17 @@ class Ended:
 
 class Sandbox:
     """How processes are kept apart on this machine, found out once. They can read the folders `needed`, wherever these
-    are, besides Python's."""
+    are, besides Python's; with bwrap the files and folders `hidden`, wherever these are, are empty to them."""
 
-    def __init__(self, needed: Iterable[Path] = ()) -> None:
-        self.needed = [str(path) for path in needed]
-        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu", []))), None)
+    def __init__(self, needed: Iterable[Path] = (), hidden: Iterable[Path] = ()) -> None:
+        self.needed, self.hidden = [str(path) for path in needed], [str(path.resolve()) for path in hidden]
+        self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu"))), None)
 
     def told(self, device: str) -> str:
         """What holds for the processes, for the reader of a replay."""
         apart = {
             "bwrap": "no network; only its own folder can be written, and home folders are empty (bwrap)",
-            "unshare": "no network (unshare); it may write where this user may",
+            "unshare": "no network (unshare); it may read and write where this user may, the test images too",
             None: "NETWORK AND DISK ARE OPEN TO IT: neither bwrap nor unshare works here",
         }[self.tool]
         memory = f"{MEMORY // GIB} GiB of addresses, " if device != "cuda" else ""
@@ -58,7 +58,8 @@ class Sandbox:
             "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
-        command = [*_command(self.tool, folder, device, self.needed), sys.executable, "-m", module, *arguments]
+        apart = _command(self.tool, folder, device, self.needed, self.hidden)
+        command = [*apart, sys.executable, "-m", module, *arguments]
         processes = sum(_threads(one) for one in psutil.process_iter() if _own(one)) + PROCESSES
         began = subprocess.Popen(
             command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -77,18 +78,20 @@ class Sandbox:
             began.wait()
 
 
-def _command(tool: str | None, folder: Path, device: str, needed: Sequence[str]) -> list[str]:
+def _command(tool: str | None, folder: Path, device: str, needed: Sequence[str] = (),
+             hidden: Sequence[str] = ()) -> list[str]:
     """What stands before a command to run it apart."""
     if tool == "bwrap":
-        hidden = [str(Path.home()), "/home", "/tmp", "/run"]
+        hidden = [str(Path.home()), "/home", "/tmp", "/run", *hidden]
         # What Python and kdbench are read from must stay visible, also below a hidden folder.
         places = [sys.prefix, sys.base_prefix, *filter(None, sys.path), str(Path(__file__).parents[1]), *needed]
-        visible = dict.fromkeys(place for place in places if Path(place).exists())
+        mounts = [*(("--tmpfs", one) for one in hidden if Path(one).is_dir()),
+                  *(("--ro-bind", "/dev/null", one) for one in hidden if Path(one).is_file()),
+                  *(("--ro-bind", one, one) for one in dict.fromkeys(places) if Path(one).exists())]
+        mounts.sort(key=lambda mount: len(Path(mount[-1]).parts))  # what is mounted later hides what lies below it
         return ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
                 "--ro-bind", "/", "/", *(("--dev-bind", "/dev", "/dev") if device == "cuda" else ("--dev", "/dev")),
-                "--proc", "/proc",
-                *(part for one in hidden if Path(one).is_dir() for part in ("--tmpfs", one)),
-                *(part for one in visible for part in ("--ro-bind", one, one)),
+                "--proc", "/proc", *(part for mount in mounts for part in mount),
                 *(("--bind", str(folder), str(folder)) if folder != Path("/") else ()), "--"]
     if tool == "unshare":
         return ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--"]

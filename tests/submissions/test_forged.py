@@ -63,3 +63,32 @@ def test_weights_are_not_read_through_a_link_that_a_replayed_process_left(what, 
     monkeypatch.setattr(replays, "CHILD", "linking")
     (found,) = replays.replay(done, [run], tmp_path / "place", CacheFolder(Path(os.environ["KDBENCH_CACHE"])), 60)
     assert found.finding.refused and "exit code 0): it left no weights" in found.finding.why
+
+
+# It writes down what it is asked to hide and to show, and does nothing of it.
+BWRAP = """#!/bin/sh
+printf '%s\\n' "$@" > {log}
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+def test_a_replayed_process_finds_neither_the_images_of_the_cache_nor_the_submission(made, tmp_path, monkeypatch):
+    """Wherever they lie, also below a folder of Python's, which it has to find."""
+    (tmp_path / "bwrap").write_text(BWRAP.format(log=tmp_path / "log"))
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ending.py").write_text("")
+    monkeypatch.setattr(replays, "CHILD", "ending")
+    cache, unpacked, place = tmp_path / "cache", tmp_path / "unpacked", tmp_path / "place"
+    cache.mkdir()
+    zipped = Path(shutil.copy(made / "mine.zip", tmp_path))
+    done = check(zipped, made / "reference", unpacked)
+    list(replays.replay(done, done.own[:1], place, CacheFolder(cache), 60))
+    told = (tmp_path / "log").read_text().split("\n")
+    shown = [told.index(str(path)) for path in (tmp_path, place / done.own[0].run_id / "train")]
+    hidden = [told.index(str(path)) for path in (cache, unpacked, zipped)]
+    assert [told[at - 1] for at in hidden] == ["--tmpfs", "--tmpfs", "/dev/null"]
+    assert shown[0] < min(hidden) and max(hidden) < shown[1]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ MEMORY = 32 * GIB    # of addresses, which torch reserves many more of than it u
 FILE = 4 * GIB       # bytes of a file
 PROCESSES = 256      # further processes and threads of this user
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")  # of the environment
+SAID = 2000          # bytes of the end of its standard error that are read
 PROBE = 20           # seconds that a command may take to show that it works here
 
 
@@ -61,21 +63,21 @@ class Sandbox:
         apart = _command(self.tool, folder, device, self.needed, self.hidden)
         command = [*apart, sys.executable, "-m", module, *arguments]
         processes = sum(_threads(one) for one in psutil.process_iter() if _own(one)) + PROCESSES
-        began = subprocess.Popen(
-            command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-            preexec_fn=lambda: _limit(device, seconds, processes))  # noqa: PLW1509  it takes no lock
-        try:
-            said = began.communicate(timeout=seconds)[1]
-            return Ended(began.returncode, said[-2000:])
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(began.pid, signal.SIGKILL)
-            return Ended(None, "")
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(began.pid, signal.SIGKILL)
-            began.wait()
+        # A file without a name, since the process may exchange whatever has one in its folder.
+        with tempfile.TemporaryFile(dir=folder) as said:
+            began = subprocess.Popen(
+                command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
+                start_new_session=True, preexec_fn=lambda: _limit(device, seconds, processes))  # noqa: PLW1509  no lock
+            try:
+                code = began.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(began.pid, signal.SIGKILL)
+                began.wait()
+            end = os.pread(said.fileno(), SAID, max(0, os.fstat(said.fileno()).st_size - SAID))
+            return Ended(code, end.decode(errors="replace"))
 
 
 def _command(tool: str | None, folder: Path, device: str, needed: Sequence[str] = (),

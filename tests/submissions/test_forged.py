@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.submissions import forge, synthesise
 from kdbench.folders import CacheFolder
 from kdbench.submissions import replay as replays
 from kdbench.submissions.check import check
+from kdbench.submissions.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +94,14 @@ def test_a_replayed_process_finds_neither_the_images_of_the_cache_nor_the_submis
     hidden = [told.index(str(path)) for path in (cache, unpacked, zipped)]
     assert [told[at - 1] for at in hidden] == ["--tmpfs", "--tmpfs", "/dev/null"]
     assert shown[0] < min(hidden) and max(hidden) < shown[1]
+
+
+def test_of_what_a_replayed_process_says_the_end_alone_is_held_in_memory(tmp_path, monkeypatch):
+    (tmp_path / "loud.py").write_text("import sys\nfor _ in range(200): sys.stderr.write('x' * (1 << 20))\n"
+                                      "sys.stderr.write('the end')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tracemalloc.start()
+    end = Sandbox().run("loud", [], tmp_path, "cpu", 60)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (end.code, len(end.said), end.said[-9:]) == (0, 2000, "xxthe end") and most < 20 << 20

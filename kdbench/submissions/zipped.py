@@ -20,6 +20,7 @@ from kdbench.results.sizes import size_text
 MANIFEST, LOCK, REQUIREMENT = "submission.json", "lock.txt", "requirement.txt"
 RUN = r"[0-9a-f]{16}"
 MIB = 1 << 20
+MOST_BYTES = 2_000_000_000  # of all members; from 2 GiB on, with its headers, a zip has another form
 LIMITS = {  # bytes of a member, by what its name must match
     MANIFEST.replace(".", r"\."): 16 * MIB,
     LOCK.replace(".", r"\."): MIB // 4,
@@ -27,10 +28,9 @@ LIMITS = {  # bytes of a member, by what its name must match
     r"plugin/[A-Za-z0-9_]{1,100}\.py": MIB // 4,
     rf"(?:records|plan|profile)/{RUN}\.json": 4 * MIB,
     rf"predictions/{RUN}\.npz": 512 * MIB,
-    rf"students/{RUN}\.safetensors": 2048 * MIB,
+    rf"students/{RUN}\.safetensors": MOST_BYTES,
 }
 MOST_MEMBERS = 20_000
-MOST_BYTES = 3 << 30       # of all members; less than 4 GiB, from which on zips have another form
 MOST_TIMES = 100           # as large as its compressed bytes may a member be: no prediction or text is so regular
 TABLE = 8 * MIB            # of the table of contents
 END = struct.Struct("<4s4H2LH")
@@ -50,7 +50,12 @@ class Refusal(Exception):
 
 
 def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
-    """Write the members, contents or files by name, in the order of names, uncompressed and without dates."""
+    """Write the members, contents or files by name, in the order of names, uncompressed and without dates. UserError,
+    and nothing written, if they are more than is taken."""
+    total = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in members.values())
+    if len(members) > MOST_MEMBERS or total > MOST_BYTES:
+        raise UserError(f"{len(members)} files of {size_text(total)}, allowed are {MOST_MEMBERS} of "
+                        f"{size_text(MOST_BYTES)}: submit fewer methods at a time, or leave out the students' weights")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
         for name, content in sorted(members.items()):
             one = zipfile.ZipInfo(name)
@@ -61,13 +66,14 @@ def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
 
 def unpack(path: Path, folder: Path) -> list[str]:
     """Unpack a submitted zip into an empty folder; the names of its members. Refusal if it is not safe or not of the
-    format; what is in the folder then is of no use. UserError if there is no such file."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    format; what is in the folder then is of no use."""
     _check_end(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            if len(members) > MOST_MEMBERS:  # counted: the number that a zip announces is not the one that is read
+                raise Refusal("too many members", f"{len(members)} members, allowed are {MOST_MEMBERS}",
+                              "submit fewer methods at a time")
             _check_table(members)
             for member in members:
                 _unpack_member(archive, member, folder / member.filename)
@@ -92,9 +98,9 @@ def _check_end(path: Path) -> None:
         raise Refusal("not a zip", "it is no plain zip file: it is cut off, or something stands before, between or "
                                    "behind its parts")
     if tail[:4] == b"PK\6\7":
-        raise Refusal("not a zip", "it has the form of zips beyond 4 GiB")
-    if count > MOST_MEMBERS or table > TABLE:
-        raise Refusal("too many members", f"{count} members, allowed are {MOST_MEMBERS}",
+        raise Refusal("not a zip", "it has the form of zips from 2 GiB on")
+    if table > TABLE:
+        raise Refusal("too large", f"its table of contents has {size_text(table)}, allowed are {size_text(TABLE)}",
                       "submit fewer methods at a time")
 
 

@@ -2,16 +2,20 @@
 
 import os
 import shutil
+import struct
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
 from support.submissions import forge, synthesise
 
+from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
 from kdbench.submissions import replay as replays
 from kdbench.submissions.check import check
 from kdbench.submissions.sandbox import Sandbox
+from kdbench.submissions.zipped import MOST_MEMBERS, Refusal, unpack, write_zip
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,30 @@ def test_of_what_a_replayed_process_says_the_end_alone_is_held_in_memory(tmp_pat
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (end.code, len(end.said), end.said[-9:]) == (0, 2000, "xxthe end") and most < 20 << 20
+
+
+# Zips.
+
+def test_a_zip_that_announces_fewer_members_than_it_has_is_refused_for_all_of_them(tmp_path):
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("submission.json", "lock.txt", *(f"records/{number:016x}.json" for number in range(MOST_MEMBERS))):
+            archive.writestr(name, b"{}")
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"PK\5\6")
+    content[end + 8:end + 12] = struct.pack("<HH", 3, 3)
+    path.write_bytes(content)
+    with pytest.raises(Refusal, match=f"{MOST_MEMBERS + 2} members, allowed are {MOST_MEMBERS}"):
+        unpack(path, tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked").exists()
+
+
+def test_packing_more_than_is_taken_is_a_mistake_in_one_line(tmp_path):
+    """Nothing of it is read: the file of 2 GiB, from which on zips have another form, is a hole."""
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(UserError, match=r"1 files of 2\.1 GB, allowed are 20000 of 2\.0 GB: submit fewer"):
+        write_zip(tmp_path / "a.zip", {"students/0123456789abcdef.safetensors": tmp_path / "large"})
+    with pytest.raises(UserError, match="20001 files of 0"):
+        write_zip(tmp_path / "a.zip", {f"records/{number:016x}.json": b"" for number in range(MOST_MEMBERS + 1)})
+    assert not (tmp_path / "a.zip").exists()

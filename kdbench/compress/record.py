@@ -120,6 +120,7 @@ class Compressed(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True)
         return " ".join(part for part in (pruned, "int8" if self.kind in INT8 else "") if part) or "float"
 
     def check(self) -> None:
+        super().check()
         if self.run_id != compressed_id(self.spec, self.fields):
             raise ValueError(f"id {self.run_id!r} is not the hash of its spec and of how it was made")
         if (self.kind in PRUNED) != (self.prune is not None):

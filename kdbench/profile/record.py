@@ -107,6 +107,7 @@ class Profile(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     load_average: float | None = None     # of the machine over the last minute, when the measurement began
 
     def check(self) -> None:
+        super().check()
         if self.run_id != profile_id(self.subject, self.spec):
             raise ValueError(f"id {self.run_id!r} is not the hash of its spec")
 

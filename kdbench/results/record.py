@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar
@@ -103,6 +104,13 @@ class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
     started: Utc
     finished: Utc
 
+    def check(self) -> None:
+        for name, moment in (("started", self.started), ("finished", self.finished)):
+            try:  # its pattern lets a month 13 through
+                datetime.fromisoformat(moment)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
     @classmethod
     def of(cls, task: Task, status: Status, reason: str | None = None, **measured: Any) -> Self:
         """The outcome of a task; `measured` are further fields, and may replace the ones that are filled in here."""
@@ -145,6 +153,7 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
     answers: Answers | None = None      # the class predicted for each test image; older records have none
 
     def check(self) -> None:
+        super().check()
         if self.run_id != self.spec.id:
             raise ValueError(f"run id {self.run_id!r} is not the hash of its spec, {self.spec.id!r}")
         if self.status == "missing":

@@ -470,6 +470,8 @@ def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None
         ours, theirs = reference.get(spec.id), there.get(spec.id)
         if ours is None or theirs is None or ours.status != "ok" or theirs.status != "ok":
             continue
+        if any("test_accuracy" not in one.metrics for one in (ours, theirs)):  # `_metrics` refuses it
+            continue
         elsewhere[spec.cell, spec.method].append((ours, theirs))
         if not (parts := differing(ours, theirs)):
             equal += 1

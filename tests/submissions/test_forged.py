@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.submissions import forge, synthesise
+from support.submissions import forge, records, rewrite, synthesise
 
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
@@ -39,6 +39,28 @@ def refusals(made, tmp_path):
 
 def test_a_submission_of_runs_that_are_made_up_well_is_good(refusals):
     assert refusals(lambda content: None) == []
+
+
+def each(method="mine", **changes):
+    """The change of all records of a method."""
+    def change(content):
+        for name in records(content, method):
+            rewrite(content, name, **changes)
+
+    return change
+
+
+# Records that no reader could read.
+
+def test_a_witness_without_a_metric_is_refused(refusals):
+    found = refusals(each("kd", weights_sha256="0" * 64, metrics={}))
+    assert len(found) == 2 and all("(kd, seed " in line and "test_accuracy is not there" in line for line in found)
+
+
+@pytest.mark.parametrize("moment", ["2026-99-99T00:00:00Z", "2026-02-30T00:00:00Z"])
+def test_a_time_that_never_was_is_refused(moment, refusals):
+    """Merging reads it."""
+    assert any("finished: " in line for line in refusals(each(finished=moment)))
 
 
 # What a sandboxed process leaves.

@@ -31,6 +31,7 @@ from kdbench.submissions.package import (
     WITNESSES,
     Manifest,
     SubmittedMethod,
+    environment_fault,
     expansion,
     public,
     read_manifest,
@@ -156,6 +157,9 @@ def _read_records(done: Checked) -> Iterator[Finding]:
             yield refused("other run", f"{where}: a {found.role} of the suite {found.suite}, expected students and "
                                        f"teachers of {done.manifest.suite.name}")
             continue
+        if fault := environment_fault(found):
+            yield refused("changed record", f"{where}: environment: {fault}")
+            continue
         if public(found) != found:
             yield refused("private", f"{where}: it tells of the submitter's disk (a traceback, or a path)")
         mine = found.role == "student" and found.spec.method in names
@@ -260,8 +264,8 @@ def _lock(done: Checked) -> Iterator[Finding]:
         name, _, number = done.manifest.requirement.partition("==")
         if versions.get(name.lower().replace("_", "-")) != number:
             yield refused("wrong lock", f"{LOCK} does not have {done.manifest.requirement}")
-    for told in sorted({"; ".join(disagreements(versions, recorded)) for record in done.own
-                        if isinstance(recorded := record.environment.get("versions"), dict)} - {""}):
+    for told in sorted({"; ".join(disagreements(versions, record.environment["versions"])) for record in done.own}
+                       - {""}):
         yield refused("wrong lock", f"{LOCK} has other versions than records were made with (recorded, locked): "
                       f"{told}", "pack it in the environment that made the runs, or run all of them again in this one")
 

@@ -78,6 +78,28 @@ class Manifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         return [method.name for method in self.methods]
 
 
+Words = Annotated[str, Meta(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# No "_": readers take a value whose name ends in "_bytes" for a number.
+Package = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,100}$")]
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class Environment(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What `kdbench.environment.environment` gives, as those who read records rely on it. Records keep it as plain
+    data, of which nothing is checked when they are read."""
+
+    python: Words
+    versions: dict[Package, Words | None]
+    platform: Words
+    cpu: Words
+    cores: Count | None
+    memory_bytes: Count
+    device: Words
+    gpu: Words | None
+    threads: Count
+    git_commit: Words | None
+
+
 @dataclass(frozen=True)
 class About:
     """What the submitter says of the results."""
@@ -154,6 +176,15 @@ def public(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Record):
         changes["notes"] = [without_paths(note) for note in outcome.notes]
     return msgspec.structs.replace(outcome, **changes)
+
+
+def environment_fault(outcome: Outcome) -> str:
+    """Why its environment is none that kdbench records; "" if it is one."""
+    try:
+        msgspec.convert(outcome.environment, Environment)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""
 
 
 def _records(store: Store) -> list[Record]:

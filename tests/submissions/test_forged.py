@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.submissions import forge, records, rewrite, synthesise
 
+from kdbench.environment import environment
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
 from kdbench.submissions import replay as replays
@@ -61,6 +62,23 @@ def test_a_witness_without_a_metric_is_refused(refusals):
 def test_a_time_that_never_was_is_refused(moment, refusals):
     """Merging reads it."""
     assert any("finished: " in line for line in refusals(each(finished=moment)))
+
+
+HERE = environment("cpu")
+ODD = {  # environments that some reader of records could not read, or that evade the comparison of versions
+    "nothing": {}, "no versions": {name: value for name, value in HERE.items() if name != "versions"},
+    "versions as text": HERE | {"versions": "torch"}, "a number as version": HERE | {"versions": {"torch": 2}},
+    "a package that ends in _bytes": HERE | {"versions": {"a_bytes": "1"}},
+    "text as bytes": HERE | {"memory_bytes": "x"},
+    "a commit of 5": HERE | {"git_commit": 5}, "more": HERE | {"more_bytes": "x"}, "lines": HERE | {"cpu": "a\nb"},
+}
+
+
+@pytest.mark.parametrize("method", ["mine", "kd"])
+@pytest.mark.parametrize("kind", ODD)
+def test_an_environment_that_kdbench_does_not_record_is_refused(kind, method, refusals):
+    found = refusals(each(method, weights_sha256="0" * 64, environment=ODD[kind]))
+    assert len([line for line in found if "changed record: " in line and ": environment: " in line]) == 2
 
 
 # What a sandboxed process leaves.

@@ -40,6 +40,7 @@ from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT, Refusal, unp
 from kdbench.suites.plan import Plan
 from kdbench.suites.suite import built_in_suites, load_suite
 
+IMAGES = ("dataset_digest", "classes", "split_sizes")  # the fields that tell of them; of failed or older runs empty
 CLOSE = 1e-6      # that a metric may differ by when it is computed by another version of NumPy
 CONFIDENCE = .99  # of the interval within which results of another machine count as the same
 REPACK = "pack it anew with `kdbench submit` from the folder that `kdbench run` wrote"
@@ -73,6 +74,7 @@ class Checked:
     manifest: Manifest | None = None  # None if it cannot be read
     own: list[Record] = field(default_factory=list)        # the submitted runs that could be read
     others: list[Record] = field(default_factory=list)     # of witnesses and teachers
+    profiles: list[Profile] = field(default_factory=list)  # of the submitted runs
     infos: dict[str, MethodInfo] = field(default_factory=dict)
 
     @property
@@ -103,6 +105,7 @@ def check(file: Path, against: Path | None, folder: Path) -> Checked:
     done.findings += _digests(folder, names, done.manifest)
     done.findings += _said(done.manifest)
     done.findings += _read_records(done)
+    done.findings += _read_profiles(done)
     done.findings += _methods(done, reference)
     done.findings += _lock(done)
     plan = _plan(done)
@@ -145,7 +148,7 @@ def _said(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _read_records(done: Checked) -> Iterator[Finding]:
-    """Read all entries into `done`; what is wrong with those that cannot be used."""
+    """Read all records into `done`; what is wrong with those that cannot be used, and files that belong to none."""
     assert done.manifest is not None
     store, names = done.store, set(done.manifest.names)
     for found in store.scan():
@@ -153,7 +156,7 @@ def _read_records(done: Checked) -> Iterator[Finding]:
             yield refused("changed record", f"records/{found.path.name}: {found.reason}")
             continue
         where = f"records/{found.run_id}.json"
-        if found.role == "trial" or (found.suite != done.manifest.suite.name and found.role == "student"):
+        if found.role == "trial" or found.suite != done.manifest.suite.name:
             yield refused("other run", f"{where}: a {found.role} of the suite {found.suite}, expected students and "
                                        f"teachers of {done.manifest.suite.name}")
             continue
@@ -164,21 +167,32 @@ def _read_records(done: Checked) -> Iterator[Finding]:
             yield refused("private", f"{where}: it tells of the submitter's disk (a traceback, or a path)")
         mine = found.role == "student" and found.spec.method in names
         (done.own if mine else done.others).append(found)
-    kinds: tuple[tuple[type[Planned | Profile], Path], ...] = (
-        (Planned, store.files.plans), (Profile, store.files.profiles))
-    for what, place in kinds:
-        for path in sorted(place.glob("*.json")):
-            entry = read(what, str(path))[0]
-            if isinstance(entry, Problem):
-                yield refused("changed record", f"{place.name}/{path.name}: {entry.reason}")
-            elif isinstance(entry, Profile) and (public(entry) != entry or entry.spec.method not in names):
-                yield refused("other run", f"{place.name}/{path.name}: a profile of another method, or one that "
-                              "tells of the submitter's disk")
     known = {one.run_id for one in (*done.own, *done.others)}
     for name in done.manifest.files:
         kind, _, rest = name.partition("/")
         if kind in ("predictions", "students", "plan") and rest.partition(".")[0] not in known:
             yield refused("other run", f"{name}: no usable record tells of it")
+
+
+def _read_profiles(done: Checked) -> Iterator[Finding]:
+    """Read the profiles into `done`; what is wrong with them, and with the plan's entries."""
+    files, runs = done.store.files, {one.run_id: one for one in done.own}
+    for path in sorted(files.plans.glob("*.json")):
+        planned = read(Planned, str(path))[0]
+        if isinstance(planned, Problem):
+            yield refused("changed record", f"plan/{path.name}: {planned.reason}")
+    for path in sorted(files.profiles.glob("*.json")):
+        found = read(Profile, str(path))[0]
+        if isinstance(found, Problem):
+            yield refused("changed record", f"profile/{path.name}: {found.reason}")
+            continue
+        run = runs.get(found.run_id)
+        if run is None or (found.suite, found.spec) != (run.suite, run.spec) or public(found) != found or \
+                environment_fault(found):
+            yield refused("other run", f"profile/{path.name}: no profile of a submitted run as kdbench writes it, or "
+                                       "one that tells of the submitter's disk")
+        else:
+            done.profiles.append(found)
 
 
 def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding]:
@@ -207,11 +221,18 @@ def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding
                           "give it another name and run it again")
         if done.infos[method.name].digest != method.digest:
             yield refused("changed file", f"plugin/{method.plugin}: its SHA-256 is not the one in {MANIFEST}")
-        stale = [one.run_id for one in done.own
+        stale = [one.run_id for one in (*done.own, *done.profiles)
                  if one.spec.method == method.name and one.method_digest != method.digest]
         if stale:
-            yield refused("other source", f"{len(stale)} runs of {method.name} were made by another version of its "
-                          f"source, such as {stale[0]}", "train them again: kdbench run --retry stale")
+            yield refused("other source", f"{len(stale)} runs or profiles of {method.name} were made by another "
+                          f"version of its source, such as {stale[0]}", "train them again: kdbench run --retry stale")
+    infos = builtin | done.infos
+    for one in (*done.own, *done.others, *done.profiles):
+        info = infos.get(one.spec.method)
+        if info is not None and info.digest == one.method_digest and (
+                one.family not in (None, info.family) or one.facts not in (None, info.facts)):
+            yield refused("other source", f"run {one.run_id}: it says else of {one.spec.method} than the method's "
+                                          "source does")
 
 
 def _info(done: Checked, method: SubmittedMethod, builtin: Mapping[str, MethodInfo]) -> MethodInfo | str:
@@ -247,7 +268,8 @@ def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
     trained = record.spec.self_teacher  # an assistant has a teacher, a copy of the student none
     learns = "teacher" if trained is None else "assistant" if trained.run.teacher is not None else "student"
     return MethodInfo(
-        name=name, family=record.family or "", paper=None, doc="", learns_from=learns, needs_data=True, conditions=(),
+        name=name, family=record.family or "", paper=record.facts.paper, doc=record.facts.idea, learns_from=learns,
+        needs_data=True, conditions=record.facts.conditions,
         hyperparameters={key: Hyperparameter(key, type(value).__name__, value)
                          for key, value in record.facts.defaults.items()},
         class_name="", module=None, file=Path(), digest=record.method_digest)
@@ -310,9 +332,11 @@ def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> 
             yield refused("other suite", f"{where}: {spec.pair} on {spec.dataset} with that recipe is no cell of "
                           f"the suite {done.manifest.suite.name}", "run the suite as it is")
             continue
-        if spec.updates != wanted.updates or spec.self_teacher != wanted.self_teacher:
-            yield refused("other suite", f"{where}: another budget of updates, or another copy of the student to "
-                          "learn from, than the suite gives the method", "run the suite as it is")
+        # The pair's name is a label, which is no part of the cell.
+        if (spec.pair, spec.updates, spec.self_teacher) != (wanted.pair, wanted.updates, wanted.self_teacher):
+            yield refused("other suite", f"{where}: another name of the pair, another budget of updates, or another "
+                          "copy of the student to learn from, than the suite gives the method",
+                          "run the suite as it is")
         if spec.seed not in seeds:
             yield refused("extra seeds", f"{where}: seed {spec.seed} is none of the suite's "
                           f"({', '.join(map(str, sorted(seeds)))})", "submit the suite's seeds alone")
@@ -365,13 +389,17 @@ def _same_suite(done: Checked, plan: Plan, reference: Mapping[str, Record]) -> I
             yield refused("other suite", f"the reference has {spec.method} with seed {spec.seed} on {spec.pair}, "
                           f"{spec.dataset}, which this suite's text does not ask for",
                           "run the suite that the reference was made by")
-    images = {one.spec.cell: one.dataset_digest for run, one in sorted(reference.items()) if run in asked}
+    witnesses = [one for run, one in sorted(reference.items()) if run in asked]
+    if names := {one.suite for one in witnesses} - {plan.suite}:
+        yield refused("other suite", f"the reference's suite is called {min(names)!r}, not {plan.suite!r}",
+                      "run the suite that the reference was made by")
+    seen = {(one.spec.cell, name): getattr(one, name) for one in witnesses for name in IMAGES if getattr(one, name)}
     for record in done.own:
-        expected = images.get(record.spec.cell)
-        if record.status == "ok" and expected and record.dataset_digest != expected:
-            yield refused("other images", f"records/{record.run_id}.json: it saw other images (SHA-256 "
-                          f"{str(record.dataset_digest)[:12]}) than the reference ({expected[:12]})",
-                          "let kdbench fetch the published dataset")
+        other = [name for name in IMAGES if (found := getattr(record, name))
+                 and found != seen.get((record.spec.cell, name), found)]
+        if other:
+            yield refused("other images", f"records/{record.run_id}.json: {' and '.join(other)} are not the "
+                          "reference's", "let kdbench fetch the published dataset")
 
 
 # Metrics.

@@ -13,13 +13,13 @@ from msgspec import Meta, Struct
 
 from kdbench.analysis.board import REFERENCES
 from kdbench.data import catalog
-from kdbench.disk import file_sha256, json_files
+from kdbench.disk import file_sha256
 from kdbench.errors import UserError, plain, unknown, without_paths
 from kdbench.plugins.registry import ENTRY_POINTS, Registry
 from kdbench.plugins.source import MethodInfo
-from kdbench.profile.record import Profile
+from kdbench.profile.record import Profile, read_profile
 from kdbench.results.lock import lock
-from kdbench.results.record import Outcome, Planned, Record, read
+from kdbench.results.record import Outcome, Planned, Record
 from kdbench.results.store import Store
 from kdbench.results.submitted import FileName
 from kdbench.spec import Device, teacher_runs
@@ -131,7 +131,7 @@ def members(folder: Path, methods: Sequence[str], plugins: Iterable[Path], suite
     found: dict[str, bytes | Path] = {}
     for record in chosen:
         found |= dict(_files_of(store, record, suite.name, with_students))
-    found |= dict(_profiles(store, methods))
+    found |= dict(_profiles(store, own))
     entries = []
     for info in infos:
         plugin = _plugin_name(info)
@@ -210,8 +210,9 @@ def _suite_of(folder: Path, records: Iterable[Record], methods: Collection[str],
 
 
 def _files_of(store: Store, record: Record, suite: str, with_students: bool) -> Iterator[tuple[str, bytes | Path]]:
-    """The members of a run: its record, its place in the plan, and of a finished one its predictions."""
-    run, shown = record.run_id, public(record)
+    """The members of a run: its record, its place in the plan, and of a finished one its predictions. A teacher or a
+    witness may have been trained for another suite."""
+    run, shown = record.run_id, msgspec.structs.replace(public(record), suite=suite)
     yield f"records/{run}.json", record.to_json() if shown == record else shown.to_json()
     yield f"plan/{run}.json", Planned(suite=suite, role=record.role, spec=record.spec).to_json()
     if record.status != "ok":
@@ -226,12 +227,13 @@ def _files_of(store: Store, record: Record, suite: str, with_students: bool) -> 
         yield f"{kind}/{path.name}", path
 
 
-def _profiles(store: Store, methods: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """What training with the methods costs, as far as it was measured."""
-    for path in json_files(store.files.profiles):
-        found = read(Profile, path)[0]
-        if isinstance(found, Profile) and found.subject == "method" and found.spec.method in methods:
-            yield f"profile/{Path(path).name}", public(found).to_json()
+def _profiles(store: Store, own: Iterable[Record]) -> Iterator[tuple[str, bytes]]:
+    """What training by these runs costs, as far as it was measured."""
+    for record in own:
+        found = read_profile(store, record.run_id)
+        if isinstance(found, Profile):
+            shown = msgspec.structs.replace(public(found), suite=record.suite)
+            yield f"profile/{record.run_id}.json", shown.to_json()
 
 
 def _plugin_name(info: MethodInfo) -> str | None:

@@ -1,5 +1,6 @@
 """Submissions that were made to harm the one who checks or takes them. Their runs are made up, not trained."""
 
+import json
 import os
 import shutil
 import struct
@@ -7,14 +8,18 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
-from support.submissions import forge, records, rewrite, synthesise
+from support.submissions import forge, manifest, records, rewrite, synthesise
 
 from kdbench.environment import environment
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
+from kdbench.profile.record import Profile
+from kdbench.results.store import Store
 from kdbench.submissions import replay as replays
 from kdbench.submissions.check import check
+from kdbench.submissions.package import About, members
 from kdbench.submissions.sandbox import Sandbox
 from kdbench.submissions.zipped import MOST_MEMBERS, Refusal, unpack, write_zip
 
@@ -79,6 +84,74 @@ ODD = {  # environments that some reader of records could not read, or that evad
 def test_an_environment_that_kdbench_does_not_record_is_refused(kind, method, refusals):
     found = refusals(each(method, weights_sha256="0" * 64, environment=ODD[kind]))
     assert len([line for line in found if "changed record: " in line and ": environment: " in line]) == 2
+
+
+# What records say of a run besides its result, some of which tables show for the reference's runs too.
+
+def other_pair(content):
+    for name, record in records(content).items():
+        rewrite(content, name, spec=record.spec.model_copy(update={"pair": "aaa"}))
+
+
+def other_idea(content):
+    for name, record in records(content).items():
+        rewrite(content, name, facts=msgspec.structs.replace(record.facts, idea="The best."))
+
+
+def other_name(content):
+    """Of the suite: the text is that of smoke."""
+    suite = json.loads(content["submission.json"])["suite"]
+    manifest(content, suite={**suite, "name": "other"})
+    for method in ("mine", "kd", "ce"):
+        each(method, suite="other")(content)
+
+
+DESCRIBED = {
+    "pair": (other_pair, "other suite: ", "another name of the pair"),
+    "family": (each(family="baseline"), "other source: ", "it says else of mine than the method's source does"),
+    "idea": (other_idea, "other source: ", "it says else of mine than the method's source does"),
+    "a teacher's family": (each("ce", family="logit"), "other source: ", "it says else of ce than the method's"),
+    "classes": (each(classes=tuple("abcdefghijk")), "other images: ", "classes are not the reference's"),
+    "sizes": (each(split_sizes={"test": 1}), "other images: ", "split_sizes are not the reference's"),
+    "images": (each(dataset_digest="e" * 64), "other images: ", "dataset_digest are not the reference's"),
+    "suite": (other_name, "other suite: ", "the reference's suite is called 'smoke', not 'other'"),
+    "a teacher's suite": (each("ce", suite="other"), "other run: ", "of the suite other, expected"),
+}
+
+
+@pytest.mark.parametrize("what", DESCRIBED)
+def test_a_record_that_describes_its_run_otherwise_is_refused(what, refusals):
+    change, kind, told = DESCRIBED[what]
+    assert any(kind in line and told in line for line in refusals(change)), refusals(change)
+
+
+def profile(record, **changes):
+    """The member of a profile of a record's run."""
+    found = Profile(**{"run_id": record.run_id, "suite": record.suite, "spec": record.spec, "status": "ok",
+                       "seconds": 1.0, "family": record.family, "method_digest": record.method_digest,
+                       "facts": record.facts, "environment": HERE, "started": record.started,
+                       "finished": record.finished, "subject": "method", **changes})
+    return {f"profile/{found.run_id}.json": found.to_json()}
+
+
+def test_a_profile_of_a_submitted_run_is_good_and_packed_while_one_of_the_pair_is_not(made, refusals):
+    """The reference has a profile of the pair, and of two the latest is kept."""
+    (run, *_) = [one for one in Store(made / "all").read()[0] if one.spec.method == "mine"]
+    pair = {"subject": "pair", "run_id": run.spec.cell, "finished": "2099-01-01T00:00:00Z"}
+    folder = Path(shutil.copytree(made / "all", made / "profiled"))
+    (folder / "profile").mkdir()
+    for name, content in (profile(run, suite="other") | profile(run, **pair)).items():
+        (folder / name).write_bytes(content)
+    packed = members(folder, ["mine"], [made / "mine.py"], None, About("MIT", "A. Author"))
+    assert {name: content for name, content in packed.items() if "profile" in name} == profile(run)
+    assert refusals(lambda content: content.update(profile(run))) == []
+    for bad in (pair, {"suite": "other"}, {"environment": {}}, {"traceback": "x"},
+                {"spec": run.spec.model_copy(update={"pair": "aaa"})}):
+        assert any("no profile of a submitted run" in line
+                   for line in refusals(lambda content, bad=bad: content.update(profile(run, **bad)))), bad
+    for bad in ({"family": "baseline"}, {"method_digest": "0" * 64}):
+        assert any("other source: " in line
+                   for line in refusals(lambda content, bad=bad: content.update(profile(run, **bad)))), bad
 
 
 # What a sandboxed process leaves.

@@ -4,7 +4,7 @@ import hashlib
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +25,14 @@ from kdbench.results.predictions import Predictions
 from kdbench.results.record import Planned, Problem, Record, read
 from kdbench.results.repeated import differing
 from kdbench.results.store import Store
+from kdbench.results.submitted import Submitted, read_submitted
 from kdbench.spec import RunSpec, TrainedTeacher, teacher_runs
 from kdbench.submissions.package import (
     LICENCES,
     WITNESSES,
     Manifest,
     SubmittedMethod,
+    distribution,
     environment_fault,
     expansion,
     public,
@@ -106,7 +108,8 @@ def check(file: Path, against: Path | None, folder: Path) -> Checked:
     done.findings += _said(done.manifest)
     done.findings += _read_records(done)
     done.findings += _read_profiles(done)
-    done.findings += _methods(done, reference)
+    done.findings += _methods(done, reference, _submitted(against))
+    done.findings += _facts(done)
     done.findings += _lock(done)
     plan = _plan(done)
     if plan is not None:
@@ -123,6 +126,12 @@ def _reference(folder: Path) -> dict[str, Record]:
     if not records:
         raise Store(folder).no_records()
     return {record.run_id: record for record in records}
+
+
+def _submitted(folder: Path | None) -> Collection[str]:
+    """The runs of the reference that somebody submitted."""
+    note = read_submitted(Store(folder))[0] if folder is not None else None
+    return note.marks() if isinstance(note, Submitted) else ()
 
 
 # What stands in the file.
@@ -195,9 +204,9 @@ def _read_profiles(done: Checked) -> Iterator[Finding]:
             done.profiles.append(found)
 
 
-def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding]:
+def _methods(done: Checked, reference: Mapping[str, Record], submitted: Collection[str]) -> Iterator[Finding]:
     """Read the methods' sources, without running them, into `done`; what is wrong with them, and names that others
-    have."""
+    have. `submitted` are the runs of the reference that somebody submitted."""
     assert done.manifest is not None
     builtin = Registry()
     plugins = {one.plugin for one in done.manifest.methods if one.plugin}
@@ -211,7 +220,7 @@ def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding
             continue
         done.infos[method.name] = info
         other = builtin.get(method.name)
-        if (other is not None and other.digest != method.digest) or method.name in WITNESSES:
+        if other is not None and (other.digest != method.digest or distribution(other) is None):
             yield refused("taken name", f"a method that comes with kdbench, or is installed here, is named "
                           f"{method.name!r}", "give it another name and run it again")
         theirs = {one.method_digest for one in reference.values() if one.spec.method == method.name}
@@ -219,6 +228,10 @@ def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding
             yield refused("taken name", f"the reference has other runs of a method {method.name!r} (source "
                           f"{min(theirs - {method.digest})[:12]}, submitted {method.digest[:12]})",
                           "give it another name and run it again")
+        ours = {one.run_id for one in done.own if one.spec.method == method.name} & reference.keys()
+        if ours - set(submitted):
+            yield refused("taken name", f"the reference has runs of {method.name!r} that nobody submitted, such as "
+                          f"{min(ours - set(submitted))}", "submit a method of your own")
         if done.infos[method.name].digest != method.digest:
             yield refused("changed file", f"plugin/{method.plugin}: its SHA-256 is not the one in {MANIFEST}")
         stale = [one.run_id for one in (*done.own, *done.profiles)
@@ -226,7 +239,11 @@ def _methods(done: Checked, reference: Mapping[str, Record]) -> Iterator[Finding
         if stale:
             yield refused("other source", f"{len(stale)} runs or profiles of {method.name} were made by another "
                           f"version of its source, such as {stale[0]}", "train them again: kdbench run --retry stale")
-    infos = builtin | done.infos
+
+
+def _facts(done: Checked) -> Iterator[Finding]:
+    """Whether records and profiles say of a method what its source says, where that is at hand."""
+    infos = Registry() | done.infos
     for one in (*done.own, *done.others, *done.profiles):
         info = infos.get(one.spec.method)
         if info is not None and info.digest == one.method_digest and (

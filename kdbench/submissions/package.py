@@ -248,14 +248,19 @@ def _requirement(infos: Sequence[MethodInfo]) -> str | None:
     kdbench."""
     found: dict[str, str] = {}
     for info in infos:
-        entry = next((one for one in importlib.metadata.entry_points(group=ENTRY_POINTS)
-                      if (one.module, one.attr) == (info.module, info.class_name)), None)
-        if entry is None or entry.dist is None:
+        package = distribution(info)
+        if package is None:
             raise UserError(f"{info.name} comes with kdbench: only a method of your own can be submitted")
-        found[info.name] = f"{entry.dist.name}=={entry.dist.version}"
+        found[info.name] = f"{package.name}=={package.version}"
     if len(set(found.values())) > 1:
         raise UserError(f"methods of several packages ({', '.join(sorted(set(found.values())))}): submit those of one")
     return next(iter(found.values()), None)
+
+
+def distribution(info: MethodInfo) -> importlib.metadata.Distribution | None:
+    """The installed package that brings the method; None if it comes with kdbench."""
+    return next((one.dist for one in importlib.metadata.entry_points(group=ENTRY_POINTS)
+                 if (one.module, one.attr) == (info.module, info.class_name)), None)
 
 
 def _sha256(content: bytes | Path) -> str:

@@ -15,8 +15,10 @@ from support.submissions import forge, manifest, records, rewrite, synthesise
 from kdbench.environment import environment
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder
+from kdbench.plugins.registry import Registry
 from kdbench.profile.record import Profile
 from kdbench.results.store import Store
+from kdbench.results.submitted import Submission, Submitted, write_submitted
 from kdbench.submissions import replay as replays
 from kdbench.submissions.check import check
 from kdbench.submissions.package import About, members
@@ -152,6 +154,32 @@ def test_a_profile_of_a_submitted_run_is_good_and_packed_while_one_of_the_pair_i
     for bad in ({"family": "baseline"}, {"method_digest": "0" * 64}):
         assert any("other source: " in line
                    for line in refusals(lambda content, bad=bad: content.update(profile(run, **bad)))), bad
+
+
+# Whose methods and runs they are.
+
+def test_a_method_of_kdbench_cannot_be_submitted_though_its_source_is_the_same(refusals):
+    """Its rows would be the submitter's."""
+    info = Registry()["dkd"]
+
+    def change(content):
+        content["plugin/dkd.py"] = info.file.read_bytes()
+        manifest(content, methods=[{"name": "dkd", "family": info.family, "digest": info.digest, "plugin": "dkd.py"}])
+
+    assert any("taken name: a method that comes with kdbench, or is installed here, is named 'dkd'" in line
+               for line in refusals(change))
+
+
+def test_runs_that_the_reference_has_are_taken_again_only_if_they_were_submitted(made, tmp_path, refusals):
+    """Of two equal runs that with the most metrics would be kept, and the row marked as the submitter's."""
+    reference = Path(shutil.copytree(made / "all", tmp_path / "reference"))
+    assert any("taken name: the reference has runs of 'mine' that nobody submitted" in line
+               for line in refusals(lambda content: None, reference))
+    runs = [one.run_id for one in Store(reference).read()[0] if one.spec.method == "mine"]
+    write_submitted(Store(reference), Submitted(submissions=[Submission(
+        sha256="0" * 64, methods=["mine"], mark="checked", when="2026-01-01T00:00:00Z", author="A", licence="MIT",
+        runs=runs)]))
+    assert refusals(lambda content: None, reference) == []
 
 
 # What a sandboxed process leaves.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from packaging.utils import canonicalize_name
 from scipy.stats import t as student_t
 
 from kdbench.disk import file_sha256
@@ -258,7 +259,7 @@ def _info(done: Checked, method: SubmittedMethod, builtin: Mapping[str, MethodIn
     if method.plugin:
         found = _source(done.folder / "plugin" / method.plugin, method.name)
         return f"plugin/{method.plugin}: {found}" if isinstance(found, str) else found
-    if done.manifest.requirement is None or not (done.folder / REQUIREMENT).is_file():
+    if done.manifest.requirement is None:
         return f"neither a plugin file nor a package that brings {method.name}"
     installed = builtin.get(method.name)
     if installed is not None and installed.digest == method.digest:
@@ -293,16 +294,20 @@ def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
 
 
 def _lock(done: Checked) -> Iterator[Finding]:
+    """Whether the required package is the one that is told, and the versions are those of the records."""
     assert done.manifest is not None
+    wanted, file = done.manifest.requirement, done.folder / REQUIREMENT
+    if (file.read_bytes() if file.is_file() else None) != (f"{wanted}\n".encode() if wanted else None):
+        yield refused("wrong requirement", f"{REQUIREMENT} is not the line of {MANIFEST}, {wanted!r}")
     try:
         versions = read_lock((done.folder / LOCK).read_text(encoding="utf-8"))
     except ValueError as error:
         yield refused("wrong lock", f"{LOCK}: {error}")
         return
-    if done.manifest.requirement:
-        name, _, number = done.manifest.requirement.partition("==")
-        if versions.get(name.lower().replace("_", "-")) != number:
-            yield refused("wrong lock", f"{LOCK} does not have {done.manifest.requirement}")
+    if wanted:
+        name, _, number = wanted.partition("==")
+        if versions.get(canonicalize_name(name)) != number:
+            yield refused("wrong lock", f"{LOCK} does not have {wanted}")
     for told in sorted({"; ".join(disagreements(versions, record.environment["versions"])) for record in done.own}
                        - {""}):
         yield refused("wrong lock", f"{LOCK} has other versions than records were made with (recorded, locked): "

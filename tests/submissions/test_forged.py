@@ -156,6 +156,30 @@ def test_a_profile_of_a_submitted_run_is_good_and_packed_while_one_of_the_pair_i
                    for line in refusals(lambda content, bad=bad: content.update(profile(run, **bad)))), bad
 
 
+# The package that brings a method.
+
+def packaged(content, text, requirement="My.Pkg==1", locked="my-pkg==1"):
+    manifest(content, requirement=requirement)
+    content["lock.txt"] += f"{locked}\n".encode()
+    if text is not None:
+        content["requirement.txt"] = text
+
+
+def test_a_package_is_found_in_the_lock_whatever_it_is_written_with(refusals):
+    assert refusals(lambda content: packaged(content, b"My.Pkg==1\n")) == []
+    assert any("wrong lock: lock.txt does not have My.Pkg==1" in line
+               for line in refusals(lambda content: packaged(content, b"My.Pkg==1\n", locked="my-pkg==2")))
+
+
+@pytest.mark.parametrize(("text", "requirement"), [
+    (b"-r https://evil.example/x.txt\n", "My.Pkg==1"), (b"My.Pkg==1\nevil\n", "My.Pkg==1"), (None, "My.Pkg==1"),
+    (b"evil\n", None)])
+def test_a_file_of_another_package_than_the_one_that_is_told_is_refused(text, requirement, refusals):
+    """The one who replays the runs is told to install it."""
+    found = refusals(lambda content: packaged(content, text, requirement))
+    assert any("wrong requirement: requirement.txt is not the line of submission.json" in line for line in found)
+
+
 # Whose methods and runs they are.
 
 def test_a_method_of_kdbench_cannot_be_submitted_though_its_source_is_the_same(refusals):

@@ -428,7 +428,7 @@ def _same_suite(done: Checked, plan: Plan, reference: Mapping[str, Record]) -> I
 
 def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
     """Whether all metrics that predictions determine follow from the saved ones."""
-    store, labels = done.store, dict[str, tuple[str, list[np.ndarray]]]()
+    store, labels = done.store, dict[str, tuple[str, list[np.ndarray]]]()  # by cell: whose labels they are, and these
     digests = {one.run_id: one.predictions_sha256 for one in done.others}
     for record in (*done.others, *done.own):
         if record.status != "ok":
@@ -461,10 +461,12 @@ def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
                           "only metrics that follow from the saved predictions can be submitted: kdbench evaluate "
                           "computes them")
         if record.role == "student":
-            first = labels.setdefault(spec.cell, (where, _labels(_of_reference(reference, done, spec.cell) or found)))
-            if not all(map(np.array_equal, first[1], _labels(found))):
-                yield refused("other images", f"{where}: the labels of its images are others than those of "
-                              f"{first[0] if first[0] != where else 'the reference'}",
+            if spec.cell not in labels:
+                theirs = _of_reference(reference, done, spec.cell)
+                labels[spec.cell] = ("the reference", _labels(theirs)) if theirs else (where, _labels(found))
+            whose, expected = labels[spec.cell]
+            if not all(map(np.array_equal, expected, _labels(found))):
+                yield refused("other images", f"{where}: the labels of its images are others than those of {whose}",
                               "let kdbench fetch the published dataset")
 
 

@@ -180,6 +180,18 @@ def test_a_file_of_another_package_than_the_one_that_is_told_is_refused(text, re
     assert any("wrong requirement: requirement.txt is not the line of submission.json" in line for line in found)
 
 
+def test_predictions_of_the_reference_are_read_once_for_a_cell(made, refusals, monkeypatch):
+    """Those of ImageNet take seconds."""
+    folders, read = [], Store.read_predictions
+
+    def count(store, *given):
+        folders.append(store.folder)
+        return read(store, *given)
+
+    monkeypatch.setattr(Store, "read_predictions", count)
+    assert refusals(lambda content: None) == [] and folders.count(made / "reference") == 1
+
+
 # Whose methods and runs they are.
 
 def test_a_method_of_kdbench_cannot_be_submitted_though_its_source_is_the_same(refusals):

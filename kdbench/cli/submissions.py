@@ -107,7 +107,7 @@ def add(
     with tempfile.TemporaryDirectory(prefix="kdbench-add-") as temporary:
         done, replayed = _checked(file, to, replay, seed, time_limit, Path(temporary), True)
         believed = [one.finding.kind for one in replayed if one.finding.refused]
-        opinions = {"missing seeds", "settings", "made elsewhere", "wrong lock", "missing witness", "witness"}
+        opinions = {"missing seeds", "extra seeds", "made elsewhere", "wrong lock", "missing witness", "witness"}
         refused = [one for one in done.findings if one.refused and not (unchecked and one.kind in opinions)]
         if refused or believed:
             print("nothing was added", file=sys.stderr)
@@ -132,11 +132,13 @@ def _checked(file: Path, against: Path, count: int, seed: int, seconds: float, t
              say: bool) -> "tuple[Checked, list[Replayed]]":
     """A submission, checked, replayed if nothing speaks against it, and what was found printed."""
     from kdbench.folders import CacheFolder
-    from kdbench.submissions.check import check
+    from kdbench.submissions.check import Finding, check
     from kdbench.submissions.replay import draw, replay
 
     done = check(file, against, temporary / "submission")
     replayed: list[Replayed] = []
+    if count and done.refused:
+        done.findings.append(Finding(False, "replay", "no run was run again, since the check refuses something"))
     for finding in done.findings if say else ():
         print(printable(str(finding)))
     if count and not done.refused:

@@ -313,3 +313,23 @@ def test_packing_more_than_is_taken_is_a_mistake_in_one_line(tmp_path):
     with pytest.raises(UserError, match="20001 files of 0"):
         write_zip(tmp_path / "a.zip", {f"records/{number:016x}.json": b"" for number in range(MOST_MEMBERS + 1)})
     assert not (tmp_path / "a.zip").exists()
+
+
+# The commands.
+
+def another_seed(content):
+    (record, *_) = records(content).values()
+    spec = record.spec.model_copy(update={"seed": 7})
+    content[f"records/{spec.id}.json"] = msgspec.structs.replace(record, spec=spec, run_id=spec.id).to_json()
+    content[f"predictions/{spec.id}.npz"] = content[f"predictions/{record.run_id}.npz"]
+
+
+def test_seeds_too_many_are_taken_as_self_reported_and_a_replay_that_is_left_out_is_told(made, tmp_path, kdbench):
+    reference = Path(shutil.copytree(made / "reference", tmp_path / "reference"))
+    bad = forge(made / "mine.zip", tmp_path / "bad.zip", another_seed)
+    assert kdbench("results", "add", bad, "--to", reference)[0] == 1
+    code, told, error = kdbench("results", "add", bad, "--to", reference, "--unchecked", "--replay", 1)
+    assert code == 0 and "mine added as self-reported; 8 records" in told, error
+    assert "note     replay: no run was run again, since the check refuses something" in told
+    code, told, _ = kdbench("results", "check", bad, "--against", made / "reference", "--replay", 1, "--json")
+    assert code == 1 and json.loads(told)["findings"][-1]["kind"] == "replay"

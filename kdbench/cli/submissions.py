@@ -23,7 +23,7 @@ Replay = Annotated[int, typer.Option(min=0, metavar="N", help="run N runs again,
 Seed = Annotated[int, typer.Option(help="which runs are drawn to be replayed")]
 TimeLimit = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="after which a replayed run is stopped")]
 
-results_commands = typer.Typer(no_args_is_help=True, help="Check results that others submitted, and add them.")
+results_commands = typer.Typer(no_args_is_help=True, help="Check results that others submitted, add and remove them.")
 
 
 @on_stores(folder=lambda asked: READ_ALL if asked["files"] else READ, against=READ, out=LOCAL)
@@ -128,6 +128,19 @@ def add(
         print(printable(f"{to}: {', '.join(done.manifest.names)} added as {mark}; {merged.records} records"))
 
 
+@on_stores(folder=LOCAL)
+def remove(
+    folder: Folder,
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="a method that somebody submitted")],
+) -> None:
+    """Take the submissions with a method out of reference results: their runs, plugin files and marks. A corrected one
+    can be added then."""
+    from kdbench.submissions.remove import remove
+
+    for one in remove(folder, method):
+        print(printable(f"{folder}: {one} removed; {len(one.runs)} runs"))
+
+
 def _checked(file: Path, against: Path, count: int, seed: int, seconds: float, temporary: Path,
              say: bool) -> "tuple[Checked, list[Replayed]]":
     """A submission, checked, replayed if nothing speaks against it, and what was found printed."""
@@ -155,5 +168,5 @@ def _checked(file: Path, against: Path, count: int, seed: int, seconds: float, t
 
 
 COMMANDS = {"submit": submit}
-for _command in (check, add):
+for _command in (check, add, remove):
     results_commands.command(name=_command.__name__)(_command)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.submissions import forge, manifest, records, rewrite, synthesise
+from support.submissions import METHOD, forge, manifest, records, rewrite, sha256, synthesise
 
 from kdbench.environment import environment
 from kdbench.errors import UserError
@@ -18,7 +18,7 @@ from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.profile.record import Profile
 from kdbench.results.store import Store
-from kdbench.results.submitted import Submission, Submitted, write_submitted
+from kdbench.results.submitted import Submission, Submitted, read_submitted, write_submitted
 from kdbench.submissions import replay as replays
 from kdbench.submissions.check import check
 from kdbench.submissions.package import About, members
@@ -333,3 +333,32 @@ def test_seeds_too_many_are_taken_as_self_reported_and_a_replay_that_is_left_out
     assert "note     replay: no run was run again, since the check refuses something" in told
     code, told, _ = kdbench("results", "check", bad, "--against", made / "reference", "--replay", 1, "--json")
     assert code == 1 and json.loads(told)["findings"][-1]["kind"] == "replay"
+
+
+def test_a_submission_that_is_removed_leaves_the_reference_as_it_was_and_can_be_added_again(made, tmp_path, kdbench):
+    reference = Path(shutil.copytree(made / "reference", tmp_path / "reference"))
+    (run, *_) = [one for one in Store(made / "all").read()[0] if one.spec.method == "mine"]
+    zipped = forge(made / "mine.zip", tmp_path / "mine.zip", lambda content: content.update(profile(run)))
+
+    def there():
+        return {path.relative_to(reference): path.read_bytes() for path in reference.rglob("*")
+                if path.is_file() and path.name not in (".lock", "merged.json")}
+
+    before = there()
+    assert kdbench("results", "add", zipped, "--to", reference)[0] == 0
+    added = there()
+    assert len(added) == len(before) + 2 * 3 + 3
+    code, _, error = kdbench("results", "remove", reference, "mien")
+    assert code == 2 and "unknown submitted method" in error and "did you mean 'mine'" in error and there() == added
+    code, told, error = kdbench("results", "remove", reference, "mine")
+    assert code == 0 and "mine (checked; by A. Author" in told and "removed; 2 runs" in told, error
+    assert there() == before
+    assert kdbench("results", "add", zipped, "--to", reference)[0] == 0
+    another = Submission(sha256="0" * 64, methods=["other"], mark="checked", when="2026-01-01T00:00:00Z", author="A",
+                         licence="MIT", runs=[run.run_id], plugins={"mine.py": sha256(METHOD.encode())})
+    note = read_submitted(Store(reference))[0]
+    write_submitted(Store(reference), Submitted(submissions=[another, *note.submissions]))
+    assert kdbench("results", "remove", reference, "mine")[0] == 0
+    assert read_submitted(Store(reference))[0].submissions == [another]
+    assert Store(reference).get(run.run_id) == run and (reference / "plugins" / "mine.py").read_text() == METHOD
+    assert len(there()) == len(added) - 3

@@ -10,6 +10,7 @@ import msgspec
 from kdbench.disk import atomic_write, explain, is_locked, read_file, set_aside, sweep
 from kdbench.environment import now
 from kdbench.errors import UserError, nearest
+from kdbench.execution.cluster.results import ended_well_since, fingerprint
 from kdbench.execution.display import Display
 from kdbench.execution.executor import Executor, Watch
 from kdbench.execution.job import Job
@@ -80,17 +81,24 @@ class Matrix:
         self.role, self.share = role, share
         self.left: set[str] = set()  # the ids of failed runs that the last `pending` left as they are
         self._opening: list[str] = []  # what `run` says of teacher passes before it begins
+        self._before: dict[str, str] = {}  # by id, the fingerprint of the result that `pending` saw of a job
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
     def pending(self, retry: Collection[Retry] = RETRY) -> list[Job]:
         """The runs without a usable record, and of those with one the runs to retry; teachers first. A teacher that no
         pending run needs is not among them."""
         self.left.clear()
-        students = [s for s in self.plan.students if not self._is_done(s, retry)]
-        jobs = [self._job(spec, self.role) for spec in students]
+        jobs = []
+        for spec in self.plan.students:
+            found = self.store.get(spec.id)
+            if not self._is_done(spec, found, retry):
+                self._before[spec.id] = fingerprint(found)
+                jobs.append(self._job(spec, self.role))
         needed = {teacher for job in jobs for teacher in job.teachers()}
-        teachers = [t for t in self.plan.teachers if t.id in needed and not self._teacher_is_ready(t)]
-        return [self._job(spec, "teacher") for spec in teachers] + jobs
+        teachers = [self._job(spec, "teacher") for spec in self.plan.teachers
+                    if spec.id in needed and not self._teacher_is_ready(spec)]
+        self._before |= {job.id: fingerprint(self.training.result(job)) for job in teachers}
+        return teachers + jobs
 
     def is_own(self, run_id: str) -> bool:
         """Whether the run is in the share of this matrix."""
@@ -115,12 +123,14 @@ class Matrix:
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: Executor, display: Display,
             opening: Iterable[str] = (), trackers: Iterable[Tracker] = ()) -> Summary:
         """Execute `jobs`, or those of the share; those that `reasons` names by id are recorded as inapplicable instead.
-        `opening` is said as soon as nothing stands in the way any more, and `trackers` show each run as it ends.
-        UserError if another command writes into the folder."""
+        `opening` is said as soon as nothing stands in the way any more, and `trackers` show each run as it ends. What
+        another command finished since `pending` stays as it is. UserError if one writes into the folder now."""
         foreign = [job for job in jobs if job.role == "teacher" and not self.is_own(job.id)]
         jobs = [job for job in jobs if self.is_own(job.id)]
         done = failed = 0
         with self.store.lock(self.share.shard.name if self.share else None):
+            # Another command may have held the lock since `pending` looked: what it finished is not done again.
+            jobs = [job for job in jobs if not ended_well_since(job, self.training, self._before[job.id])]
             self._prepare_cache()
             for line in (*opening, *self._opening):
                 self.say(line)
@@ -193,8 +203,7 @@ class Matrix:
 
     # Which runs are done.
 
-    def _is_done(self, spec: RunSpec, retry: Collection[Retry]) -> bool:
-        record = self.store.get(spec.id)
+    def _is_done(self, spec: RunSpec, record: Record | Problem | None, retry: Collection[Retry]) -> bool:
         if isinstance(record, Problem) and record.newer:
             self.say(f"{record.path}: {record.reason}; the run is left as it is")
             return True

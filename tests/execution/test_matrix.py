@@ -9,6 +9,7 @@ import time
 import pytest
 from rich.console import Console
 from support.matrices import assisted, plugin, smoke
+from support.records import record
 
 from kdbench.errors import UserError
 from kdbench.execution.display import PlainDisplay
@@ -194,6 +195,30 @@ def test_what_no_retry_is_is_one_line_with_what_is_allowed(text, message):
     with pytest.raises(UserError) as error:
         read_retry(text)
     assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+class Failing:
+    """An executor all of whose runs fail."""
+
+    workers, here = 1, True
+
+    def run(self, jobs, work, watch):
+        for job in jobs:
+            yield job, work.fail(job, "crashed", "crashed: out of memory")
+
+
+def test_what_another_command_finished_since_the_runs_were_chosen_stays_and_the_rest_is_done(tmp_path, cache):
+    plan = smoke("ce", "label_smoothing")
+    matrix = Matrix(plan, tmp_path, CacheFolder(cache), print)
+    jobs = [job for job in matrix.pending() if job.role == "student"]
+    theirs = record(jobs[0].spec, method_digest=plan.methods["ce"].digest)
+    matrix.store.write(theirs)
+    outcome = matrix.run(jobs, {}, Failing(), PlainDisplay(Console(quiet=True), 1))
+    assert (outcome.skipped, outcome.trained, outcome.failed) == (1, 0, 1)
+    assert matrix.store.get(theirs.run_id) == theirs
+    jobs = matrix.pending()
+    matrix.store.write(record(jobs[-1].spec, status="crashed", reason="crashed: theirs"))
+    assert matrix.run(jobs[-1:], {}, Failing(), PlainDisplay(Console(quiet=True), 1)).failed == 1
 
 
 @pytest.fixture

@@ -99,11 +99,13 @@ def run(
     summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers,
                       track=split_names(track) or (), executor=executor, slurm=read_keys("--slurm", slurm),
                       ray=read_keys("--ray", ray), **asked)
+    lost = summary.teachers_failed
+    teachers = f"{lost} teacher{'s' * (lost != 1)} failed, " if lost else ""
     waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""
-    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {waiting}"
-          f"{summary.inapplicable} not applicable; results in {summary.folder}\n")
+    print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {teachers}"
+          f"{waiting}{summary.inapplicable} not applicable; results in {summary.folder}\n")
     leaderboard([summary.folder], plugin=plugin)
-    if summary.failed or summary.waiting:
+    if summary.failed or lost or summary.waiting:
         raise typer.Exit(1)
 
 

@@ -61,7 +61,8 @@ class Training:
 @dataclass(frozen=True)
 class Summary:
     """How many student runs of a plan, or of a share of it, were finished before, were finished now, failed, do not
-    apply, or wait for a teacher that another share trains."""
+    apply, or wait for a teacher that another share trains; and how many of its teachers failed, whose students may all
+    be in other shares."""
 
     folder: Path
     skipped: int
@@ -69,6 +70,7 @@ class Summary:
     failed: int
     inapplicable: int
     waiting: int = 0
+    teachers_failed: int = 0
 
 
 class Matrix:
@@ -127,7 +129,7 @@ class Matrix:
         another command finished since `pending` stays as it is. UserError if one writes into the folder now."""
         foreign = [job for job in jobs if job.role == "teacher" and not self.is_own(job.id)]
         jobs = [job for job in jobs if self.is_own(job.id)]
-        done = failed = 0
+        done = failed = teachers_failed = 0
         with self.store.lock(self.share.shard.name if self.share else None):
             # Another command may have held the lock since `pending` looked: what it finished is not done again.
             jobs = [job for job in jobs if not ended_well_since(job, self.training, self._before[job.id])]
@@ -150,13 +152,15 @@ class Matrix:
                     show(record)
                     if job.role == "teacher":
                         self._copy_teachers()
+                        teachers_failed += record.status != "ok"
                     done += job.role == self.role
                     failed += job.role == self.role and record.status != "ok"
         students = sum(self.is_own(spec.id) for spec in self.plan.students)
         pending = sum(job.role == self.role for job in jobs)
         return Summary(
             self.out, skipped=students - pending - inapplicable - sum(map(self.is_own, self.left)),
-            trained=done - failed, failed=failed, inapplicable=inapplicable, waiting=pending - done)
+            trained=done - failed, failed=failed, inapplicable=inapplicable, waiting=pending - done,
+            teachers_failed=teachers_failed)
 
     def changed_methods(self) -> dict[str, int]:
         """By method, how many finished runs were made by another version of its source."""

@@ -5,7 +5,7 @@ import json
 import pytest
 from support.matrices import smoke
 
-from kdbench.execution.shard import Shard, Share
+from kdbench.execution.shard import Shard, Share, owners
 from kdbench.results.store import Store
 
 ASKED = ["run", "smoke", "--methods", "kd,ban", "--set", "recipe.epochs=1", "--workers", "1"]
@@ -48,3 +48,14 @@ def test_runs_that_wait_for_a_teacher_of_another_part_are_told_with_exit_code_1(
     assert code == 0 and "0 foreign" in out
     code, out, _ = kdbench("status", "out")
     assert code == 0 and "2 done" in out and "nothing is to do" in out
+
+
+def test_a_part_whose_only_run_is_a_teacher_that_fails_ends_with_exit_code_1(kdbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
+    plan = smoke("kd", seeds=1)
+    (teacher,), (student,) = plan.teachers, plan.students
+    owner = owners(plan, 2)
+    assert owner[teacher.id] != owner[student.id]
+    code, out, err = kdbench("run", "smoke", "--methods", "kd", "--seeds", "1", "--set", "recipe.epochs=2",
+                             "--out", "out", "--shard", f"{owner[teacher.id]}/2", "--run-timeout", "0.001")
+    assert (code, err) == (1, "") and "0 failed, 1 teacher failed, 0 not applicable" in out

@@ -102,9 +102,10 @@ class Share:
 
         `state` says of a foreign teacher "there", "at work", "failed: WHY" or "not begun"."""
         waiting, life = list(jobs), time.monotonic()
-        told = ""
+        told, states = "", dict[str, str]()
         while waiting:
-            states = {job.id: state(job) for job in foreign}
+            # To see that a teacher is there takes the reading of all its files: that is done once.
+            states |= {job.id: state(job) for job in foreign if states.get(job.id) != "there"}
             missing = {run for run, one in states.items() if one != "there"}
             if turn := [job for job in waiting if missing.isdisjoint(job.teachers())]:
                 waiting = [job for job in waiting if not missing.isdisjoint(job.teachers())]

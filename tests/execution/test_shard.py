@@ -237,11 +237,12 @@ def clock(monkeypatch):
 
 def turns(jobs, states, patience=10.0, limit=100):
     """The turns and what was said, where `states` has the states of the teachers at each look; the last one stays."""
-    said, looks = [], iter(range(10**6))
+    said, looks = [], Counter()
     foreign = [Job(name) for name in states]
 
     def state(job):
-        return states[job.id][min(next(looks) // len(states), len(states[job.id]) - 1)]
+        looks[job.id] += 1
+        return states[job.id][min(looks[job.id], len(states[job.id])) - 1]
 
     share = Share(Shard(1, 3), {name: 2 for name in states}, patience)
     return [[job.id for job in turn] for turn in share.turns(jobs, foreign, state, said.append)], said
@@ -258,6 +259,18 @@ def test_as_long_as_somebody_is_at_work_on_a_teacher_nobody_gives_up(clock):
     found, said = turns([Job("a", "far")], {"far": ["not begun"], "near": ["at work"] * 40 + ["there"]})
     assert found == [] and sum(clock) == pytest.approx(41 * module.LOOK_EVERY + 10, abs=2 * module.LOOK_EVERY)
     assert len(said) == 2 and "not begun: the teachers are not there" in said[-1]
+
+
+def test_a_teacher_that_has_come_is_not_looked_at_again(clock):
+    looks = Counter()
+
+    def state(job):
+        looks[job.id] += 1
+        return "there" if job.id == "near" or looks[job.id] == 20 else "at work"
+
+    share = Share(Shard(1, 3), {"near": 2, "far": 2}, 10.0)
+    assert len(list(share.turns([Job("a", "near", "far")], [Job("near"), Job("far")], state, print))) == 1
+    assert looks == {"near": 1, "far": 20}
 
 
 def test_a_teacher_that_failed_is_not_waited_for(clock):

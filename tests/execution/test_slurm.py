@@ -4,7 +4,9 @@ import signal
 from dataclasses import replace
 
 import pytest
+from support.matrices import job as job_of
 from support.matrices import plugin, run_all, smoke, students, weights
+from support.records import record
 
 from kdbench.errors import UserError
 from kdbench.execution.engines import make_executor
@@ -130,6 +132,40 @@ def test_only_the_runs_that_had_begun_are_blamed_for_the_end_of_their_job(tmp_pa
     cluster.ends = ["NODE_FAIL"]
     run(plan, tmp_path / "out", cache, pool_for(tmp_path / "out", retries=0))
     assert sorted(one.status for one in students(tmp_path / "out").values()) == ["crashed", "ok"]
+
+
+@pytest.mark.parametrize("end", ["NODE_FAIL", "CANCELLED"])
+@pytest.mark.parametrize("command", ["the first", "one that comes back"])
+def test_a_run_that_ended_well_before_its_job_was_lost_is_neither_repeated_nor_failed(tmp_path, cluster, command, end):
+    plan, cluster.ends = smoke("ce"), ["RUNNING"]
+    job = job_of(plan, tmp_path / "out", tmp_path / "cache", "ce")
+    good = record(job.spec, method_digest=job.method.digest)
+
+    def die(running, waiting):
+        raise KeyboardInterrupt
+
+    def lose(running, waiting):
+        Store(job.out).write(good)
+        cluster.seen = {place: replace(one, state=end) for place, one in cluster.seen.items()}
+
+    if command != "the first":
+        with pytest.raises(KeyboardInterrupt):
+            list(pool_for(job.out).run([job], Training(), die))
+    found = list(pool_for(job.out, retries=0).run([job], Training(), lose))
+    assert found == [(job, good)] and len(cluster.chunks) == 1 and Store(job.out).get(job.id) == good
+
+
+def test_a_good_record_that_is_seen_only_after_its_job_was_lost_is_not_replaced_on_the_next_node(tmp_path, cluster):
+    plan, said, cluster.ends = smoke("ce"), [], ["NODE_FAIL"]
+    job = job_of(plan, tmp_path / "out", tmp_path / "cache", "ce")
+    good = record(job.spec, method_digest=job.method.digest)
+
+    def show(running, waiting):
+        if said:
+            Store(job.out).write(good)
+
+    assert list(pool_for(job.out, say=said.append).run([job], Training(), show)) == [(job, good)]
+    assert len(cluster.chunks) == 2
 
 
 def test_a_cancelled_run_fails_and_its_students_with_it(tmp_path, cluster):

@@ -19,7 +19,7 @@ from typing import Any
 from kdbench.errors import UserError
 from kdbench.execution.cluster.alike import versions
 from kdbench.execution.cluster.options import WORKERS
-from kdbench.execution.cluster.results import fingerprint, seen_result
+from kdbench.execution.cluster.results import ended_well_since, fingerprint, seen_result
 from kdbench.execution.executor import Order, Queued, Result, Running, Task, Watch, Work
 from kdbench.execution.pool import LocalPool
 from kdbench.execution.slurm.batch import Note, batches, last_words, new_batch, remove, submit
@@ -74,6 +74,7 @@ class SlurmPool:
     here = False
     _local: LocalPool = field(default_factory=lambda: LocalPool(1), repr=False)
     _elements: list[Element] = field(default_factory=list, repr=False)
+    _before: dict[str, str] = field(default_factory=dict, repr=False)  # fingerprints when first submitted or adopted
     _told: set[str] = field(default_factory=set, repr=False)
     _looked: float = field(default=0.0, repr=False)
     _silent: float | None = field(default=None, repr=False)  # since when the cluster does not answer
@@ -110,8 +111,7 @@ class SlurmPool:
                 for job, result in self._ended(work):
                     order.ended(job, result)
                     yield job, result
-                for job, reason in self._lost(order, tries):
-                    result = work.fail(job, "crashed", f"crashed: {reason}")
+                for job, result in self._lost(order, work, tries):
                     order.ended(job, result)
                     yield job, result
                 running = list(self._running())
@@ -150,6 +150,7 @@ class SlurmPool:
                 for job in open_:
                     order.waiting.remove(job)
                     del wanted[job.id]
+                    self._before[job.id] = fingerprint(work.result(job))
                 adopted += len(open_)
                 self._elements.append(Element(batch, index, {job.id: job for job in open_}, time.monotonic(),
                                               {job.id: _saved(job) for job in open_}, one))
@@ -169,8 +170,10 @@ class SlurmPool:
             return
         chunks = self._packed(ready)[:room]
         batch = new_batch(ResultsFolder(self.folder.absolute()).slurm, self.folder.name)
-        sent = [Chunk(jobs, work, {job.id: fingerprint(work.result(job)) for job in jobs}, batch, index,
-                      str(Path.cwd()), versions(), self.options.at_once, self.timeout, self.retries)
+        before = {job.id: self._before.setdefault(job.id, fingerprint(work.result(job)))
+                  for jobs in chunks for job in jobs}
+        sent = [Chunk(jobs, work, {job.id: before[job.id] for job in jobs}, batch, index, str(Path.cwd()), versions(),
+                      self.options.at_once, self.timeout, self.retries)
                 for index, jobs in enumerate(chunks)]
         try:
             submit(batch, sent, self.options)
@@ -223,9 +226,9 @@ class SlurmPool:
             if not element.tasks:
                 self._elements.remove(element)
 
-    def _lost(self, order: Order[Task], tries: Counter[str]) -> Iterator[tuple[Task, str]]:
-        """Ask the queue, now and then. Tasks of jobs that are gone wait again; those that have been tried often enough,
-        each with the reason why it failed."""
+    def _lost(self, order: Order[Task], work: Work[Task, Result], tries: Counter[str]) -> Iterator[tuple[Task, Result]]:
+        """Ask the queue, now and then. Tasks of jobs that are gone wait again; those that ended well before their mark
+        was written, and those that failed as they have been tried often enough, with their results."""
         if not self._elements or time.monotonic() - self._looked < self.options.poll:
             return
         for element in self._look():
@@ -238,11 +241,15 @@ class SlurmPool:
                 f"ended as {state}"
             blamed = list(element.tasks)[:self.options.at_once]  # the others had not begun
             for task, job in element.tasks.items():
+                if ended_well_since(job, work, self._before[task]):
+                    yield job, work.result(job)  # type: ignore[arg-type, misc]
+                    continue
                 went_on = _saved(job) != element.saved[task]
                 blameless = task not in blamed or state == "PREEMPTED" or (state == "TIMEOUT" and went_on)
                 tries[task] += not blameless
                 if state == "CANCELLED" or tries[task] > self.retries:
-                    yield job, told + _advice(state)  # type: ignore[misc]
+                    reason = f"crashed: {told}{_advice(state)}"
+                    yield job, work.fail(job, "crashed", reason)  # type: ignore[arg-type, misc]
                 else:
                     order.waiting.insert(0, job)  # type: ignore[arg-type]
             self.say(f"{told.removeprefix('its ')}{_advice(state)}")
@@ -333,6 +340,7 @@ class SlurmPool:
             raise
         finally:
             self._elements.clear()
+            self._before.clear()
 
     def _answer(self, known: Iterable[SlurmBatch]) -> list[Seen]:
         try:

@@ -1,5 +1,7 @@
 """Runs as Slurm jobs, with the cluster's queue and its answers played by the test; tests/cluster/ has a real one."""
 
+import errno
+import os
 import signal
 from dataclasses import replace
 
@@ -12,6 +14,7 @@ from kdbench.errors import UserError
 from kdbench.execution.engines import make_executor
 from kdbench.execution.matrix import Matrix, Training
 from kdbench.execution.pool import LocalPool
+from kdbench.execution.slurm import batch as batch_module
 from kdbench.execution.slurm import pool as slurm
 from kdbench.execution.slurm.batch import Note, batches, write_note
 from kdbench.execution.slurm.node import run_chunk
@@ -237,6 +240,27 @@ def test_jobs_that_cannot_be_waited_for_are_cancelled_and_submitted_anew(tmp_pat
     found = list(pool_for(tmp_path / "out").run(jobs, Training(), lambda running, waiting: None))
     assert [record.status for _, record in found] == ["ok"]
     assert cluster.cancelled[0] in (f"--name={batch.name}", cluster.seen[batch.name, 0].id)
+
+
+def test_a_note_that_cannot_be_read_now_is_kept_and_ends_a_command_before_it_submits(tmp_path, cluster, monkeypatch):
+    folder = ResultsFolder(tmp_path / "out").slurm
+    damaged, kept = folder.batch("kdbench-a"), folder.batch("kdbench-b")
+    write_note(kept, Note([["x"]], {"x": "0" * 64}, submitted=True))
+    damaged.root.mkdir()
+    damaged.note.write_text("{")
+
+    def read(path):
+        if path == kept.note:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return path.read_bytes()
+
+    monkeypatch.setattr(batch_module, "read_file", read)
+    job = job_of(smoke("ce"), tmp_path / "out", tmp_path / "cache", "ce")
+    pool = pool_for(tmp_path / "out")
+    with pytest.raises(UserError, match=r"kdbench-b/.*: Input/output error; it says which runs are in the queue"):
+        list(pool.run([job], Training(), lambda running, waiting: None))
+    pool._clean()
+    assert kept.note.exists() and not damaged.root.exists() and not cluster.chunks
 
 
 def test_a_job_that_begins_again_skips_what_it_did(tmp_path, cache, cluster):

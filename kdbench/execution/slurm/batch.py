@@ -61,13 +61,16 @@ def submit(batch: SlurmBatch, chunks: list[Chunk], options: Options) -> None:
 
 
 def batches(folder: SlurmFolder) -> Iterator[tuple[SlurmBatch, Note]]:
-    """The batches that a folder knows of. One whose note cannot be read was never submitted, and is removed."""
+    """The batches that a folder knows of. One whose note is missing or damaged was never submitted, and is removed.
+    UserError for a note that cannot be read now: its jobs may be in the queue."""
     for path in sorted(folder.root.glob("*/")):
         batch = SlurmBatch(path)
         try:
             yield batch, msgspec.json.decode(read_file(batch.note), type=Note)
-        except (OSError, msgspec.MsgspecError):
+        except (FileNotFoundError, msgspec.MsgspecError):
             remove(batch)
+        except OSError as error:
+            raise UserError(f"--executor slurm: {explain(error)}; it says which runs are in the queue") from error
 
 
 def remove(batch: SlurmBatch) -> None:

@@ -316,10 +316,10 @@ class SlurmPool:
         """Remove what is kept of batches whose jobs have left the queue. The last of them ends a moment after its last
         task; whatever is left then, the next command removes."""
         for _ in range(10):
-            known = [batch for batch, _ in self._known()]
             try:
+                known = [batch for batch, _ in self._known()]
                 alive = {one.name for one in look({batch.name for batch in known}) if one.alive}
-            except QueueError:
+            except (QueueError, UserError):
                 return
             for batch in known:
                 if batch.name not in alive:

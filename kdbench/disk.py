@@ -61,10 +61,18 @@ def sweep(folder: Path, older_than: float = 0.0, name: str = "") -> None:
 
     A live process renames its temporary file soon.
     """
-    for path in folder.rglob(f".{name}*{TEMPORARY}"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than:
-                path.unlink()
+    for path in below(folder):
+        if path.name.startswith(f".{name}") and path.name.endswith(TEMPORARY):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink()
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All files and folders below a folder, of which any may be gone by now: `Path.rglob` fails if another process
+    removes a folder meanwhile."""
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def explain(error: OSError) -> str:

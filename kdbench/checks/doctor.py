@@ -9,6 +9,7 @@ from kdbench.environment import PACKAGES, cpu_name, git_commit, gpu_names, versi
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import FAMILIES
+from kdbench.results.cached import measure
 
 
 def report() -> Iterator[tuple[str, str]]:
@@ -32,5 +33,4 @@ def report() -> Iterator[tuple[str, str]]:
 def _state(folder: Path) -> str:
     if not folder.exists():
         return "not there yet"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return f"{size / 2**20:.0f} MiB"
+    return f"{measure([folder])[0] / 2**20:.0f} MiB"

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.disk import TEMPORARY, file_sha256, set_aside
+from kdbench.disk import TEMPORARY, below, file_sha256, set_aside
 from kdbench.errors import UserError
 from kdbench.folders import REPORT, CacheFolder
 from kdbench.results.merged import read_merged
@@ -73,7 +73,7 @@ class Fsck:
         """Everything in the folder that is not as it should be, as it is found. With `repair`, temporary files are
         removed and damaged ones set aside, under the folder's lock. UserError if another command holds that."""
         temporary = [Finding("temporary", path, "a write that was cut off", "a rerun removes it")
-                     for path in sorted(self.store.folder.rglob(f".*{TEMPORARY}"))]
+                     for path in sorted(below(self.store.folder)) if _is_temporary(path.name)]
         with self.store.lock() if repair else nullcontext():  # to lock a folder is to sweep temporary files out of it
             for finding in temporary:
                 yield self._count(finding, "" if finding.path.exists() else "removed")

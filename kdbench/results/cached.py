@@ -2,7 +2,7 @@
 how large it is, and its removal."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kdbench.disk import is_locked, read_file
+from kdbench.disk import below, is_locked, read_file
 from kdbench.folders import CacheFolder, MirrorFolder, PassFolder, RunFolder
 from kdbench.remote.mirror import not_uploaded, read_index
 from kdbench.results.record import Record
@@ -60,7 +60,7 @@ def passes(cache: CacheFolder) -> list[CachedPass]:
 
 
 def _pass(folder: PassFolder) -> CachedPass:
-    size, used = _measure([folder.root])
+    size, used = measure([folder.root])
     tensors = sorted(path.name for path in _folders(folder.root))
     try:
         note = msgspec.json.decode(read_file(folder.note), type=PassNote)
@@ -128,7 +128,7 @@ def remove(entry: Cached) -> bool:
 
 def _entry(kind: str, name: str, what: str, paths: list[Path]) -> Cached:
     there = tuple(path for path in paths if path.exists())
-    size, used = _measure(there)
+    size, used = measure(there)
     return Cached(kind, name, what, there, size, used)
 
 
@@ -136,11 +136,11 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-def _measure(paths: list[Path] | tuple[Path, ...]) -> tuple[int, float]:
+def measure(paths: Iterable[Path]) -> tuple[int, float]:
     """Bytes, and the time of the latest change, of files and folders with all in them."""
     size, latest = 0, 0.0
     for path in paths:
-        for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        for file in (path, *below(path)):
             with suppress(OSError):  # another process removed it meanwhile
                 status = file.stat()
                 size += status.st_size if file.is_file() else 0

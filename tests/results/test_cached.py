@@ -3,13 +3,17 @@
 import errno
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
 from support.matrices import smoke, teacher_job
 
-from kdbench.disk import locked
+from kdbench.checks.doctor import report
+from kdbench.disk import locked, sweep
 from kdbench.errors import UserError
+from kdbench.finished.fsck import Fsck
 from kdbench.folders import CacheFolder
+from kdbench.profile.record import Profile
 from kdbench.results.cached import entries, remove
 from kdbench.results.sizes import read_size, size_text
 from kdbench.train.worker import run_job
@@ -50,6 +54,25 @@ def test_what_is_removed_is_gone_and_nothing_else(full):
         assert remove(one)
         assert {(other.kind, other.name) for other in entries(full)} == before - {(one.kind, one.name)}
     assert entries(full) == []
+
+
+@pytest.mark.parametrize("look", [
+    lambda cache: sweep(cache.root), entries, lambda cache: list(report()),
+    lambda cache: list(Fsck(cache.teachers, cache, Profile).check())], ids=["sweep", "cache", "doctor", "fsck"])
+def test_a_folder_that_another_process_removes_meanwhile_ends_no_command(full, monkeypatch, look):
+    monkeypatch.setenv("KDBENCH_CACHE", str(full.root))
+    gone, scandir = [full.teacher_pass("one").tensor("logits"), full.teachers / "gone"], os.scandir
+    gone[1].mkdir()
+
+    def removed_first(path="."):
+        if Path(path) in gone:
+            (Path(path) / "0").unlink(missing_ok=True)
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removed_first)
+    look(full)
+    assert not all(path.exists() for path in gone)
 
 
 def test_an_unfinished_run_that_a_process_works_on_is_left_alone(full):

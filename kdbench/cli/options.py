@@ -110,14 +110,16 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def read_keys(option: str, texts: Iterable[str] | None) -> dict[str, Any]:
-    """The values of an option such as "--slurm", given as "partition=gpu", by "partition"; whole numbers are numbers,
-    and a key that comes again makes a list."""
+    """The values of an option such as "--slurm", given as "partition=gpu", by "partition"; whole numbers of at most 18
+    digits are numbers, and a key that comes again makes a list."""
     found: dict[str, Any] = {}
     for text in texts or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and key and value):
             raise UserError(f"{option} {text}: expected KEY=VALUE")
-        given: Any = int(value) if value.isdecimal() else {"true": True, "false": None}.get(value.lower(), value)
+        given: Any = {"true": True, "false": None}.get(value.lower(), value)
+        if value.isdecimal() and len(value) <= 18:  # int refuses thousands of digits
+            given = int(value)
         before = found.get(key)
         found[key] = given if before is None else [*(before if isinstance(before, list) else [before]), given]
     return found

@@ -10,6 +10,7 @@ from support.matrices import job as job_of
 from support.matrices import plugin, run_all, smoke, students, weights
 from support.records import record
 
+from kdbench.cli.options import read_keys
 from kdbench.errors import UserError
 from kdbench.execution.engines import make_executor
 from kdbench.execution.matrix import Matrix, Training
@@ -378,11 +379,22 @@ def test_times_are_read_as_slurm_reads_them(text, minutes):
     ({"partion": "x"}, "--slurm partion: unknown key; did you mean 'partition'"),
     ({"time": "soon"}, "--slurm time=soon: expected minutes"), ({"pack": 0}, "--slurm pack=0: expected at least 1"),
     ({"at_once": "x"}, "--slurm at_once=x: expected a number"), ({"time": "0"}, "at least a minute"),
+    ({"pack": int("9" * 400)}, "--slurm pack=9{100}: expected at least 1, and at most 1e"),
+    ({"pack": "9" * 5000}, "--slurm pack=9{100}: expected a number"), ({"poll": "nan"}, "--slurm poll=nan: expected"),
+    ({"time": "9" * 5000 + ":1"}, "--slurm time=9{100}: expected minutes"),
 ])
 def test_wrong_options_are_told_in_one_line(given, said):
     pytest.importorskip("submitit")
     with pytest.raises(UserError, match=said):
         read_options(given)
+
+
+def test_numbers_of_any_length_come_from_the_command_line(kdbench):
+    pytest.importorskip("submitit")
+    assert read_keys("--slurm", ["pack=4", "mem=" + "9" * 5000]) == {"pack": 4, "mem": "9" * 5000}
+    for value in ("pack=" + "9" * 400, "time=" + "9" * 5000):
+        code, out, err = kdbench("run", "smoke", "--executor", "slurm", "--slurm", value)
+        assert code == 2 and out == "" and "expected" in err and len(err.splitlines()) == 1
 
 
 def test_without_submitit_one_line_says_what_to_install(monkeypatch):

@@ -11,7 +11,7 @@ from kdbench.errors import UserError, nearest
 from kdbench.execution.cluster.options import last, read_number
 
 NOT_INSTALLED = "--executor slurm: submitit is not installed: pip install 'kdbench[slurm]'"
-TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+TIME = re.compile(r"(?:(?P<days>\d{1,9})-)?(?P<first>\d{1,9})(?::(?P<second>\d{1,9}))?(?::(?P<third>\d{1,9}))?")
 # kdbench's own keys, each with the least value that it may have; all others are submitit's.
 OWN = {"pack": 1, "at_once": 1, "poll": 0.1}
 # Of submitit's, those that kdbench itself sets: their value would change what a job is.
@@ -71,7 +71,7 @@ def _minutes(value: Any) -> int:
     D-H:M:S."""
     found = TIME.fullmatch(str(value).strip())
     if found is None:
-        raise UserError(f"--slurm time={value}: expected minutes, or a time such as 12:00:00 or 2-12")
+        raise UserError(f"--slurm time={str(value)[:100]}: expected minutes, or a time such as 12:00:00 or 2-12")
     days, *parts = (int(part) if part is not None else None for part in found.groups())
     first, second, third = parts
     if days is not None:

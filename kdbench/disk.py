@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -93,11 +94,22 @@ def sync_folder(folder: Path) -> None:
 
 def need_writable(folder: Path) -> None:
     """OSError if no file can be made in `folder`, or where it would be made. Nothing is written to find that out."""
-    place = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    place = _there(folder)
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
     if not os.access(place, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
+def need_locks(folder: Path) -> None:
+    """OSError if no file can be locked in `folder`, or where it would be made. It is tried with a file without name."""
+    with tempfile.TemporaryFile(dir=_there(folder)) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest one above it that there is."""
+    return next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
 
 
 def set_aside(path: Path) -> Path:
@@ -143,10 +155,15 @@ class InUse(Exception):
     """Another process has the lock; the text says which, as far as that is known."""
 
 
+class NoLocks(OSError):
+    """A file cannot be locked, as on some network file systems."""
+
+
 @contextmanager
 def locked(path: Path, how: int) -> Iterator[None]:
     """A lock file, locked by `fcntl.flock` as `how` says, with this process and its machine in it. The file is made if
-    it is not there. OSError if it cannot be opened, `InUse` if `how` does not wait and another process has it."""
+    it is not there. OSError if it cannot be opened, `NoLocks` if it cannot be locked, `InUse` if `how` does not wait
+    and another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -154,6 +171,8 @@ def locked(path: Path, how: int) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise InUse(file.read().strip() or "unknown") from error
+        except OSError as error:
+            raise NoLocks(error.errno, f"flock: {error.strerror}", str(path)) from error
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdbench.disk import need_locks
 from kdbench.environment import PACKAGES, cpu_name, git_commit, gpu_names, version
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
@@ -25,9 +26,19 @@ def report() -> Iterator[tuple[str, str]]:
     yield "cache", f"{cache.root} ({_state(cache.root)}; set KDBENCH_CACHE to move it)"
     for name, folder in (("data", cache.data), ("teachers", cache.teachers)):
         yield name, f"{folder} ({_state(folder)})"
-    yield "results", f"{Path('runs').resolve()} (run --out DIR moves it)"
+    results = Path("runs").resolve()
+    yield "results", f"{results} (run --out DIR moves it)"
+    yield "file locks", f"{_locks(cache.root)} in the cache, {_locks(results)} in the results"
     methods = list(Registry().values())
     yield "methods", f"{len(methods)} in {len({m.family for m in methods})} of {len(FAMILIES)} families"
+
+
+def _locks(folder: Path) -> str:
+    try:
+        need_locks(folder)
+    except OSError as error:
+        return f"none ({error.strerror})"
+    return "work"
 
 
 def _state(folder: Path) -> str:

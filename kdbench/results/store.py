@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from kdbench.disk import InUse, atomic_write, explain, file_sha256, json_files, locked, read_file, sweep
+from kdbench.disk import InUse, NoLocks, atomic_write, explain, file_sha256, json_files, locked, read_file, sweep
 from kdbench.errors import UserError, unknown
 from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions, read_npz
@@ -174,7 +174,8 @@ class Store:
     @contextmanager
     def lock(self, part: str | None = None) -> Iterator[None]:
         """Hold the folder for one command that writes; or the part of its runs that has that name, beside commands that
-        hold other parts. UserError if another command is in the way, or if the folder is not writable."""
+        hold other parts. UserError if another command is in the way, or if the folder is not writable or cannot be
+        locked."""
         if part is None:
             with self._held(self.files.lock, fcntl.LOCK_EX):
                 # Jobs of a cluster outlive the command that submitted them, and may be writing now.
@@ -193,6 +194,9 @@ class Store:
                 held.enter_context(locked(path, how | fcntl.LOCK_NB))
             except InUse as error:
                 raise UserError(f"{self.folder}: in use by another `kdbench run` (process {error})") from error
+            except NoLocks as error:
+                raise UserError(f"the output folder's disk cannot lock files: {explain(error)}; choose another folder "
+                                "with --out, or mount the disk with locks") from error
             except OSError as error:
                 raise UserError(f"the output folder is not writable: {explain(error)}") from error
             yield

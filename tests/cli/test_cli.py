@@ -1,5 +1,7 @@
 """The command line, in this process where nothing trains, else in its own."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -264,6 +266,18 @@ def test_doctor_tells_versions_and_folders(kdbench, cache):
     _, text, _ = kdbench("doctor")
     for expected in ("python", "torch", "timm", "cores", str(cache), "9 of 9 families"):
         assert expected in text
+    assert "work in the cache, work in the results" in text
+
+
+def test_doctor_tells_of_disks_without_file_locks_and_writes_nothing(kdbench, tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "absent" / "cache"))
+    code, text, _ = kdbench("doctor")
+    none = "none (No locks available) in"
+    assert code == 0 and f"{none} the cache, {none} the results" in text and list(tmp_path.iterdir()) == []
 
 
 def test_a_run_prints_its_leaderboard_and_the_same_command_trains_nothing(tmp_path):

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -338,6 +340,16 @@ def test_a_folder_whose_lock_is_no_file_is_a_user_error(tmp_path, make):
     make(tmp_path / ".lock")
     with pytest.raises(UserError, match=r"not writable: .*\.lock"), Store(tmp_path).lock():
         pass
+
+
+def test_a_folder_on_a_disk_without_locks_is_not_told_to_be_unwritable(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"disk cannot lock files: .*\.lock: flock: Function not impl.*--out") as error:
+        Store(tmp_path).lock().__enter__()
+    assert "not writable" not in str(error.value)
 
 
 MEASURE = """

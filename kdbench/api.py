@@ -1,6 +1,5 @@
 """kdbench from Python: the functions that the command line calls too. They are reached as `kdbench.run` and so on."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,18 +134,21 @@ def plan(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", plugins: Iterable[str | Path] = (), retry: str = "failed",
     estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
-    match: Match = "steps", shard: str | None = None,
+    match: Match = "steps", shard: str | None = None, track: Sequence[str] = (), executor: str = "local",
+    slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> Forecast:
     """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
     how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
-    record tells. UserError for whatever `run` would refuse."""
+    record tells. UserError for whatever `run` would refuse before it asks a cluster."""
     cache, again = CacheFolder.of_user(), read_retry(retry)
     part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
     wanted, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    asked = make_executor(executor, folder, workers, slurm=slurm, ray=ray)  # not started: that would ask the cluster
+    make_trackers(track, folder, wanted.suite)
     known = earlier(cache.teachers, folder, named=estimates_from)
-    found = forecast(wanted, folder, cache, LocalPool(workers or os.cpu_count() or 1), known, again,
-                     teacher_cache, None if part is None else Share.of(wanted, part))
+    found = forecast(wanted, folder, cache, LocalPool(asked.workers), known, again, teacher_cache,
+                     None if part is None else Share.of(wanted, part), asked.here)
     return replace(found, notes=(*notes, *found.notes))
 
 

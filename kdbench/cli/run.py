@@ -89,16 +89,15 @@ def run(
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
         "device": device.value, "plugins": plugin or (), "retry": retry,
         "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value, "shard": shard,
-        "teacher_cache": cache_size(teacher_cache)}
+        "teacher_cache": cache_size(teacher_cache), "track": split_names(track) or (), "executor": executor,
+        "slurm": read_keys("--slurm", slurm), "ray": read_keys("--ray", ray)}
     if dry_run:
         from kdbench.cli.text.forecast import forecast_to_text
 
         found = api.plan(suite, **asked)
         print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else forecast_to_text(found))
         return
-    summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers,
-                      track=split_names(track) or (), executor=executor, slurm=read_keys("--slurm", slurm),
-                      ray=read_keys("--ray", ray), **asked)
+    summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers, **asked)
     lost = summary.teachers_failed
     teachers = f"{lost} teacher{'s' * (lost != 1)} failed, " if lost else ""
     waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""

@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from pathlib import Path
 from statistics import fmean
@@ -63,7 +63,7 @@ class Forecast:
     seconds: float             # until all are done
     unknown: int               # runs of unknown length
     memory: float              # bytes at a time: of the largest runs that can be at work together
-    memory_there: int | None   # bytes of this machine; None for a GPU
+    memory_there: int | None   # bytes of this machine; None for a GPU or a cluster
     disk: float                # bytes of the results
     cache_disk: float          # bytes of the teachers, in the cache
     disk_free: int             # bytes where the results go
@@ -102,9 +102,9 @@ def _disk(store: Store, run_id: str) -> int | None:
 
 def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples: Iterable[Sample],
              retry: Collection[Retry] = RETRY, teacher_cache: int | None = None,
-             share: Share | None = None) -> Forecast:
-    """What running the plan, or a share of it, would do and take. UserError for what a run would refuse. What is
-    not known of a method is timed, in a process of the pool."""
+             share: Share | None = None, runs_here: bool = True) -> Forecast:
+    """What running the plan, or a share of it, would do and take, on this machine or, without `runs_here`, on a
+    cluster. UserError for what a run would refuse. What is not known of a method is timed, in a process of the pool."""
     notes: list[str] = []
     matrix = Matrix(plan, out, cache, notes.append, look_only=True, share=share)
     estimator, reasons, sizes = Estimator(samples, plan.reference), {}, {}
@@ -119,14 +119,17 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
                   for name in sorted({job.spec.dataset for job in jobs} - here)]
         if at_hand:
             pool.start()
-            reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in at_hand], plan.methods, shadow)
+            reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in at_hand], plan.methods, shadow,
+                                       runs_here)
         _need_folders(out, cache)
         at_hand = [job for job in at_hand if job.id not in reasons and matrix.is_own(job.id)]
         notes += _time_unknown(plan, at_hand, estimator, out, shadow, pool)
     notes += matrix.left_out()
     passes = plan_passes(cache, jobs, sizes, teacher_cache)
     own = [job for job in jobs if matrix.is_own(job.id)]
-    return _sum_up(share.part_of(plan) if share else plan, matrix, own, reasons, estimator, pool.workers, passes, notes)
+    part = share.part_of(plan) if share else plan
+    found = _sum_up(part, matrix, own, reasons, estimator, pool.workers, passes, notes)
+    return found if runs_here else replace(found, memory_there=None)
 
 
 # Without writing.

@@ -1,6 +1,7 @@
 """Runs as Slurm jobs, with the cluster's queue and its answers played by the test; tests/cluster/ has a real one."""
 
 import errno
+import json
 import os
 import signal
 from dataclasses import replace
@@ -395,6 +396,18 @@ def test_numbers_of_any_length_come_from_the_command_line(kdbench):
     for value in ("pack=" + "9" * 400, "time=" + "9" * 5000):
         code, out, err = kdbench("run", "smoke", "--executor", "slurm", "--slurm", value)
         assert code == 2 and out == "" and "expected" in err and len(err.splitlines()) == 1
+
+
+def test_a_dry_run_counts_with_the_cluster_and_does_not_ask_it(kdbench, tmp_path, cluster):
+    pytest.importorskip("submitit")
+    cluster.silent = 1
+    asked = ["run", "smoke", "--methods", "ce", "--seeds", "1", "--executor", "slurm", "--dry-run", "--json"]
+    code, out, _ = kdbench(*asked)
+    found = json.loads(out)
+    assert (code, found["workers"], found["memory_there"], cluster.silent) == (0, 256, None, 1)
+    code, out, err = kdbench(*asked, "--slurm", "nonsense=1")
+    assert (code, out) == (2, "") and "--slurm nonsense: unknown key" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_submitit_one_line_says_what_to_install(monkeypatch):

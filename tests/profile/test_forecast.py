@@ -105,6 +105,19 @@ def test_what_cannot_train_a_pair_is_not_timed(tmp_path):
     assert pool.asked == [["ce", "ce"]]
 
 
+def test_runs_of_a_cluster_need_neither_the_memory_nor_the_gpu_of_this_machine(tmp_path):
+    plan, asked = smoke("ce"), []
+
+    class Asked(Pool):
+        def call(self, function, *arguments):
+            asked.append(arguments[-1])
+            return super().call(function, *arguments)
+
+    assert ask(plan, tmp_path, Asked(), all_known(plan)).memory_there > 0
+    assert ask(plan, tmp_path, Asked(), all_known(plan), runs_here=False).memory_there is None
+    assert asked == [True, False]
+
+
 def test_a_teacher_in_the_cache_is_finished(tmp_path):
     plan = smoke("ce")
     finish_teacher(tmp_path / "cache", plan.teachers[0])

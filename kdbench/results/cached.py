@@ -90,10 +90,12 @@ def _teachers(cache: CacheFolder) -> Iterator[Cached]:
 
 
 def _unfinished(cache: CacheFolder) -> Iterator[Cached]:
-    for folder in _folders(cache.unfinished("x").root.parent):
-        run = RunFolder(folder)
-        if run.checkpoint.exists():
-            yield _entry("unfinished", folder.name, "the checkpoint of a run that has not ended", [folder])
+    runs = [RunFolder(folder) for folder in _folders(cache.unfinished("x").root.parent)]
+    for run in (run for run in runs if run.checkpoint.exists()):
+        yield _entry("unfinished", run.root.name, "the checkpoint of a run that has not ended", [run.root])
+    # A run cannot remove its lock: another process may just wait for it.
+    if left := [run.root for run in runs if not run.checkpoint.exists() and not is_locked(run)]:
+        yield _entry("unfinished", "locks", f"what {len(left)} runs left that nobody is at work on", left)
 
 
 def _data(cache: CacheFolder) -> Iterator[Cached]:
@@ -112,7 +114,7 @@ def _remotes(cache: CacheFolder) -> Iterator[Cached]:
 def remove(entry: Cached) -> bool:
     """Remove an entry's files; False if they are left alone, as a process is at work on them, or as they are nowhere
     else. What is removed is made again, or brought again, when a command needs it."""
-    if entry.kind == "unfinished" and is_locked(RunFolder(entry.paths[0]).lock):
+    if entry.kind == "unfinished" and any(is_locked(RunFolder(path).lock) for path in entry.paths):
         return False
     if entry.kind == "remotes":
         mirror = MirrorFolder(entry.paths[0])

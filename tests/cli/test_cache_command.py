@@ -34,7 +34,9 @@ def test_a_matrix_shares_a_pass_lists_it_and_frees_it(kdbench, own_cache, tmp_pa
     code, out, err = kdbench("cache")
     assert code == 0 and "teacher of tiny on synthetic, seed 0: embedding, logits, stages0" in out
     listed = json.loads(kdbench("cache", "--json")[1])
-    assert {one["kind"] for one in listed} == {"passes", "teachers", "data"}  # corrupted test images
+    # Locks of runs, and corrupted test images.
+    assert {one["kind"] for one in listed} == {"passes", "teachers", "unfinished", "data"}
+    assert [one["name"] for one in listed if one["kind"] == "unfinished"] == ["locks"]
     assert "1 of passes" in kdbench("cache", "prune", "--dry-run")[1] and own_cache.passes.is_dir()
     assert "0 of passes" in kdbench("cache", "prune", "--unused-for", "1")[1]
     assert "1 of passes" in kdbench("cache", "prune")[1]

@@ -40,7 +40,7 @@ def full(tmp_path):
 def test_every_entry_says_its_kind_size_and_what_made_it(full):
     found = {(one.kind, one.name): one for one in entries(full)}
     teacher = next(one for (kind, _), one in found.items() if kind == "teachers")
-    assert {name for kind, name in found if kind != "teachers"} == {"one", "two", "abc", "raw", "corrupted"}
+    assert {name for kind, name in found if kind != "teachers"} == {"one", "two", "abc", "locks", "raw", "corrupted"}
     assert found["passes", "one"].what == "teacher of tiny on synthetic, seed 3: logits"
     assert found["passes", "two"].what == "its note cannot be read"
     assert found["passes", "one"].bytes == 1000 + found["passes", "one"].paths[0].joinpath("pass.json").stat().st_size
@@ -76,7 +76,7 @@ def test_a_folder_that_another_process_removes_meanwhile_ends_no_command(full, m
 
 
 def test_an_unfinished_run_that_a_process_works_on_is_left_alone(full):
-    (run,) = [one for one in entries(full) if one.kind == "unfinished"]
+    (run,) = [one for one in entries(full) if one.name == "abc"]
     file = os.open(full.unfinished("abc").lock, os.O_RDWR | os.O_CREAT)
     fcntl.flock(file, fcntl.LOCK_EX)
     assert not remove(run) and full.unfinished("abc").checkpoint.exists()
@@ -96,6 +96,17 @@ def test_a_mirror_that_a_command_writes_into_is_left_alone_and_one_without_locks
 
     monkeypatch.setattr(fcntl, "flock", without_locks)
     assert remove(one) and not mirror.root.exists()
+
+
+def test_what_ended_runs_left_is_one_entry_without_those_that_have_just_begun(full):
+    (left,) = [one for one in entries(full) if one.name == "locks"]
+    (teacher,) = [one for one in entries(full) if one.kind == "teachers"]
+    assert left.paths == (full.unfinished(teacher.name).root,)
+    begun = full.unfinished(teacher.name).lock.open()
+    fcntl.flock(begun, fcntl.LOCK_EX)
+    assert not remove(left) and [one.name for one in entries(full) if one.kind == "unfinished"] == ["abc"]
+    begun.close()
+    assert remove(left) and not left.paths[0].exists() and full.unfinished("abc").checkpoint.exists()
 
 
 @pytest.mark.parametrize("text, size", [

@@ -94,7 +94,7 @@ def _unfinished(cache: CacheFolder) -> Iterator[Cached]:
     for run in (run for run in runs if run.checkpoint.exists()):
         yield _entry("unfinished", run.root.name, "the checkpoint of a run that has not ended", [run.root])
     # A run cannot remove its lock: another process may just wait for it.
-    if left := [run.root for run in runs if not run.checkpoint.exists() and not is_locked(run)]:
+    if left := [run.root for run in runs if not run.checkpoint.exists() and not is_locked(run.lock)]:
         yield _entry("unfinished", "locks", f"what {len(left)} runs left that nobody is at work on", left)
 
 

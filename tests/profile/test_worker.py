@@ -219,7 +219,7 @@ def test_trainers_of_earlier_passes_are_gone_while_the_teacher_stays(tmp_path, c
 
 
 def test_a_counter_that_needs_longer_than_a_pass_gives_the_energy_of_a_pass(tmp_path, cache, steps, monkeypatch):
-        this = job("kd", tmp_path, cache, steps=2, repeats=1)
+    this = job("kd", tmp_path, cache, steps=2, repeats=1)
     found, _ = training(this, cache, steps)
     monkeypatch.setattr(CpuTime, "least_seconds", 20)
     longer, _ = training(this, cache, steps)

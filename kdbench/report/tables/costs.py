@@ -130,8 +130,8 @@ def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
             f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run"
             f"{f' of {run}' if run else ''}, each step in turns with one of {reference}"
             for count, steps, run, reference in passes)
-            + ". quartiles: of the ratio, over passes. train: the steps of a run, without data preparation and "
-              "scoring. MiB: peak memory of the process when it had run the method only.")
+            + ". quartiles: of the ratio, over passes. train: the steps of a run with their batches, without "
+              "scoring and saving. MiB: peak memory of the process when it had run the method only.")
     yield from _machine_notes(methods)
     for item in methods:
         if item.profile.status != "ok":

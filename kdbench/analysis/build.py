@@ -38,7 +38,7 @@ from kdbench.analysis.moderated import Comparisons, compare
 from kdbench.analysis.shares import mean_shares
 from kdbench.analysis.tuned import Compared, Tuned, order_of, read_tuned, settings_of, tuning_of
 from kdbench.compress.record import Compressed
-from kdbench.errors import UserError, plain
+from kdbench.errors import UserError, counted, plain
 from kdbench.metrics.answers import Answers, ReadAnswers, read_answers
 from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.registry import Registry
@@ -434,7 +434,7 @@ def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], know
     if spec.updates != 1:
         yield f"{spec.updates}x updates"
     if spec.equal_compute:
-        yield f"{spec.training.epochs} epoch{'s' * (spec.training.epochs != 1)}"
+        yield counted(spec.training.epochs, "epoch")
     for name, metric in CONDITIONS.items():
         each = spec.updates if name in PASSES else 1  # passes are told for each update
         values = [own[name] / each for own in measured.values() if name in own]

@@ -36,7 +36,7 @@ from kdbench.cli.options import (
     split_names,
 )
 from kdbench.cli.results import leaderboard
-from kdbench.errors import UserError
+from kdbench.errors import UserError, counted
 from kdbench.execution.shard import WAIT_SECONDS
 from kdbench.profile.energy import WATTS_PER_CORE
 from kdbench.remote.door import WRITE, on_stores
@@ -99,7 +99,7 @@ def run(
         return
     summary = api.run(suite, run_timeout=run_timeout, retries=retries, wait_for_teachers=wait_for_teachers, **asked)
     lost = summary.teachers_failed
-    teachers = f"{lost} teacher{'s' * (lost != 1)} failed, " if lost else ""
+    teachers = f"{counted(lost, 'teacher')} failed, " if lost else ""
     waiting = f"{summary.waiting} wait for teachers of other shards, " if summary.waiting else ""
     print(f"{summary.skipped} runs were finished before, {summary.trained} now, {summary.failed} failed, {teachers}"
           f"{waiting}{summary.inapplicable} not applicable; results in {summary.folder}\n")

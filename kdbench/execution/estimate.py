@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from kdbench.data import catalog
 from kdbench.environment import cpu_name, gpu_name
-from kdbench.errors import UserError
+from kdbench.errors import UserError, counted
 from kdbench.results.record import Record
 from kdbench.spec import RunSpec
 
@@ -251,7 +251,7 @@ def work(spec: RunSpec) -> float:
 
 
 def _words(source: Source, values: Collection[float]) -> str:
-    return source if source != "record" else f"{len(values)} record{'s' * (len(values) != 1)}"
+    return source if source != "record" else counted(len(values), "record")
 
 
 # Machines.

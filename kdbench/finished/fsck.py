@@ -73,7 +73,7 @@ class Fsck:
         """Everything in the folder that is not as it should be, as it is found. With `repair`, temporary files are
         removed and damaged ones set aside, under the folder's lock. UserError if another command holds that."""
         temporary = [Finding("temporary", path, "a write that was cut off", "a rerun removes it")
-                     for path in sorted(below(self.store.folder)) if _is_temporary(path.name)]
+                     for path in sorted(path for path in below(self.store.folder) if _is_temporary(path.name))]
         with self.store.lock() if repair else nullcontext():  # to lock a folder is to sweep temporary files out of it
             for finding in temporary:
                 yield self._count(finding, "" if finding.path.exists() else "removed")
@@ -251,9 +251,9 @@ class Fsck:
                 yield Finding("missing", path, "submissions.json names it", LEAVES)
             elif file_sha256(path) != sha256:
                 yield Finding("damaged", path, "its SHA-256 is not the one in submissions.json", LEAVES)
-        folder = files.plugin("x").parent
+        names, folder = {name for name, _ in named}, files.plugin("x").parent
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.name not in dict(named) and not _is_temporary(path.name):
+            if path.name not in names and not _is_temporary(path.name):
                 yield _foreign(path)
 
     def _artefacts(self, example: Path) -> Iterator[Finding]:

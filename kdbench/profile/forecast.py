@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,7 @@ import psutil
 from kdbench.data import catalog, collect
 from kdbench.data.files import PUBLISHED
 from kdbench.disk import explain, free_space, need_writable
-from kdbench.errors import UserError
+from kdbench.errors import UserError, counted
 from kdbench.execution.estimate import Estimate, Estimator, Sample, time_for
 from kdbench.execution.job import Job
 from kdbench.execution.matrix import FINAL, RETRY, Matrix, Retry
@@ -128,8 +128,7 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
     passes = plan_passes(cache, jobs, sizes, teacher_cache)
     own = [job for job in jobs if matrix.is_own(job.id)]
     part = share.part_of(plan) if share else plan
-    found = _sum_up(part, matrix, own, reasons, estimator, pool.workers, passes, notes)
-    return found if runs_here else replace(found, memory_there=None)
+    return _sum_up(part, matrix, own, reasons, estimator, pool.workers, runs_here, passes, notes)
 
 
 # Without writing.
@@ -200,7 +199,7 @@ def _time_unknown(plan: Plan, jobs: Sequence[Job], estimator: Estimator, out: Pa
     if timed:
         load = os.getloadavg()[0]
         busy = f"; the load average is {load:.1f}: they take longer while something else runs" if load > BUSY else ""
-        yield f"timed a few steps of {timed} kind{'s' * (timed != 1)} of runs in {seconds:.0f} s{busy}"
+        yield f"timed a few steps of {counted(timed, 'kind')} of runs in {seconds:.0f} s{busy}"
 
 
 def _is_known(estimator: Estimator, spec: RunSpec) -> bool:
@@ -211,7 +210,7 @@ def _is_known(estimator: Estimator, spec: RunSpec) -> bool:
 # Sums.
 
 def _sum_up(plan: Plan, matrix: Matrix, jobs: Sequence[Job], reasons: dict[str, str], estimator: Estimator,
-            workers: int, passes: PassPlan, notes: Sequence[str]) -> Forecast:
+            workers: int, runs_here: bool, passes: PassPlan, notes: Sequence[str]) -> Forecast:
     jobs = [job for job in jobs if job.id not in reasons]
     estimates = [estimator.estimate(job.spec) for job in jobs]
     known = [(job, found.seconds) for job, found in zip(jobs, estimates, strict=True) if found]
@@ -226,7 +225,7 @@ def _sum_up(plan: Plan, matrix: Matrix, jobs: Sequence[Job], reasons: dict[str, 
         seconds=time_for([job for job, _ in known], [seconds for _, seconds in known], {}, workers),
         unknown=len(jobs) - len(known),
         memory=sum(nlargest(workers, (estimator.memory(job.spec) or 0 for job in jobs))),
-        memory_there=psutil.virtual_memory().total if cpu else None,
+        memory_there=psutil.virtual_memory().total if cpu and runs_here else None,
         disk=disks["student"], cache_disk=disks["teacher"], disk_free=free_space(matrix.out), passes_disk=passes.bytes,
         passes=tuple(passes.lines()), notes=tuple(notes),
     )

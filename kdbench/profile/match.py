@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.errors import UserError
+from kdbench.errors import UserError, counted
 from kdbench.profile.record import Profile, profiles
 from kdbench.results.record import Problem, Record
 from kdbench.results.store import Store
@@ -68,7 +68,7 @@ def match_compute(plan: Plan, kd: Plan, folder: Path, measure: Sequence[str]) ->
         own[kind] = OwnRecipe(epochs=epochs)
         share = share_of_kd(spec.model_copy(update={"own_recipe": own[kind]}), ratio, ratio_of_kd)
         if abs(share - 1) > NOTABLE:
-            notes.append(f"{spec.method} ({spec.pair}, {spec.dataset}): {epochs} epoch{'s' * (epochs != 1)}, the "
+            notes.append(f"{spec.method} ({spec.pair}, {spec.dataset}): {counted(epochs, 'epoch')}, the "
                          f"nearest whole number, are {share:.2f} times the compute of {EQUAL_TO}")
     matched = tuple(spec.model_copy(update={"own_recipe": own[Kind.of(spec)], "updates": 1}) for spec in plan.students)
     _refuse_other_epochs(matched, folder)

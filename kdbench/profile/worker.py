@@ -144,7 +144,7 @@ def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Traini
     run_steps, deployed, rare = first.steps, first.method.deployed(), first.method.rare_steps()
     draws = [kinds_of_steps(run_steps, rare, settings.steps, number) for number in range(settings.repeats)]
     for kind in draws[0]:
-        alone(first, kind, bench)  # not counted: it warms up, and goes through all stages
+        once(first, kind)()  # not counted: it warms up, and goes through all stages
     peak = peak_memory(networks.device)
     del first
 
@@ -190,14 +190,19 @@ def in_step(makers: Mapping[str, Callable[[], Trainer]], kinds: Sequence[Kind], 
 def alone(trainer: Trainer, kind: Kind, bench: Bench) -> float:
     """What steps of one kind add to the joules of a pass, measured together, several times over where the counter needs
     that. NaN without a counter."""
+    joules = bench.joules(once(trainer, kind))
+    return math.nan if joules is None else kind.weight * joules
+
+
+def once(trainer: Trainer, kind: Kind) -> Callable[[], None]:
+    """A function that takes each of the steps once, in their order."""
     step = stepper(trainer, kind)
 
     def work() -> None:
         for _ in kind.steps:
             step()
 
-    joules = bench.joules(work)
-    return math.nan if joules is None else kind.weight * joules
+    return work
 
 
 def stepper(trainer: Trainer, kind: Kind) -> Callable[[], object]:

@@ -11,7 +11,7 @@ from kdbench.analysis.answers.audit import Difference, audit
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.shares import mean_shares
 from kdbench.data import catalog
-from kdbench.errors import UserError, plain
+from kdbench.errors import UserError, counted, plain
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.cite import papers, references
 from kdbench.report.formatting import Table, interval, number, unit_sign
@@ -229,7 +229,7 @@ def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable
         yield f"Its lowest accuracy on a class is {number(lowest, 'share')} %, on {cell.class_name(index)}."
     yield from _harm(cell, row)
     if row and len(row.seeds) < FEW_SEEDS:
-        yield f"{len(row.seeds)} seed{'s' * (len(row.seeds) != 1)} of it were trained: differences of a size that " \
+        yield f"{counted(len(row.seeds), 'seed')} of it were trained: differences of a size that " \
               "seeds make are noise."
     for name, what in (("pgd_accuracy", "attacks"), ("corruption_accuracy", "corrupted images")):
         if name not in record.metrics:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from kdbench.errors import counted
 from kdbench.results.record import Problem, Utc
 from kdbench.results.store import Store, read_note, write_note
 
@@ -18,7 +19,7 @@ class Origin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     when: Utc
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.records} record{'s' * (self.records != 1)}, results {self.results[:16]})"
+        return f"{self.name} ({counted(self.records, 'record')}, results {self.results[:16]})"
 
 
 class Merged(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

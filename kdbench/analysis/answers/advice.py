@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Row
 from kdbench.analysis.moderated import Comparison, compare
-from kdbench.errors import plain
+from kdbench.errors import counted, plain
 from kdbench.metrics.catalog import METRICS
 
 CLEAN, ROBUST = "test_accuracy", "pgd_small_accuracy"  # what is best: without and with --robust
@@ -171,4 +171,4 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _seeds(row: Row) -> str:
-    return f"{len(row.runs)} seed{'s' * (len(row.runs) != 1)}"
+    return counted(len(row.runs), "seed")

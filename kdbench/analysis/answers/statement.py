@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdbench.analysis.board import REFERENCE, Cell, Row
 from kdbench.analysis.harm import MIN_SEEDS
+from kdbench.errors import counted
 from kdbench.results.record import Problem, Record
 
 
@@ -13,7 +14,7 @@ def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: 
     students = [run for run in runs if run.role == "student"]
     counts = {status: sum(run.status == status for run in students) for status in sorted({r.status for r in students})}
     suites = sorted({run.suite for run in runs})
-    yield (f"{len(students)} runs of {len(suites)} suite{'s' * (len(suites) != 1)} ({', '.join(suites)}): "
+    yield (f"{len(students)} runs of {counted(len(suites), 'suite')} ({', '.join(suites)}): "
            + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".")
     for problem in sorted(problems, key=lambda p: p.path):
         yield f"Not used: {problem.path.relative_to(folder)}: {problem.reason}."

@@ -1,6 +1,6 @@
 """What `kdbench run --dry-run` prints."""
 
-from kdbench.errors import plain
+from kdbench.errors import counted, plain
 from kdbench.execution.display import duration
 from kdbench.profile.forecast import Forecast, Row
 from kdbench.results.sizes import size_text
@@ -36,9 +36,9 @@ def _totals(found: Forecast) -> list[str]:
     beside = f" ({skipped} of the plan not applicable)" if skipped else ""
     if not found.runs:
         return [f"nothing to do: all runs are finished{beside}; results in {plain(found.folder)}"]
-    teachers = f" and {found.teachers} teacher{'s' * (found.teachers != 1)} to train first" if found.teachers else ""
+    teachers = f" and {counted(found.teachers, 'teacher')} to train first" if found.teachers else ""
     return [
-        f"{found.runs} run{'s' * (found.runs != 1)} to do{beside}{teachers}, {found.workers} at a time",
+        f"{counted(found.runs, 'run')} to do{beside}{teachers}, {found.workers} at a time",
         f"time: {_time(found)}",
         f"memory: {_memory(found)}",
         f"disk: {_disk(found)}",

@@ -152,9 +152,9 @@ def _said(manifest: Manifest) -> Iterator[Finding]:
     if manifest.licence not in LICENCES:
         yield refused("licence", f"{manifest.licence!r} is no SPDX identifier that is known here"
                       + nearest(manifest.licence, LICENCES), "give one with --license")
-    for name, address in (("url", manifest.url), ("paper", manifest.paper)):
-        if address and "://" in address and not address.startswith(("https://", "http://")):
-            yield refused("manifest", f"{name}: expected an address of the web, got {address!r}")
+    if manifest.url is not None and not manifest.url.startswith(("https://", "http://")):
+        yield refused("manifest", f"url: expected an address that begins with https:// or http://, got "
+                                  f"{manifest.url!r}", "give another with --url")
 
 
 def _read_records(done: Checked) -> Iterator[Finding]:

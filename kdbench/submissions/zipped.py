@@ -74,7 +74,7 @@ def unpack(path: Path, folder: Path) -> list[str]:
             if len(members) > MOST_MEMBERS:  # counted: the number that a zip announces is not the one that is read
                 raise Refusal("too many members", f"{len(members)} members, allowed are {MOST_MEMBERS}",
                               "submit fewer methods at a time")
-            _check_table(members)
+            _check_table(members, archive.start_dir)
             for member in members:
                 _unpack_member(archive, member, folder / member.filename)
             return [member.filename for member in members]
@@ -104,8 +104,8 @@ def _check_end(path: Path) -> None:
                       "submit fewer methods at a time")
 
 
-def _check_table(members: list[zipfile.ZipInfo]) -> None:
-    """Refusal for the first member of a zip's table of contents that may not be in it."""
+def _check_table(members: list[zipfile.ZipInfo], start: int) -> None:
+    """Refusal for the first member of a zip's table of contents, which starts at that byte, that may not be in it."""
     seen: set[str] = set()
     for member in members:
         name, shown = member.filename, printable(repr(member.orig_filename[:200]))
@@ -128,13 +128,20 @@ def _check_table(members: list[zipfile.ZipInfo]) -> None:
         if member.file_size > MOST_TIMES * max(member.compress_size, 1):
             raise Refusal("too large", f"{shown} is {member.file_size // max(member.compress_size, 1)} times as large "
                                        f"as its compressed bytes, allowed is {MOST_TIMES} times")
-        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise Refusal("not a zip", f"{shown} is encrypted, or compressed otherwise than by deflate")
+        _check_form(member, shown, start)
     if (total := sum(member.file_size for member in members)) > MOST_BYTES:
         raise Refusal("too large", f"its members announce {size_text(total)}, allowed are {size_text(MOST_BYTES)}")
     for name in (MANIFEST, LOCK):
         if name not in seen:
             raise Refusal("missing member", f"{name} is not in it")
+
+
+def _check_form(member: zipfile.ZipInfo, shown: str, start: int) -> None:
+    """Refusal if a member has another form than `write_zip` gives it, or stands beyond the table of contents."""
+    if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Refusal("not a zip", f"{shown} is encrypted, or compressed otherwise than by deflate")
+    if not 0 <= member.header_offset <= start - member.compress_size:
+        raise Refusal("not a zip", f"{shown} should stand at a place that the file does not have")
 
 
 def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:

@@ -248,6 +248,31 @@ def test_weights_are_not_read_through_a_link_that_a_replayed_process_left(what, 
     assert found.finding.refused and "exit code 0): it left no weights" in found.finding.why
 
 
+ANNOUNCING = """
+import os, pathlib, sys
+from kdbench.submissions.replayed import Task, msgspec
+task = msgspec.json.decode(pathlib.Path(sys.argv[1]).read_bytes(), type=Task)
+out = pathlib.Path(task.out)
+if task.what == "train":
+    (out / "students").mkdir(parents=True)
+    (out / "students" / "{run}.safetensors").write_bytes(b"x")
+else:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000, 10), }".ljust(117) + b"\\n"
+    (out / "logits.npy").write_bytes(b"\\x93NUMPY\\1\\0\\x76\\0" + header)
+os._exit(0)
+"""
+
+
+def test_logits_of_a_replayed_process_that_announce_more_than_memory_holds_are_none(made, tmp_path, monkeypatch):
+    done = check(made / "mine.zip", made / "reference", tmp_path / "unpacked")
+    run = msgspec.structs.replace(done.own[0], weights_sha256=sha256(b"x"))
+    (tmp_path / "announcing.py").write_text(ANNOUNCING.replace("{run}", run.run_id))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(replays, "CHILD", "announcing")
+    (found,) = replays.replay(done, [run], tmp_path / "place", CacheFolder(Path(os.environ["KDBENCH_CACHE"])), 60)
+    assert found.finding.refused and "exit code 0): it left no logits" in found.finding.why
+
+
 # It writes down what it is asked to hide and to show, and does nothing of it.
 BWRAP = """#!/bin/sh
 printf '%s\\n' "$@" > {log}
@@ -288,7 +313,38 @@ def test_of_what_a_replayed_process_says_the_end_alone_is_held_in_memory(tmp_pat
     assert (end.code, len(end.said), end.said[-9:]) == (0, 2000, "xxthe end") and most < 20 << 20
 
 
+# What the submitter says.
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "ftp://example.org", "https:example.org"])
+def test_an_address_that_is_none_of_the_web_is_refused(address, refusals):
+    def change(content):
+        manifest(content, url=address)
+
+    (found,) = refusals(change)
+    assert f"url: expected an address that begins with https:// or http://, got {address!r}" in found
+
+
 # Zips.
+
+@pytest.mark.parametrize("offset", [1 << 62, 1 << 40, 1000])
+def test_a_member_at_a_place_that_the_file_does_not_have_is_refused(offset, tmp_path):
+    path = tmp_path / "far.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("submission.json", "lock.txt"):
+            archive.writestr(name, b"{}")
+    content = bytearray(path.read_bytes())
+    place, end = content.rindex(b"PK\1\2"), content.rindex(b"PK\5\6")
+    name = struct.unpack("<H", content[place + 28:place + 30])[0]
+    extra = struct.pack("<HHQ", 1, 8, offset)
+    content[place + 30:place + 32] = struct.pack("<H", len(extra))
+    content[place + 42:place + 46] = struct.pack("<L", 0xFFFFFFFF)
+    content[end + 12:end + 16] = struct.pack("<L", struct.unpack("<L", content[end + 12:end + 16])[0] + len(extra))
+    content[place + 46 + name:place + 46 + name] = extra
+    path.write_bytes(content)
+    with pytest.raises(Refusal, match=r"'lock\.txt' should stand at a place that the file does not have"):
+        unpack(path, tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked").exists()
+
 
 def test_a_zip_that_announces_fewer_members_than_it_has_is_refused_for_all_of_them(tmp_path):
     path = tmp_path / "many.zip"

@@ -145,8 +145,9 @@ def family(pairs: Mapping[Name, tuple[str, str]], values: Mapping[str, Mapping[i
 
 
 def tiers(order: Sequence[str], better: Container[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
-    """Methods in groups: those of which no other is told to be better; then the same among the rest. So no method of a
-    group is told from another one of it, and each of a later group has one before it that is told to be better.
+    """Methods in groups: those that no other is significantly better than; then the same among the rest. So no
+    difference within a group is significant, and for each method of a later group there is a significantly better one
+    in an earlier group.
 
     `order` has the best first, and `better` the pairs (better, worse) that the data can tell apart.
     """

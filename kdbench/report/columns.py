@@ -30,8 +30,8 @@ def meaning() -> dict[str, str]:
         "failures": "seed, status and reason of each run without a result",
         "reported_test_accuracy": "test accuracy that a publication gives for the method on this pair and dataset",
         "reported_by": "that publication",
-        "tier": "1 for the methods that see the data and of which no other is told to be better, 2 for the same among "
-                "the rest and so on",
+        "tier": "1 for the methods that see the data and that no other is significantly better than, 2 for the same "
+                "among the rest and so on",
         "training_energy_source": "how the energy of training was found: a counter, or an estimate",
         "use_energy_source": "how the energy of the student's use was found",
         "classes_harmed": f"classes on which the method is worse than {REFERENCE}, at 5 % after Holm's correction; "

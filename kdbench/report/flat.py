@@ -126,10 +126,10 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
     NAME_mean, over the row's `seeds`, and the ends NAME_low and NAME_high of its 95 % t interval. So has the paired
     difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Of these there are the ends of
     the moderated interval besides, its degrees of freedom, and p before and after Holm's correction for all methods of
-    the cell (see kdbench.analysis.moderated). `tier` is 1 for the methods that see the data and of which no other is
-    told to be better. `shares` has the mean accuracies by kind of part of the test images ("class", "group: ATTRIBUTE",
-    "corruption"), then by the part's name. Shares, accuracies among them, are from 0 to 1. `results` is the
-    leaderboard's hash, the same in every row.
+    the cell (see kdbench.analysis.moderated). `tier` is 1 for the methods that see the data and that no other is
+    significantly better than. `shares` has the mean accuracies by kind of part of the test images ("class",
+    "group: ATTRIBUTE", "corruption"), then by the part's name. Shares, accuracies among them, are from 0 to 1.
+    `results` is the leaderboard's hash, the same in every row.
 
     The types are those of `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing value
     is pd.NA, NaN or None, by type. A teacher's row has its architecture as `method`, and of the metrics their means.

@@ -52,7 +52,7 @@ def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> 
     signs = {sign for line in table.lines for text in line for sign in re.findall(r"±|†|[↑↓?]$", text)}
     notes = [*table.notes, *(told for some, told in EXPLAINED.items() if signs & set(some))]
     if table.best:
-        notes.append("Bold: the best tier, of which no method can be told from another.")
+        notes.append("Bold: the best tier, within which no difference is significant.")
     return "\n".join([
         r"\begin{table}",
         r"\centering\small",

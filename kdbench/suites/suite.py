@@ -50,7 +50,7 @@ class Pair(Frozen):
     description: str = ""
     image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels; or "
                                           "length of its texts, in tokens")
-    words: int | None = Field(None, ge=3, le=65_536, description="of a pair for texts: the words that are told apart")
+    words: int | None = Field(None, ge=3, le=65_536, description="of a pair for texts: the size of the vocabulary")
     teacher: TeacherSide
     student: Architecture
     assistant: Architecture | None = None

@@ -34,7 +34,7 @@ def test_the_cheapest_of_those_that_are_known_to_be_near_the_best_is_advised(tmp
     found = advice(tmp_path)
     assert found.method == "kd" and found.excluded == {}
     assert "is -0.07 ±" in found.reasons[0] and "points from the highest, that of at." in found.reasons[0]
-    assert any("judged by wall time" in reason for reason in found.reasons)
+    assert any("compared by wall time" in reason for reason in found.reasons)
     profiled(tmp_path, ce=1.0, kd=3.0, at=2.0)  # measured costs count more than the seconds of a busy machine
     assert advice(tmp_path).method == "at"
     assert not any("wall time" in reason for reason in advice(tmp_path).reasons)

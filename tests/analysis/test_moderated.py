@@ -71,9 +71,9 @@ def test_tiers_are_those_found_by_hand():
     assert compare(HAND, {}, ["ce"], ["kd", "at", "ce"]).tiers == (("kd", "at"), ("ce",))  # .0069 * 3, .0345 * 2
 
 
-def test_a_tier_holds_those_of_the_rest_of_which_no_other_is_told_to_be_better():
+def test_a_tier_holds_those_of_the_rest_that_no_other_of_them_is_better_than():
     better = {("a", "d"), ("b", "d"), ("b", "c"), ("d", "e")}
-    assert tiers("abcde", better) == (("a", "b"), ("c", "d"), ("e",))  # c is told from b alone, which is not the best
+    assert tiers("abcde", better) == (("a", "b"), ("c", "d"), ("e",))  # b alone is better than c, and b is not the best
     assert tiers("abc", {("a", "b"), ("a", "c"), ("b", "c")}) == (("a",), ("b",), ("c",))
     assert tiers("abc", {("b", "a")}) == (("b", "c"), ("a",))  # over the seeds that two share, the lower may be better
     assert tiers("abc", {("a", "b"), ("b", "a"), ("a", "c"), ("b", "c")}) == (("a", "b", "c"),)
@@ -253,8 +253,8 @@ def test_a_table_shows_the_moderated_interval_a_mark_the_tiers_and_the_prior(tmp
     text = " ".join(render(shown(tmp_path, HAND), "md").split())
     assert "| 90.00 ± n/a (2 seeds) | +9.00 ± 4.31 ↑ |" in text   # .0069 * 3
     assert "| 86.00 ± n/a (2 seeds) | +5.00 ± 4.31 ↑ |" in text   # .0345
-    assert "Tiers: (1) kd, at; (2) ce; (3) rkd. Each holds" in text and "for 6 pairs, or as the arrows say" in text
-    assert "s0 = 1.35 points, is taken for all of them" in text
+    assert "Tiers: (1) kd, at; (2) ce; (3) rkd. Of the" in text and "for 6 pairs; against ce and kd, as" in text
+    assert "s0 = 1.35 points, is used for all of them" in text
 
 
 def test_what_holm_s_correction_leaves_unclear_is_marked_so(tmp_path):
@@ -268,7 +268,7 @@ def test_a_table_names_what_is_too_noisy_for_it(tmp_path):
     rows = np.vstack([random_table(spread=0.0), [[0., 60., 0.]]]) + 30
     table = {f"method{label}": own for label, own in by_label(rows).items()}
     text = " ".join(render(shown(tmp_path, table), "md").split())
-    assert "so much noisier that their intervals may be too narrow: method12." in text
+    assert "may be too narrow, as their own deviation is much larger: method12." in text
 
 
 def test_csv_has_both_intervals_the_p_values_and_the_tier(tmp_path):

@@ -37,7 +37,7 @@ class Advice:
 
 def advise(cell: Cell, wishes: Wishes) -> Advice:
     """Of the methods that fulfil the wishes, the cheapest to train of the best one and those that are at most `MARGIN`
-    below it at the low end of their interval: that a method cannot be told from the best may be for want of seeds."""
+    below it at the low end of their interval: that a difference is not significant may be for want of seeds."""
     metric, excluded = ROBUST if wishes.robust else CLEAN, dict[str, str]()
     for row in cell.rows:
         if why := next(iter(_against(row, wishes, metric)), None):
@@ -48,7 +48,7 @@ def advise(cell: Cell, wishes: Wishes) -> Advice:
         return Advice(None, ("No method of these results fulfils all of the wishes.",), excluded)
     judged = [row for row in left if len(row.metrics[metric]) > 1]
     if not judged:
-        return Advice(None, (f"Nothing can be told of differences between methods: that takes two seeds or more. The "
+        return Advice(None, (f"Differences between methods cannot be tested: that takes two seeds or more. The "
                              f"highest {METRICS[metric].title} is that of {left[0].label}, "
                              f"{100 * _mean(left[0], metric):.2f} %.",), excluded)
     found = _compared(judged, metric)
@@ -130,7 +130,7 @@ def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], 
             yield (f"It is {100 * difference.mean:+.2f} ± {100 * difference.half_width:.2f} points from {reference} "
                    f"with the same seeds{verdict}.")
     if len(best) > 1 and not _profiled(best):
-        yield ("What is cheap was judged by wall time, to which other work on the machine adds: `kdbench profile` "
+        yield ("Costs were compared by wall time, which other work on the machine lengthens: `kdbench profile` "
                "measures costs.")
     yield from _costs(chosen)
     if chosen.larger:
@@ -159,7 +159,7 @@ def _harm(cell: Cell, row: Row) -> Iterable[str]:
     if row.harm is not None:
         names = [cell.class_name(index) for index in row.harm.harmed]
         yield (f"It is worse than {REFERENCE} on {_names(names)}." if names else
-               f"It is worse than {REFERENCE} on no class, as far as these seeds can tell.")
+               f"It is significantly worse than {REFERENCE} on no class.")
     for kind, parts in row.shares.items():
         lowest = min(parts, key=lambda name: parts[name].mean)
         yield f"Its lowest accuracy by {kind} is {100 * parts[lowest].mean:.2f} %, on {lowest}."

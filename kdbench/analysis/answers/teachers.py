@@ -8,6 +8,7 @@ from typing import Any
 
 from kdbench.analysis.board import OF_A_RUN, Cell, Leaderboard, Row
 from kdbench.analysis.moderated import Comparison, family, moderate
+from kdbench.errors import counted
 from kdbench.spec import digest
 
 METRIC = "test_accuracy"
@@ -123,9 +124,9 @@ def sentences(one: Series) -> Iterator[str]:
     yield (f"{len(one.teachers)} teachers of the same student,{reach} from {one.teachers[0].accuracy:.2%} to "
            f"{one.best.accuracy:.2%} test accuracy; the most accurate is that of {one.best.name}.".replace("%", " %"))
     if one.untaught:
-        yield f"Whoever the teacher is, the same comes out of {', '.join(one.untaught)}."
+        yield f"The same with every teacher: {', '.join(one.untaught)}."
     if not one.comparisons:
-        yield "Nothing can be said of other teachers: that takes a method with two seeds of each."
+        yield "Teachers cannot be compared: that takes a method with two seeds of each."
         return
     better = {place: found for place, found in one.comparisons.items() if found.significant and found.mean > 0}
     worse = sum(found.significant and found.mean < 0 for found in one.comparisons.values())
@@ -136,9 +137,9 @@ def sentences(one: Series) -> Iterator[str]:
             yield (f"{label}: a better teacher makes a worse student. With that of {one.best.name}, it is less "
                    f"accurate than with the less accurate {' or '.join(names)}.")
     unclear = len(one.comparisons) - worse - len(better)
-    yield (f"Compared with students of the most accurate teacher, those of another are worse in {worse} of "
-           f"{len(one.comparisons)} cases, better in {len(better)}, and in {unclear} it is unclear (at 5 %, after "
-           "Holm's correction).")
+    yield (f"Of {counted(len(one.comparisons), 'comparison')} of another teacher's students with those of the most "
+           f"accurate one, {worse} {'is' if worse == 1 else 'are'} worse, {len(better)} better and {unclear} unclear "
+           "(at 5 %, after Holm's correction).")
 
 
 def _points(found: Comparison) -> str:

@@ -58,15 +58,16 @@ def worse_than(cell: Cell, reference: str) -> list[str]:
 def _verdict(cell: Cell) -> Iterable[str]:
     seeing = [row for row in cell.rows if not row.data_free]
     if not cell.compared(REFERENCE):
-        yield (f"Nothing can be said of differences to {REFERENCE}: that takes {REFERENCE} and another method with two "
+        yield (f"Differences to {REFERENCE} cannot be tested: that takes {REFERENCE} and another method with two "
                "seeds in common.")
         return
     for name in REFERENCES:
         if compared := cell.compared(name):
             better, worse = better_than(cell, name), worse_than(cell, name)
-            unclear = len(compared) - len(better) - len(worse) or "none"
+            unclear = len(compared) - len(better) - len(worse)
             yield (f"Of {_methods(seeing, compared)}, {_count(better, f'better than {name}')}, "
-                   f"{_count(worse, 'worse')}, and of {unclear} it is unclear (at 5 %, after Holm's correction).")
+                   f"{_count(worse, 'worse')}, and {unclear or 'none'} {'are' if unclear > 1 else 'is'} unclear "
+                   "(at 5 %, after Holm's correction).")
     yield from _best(cell, seeing)
     yield from _settling(cell, seeing)
 
@@ -93,8 +94,9 @@ def best_told(cell: Cell) -> str | None:
     best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if len(best) == 1:
         return f"With all pairs compared, {best[0].label} is alone in the best tier."
-    return (f"With all pairs compared, {len(best)} methods are in the best tier, whose methods cannot be told apart"
-            + (f": {', '.join(row.label for row in best)}." if len(best) < len(rows) else ": all that are complete."))
+    return (f"With all pairs compared, {len(best)} methods are in the best tier, within which no difference is "
+            "significant: " + (f"{', '.join(row.label for row in best)}." if len(best) < len(rows) else
+                               "all that are complete."))
 
 
 def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
@@ -105,9 +107,9 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
     yield told
     best = [row for row in rows if row.label in cell.comparisons.tiers[0]]
     if larger := [f"{row.label} ({row.size:.2g} times)" for row in best if row.larger]:
-        yield f"Of the best tier deploy a network with more parameters than the plain student: {', '.join(larger)}."
+        yield f"With more parameters in use than the plain student has, in the best tier: {', '.join(larger)}."
     for metric, what in (("step_time_ratio", "times a step of plain training"),
-                         ("seconds", "s of training by wall time, to which other work on the machine adds")):
+                         ("seconds", "s of training by wall time, which other work on the machine lengthens")):
         costs = {row.label: cost.mean for row in best if (cost := row.estimate(metric)) is not None}
         if len(best) > 1 and len(costs) == len(best):
             cheapest = min(costs, key=lambda label: (costs[label], label))
@@ -117,9 +119,9 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
     harmed = [f"{row.label} on {', '.join(cell.class_name(index) for index in row.harm.harmed)}"
               for row in known if row.harm and row.harm.harmed]
     if harmed:
-        yield f"Of the best tier are worse than {REFERENCE} on a class: {'; '.join(harmed)}."
+        yield f"Worse than {REFERENCE} on a class, in the best tier: {'; '.join(harmed)}."
     elif known:
-        yield f"No method of the best tier is worse than {REFERENCE} on any class, as far as these seeds can tell."
+        yield f"No method of the best tier is significantly worse than {REFERENCE} on any class."
 
 
 def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
@@ -132,9 +134,9 @@ def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
     if needed is not None and needed > seeds:
         seconds = sum(cost.mean for row in rows if (cost := row.estimate("seconds")) is not None)
         hours = (needed - seeds) * seconds / 3600
-        yield (f"A difference to {REFERENCE} of {100 * SETTLE:g} points would be marked in {100 * POWER:g} % of "
-               f"repetitions with {needed} seeds, {needed - seeds} more, if no other method differs: {hours:.1f} "
-               "core-hours by the training times here.")
+        yield (f"Finding a true difference to {REFERENCE} of {100 * SETTLE:g} points with {100 * POWER:g} % power "
+               f"takes {needed} seeds, {needed - seeds} more, if no other method differs: {hours:.1f} core-hours by "
+               "the training times here.")
 
 
 def _seeds_needed(deviation: float, degrees: float, prior: Prior, seeds: int, comparisons: int) -> int | None:

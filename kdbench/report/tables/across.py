@@ -47,4 +47,5 @@ def _ranking_notes(ranking: Ranking) -> Iterable[str]:
         return
     groups = "; ".join(", ".join(group) for group in test.groups) or "none"
     yield (f"Friedman's test: chi-squared {test.statistic:.2f}, p {p_value(test.p)}; Nemenyi's critical difference at "
-           f"5 %: {test.critical_difference:.2f} ranks (Demšar, 2006). Groups that cannot be told apart: {groups}.")
+           f"5 %: {test.critical_difference:.2f} ranks (Demšar, 2006). Groups within which no difference is "
+           f"significant: {groups}.")

@@ -61,7 +61,7 @@ def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list
 # One cell.
 
 def _main_table(name: str, cell: Cell, columns: Sequence[str]) -> Table:
-    """The methods of a cell by test accuracy; notes tell which the best cannot be told from, and at what settings."""
+    """The methods of a cell by test accuracy; notes list the tiers, and the settings that are not defaults."""
     header = ["method", "family", "conditions", "submission", "seeds", METRICS["test_accuracy"].header,
               *(f"vs {name}" for name in REFERENCES), *(METRICS[column].header for column in columns)]
     ranked = not any(row.data_free for row in cell.rows)
@@ -170,9 +170,10 @@ def _tiers(cell: Cell) -> Iterable[str]:
     tiers = cell.comparisons.tiers
     if (count := sum(map(len, tiers))) > 1:
         listed = "; ".join(f"({i}) {', '.join(tier)}" for i, tier in enumerate(tiers, 1))
-        yield (f"Tiers: {listed}. Each holds those of the methods that are left of which no other is told to be better "
-               f"(moderated t-tests over equal seeds, 5 % after Holm's correction for {count * (count - 1) // 2} "
-               f"pair{'s' * (count > 2)}, or as the arrows say against {' and '.join(REFERENCES)}).")
+        yield (f"Tiers: {listed}. Of the methods that no earlier tier holds, a tier holds those that no other of them "
+               f"is significantly better than (moderated t-tests over equal seeds, 5 % after Holm's correction for "
+               f"{count * (count - 1) // 2} pair{'s' * (count > 2)}; against {' and '.join(REFERENCES)}, as the "
+               "arrows say).")
 
 
 def _sampling(cell: Cell) -> Iterable[str]:
@@ -180,9 +181,10 @@ def _sampling(cell: Cell) -> Iterable[str]:
     images, best = cell.test_images, cell.rows[0].estimate("test_accuracy")
     if images and best:
         width = Z * math.sqrt(best.mean * (1 - best.mean) / images)
-        yield (f"Test images: {images:,}. Intervals are over seeds, on the same images; other images would move an "
-               f"accuracy of {number(best.mean, 'share')} by up to {number(width, 'share')} points in 95 % of samples "
-               "(binomial), and differences by less, as far as two methods fail on the same images.")
+        yield (f"Test images: {images:,}. Intervals are over seeds, on the same images; another sample of "
+               f"images would change an accuracy of {number(best.mean, 'share')} by up to {number(width, 'share')} "
+               "points in 95 % of cases (binomial), and differences by less, as far as methods fail on the same "
+               "images.")
 
 
 def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
@@ -193,11 +195,11 @@ def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
         deviation = number(math.sqrt(prior.variance), "share")
         unusual = ", ".join(row.label for row in cell.rows
                             if row.data_free == data_free and row.label in cell.comparisons.unusual)
-        common = f"the methods' common standard deviation over seeds, s0 = {deviation} points,"
+        common = f"the standard deviation over seeds that the methods share, s0 = {deviation} points,"
         yield (f"Noise: {common} " + (
-            "is taken for all of them: their own differ no more than chance explains." if math.isinf(prior.degrees) else
-            f"counts as d0 = {prior.degrees:.1f} degrees of freedom beside each one's own.") + (
-                   f" By themselves these are so much noisier that their intervals may be too narrow: {unusual}."
+            "is used for all of them, as their own differ by no more than chance." if math.isinf(prior.degrees) else
+            f"is combined with each method's own, with the weight of d0 = {prior.degrees:.1f} degrees of freedom.") + (
+                   f" The intervals of these may be too narrow, as their own deviation is much larger: {unusual}."
                    if unusual else ""))
 
 
@@ -211,6 +213,6 @@ def _resolution(cell: Cell) -> Iterable[str]:
             number(statistics.median(told.standard_error * detectable_effect(told.degrees, comparisons)
                                      for told in found if told.seeds == seeds), "share")
             for comparisons in (1, family))
-        yield (f"Resolution: {seeds} seeds find a true difference to {REFERENCE} of {alone} points in {POWER:.0%} of "
-               f"repetitions by one moderated t-test at 5 %, and of {corrected} after Holm's correction for "
-               f"{family} methods, if no other differs (the median method's noise).")
+        yield (f"Resolution: with {seeds} seeds and {100 * POWER:g} % power, a single moderated t-test at 5 % finds a "
+               f"true difference to {REFERENCE} of {alone} points, and one of {corrected} points after Holm's "
+               f"correction for {family} methods, if no other differs (for the median method's noise).")

@@ -26,7 +26,7 @@ FEW_SEEDS = 5  # with fewer, the card says that small differences are noise
 
 
 def card(record: Record, leaderboard: Leaderboard) -> str:
-    """The text of the card. UserError for a run that did not finish."""
+    """The model card of a run. `leaderboard` is that of the run's folder. UserError if the run did not finish."""
     if record.status != "ok":
         raise UserError(f"run {record.run_id} has no network to describe: its status is {record.status!r}")
     cell = next((cell for cell in leaderboard.cells if cell.id == record.spec.cell), None)
@@ -48,7 +48,7 @@ def _name(record: Record) -> str:
 
 
 def _front(record: Record) -> str:
-    """The YAML that Hugging Face reads, written by its own library."""
+    """The metadata of the card as YAML for Hugging Face, written by its own library."""
     from huggingface_hub import EvalResult, ModelCardData  # here, because it takes a second to import
 
     spec = record.spec
@@ -79,7 +79,7 @@ def _base(record: Record) -> str:
 # Sections.
 
 def _facts(*columns: str, rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table with these columns, all of text."""
+    """A Markdown table of text with these columns and rows."""
     return align(Table("", list(columns), [list(row) for row in rows], len(columns)))
 
 
@@ -156,7 +156,8 @@ def _results(record: Record, row: Row | None) -> str:
 
 
 def _parts(record: Record, row: Row | None) -> Iterable[str]:
-    """Tables of the accuracy on each class, on each group and under each corruption; of many parts, the lowest."""
+    """Markdown tables of the accuracy on each class, on each group and under each corruption; of more than `MOST_PARTS`
+    parts, only the lowest."""
     for kind, parts in mean_shares([record]).items():
         lowest = sorted(parts, key=lambda name: (parts[name].mean, name))
         names = list(parts) if len(parts) <= MOST_PARTS else lowest[:MOST_PARTS]
@@ -168,8 +169,8 @@ def _parts(record: Record, row: Row | None) -> Iterable[str]:
 
 
 def _bias(record: Record, cell: Cell | None, row: Row | None) -> dict[str, str]:
-    """The section on what the student inherited of its teacher's bias, added and mended; none where no measure of bias
-    is known beside the teacher's or the plain student's."""
+    """The section on the bias that the student inherited from its teacher, added or mended, by its heading; empty if no
+    measure of bias can be compared with the teacher's or the plain student's."""
     if cell is None or row is None:
         return {}
     lines = list(_measures(cell, row))
@@ -190,7 +191,8 @@ def _bias(record: Record, cell: Cell | None, row: Row | None) -> dict[str, str]:
 
 
 def _measures(cell: Cell, row: Row) -> Iterable[str]:
-    """A sentence for each measure of bias that the student has beside its teacher's or the plain student's."""
+    """A text for each measure of bias: the student's value, and its differences to the teacher's and to the plain
+    student's. Measures for which neither difference is known are left out."""
     plain_rows = {other.label: other for other in cell.rows if other.is_reference}
     for metric, findings in audit(cell).items():
         own = next((one for one in findings if one.label == row.label), None)
@@ -208,7 +210,8 @@ def _measures(cell: Cell, row: Row) -> Iterable[str]:
 
 
 def _said(found: Difference, fairer: str, less_fair: str) -> str:
-    """A difference in words, "+2.52 ± 0.80 points, added to it" or "+0.52 ± 0.80 points, unclear"."""
+    """A difference in points with a verdict, such as "+2.52 ± 0.80 points, added to it": `fairer` or `less_fair` if the
+    difference is significant, else "unclear"."""
     word = (fairer if found.fairer else less_fair) if found.significant else "unclear"
     return f"{number(found.mean, 'share', '+')} ± {number(found.half_width, 'share')} points, {word}"
 
@@ -238,7 +241,8 @@ def _limitations(record: Record, cell: Cell | None, row: Row | None) -> Iterable
 
 
 def _harm(cell: Cell | None, row: Row | None) -> Iterable[str]:
-    """How the method changes test accuracy and classes against the reference, or that too few seeds say so."""
+    """Sentences on how the method changes test accuracy, and accuracy on single classes, against the reference, or that
+    the latter is withheld for lack of seeds; none for the reference itself."""
     if cell is None or row is None or row.is_reference:
         return
     if REFERENCE in row.differences:

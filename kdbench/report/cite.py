@@ -1,4 +1,4 @@
-"""What a paper that shows a table has to cite: BibTeX of kdbench, the methods and the datasets, and a sentence."""
+"""Citations for a paper that shows results of kdbench: BibTeX entries, and a sentence in LaTeX that cites them."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from kdbench.paper import Paper
 from kdbench.plugins.source import Facts
 from kdbench.version import __version__, address
 
-CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stands
+CONFERENCES = {  # BibTeX's booktitle by venue; a venue that is not here is written unchanged
     "AAAI": "Proceedings of the AAAI Conference on Artificial Intelligence",
     "CVPR": "IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
     "ECCV": "European Conference on Computer Vision (ECCV)",
@@ -23,13 +23,16 @@ CONFERENCES = {  # as BibTeX's booktitle; any other venue is written as it stand
 }
 JOURNALS = ("IJCV", "JMLR", "Monthly Weather Review", "Neural Networks", "Neurocomputing", "Proceedings of the IEEE",
             "TMLR", "TPAMI")
-METRIC = "metric "  # before the title of a metric, among names of methods and datasets
-REPORT = "Technical report, "  # what the venue of a technical report begins with, before its institution
+METRIC = "metric "  # prefix of a metric's title among names of methods and datasets
+REPORT = "Technical report, "  # prefix of a technical report's venue, before the institution
 
 
 def cite(leaderboard: Leaderboard) -> str:
-    """The BibTeX entries of a leaderboard's methods, datasets and metrics, then a sentence in LaTeX that cites them. It
-    names methods of which nothing is known without a reference."""
+    """The BibTeX entries of kdbench and of a leaderboard's methods, datasets and metrics, then a LaTeX sentence that
+    cites them.
+
+    Methods of which nothing is known have no reference in the sentence, and a LaTeX comment below it lists them.
+    """
     methods = _methods(leaderboard)
     datasets = sorted({cell.dataset for cell in leaderboard.cells})
     metrics = measured(leaderboard)
@@ -43,7 +46,7 @@ def cite(leaderboard: Leaderboard) -> str:
     note = f"\n% Not known here, so without a reference: {', '.join(map(escape, absent))}" if absent else ""
     variants = sorted(name for name in keys if name.startswith("+"))
     more = f" (variants: {cited(variants)})" if variants else ""
-    versions = {"kdbench": (__version__,), **leaderboard.packages}  # of records that name none: the installed one
+    versions = {"kdbench": (__version__,), **leaderboard.packages}  # the installed one if records name none
     packages = ", ".join(f"{name} {escape(' and '.join(versions[name]))}" + ("~\\cite{kdbench}" * (name == "kdbench"))
                          for name in versions)
     version = f"version {escape(leaderboard.version)}, " if leaderboard.version else ""
@@ -55,24 +58,26 @@ def cite(leaderboard: Leaderboard) -> str:
 
 
 def _methods(leaderboard: Leaderboard) -> list[str]:
-    """The methods that have a result."""
+    """The names of the leaderboard's methods that have a finished run, sorted."""
     return sorted({row.method for cell in leaderboard.cells for row in cell.rows if row.runs})
 
 
 def methods_and_datasets(leaderboard: Leaderboard) -> dict[str, Paper | None]:
-    """The papers of a leaderboard's methods with a result, and of its datasets, as `papers` gives them."""
+    """The papers of a leaderboard's methods that have a finished run, and of its datasets, in the form of `papers`."""
     return papers(_methods(leaderboard), sorted({cell.dataset for cell in leaderboard.cells}), leaderboard.methods)
 
 
 def measured(leaderboard: Leaderboard) -> dict[str, Paper | None]:
-    """The papers of the metrics that a leaderboard has, by the metric's title behind `METRIC`."""
+    """The papers of the metrics that some row of a leaderboard has, by the metric's title with the prefix `METRIC`.
+    Metrics without a paper and the teachers' own metrics are left out."""
     names = {name for cell in leaderboard.cells for row in cell.rows for name in row.metrics}
     return {f"{METRIC}{metric.title}": metric.reference for name, metric in METRICS.items()
             if name in names and metric.reference is not None and not name.startswith("teacher_")}
 
 
 def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, str]]:
-    """The BibTeX entries of kdbench and of each paper once, and the papers' BibTeX keys by the names in `found`."""
+    """The BibTeX entries of kdbench and of each distinct paper in `found`, and the BibTeX key of each name in `found`
+    that has a paper."""
     keys: dict[str, tuple[str, Paper]] = {}
     entries = [_software()]
     for name, paper in found.items():
@@ -86,7 +91,10 @@ def references(found: Mapping[str, Paper | None]) -> tuple[list[str], dict[str, 
 
 
 def papers(methods: Iterable[str], datasets: Iterable[str], known: Mapping[str, Facts]) -> dict[str, Paper | None]:
-    """The papers by name of method, dataset and dataset variant ("+skew"); None where no paper is known."""
+    """The papers of methods, datasets and dataset variants ("+skew"), by name; None where no paper is known.
+
+    `known` has what is known of methods, by name.
+    """
     found = {name: known[name].paper if name in known else None for name in methods}
     for dataset in datasets:
         try:
@@ -127,7 +135,7 @@ def _entry(key: str, paper: Paper) -> str:
 
 
 def _fields(kind: str, key: str, fields: Mapping[str, str]) -> str:
-    """A BibTeX entry."""
+    """A BibTeX entry of a kind, such as "article", with its key and its fields by name."""
     return f"@{kind}{{{key},\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items()) + "\n}"
 
 
@@ -139,18 +147,19 @@ def _key(paper: Paper) -> str:
 
 
 def _ascii(text: str) -> str:
-    """The text in lower-case ASCII, with spaces for characters that are no letters or digits."""
+    """The text in lower-case ASCII: letters lose their accents, and any other character that is not an ASCII letter or
+    digit becomes a space."""
     plain = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss").replace("ø", "o").replace("ł", "l"))
     return "".join(c if c.isascii() and c.isalnum() else "" if unicodedata.combining(c) else " " for c in plain)
 
 
 def _unused(key: str, taken: set[str]) -> str:
-    """The key, with the first of the letters b to z that makes it differ from those taken, if it needs one."""
+    """The key itself if it is not taken, else the key with the first of the letters b to z that gives one not taken."""
     return next(key + suffix for suffix in ("", *"bcdefghijklmnopqrstuvwxyz") if key + suffix not in taken)
 
 
 def escape(text: str) -> str:
-    """Any text as LaTeX, with single spaces for white space."""
+    """The text escaped for LaTeX, on one line, with white space collapsed to single spaces."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
                **{c: f"\\{c}" for c in "&%$#_{}"}}
     return "".join(special.get(c, c) for c in plain(text))

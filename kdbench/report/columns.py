@@ -1,4 +1,4 @@
-"""What each column of the data frames, and of the files that are made of them, holds."""
+"""Descriptions of the columns of the data frames, and of the files that are made from them."""
 
 from kdbench.analysis.board import REFERENCE, REFERENCES
 from kdbench.analysis.harm import MIN_SEEDS
@@ -10,7 +10,7 @@ PARTS = {"mean": "mean over the row's seeds", "low": "lower end of the 95 % t in
 
 
 def meaning() -> dict[str, str]:
-    """What each column holds, by its name: those of the leaderboard and those of runs."""
+    """The description of each column of the leaderboard's data frame and of that of runs, by the column's name."""
     found = {
         "role": "student; teacher, whose figures are a yardstick; of runs also trial, one of tuning, which never sees "
                 "test images",

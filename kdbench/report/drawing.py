@@ -1,4 +1,4 @@
-"""What all plots share: colours and markers that the colour-blind can tell apart, and the parts of a figure."""
+"""Parts that all plots share: colours and markers that colour-blind readers can distinguish, intervals and legends."""
 
 import math
 import textwrap
@@ -16,13 +16,14 @@ from kdbench.metrics.catalog import METRICS
 from kdbench.plugins.source import FAMILIES, family_order
 from kdbench.report.formatting import three_digits, unit_sign
 
-# The palette of Okabe and Ito, which the common kinds of colour blindness can tell apart, with a brown and a grey.
+# The palette of Okabe and Ito, which readers with the common kinds of colour blindness can distinguish, with a brown
+# and a grey.
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#A6761D", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#555555"
-OTHER = (GREY, "*")  # of teachers, and of families that are none of FAMILIES
-LINES = ("-", "--", ":", "-.")  # of the first, second, ... method of a family where single methods are drawn as lines
-PLAIN = (("#000000", "|"), ("#888888", "p"), ("#444444", "2"), (GREY, "1"))  # of metrics: no family looks like one
+OTHER = (GREY, "*")  # the look of teachers, and of families that are not in FAMILIES
+LINES = ("-", "--", ":", "-.")  # of the first, second, ... method of a family in plots with a line for each method
+PLAIN = (("#000000", "|"), ("#888888", "p"), ("#444444", "2"), (GREY, "1"))  # looks of metrics, which no family has
 CUT = {"left": 4, "right": 5, "up": 6, "down": 7}  # matplotlib's carets: arrowheads with their tip at the point
 STYLE: Any = {
     "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"], "font.size": 9, "text.parse_math": False,
@@ -30,33 +31,34 @@ STYLE: Any = {
     "figure.facecolor": "white",
 }
 WIDTH = 7.5  # of a figure, in inches
-EXTENT = .35  # of an axis' range around the means, that intervals may add at each side; what is longer is cut
+EXTENT = .35  # intervals widen an axis by up to this share of the means' range at each side; longer ones are cut
 
 
 def look(number: int) -> tuple[str, str]:
-    """The colour and marker of the first (0), second (1), ... thing in a plot.
+    """The colour and marker of the first (0), second (1), ... item in a plot.
 
-    The first nine differ in both; later ones repeat the colours with other markers, 81 in all.
+    The first nine items differ in both; later ones repeat the colours with other markers, so that there are 81 looks.
     """
     repeat, place = divmod(number, len(COLOURS))
     return COLOURS[place], MARKERS[(place + repeat) % len(MARKERS)]
 
 
 def family_look(family: str) -> tuple[str, str]:
-    """The colour and marker of a family everywhere in a report; "" is a teacher's."""
+    """The colour and marker of a family, the same everywhere in a report. Teachers, whose family is "", and families
+    that are not in FAMILIES have the look `OTHER`."""
     return look(FAMILIES.index(family)) if family in FAMILIES else OTHER
 
 
 def line_styles(families: Sequence[str]) -> list[str]:
-    """The line style of each of several methods, given by their families: those of one family differ, as far as there
-    are line styles."""
+    """The line styles of methods, given the family of each: methods of one family have different styles, which repeat
+    from its fifth method on."""
     return [LINES[families[:place].count(family) % len(LINES)] for place, family in enumerate(families)]
 
 
 # Values and their intervals.
 
 def scale(metric: str) -> int:
-    """What a metric's values are multiplied with in a plot: shares are drawn in percent."""
+    """The factor by which plots multiply a metric's values: 100 for shares, which are drawn in percent, else 1."""
     return 100 if METRICS[metric].unit == "share" else 1
 
 
@@ -71,7 +73,7 @@ def drawn(row: Row, metric: str) -> Estimate | None:
 
 
 def told(metric: str, value: Estimate) -> str:
-    """A drawn value in words, "test accuracy 95.90 ± 0.31 %"."""
+    """A value as `drawn` returns it, in words: "test accuracy 95.90 ± 0.31 %"."""
     def digits(number: float) -> str:
         return f"{number:.2f}" if METRICS[metric].unit == "share" else three_digits(number)
 
@@ -80,14 +82,16 @@ def told(metric: str, value: Estimate) -> str:
 
 
 def ends(values: Iterable[Estimate]) -> list[float]:
-    """The ends of all intervals that are known."""
+    """The lower and upper ends of all intervals, without those of values whose interval is not known."""
     return [end for value in values for end in (value.low, value.high) if end is not None]
 
 
 def draw_interval(axes: Axes, along: Estimate, x: float, y: float, colour: str, *, horizontal: bool,
                   alpha: float = .55) -> None:
-    """An interval as a thin line through the point (x, y), with an arrow where the limit of the axis, which must be
-    final, cuts it. Nothing if the interval is not known."""
+    """Draw an interval as a thin line through the point (x, y), with an arrow where the limit of the axis cuts it off.
+
+    The limits of the axes must be final. Nothing is drawn if the interval is not known or has no width.
+    """
     if along.low is None or along.high is None or math.isclose(along.low, along.high):
         return
     least, most = sorted(axes.get_xlim() if horizontal else axes.get_ylim())
@@ -102,14 +106,16 @@ def draw_interval(axes: Axes, along: Estimate, x: float, y: float, colour: str, 
 
 
 def draw_cut(axes: Axes, x: float, y: float, direction: str, colour: str) -> None:
-    """A small arrow with its tip at (x, y): what is drawn goes on in that direction, beyond the axis."""
+    """Draw a small arrow with its tip at (x, y), to show that something continues beyond the axis in that direction:
+    "left", "right", "up" or "down"."""
     axes.plot(x, y, marker=CUT[direction], color=colour, markersize=4, clip_on=False, zorder=3)
 
 
 # The parts of a figure.
 
 def new_figure(heading: str, height: float) -> tuple[Figure, Axes]:
-    """A figure of the common width and that height in inches, with its heading in small print on top."""
+    """A figure of the common width and the given height in inches, with its heading in small print on top, and its
+    first axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle("\n".join(textwrap.wrap(heading, 125)), x=.01, ha="left", fontsize=7, color=GREY)
     return figure, figure.add_subplot()
@@ -123,13 +129,14 @@ def lay_out(figure: Figure) -> None:
 
 
 def label_rows(axes: Axes, labels: list[str]) -> None:
-    """Name the places 0, 1, ... of the y axis, the first on top."""
+    """Label the places 0, 1, ... of the y axis, with the first on top."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - .5, -.7)
 
 
 def family_legend(axes: Axes, families: Iterable[str]) -> None:
-    """A legend below the axes with the look of each family; families that are none of FAMILIES share an entry."""
+    """Add a legend below the axes with the look of each family. Families that are not in FAMILIES share an entry, and
+    teachers (family "") have none."""
     names: dict[tuple[str, str], list[str]] = {}
     for family in sorted(set(families) - {""}, key=family_order):
         names.setdefault(family_look(family), []).append(family.replace("_", " "))
@@ -139,22 +146,29 @@ def family_legend(axes: Axes, families: Iterable[str]) -> None:
 
 
 def floor(values: Sequence[float]) -> float:
-    """The lowest value that is no outlier (by Tukey's outer fence), where an axis begins: one failure among forty
-    methods must not press the others into a line."""
+    """The lowest value that is not an outlier by Tukey's outer fence, three interquartile ranges below the first
+    quartile.
+
+    An axis begins there: otherwise one failed method among forty would press the others into a line.
+    """
     low, high = np.percentile(values, [25, 75])
     return min(value for value in values if value >= low - 3 * (high - low))
 
 
 def reach(values: Sequence[float], intervals: Sequence[float] = ()) -> tuple[float, float]:
-    """The ends of an axis around values, with a margin; around the ends of intervals as far as `EXTENT` allows."""
+    """The limits of an axis that shows the values with a margin. `intervals` are the ends of the values' intervals,
+    which widen the axis by up to `EXTENT` at each side."""
     low, high = min(values), max(values)
     extent, margin = EXTENT * (high - low), .06 * (high - low) or 1.0
     return (max(min([low, *intervals]), low - extent) - margin, min(max([high, *intervals]), high + extent) + margin)
 
 
 def clip(axes: Axes, values: Sequence[float], intervals: Sequence[float] = ()) -> list[float]:
-    """Begin the x axis at the `floor` of the values, and of intervals' ends as far as `reach` allows; the values as
-    they are drawn, outliers at the left edge, where an arrow points to them."""
+    """Begin the x axis at the `floor` of the values, and return where each value is to be drawn.
+
+    The axis also shows the ends of intervals as far as `reach` allows. Values below the floor are drawn in a strip at
+    the left edge, where the caller adds an arrow; all others are drawn where they are.
+    """
     lowest = floor(values)
     low, high = reach([value for value in values if value >= lowest], intervals)
     strip = .06 * (high - low)

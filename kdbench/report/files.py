@@ -1,6 +1,6 @@
 """A leaderboard as text in a chosen format, and the report: every format, the plots and one page, as files.
 
-The same records give the same bytes, but for plots drawn by another version of matplotlib.
+The same records give the same bytes, except for plots that are drawn by another version of matplotlib.
 """
 
 import re
@@ -52,7 +52,8 @@ def report_files(folder: Path, registry: Mapping[str, Any] | None = None) -> dic
 
 
 def table_files(folder: Path, leaderboard: Leaderboard) -> dict[str, bytes]:
-    """The content of the report's files that need no drawing, by name, given the folder's leaderboard."""
+    """The content of the report's files other than the page and the plots, by name. `leaderboard` is the folder's own.
+    UserError if the folder has no records."""
     heading = f"# kdbench leaderboard: {', '.join(leaderboard.suites)}\n\n"
     texts = {
         "leaderboard.md": heading + to_markdown(leaderboard), "leaderboard.csv": to_csv(leaderboard),
@@ -63,7 +64,8 @@ def table_files(folder: Path, leaderboard: Leaderboard) -> dict[str, bytes]:
 
 
 def write_report(folder: Path, registry: Mapping[str, Any] | None = None) -> list[Path]:
-    """Write the report into the folder and return its files. Plots that it no longer has are deleted."""
+    """Write the report into the folder and return the paths of its files. Files of plots that are no longer part of the
+    report are deleted. UserError if the folder has no records."""
     files = report_files(folder, registry)
     for name, content in files.items():
         atomic_write(folder / name, content)
@@ -76,7 +78,8 @@ def write_report(folder: Path, registry: Mapping[str, Any] | None = None) -> lis
 def check_report(folder: Path, registry: Mapping[str, Any] | None = None) -> list[str]:
     """One line for each file of the report that is missing or differs from what the records give.
 
-    Plots are not compared, only looked for: another version of matplotlib draws the same plot in other bytes.
+    Plots must exist, but their content is not compared, neither in their own files nor inside the page: another version
+    of matplotlib draws the same plot in other bytes. UserError if the folder has no records.
     """
     complaints = []
     for name, content in report_files(folder, registry).items():

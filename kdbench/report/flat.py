@@ -1,4 +1,4 @@
-"""Results for programs, with every metric: a leaderboard as a data frame, CSV and JSON; single runs likewise."""
+"""Machine-readable results with every metric: a leaderboard as data frame, CSV or JSON; runs as data frame or CSV."""
 
 import csv
 import dataclasses
@@ -40,8 +40,8 @@ def _typed(*estimates: str) -> dict[str, str]:
     return {f"{name}_{part}": "float64" for name in estimates for part in ("mean", "low", "high")}
 
 
-MODERATED = ("moderated_low", "moderated_high", "degrees", "p", "p_holm")  # of a difference to a reference
-COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
+MODERATED = ("moderated_low", "moderated_high", "degrees", "p", "p_holm")  # columns of a difference to a reference
+COLUMNS = {  # columns of the leaderboard's data frame and CSV, in order, with their types in pandas
     "role": "string", "method": "string", "family": "string", "pair": "string", "dataset": "string", "cell": "string",
     "hyperparameters": "object", "conditions": "object", "submission": "string",
     "seeds": "Int64", "seed_values": "object",
@@ -59,11 +59,11 @@ COLUMNS = {  # of the data frame and of CSV, in order, with their type in pandas
 }
 
 
-DIGITS = 9  # of the floats of CSV and JSON
-# Of the rows of compressed networks in CSV, behind the others: what the network is, and its figures.
+DIGITS = 9  # significant digits of floats in the leaderboard's CSV and JSON
+# Columns that only rows of compressed networks have, behind `COLUMNS` in CSV: the kind of network, and its figures.
 COMPRESSED = ("network", *_typed(FLOAT_AGREEMENT, "difference_to_float", *USE))
 
-RUN_COLUMNS = {  # of the data frame of runs and of runs.csv, in order, with their type in pandas
+RUN_COLUMNS = {  # columns of the data frame of runs and of runs.csv, in order, with their types in pandas
     "run": "string", "role": "string", "status": "string", "reason": "string", "suite": "string", "method": "string",
     "family": "string", "pair": "string", "dataset": "string", "cell": "string", "seed": "Int64",
     "hyperparameters": "object", "updates": "Int64", "epochs": "Int64", **dict.fromkeys(METRICS, "float64"),
@@ -75,22 +75,25 @@ RUN_COLUMNS = {  # of the data frame of runs and of runs.csv, in order, with the
 def runs_to_frame(store: Store) -> "pd.DataFrame":
     """The runs of a folder of results as a data frame: one row for each record, sorted by cell, method and seed.
 
-    `role` is "student", "teacher" or "trial"; `status` "ok" or why there are no metrics, with the `reason`. `run` is
-    the id that `load_student` takes, `cell` the id of what methods are compared in. `hyperparameters` has all of them,
-    and `epochs` and `updates` are the run's own. Each metric of `kdbench list metrics` has a column; those of profiles,
-    which are measured apart, are in the leaderboard. Shares are from 0 to 1. A missing value is pd.NA, NaN or None, by
-    the type in `RUN_COLUMNS`. UserError if there are no records.
+    `role` is "student", "teacher" or "trial". `status` is "ok", or else says why there are no metrics, and `reason`
+    explains it. `run` is the id that `load_student` takes; runs with the same id in `cell` are compared with each
+    other. `hyperparameters` has all hyperparameters of the run, defaults included; `epochs` and `updates` are the run's
+    own. Each metric of `kdbench list metrics` has a column; the metrics of profiles are missing here, since they are
+    measured separately, and are found in the leaderboard. Shares are from 0 to 1. A missing value is pd.NA, NaN or
+    None, depending on the column's type in `RUN_COLUMNS`. UserError if the folder has no records.
     """
     return typed(RUN_COLUMNS, run_lines(store))
 
 
 def runs_to_csv(store: Store) -> str:
-    """The rows and columns of `runs_to_frame` as CSV without a final line break."""
+    """The rows and columns of `runs_to_frame` as CSV without a final line break; dicts are JSON. UserError if the
+    folder has no records."""
     return csv_text(RUN_COLUMNS, run_lines(store))
 
 
 def run_rows(store: Store) -> list[dict[str, Any]]:
-    """The runs of a folder for a listing: what each is, and its test accuracy in % or why it has none."""
+    """The runs of a folder as rows of a listing, all text but the seed: what each run is, its test accuracy in %, its
+    training time in seconds, and its status with the reason. UserError if the folder has no records."""
     return [{"run": line["run"], "method": line["method"] if line["role"] == "student" else f"{line['role']} "
              f"{line['method']}", "pair": line["pair"], "dataset": line["dataset"], "seed": line["seed"],
              "test acc.": number(line.get("test_accuracy"), "share"), "seconds": number(line.get("seconds"), "s"),
@@ -99,7 +102,8 @@ def run_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def run_lines(store: Store) -> Iterator[dict[str, Any]]:
-    """The rows of the data frame of runs and of runs.csv: values by column."""
+    """The rows of `runs_to_frame` and of runs.csv as values by column; a value that is not known is None or absent.
+    UserError if the folder has no records."""
     records = [record for record in store.scan() if isinstance(record, Record)]
     if not records:
         raise store.no_records()
@@ -121,25 +125,31 @@ def to_frame(leaderboard: Leaderboard) -> "pd.DataFrame":
     """The leaderboard as a data frame: one row for each method and choice of hyperparameters in each cell, best first,
     below a row of the cell's teacher.
 
-    `role` is "student" or "teacher", `cell` the id of what methods are compared in: one pair, dataset and recipe.
-    `hyperparameters` has those that are not their defaults. Each metric of `kdbench list metrics` has three columns:
-    NAME_mean, over the row's `seeds`, and the ends NAME_low and NAME_high of its 95 % t interval. So has the paired
-    difference of test accuracy to each reference: difference_to_ce and difference_to_kd. Of these there are the ends of
-    the moderated interval besides, its degrees of freedom, and p before and after Holm's correction for all methods of
-    the cell (see kdbench.analysis.moderated). `tier` is 1 for the methods that see the data and that no other is
-    significantly better than. `shares` has the mean accuracies by kind of part of the test images ("class",
-    "group: ATTRIBUTE", "corruption"), then by the part's name. Shares, accuracies among them, are from 0 to 1.
-    `results` is the leaderboard's hash, the same in every row.
+    `role` is "student" or "teacher". `cell` is the id of the cell, one pair, dataset and recipe, within which methods
+    are compared. `hyperparameters` has only those that differ from the method's defaults. Each metric of
+    `kdbench list metrics` has three columns: NAME_mean is the mean over the row's `seeds`, and NAME_low and NAME_high
+    are the ends of its 95 % t interval. The paired differences of test accuracy to the references, difference_to_ce and
+    difference_to_kd, have the same three columns; in addition, they have the ends of the moderated interval, its
+    degrees of freedom, and p before and after Holm's correction for all methods of the cell (see
+    kdbench.analysis.moderated). `tier` is 1 for the methods that see the data and that no other method is significantly
+    better than. `shares` has the mean accuracies on parts of the test images, by kind of part ("class",
+    "group: ATTRIBUTE", "corruption") and then by the part's name. Shares, including accuracies, are from 0 to 1.
+    `results` is the hash of the leaderboard's results, the same in every row.
 
-    The types are those of `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing value
-    is pd.NA, NaN or None, by type. A teacher's row has its architecture as `method`, and of the metrics their means.
+    Columns have the types in `COLUMNS`: string, Int64 for counts, float64, and object for lists and dicts. A missing
+    value is pd.NA, NaN or None, depending on the column's type. A teacher's row has the teacher's architecture as
+    `method`, and only the means of metrics.
     """
     return typed(COLUMNS, row_lines(leaderboard))
 
 
 def to_csv(leaderboard: Leaderboard) -> str:
-    """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON. Where students
-    were compressed, a row for each kind of network stands behind the others, and its columns behind theirs."""
+    """The rows and columns of `to_frame` as CSV without a final line break; lists and dicts are JSON.
+
+    Floats have `DIGITS` significant digits. If students were compressed, rows with the role "compressed" follow the
+    others, one for each row of the leaderboard and kind of network, and the columns in `COMPRESSED` follow those of
+    `to_frame`.
+    """
     compressed = [line for cell in leaderboard.cells for line in _compressed(cell)]
     hashes = {"results": leaderboard.results_hash, "records": leaderboard.records_hash}
     lines = [*row_lines(leaderboard), *({"role": "compressed", **line, **hashes} for line in compressed)]
@@ -147,7 +157,8 @@ def to_csv(leaderboard: Leaderboard) -> str:
 
 
 def typed(columns: Mapping[str, str], found: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    """A data frame of lines: values by column, where there are any. `columns` has the types in pandas."""
+    """A data frame of rows that are given as values by column. `columns` has the columns in order, with their types in
+    pandas; a column that a row lacks is a missing value."""
     import pandas as pd  # here, because pandas takes a second to import
 
     rows = list(found)
@@ -156,7 +167,8 @@ def typed(columns: Mapping[str, str], found: Iterable[Mapping[str, Any]]) -> "pd
 
 
 def csv_text(columns: Iterable[str], found: Iterable[Mapping[str, Any]]) -> str:
-    """Lines, values by column, as CSV without a final line break."""
+    """Rows that are given as values by column, as CSV without a final line break. A value that is None or absent is an
+    empty cell, and values of other columns are left out."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -166,15 +178,19 @@ def csv_text(columns: Iterable[str], found: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    """A value as a cell of CSV that no spreadsheet takes for a formula."""
+    """A value as a cell of CSV: lists and dicts as JSON, and text that a spreadsheet would take for a formula behind an
+    apostrophe."""
     if isinstance(value, list | dict):
         return json.dumps(value)
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def row_lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
-    """The rows of the data frame and of CSV: values by column, where there are any. They come cell by cell: the
-    teacher's, if the cell has one, then those of its rows, in their order."""
+    """The rows of `to_frame` and of the leaderboard's CSV as values by column; a value that is not known is None or
+    absent.
+
+    For each cell, the teacher's row comes first if the cell has a teacher, then the rows of its methods in their order.
+    """
     for cell in leaderboard.cells:
         if cell.teacher:
             known = cell.teacher.metrics
@@ -188,7 +204,9 @@ def row_lines(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
 
 
 def to_json(leaderboard: Leaderboard) -> str:
-    """Teachers, rows and ranking across cells as JSON without a final line break."""
+    """The leaderboard as JSON without a final line break: verdict, teachers, rows, tuning and rankings across cells;
+    where there are any, also bias audits, sweeps, compressed networks and correlations of orders. Floats have `DIGITS`
+    significant digits."""
     content: dict[str, Any] = {
         "results": leaderboard.results_hash,
         "records": leaderboard.records_hash,
@@ -219,8 +237,8 @@ def to_json(leaderboard: Leaderboard) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """The value with its floats, at whatever depth, to DIGITS significant digits: so the same records give the same
-    text on processors that sum in another order."""
+    """The value with all floats in it, at any depth, rounded to `DIGITS` significant digits, so that the same records
+    give the same text on processors that sum in another order. Tuples become lists."""
     if isinstance(value, float):
         return significant(value, DIGITS)
     if isinstance(value, dict):
@@ -229,8 +247,8 @@ def rounded(value: Any) -> Any:
 
 
 def _orders(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
-    """Kendall's tau-b between the order of a cell's methods by test accuracy and another order of them: by another
-    metric, or by test accuracy in another cell."""
+    """Kendall's tau-b between the order of a cell's methods by test accuracy and another order of the same methods: by
+    another metric, or by test accuracy in another cell."""
     for cell in leaderboard.cells:
         place = {"pair": cell.pair, "dataset": cell.dataset, "cell": cell.id}
         for metric, one in by_metric(cell).items():
@@ -272,7 +290,8 @@ def _audit(cell: Cell) -> dict[str, Any]:
 
 
 def _sweeps(cell: Cell) -> Iterator[dict[str, Any]]:
-    """The settings of a cell's methods that differ in one number, with the trends of metrics along it."""
+    """The sweeps of a cell (settings of one method that differ in the value of one hyperparameter), each with the
+    trends of metrics along it."""
     for sweep in cell.sweeps:
         trends = {metric: per_doubling(cell, sweep, metric) for metric in swept_metrics(cell, sweep)}
         yield {"pair": cell.pair, "dataset": cell.dataset, "cell": cell.id, "method": sweep.method,
@@ -301,7 +320,7 @@ def _tuning(cell: Cell) -> dict[str, Any]:
 
 
 def _row(cell: Cell, row: Row) -> dict[str, Any]:
-    """Everything known of a row; None where a value is missing."""
+    """What is known of a row, as values by column; None for a missing value."""
     statuses = [failure.status for failure in row.failures]
     missing, inapplicable = statuses.count("missing"), statuses.count("inapplicable")
     published = of_row(cell, row)
@@ -330,7 +349,7 @@ def _row(cell: Cell, row: Row) -> dict[str, Any]:
 
 
 def _compressed(cell: Cell) -> Iterator[dict[str, Any]]:
-    """Everything known of the compressed networks of a cell, by method and kind of network."""
+    """What is known of a cell's compressed networks, as values by column: one dict for each row and kind of network."""
     rows = compressed_rows(cell)
     floats = {row.label: row.values("test_accuracy") for row in rows if row.network == FLOAT}
     for row in rows:
@@ -365,7 +384,8 @@ def _moderated(name: str, told: Comparison | None) -> dict[str, float | None]:
 
 
 def _comparison(cell: Cell, comparison: Harm | None) -> dict[str, Any]:
-    """The changes by class and image against the reference; all None if they are withheld."""
+    """The columns of changes by class and image against the reference; all are None if the comparison is withheld, for
+    lack of shared seeds."""
     if comparison is None:
         return dict.fromkeys(("classes_harmed", "classes_helped", "flipped", "flipped_accuracy",
                               f"flipped_{REFERENCE}_accuracy", "most_affected_classes"))

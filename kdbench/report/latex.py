@@ -10,8 +10,8 @@ from kdbench.report.formatting import LARGER, NONE, Table
 from kdbench.report.tables.cell import all_tables
 
 LAST_LATIN = "\u024f"  # the last character that pdflatex sets without further packages
-SET = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$"}  # what it sets by a command
-EXPLAINED = {  # what a caption says of signs, if a cell holds one of them
+SET = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$"}  # characters that pdflatex sets by these commands
+EXPLAINED = {  # by signs: what a caption says of them, if a cell of the table has one
     "±": f"± is half the width of the 95 % t interval over seeds, {NONE} with fewer than {MIN_SEEDS}; of a difference, "
          "of the moderated one.",
     "↑↓?": "Differences are paired by seed; ↑ better, ↓ worse, ? unclear, at 5 % after Holm's correction.",
@@ -26,8 +26,11 @@ HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}; \cite by 
 
 
 def to_latex(leaderboard: Leaderboard) -> str:
-    """All tables, below the packages and the macro that they need. Each method is cited where it stands, and the rows
-    of the best tier are bold."""
+    """All tables of a leaderboard, below comments that name the packages they need and the definition of a macro that
+    they use.
+
+    Each method's name is followed by its citation, and the rows of the best tier are bold.
+    """
     head = f"% results {leaderboard.results_hash}\n% records {leaderboard.records_hash}\n{HEAD}"
     _, keys = references(methods_and_datasets(leaderboard))
     cited = {row.label: keys[row.method] for cell in leaderboard.cells for row in cell.rows if row.method in keys}
@@ -40,14 +43,18 @@ def to_latex(leaderboard: Leaderboard) -> str:
 
 
 def _label(title: str, taken: set[str]) -> str:
-    """The name by which \\ref finds the table, such as kdbench:robustness-big-small-on-digits."""
+    """The table's label for \\ref, made from its title and not among those taken, such as
+    kdbench:robustness-big-small-on-digits."""
     words = "kdbench:" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     return next(name for name in (words, *(f"{words}-{i}" for i in range(2, len(taken) + 3))) if name not in taken)
 
 
 def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> str:
-    """The table, with its title, its notes, the meaning of its signs and `results`, the beginning of the results' hash,
-    as caption. `cited` has the BibTeX keys of methods by row."""
+    """The table as a float, with its title, its notes, the meaning of its signs and `results` as caption.
+
+    `label` is its label, `results` the beginning of the results' hash, and `cited` has the BibTeX keys of methods by
+    the labels of their rows.
+    """
     columns = "l" * table.text_columns + "r" * (len(table.header) - table.text_columns)
     signs = {sign for line in table.lines for text in line for sign in re.findall(r"±|†|[↑↓?]$", text)}
     notes = [*table.notes, *(told for some, told in EXPLAINED.items() if signs & set(some))]
@@ -71,14 +78,14 @@ def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> 
 
 
 def _with_citation(line: list[str], table: Table, cited: Mapping[str, str]) -> list[str]:
-    """The cells as LaTeX, the method with its citation."""
+    """The cells of a line as LaTeX, with a citation behind the method's name."""
     place = table.header.index("method") if "method" in table.header else None
     return [_cell(text) + (rf"~\cite{{{cited[text]}}}" if i == place and text in cited else "")
             for i, text in enumerate(line)]
 
 
 def _cell(text: str) -> str:
-    """A cell, in which the hyphen of a negative number becomes a minus sign."""
+    """The text of a cell as LaTeX; the hyphen of a negative number becomes a minus sign."""
     return re.sub(r"^-(?=\d)", "$-$", safe(text))
 
 
@@ -87,6 +94,6 @@ def _line(cells: list[str], bold: bool = False) -> str:
 
 
 def safe(text: str) -> str:
-    """Any text as LaTeX, with a question mark for each character that pdflatex cannot set."""
+    """The text escaped for LaTeX, with a question mark for each character that pdflatex cannot set."""
     escaped = escape("".join(c if c <= LAST_LATIN or c in SET else "?" for c in text))
     return "".join(SET.get(c, c) for c in escaped)

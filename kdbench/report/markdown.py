@@ -16,7 +16,8 @@ WIDTH = 100  # columns of a paragraph
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
-    """The verdict, all tables, the meaning of their columns, what was used, and the hash of the results."""
+    """The leaderboard as Markdown without a final line break: verdict, all tables, the meaning of their columns, what
+    was used, and the hashes of results and records."""
     parts = [*verdict_to_markdown(leaderboard),
              *(tables_to_markdown(cell_tables(cell, leaderboard)) for cell in leaderboard.cells)]
     for table in across_tables(leaderboard):
@@ -26,12 +27,13 @@ def to_markdown(leaderboard: Leaderboard) -> str:
 
 
 def verdict_to_markdown(leaderboard: Leaderboard) -> list[str]:
-    """The verdict as lists, one for each cell below its name."""
+    """The verdict as bulleted lists, each below its title: one for each cell, then those on several cells together."""
     return [f"{safe(one.title)}:\n\n{items(one.sentences)}" for one in verdict(leaderboard)]
 
 
 def hashes(leaderboard: Leaderboard) -> list[str]:
-    """Which results a table shows, to cite it and to compare it with a repetition."""
+    """Two sentences with the hashes of the results and of the records that tables show, by which they can be cited and
+    compared with those of a repetition."""
     return [f"Results {leaderboard.results_hash}: weights, predictions and metrics, which repeated runs give again.",
             f"Records {leaderboard.records_hash}: all files that this was made from, times and machines included."]
 
@@ -57,15 +59,15 @@ def align(table: Table) -> str:
 
 
 def safe(text: str) -> str:
-    """Any text as Markdown, on one line, in which nothing begins HTML."""
+    """The text as Markdown, on one line, escaped so that no HTML tag begins in it."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain(text))
 
 
 def items(lines: Iterable[str]) -> str:
-    """A bulleted list."""
+    """The lines as a bulleted list in Markdown, filled to `WIDTH` columns."""
     return "\n".join(fill(f"- {line}", indent="  ") for line in lines)
 
 
 def fill(text: str, indent: str = "") -> str:
-    """The text with line breaks, `indent` before every line but the first."""
+    """The text as Markdown, filled to `WIDTH` columns, with `indent` before every line but the first."""
     return textwrap.fill(safe(text), WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

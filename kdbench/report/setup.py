@@ -1,4 +1,4 @@
-"""What was compared and how, cell by cell: recipe, images, networks, attacks and the command, as facts by name."""
+"""How the methods of a cell were compared, as text by name: networks, images, recipe, robustness and command."""
 
 import json
 import shlex
@@ -14,18 +14,18 @@ from kdbench.metrics.robustness import STEPS, SUBSET
 from kdbench.profile.record import Deployment
 from kdbench.robustness.corruptions import CORRUPTIONS
 
-MOST_NAMED = 20  # classes
+MOST_NAMED = 20  # classes that are listed by name
 
 
 def setup(cell: Cell, leaderboard: Leaderboard) -> dict[str, str]:
-    """The facts of a cell, in the order in which they are shown."""
+    """The facts about a cell as text by name, such as "student" or "recipe", in the order in which they are shown."""
     return {**_networks(cell), **dict(_images(cell)), **dict(_recipes(cell)), **dict(_robustness(cell)),
             "command": command(cell, leaderboard)}
 
 
 def command(cell: Cell, leaderboard: Leaderboard) -> str:
-    """The command that gives the cell's runs again, as far as records tell: the settings of rows that are not their
-    suite's stand in their names."""
+    """The `kdbench run` command that repeats the cell's runs, as far as records tell. Settings of single rows that
+    differ from the suite's are not in it; the rows' labels show them."""
     seeds = sorted({seed for row in cell.rows for seed in (*row.runs, *(failure.seed for failure in row.failures))})
     methods = sorted({row.method for row in cell.rows}, key=lambda name: (name not in REFERENCES, name))
     told = str(len(seeds)) if seeds == list(range(len(seeds))) else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)
@@ -35,7 +35,11 @@ def command(cell: Cell, leaderboard: Leaderboard) -> str:
 
 
 def _transfer_options(cell: Cell, leaderboard: Leaderboard) -> Iterator[str]:
-    """The options that ask for the cell's images without labels, or for none where the suite has other cells."""
+    """The options of `kdbench run` that set the cell's images without labels.
+
+    For a cell without such images, the option says that there are none if other cells of the leaderboard have some;
+    otherwise there are no options.
+    """
     found = cell.spec.get("transfer")
     if found is not None or any(one.transfer for one in leaderboard.cells):
         asked = {"images": "none"} if found is None else found
@@ -99,7 +103,7 @@ def _recipes(cell: Cell) -> Iterator[tuple[str, str]]:
     recipe = cell.spec.get("recipe", {})
     yield "recipe", _written({name: value for name, value in recipe.items() if value not in (None, [])})
     teachers = (cell.spec.get("teacher") or {}).get("run", {}).get("recipe")
-    if teachers is not None:  # else kdbench did not train it
+    if teachers is not None:  # None if kdbench did not train the teacher
         own = {name: value for name, value in teachers.items() if value != recipe.get(name)}
         yield "recipe of the teacher", f"{_written(own)}, else the student's" if own else "the student's"
 
@@ -109,7 +113,7 @@ def _written(recipe: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    if value is None:  # of train_size
+    if value is None:  # only train_size can be None
         return "all"
     return " and ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 

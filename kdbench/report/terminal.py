@@ -1,4 +1,4 @@
-"""A leaderboard for a terminal: the verdict, then each cell's table, in as many columns as there is room for."""
+"""A leaderboard as text for a terminal: the verdict on each cell, and its table with as many columns as fit."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -17,27 +17,28 @@ from kdbench.report.tables.compressed import compressed_tables
 from kdbench.report.tables.fairness import audit_tables
 from kdbench.report.tables.legend import legend
 
-# Columns that a narrow terminal does without, the first at first; those of compressed networks before the others.
+# Columns that a narrow terminal leaves out, in this order; those of compressed networks go before the others.
 DROPPED = ("J/1000", "PGD", "p95 ms", "corrupted", "PGD small", "worst group",
            "params", "conditions", "family", "train s", "reported", "worst", "agree", "seeds", "vs kd")
-WIDEST = 100  # columns of a paragraph
+WIDEST = 100  # columns of a paragraph at most
 GAP = "  "    # between two columns
 NAMES = "name", "family"  # what rows may be sorted by, besides metrics
 
 
 @dataclass(frozen=True)
 class View:
-    """What of a leaderboard is shown, and how."""
+    """Which parts of a leaderboard a terminal shows, and how."""
 
     width: int = 80
-    brief: bool = False                # the verdict alone
-    notes: bool = False                # all tables, with their notes, and what all columns mean
-    metrics: tuple[str, ...] = ()      # shown in place of those that are shown by default
+    brief: bool = False                # only the verdict
+    notes: bool = False                # also all further tables, notes, and what the columns mean
+    metrics: tuple[str, ...] = ()      # shown in place of the default ones; empty: the default ones
     sort: str | None = None            # a metric, "name" or "family"; by default the first of `metrics`, else accuracy
-    methods: tuple[str, ...] = ()      # only the rows of these, by method's or row's name; by default all
+    methods: tuple[str, ...] = ()      # only rows whose method or label is one of these; empty: all rows
 
     def check(self, leaderboard: Leaderboard) -> None:
-        """UserError for a metric or method that the leaderboard does not have."""
+        """Raise UserError for a metric or an order that kdbench does not have, or a method that the leaderboard does
+        not have."""
         for name in self.metrics:
             if name not in METRICS:
                 raise unknown("metric", name, METRICS)
@@ -51,15 +52,15 @@ class View:
 
 
 def to_text(leaderboard: Leaderboard, view: View) -> str:
-    """The leaderboard as text without a final line break. UserError for a view of what it does not have."""
+    """The leaderboard as text without a final line break. UserError if `View.check` rejects the view."""
     view.check(leaderboard)
     parts: list[str] = []
-    if view.notes:  # before what is read first, which stands last on a terminal
+    if view.notes:  # above the verdict: on a terminal, the end of the output is read first
         parts += [_table(table, view.width, notes=True) for cell in leaderboard.cells
                   for tables in (audit_tables, further_tables) for table in tables(cell, leaderboard.title(cell))]
         parts.append(_items(legend(leaderboard), view.width))
     said = verdict(leaderboard)
-    for cell, told in zip(leaderboard.cells, said, strict=False):  # what is said of all cells comes behind
+    for cell, told in zip(leaderboard.cells, said, strict=False):  # verdicts on several cells follow below
         parts.append(f"{told.title}\n{_items(told.sentences, view.width)}")
         if not view.brief:
             parts += [_table(replace(table, title=""), view.width, view.notes) for table in main_tables(
@@ -74,7 +75,8 @@ def to_text(leaderboard: Leaderboard, view: View) -> str:
 
 
 def to_text_beside(first: Leaderboard, second: Leaderboard, names: tuple[str, str], width: int) -> str:
-    """Two leaderboards side by side, in the cells that they share. UserError if they share none."""
+    """Two leaderboards side by side as text, in the cells that they share. `names` is what they are called, `width` the
+    number of columns of the terminal. UserError if they share no cells."""
     short = ("A", "B")
     tables = list(beside_tables(first, second, short))
     if not tables:
@@ -85,8 +87,8 @@ def to_text_beside(first: Leaderboard, second: Leaderboard, names: tuple[str, st
 
 
 def changes_to_text(changes: Changes, names: tuple[str, str], width: int) -> str:
-    """What changed between two folders, which are called by these names: what one alone has, the methods of both, the
-    runs of both, and what differs between the environments."""
+    """What changed between two folders, as text: cells and methods that only one folder has, the methods of both, the
+    runs of both, and what differs between their environments. `names` is what the folders are called."""
     short, reruns = ("A", "B"), changes.reruns
     tables = list(change_tables(changes, short))
     alone = [f"only in {letter}: {', '.join(some)}" for what in (changes.cells, changes.methods)
@@ -108,7 +110,8 @@ def changes_to_text(changes: Changes, names: tuple[str, str], width: int) -> str
 
 
 def _summary(changes: Changes) -> str:
-    """How many methods of both changed, and of which the verdict did."""
+    """A sentence on how many of the methods that both folders have are equal on every seed, differ significantly, or
+    have another verdict against the reference."""
     moved = [row for row in changes.rows if row.significant]
     turned = [row for row in changes.rows if row.verdicts[0] != row.verdicts[1]]
     same = sum(row.equal for row in changes.rows)
@@ -127,14 +130,15 @@ def _heads(names: tuple[str, str], hashes: tuple[str, str]) -> str:
 
 
 def _chosen(cell: Cell, view: View) -> Cell:
-    """The cell with the rows of a view, in its order."""
+    """The cell with only the rows that the view shows, in the view's order."""
     rows = [row for row in cell.rows if not view.methods or {row.method, row.label} & set(view.methods)]
     by = view.sort or (view.metrics[0] if view.metrics else None)
     return replace(cell, rows=tuple(rows if by is None else sorted(rows, key=lambda row: _key(row, by))))
 
 
 def _key(row: Row, by: str) -> tuple:
-    """The sort key of a row: the better value first, rows without one last."""
+    """The key by which rows are sorted by a metric, the better value first and rows without a value last; or by label
+    or family, if `by` is "name" or "family"."""
     if by in NAMES:
         return (row.family if by == "family" else row.label,)
     value = row.estimate(by)
@@ -144,7 +148,8 @@ def _key(row: Row, by: str) -> tuple:
 
 
 def _table(table: Table, width: int, notes: bool = False) -> str:
-    """The table in aligned columns. Columns for which there is no room are left out, and named below."""
+    """The table as text in aligned columns, with its notes below if `notes` is true. While it is wider than `width`,
+    columns in `DROPPED` are left out, and a line below the table names them."""
     shown, missing = list(range(len(table.header))), []
     cells = [[plain(text) for text in line] for line in (table.header, *table.lines)]
     widths = [max(len(line[i]) for line in cells) for i in shown]
@@ -167,7 +172,7 @@ def _table(table: Table, width: int, notes: bool = False) -> str:
 
 
 def _footer(leaderboard: Leaderboard, view: View) -> Iterable[str]:
-    """What was used, what was not, the results' hash, and how to see more."""
+    """A list of what was used and what was not, the results' hash, and how to see more."""
     told = list(leaderboard.statement)
     if not view.notes:
         told.append("↑ better, ↓ worse, ? unclear at 5 %; ± and all else: --notes, or kdbench report")

@@ -32,7 +32,7 @@ from kdbench.version import __version__, address
 __all__ = ["to_html"]
 
 
-FILES = {  # beside the page of a report
+FILES = {  # files beside the page of a report, with their descriptions
     "leaderboard.csv": "a row for each method and cell", "runs.csv": "a row for each run",
     "leaderboard.json": "everything, nested", "leaderboard.tex": "the tables for a paper",
     "leaderboard.md": "the tables as text", "records/": "the records that all of it is made from",
@@ -40,7 +40,8 @@ FILES = {  # beside the page of a report
 
 
 def to_html(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any]) -> str:
-    """The page, style, script and plots included. `registry` has the methods by name."""
+    """The report as one HTML page that includes its style, script and plots. `registry` has the installed methods by
+    name."""
     body = (
         f'<header><div class="top"><h1>{escape(heading(leaderboard))}</h1>{THEME}</div>{about(leaderboard)}</header>\n'
         f"{sectioned(sections(leaderboard, details, plots, registry))}\n"
@@ -56,21 +57,25 @@ def heading(leaderboard: Leaderboard) -> str:
 
 
 def about(leaderboard: Leaderboard) -> str:
-    """What stands below the page's heading: what is compared, and how much of it there is."""
+    """The HTML below the page's heading: what is compared, and the numbers of methods, pairs, datasets and finished
+    runs."""
     return ('<p class="quiet">Knowledge-distillation methods on the same teachers, students, data and batches.</p>'
             f"{facts(_size(leaderboard))}")
 
 
 def maker() -> str:
-    """The name and version of kdbench, which lead to its address if it has one."""
+    """The name and version of kdbench as HTML, as a link to its home page if that is known."""
     home, name = address(), f"kdbench {escape(__version__)}"
     return f'<a href="{escape(home)}">{name}</a>' if home else name
 
 
 def sections(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], registry: Mapping[str, Any],
              to_method: Callable[[str], str] = in_page, files: Mapping[str, str] = FILES) -> dict[str, str]:
-    """What stands on the page, by heading. `to_method` gives the address of what is said of a method, by its name;
-    `files` are the files to link to, by address, and what they are."""
+    """The sections of the page as HTML by heading, in order.
+
+    `to_method` returns the address of a method's description, given the method's name; `files` has the descriptions of
+    the files to link to, by address.
+    """
     audited = _audit(leaderboard)
     return {
         "Verdict": _verdict(leaderboard),
@@ -90,7 +95,8 @@ def sections(leaderboard: Leaderboard, details: Details, plots: Sequence[Plot], 
 
 
 def _verdict(leaderboard: Leaderboard) -> str:
-    """What the leaderboard says, by cell, with how it was tested."""
+    """The verdict on each cell, then on several cells together, as HTML; the notes on how a cell was tested are folded
+    below its verdict."""
     said, text = verdict(leaderboard), ""
     for cell, told in zip_longest(leaderboard.cells, said):
         text += f"<h3>{escape(told.title)}</h3>{items(told.sentences)}"
@@ -101,7 +107,7 @@ def _verdict(leaderboard: Leaderboard) -> str:
 
 
 def _audit(leaderboard: Leaderboard) -> str:
-    """What students inherited, added and mended, by cell whose images have groups; "" if there are none."""
+    """The bias audit of each cell whose images have groups, as HTML; "" if there are no such cells."""
     text = ""
     for cell in leaderboard.cells:
         tables = list(audit_tables(cell, leaderboard.title(cell)))
@@ -113,7 +119,8 @@ def _audit(leaderboard: Leaderboard) -> str:
 
 
 def _tables(leaderboard: Leaderboard) -> str:
-    """The tables across cells and, by cell, those that tell what the leaderboard above does not."""
+    """The tables across cells and the further tables of each cell, beyond those of the sections above, as HTML; a
+    sentence if there are none."""
     text = "".join(fold(table.title, sortable(table, titled=False)) for table in across_tables(leaderboard))
     for cell in leaderboard.cells:
         for table in further_tables(cell, leaderboard.title(cell)):
@@ -122,7 +129,8 @@ def _tables(leaderboard: Leaderboard) -> str:
 
 
 def _plots(plots: Sequence[Plot]) -> str:
-    """The plots by the cell that they are of, which stands at the end of their titles."""
+    """The plots as HTML, grouped by the part of their titles after ": ", which names the cell; those without one are of
+    all cells."""
     groups: dict[str, list[Plot]] = {}
     for plot in plots:
         groups.setdefault(plot.title.partition(": ")[2] or "All cells", []).append(plot)
@@ -131,7 +139,7 @@ def _plots(plots: Sequence[Plot]) -> str:
 
 
 def _cite_and_data(leaderboard: Leaderboard, files: Mapping[str, str]) -> str:
-    """The files that the page's figures are in, and how to cite it."""
+    """Links to the files with the page's figures, and the text to cite them, as HTML."""
     links = "".join(f'<li><a href="{escape(name)}">{escape(name)}</a>: {escape(what)}</li>'
                     for name, what in files.items())
     return (f"<ul>{links}</ul><p>BibTeX of kdbench, methods, datasets and metrics, and a sentence that cites them "
@@ -164,7 +172,7 @@ def _plot(plot: Plot) -> str:
 
 
 def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[str, Any]) -> str:
-    """What is known of a method, to unfold, and its results in every cell."""
+    """The description of a method as HTML that unfolds, with its results in every cell."""
     known = leaderboard.methods.get(name)
     results = [[leaderboard.title(cell), row.label, str(len(row.seeds)),
                 interval(row.estimate("test_accuracy"), "share"), versus(cell, row)]
@@ -179,7 +187,7 @@ def _method(name: str, family: str, leaderboard: Leaderboard, registry: Mapping[
 
 
 def _metrics(leaderboard: Leaderboard) -> str:
-    """Those that some method has."""
+    """The table of the metrics that some row has, with unit, better direction and definition, as HTML."""
     known = {name for cell in leaderboard.cells for row in cell.rows for name in row.metrics}
     lines = "".join(
         f'<tr><th scope="row" class="text">{escape(m.title)}</th><td class="text">{escape(m.unit or "number")}</td>'
@@ -191,8 +199,10 @@ def _metrics(leaderboard: Leaderboard) -> str:
 
 
 def _provenance(leaderboard: Leaderboard, details: Details) -> str:
-    """Suites, dates and the parts of the environment that all runs share; then a table of the environments, one in a
-    line, by the parts in which they differ."""
+    """Suites, hashes, dates and the parts of the environment that all runs share, as HTML.
+
+    If environments differ, a table follows with a line for each environment and a column for each part that differs.
+    """
     environments = [(_flat(json.loads(text)), runs) for text, runs in details.environments]
     keys = sorted({key for environment, _ in environments for key in environment})
     apart = [key for key in keys if len({environment.get(key) for environment, _ in environments}) > 1]
@@ -210,7 +220,8 @@ def _provenance(leaderboard: Leaderboard, details: Details) -> str:
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
-    """The leaves of an environment as text, by their own keys."""
+    """The leaves of a nested environment as text, by their own keys without the keys above them; sizes in bytes get a
+    unit."""
     flat: dict[str, str] = {}
     for key, value in environment.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What the page says of a method itself."""
+"""The description of a method on the page."""
 
 import html
 
@@ -9,7 +9,8 @@ from kdbench.report.page.pieces import escape, sortable
 
 
 def of_method(name: str, known: Facts, info: MethodInfo | None) -> str:
-    """A method's docstring, if it is installed, its paper and its hyperparameters."""
+    """The paper and hyperparameters of a method as HTML, below its docstring if the method is installed. `info` is None
+    if it is not."""
     paper = ""
     if known.paper:
         address = escape(known.paper.url or "")

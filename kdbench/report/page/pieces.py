@@ -10,16 +10,16 @@ from kdbench.errors import plain
 from kdbench.report.drawing import family_look
 from kdbench.report.formatting import BETTER, UNCLEAR, WORSE, Table
 
-SAID = {BETTER: "better", WORSE: "worse", UNCLEAR: "unclear"}  # by mark
+SAID = {BETTER: "better", WORSE: "worse", UNCLEAR: "unclear"}  # by mark: its meaning, and its CSS class
 
 
 def escape(text: str) -> str:
-    """Any text as HTML, on one line."""
+    """The text escaped for HTML, on one line."""
     return html.escape(plain(text))
 
 
 def prose(text: str) -> str:
-    """Any text as HTML, on one line; what stands between backticks is code."""
+    """The text escaped for HTML, on one line; text between backticks becomes code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
@@ -28,20 +28,23 @@ def anchor(name: str) -> str:
 
 
 def row_anchor(cell: Cell, row: Row) -> str:
-    """The id of a row on a page: METHOD@PAIR@DATASET@CELL, the method with its settings that are not the defaults and
-    of the cell's id the beginning. It depends on no other row, so that links to it stay good when there are more."""
+    """The HTML id of a row: METHOD@PAIR@DATASET@CELL, where METHOD has the settings that are not the defaults, and CELL
+    is the beginning of the cell's id.
+
+    It does not depend on other rows, so that links to it stay valid when rows are added.
+    """
     settings = ",".join(f"{name}={value}" for name, value in sorted(row.hyperparameters.items()))
     method = f"{row.method}({settings})" if settings else row.method
     return plain(f"{method}@{cell.pair}@{cell.dataset}@{cell.id[:8]}").replace(" ", "_")
 
 
 def to(identifier: str) -> str:
-    """The end of the address of an element with that id: "#id"."""
+    """The end of an address that leads to the element with that id, quoted: "#id"."""
     return f"#{quote(identifier, safe='@=,()+:')}"
 
 
 def in_page(method: str) -> str:
-    """Where the page itself says what a method is."""
+    """The address of a method's description on the same page."""
     return to(f"method-{method}")
 
 
@@ -55,7 +58,7 @@ def items(lines: Iterable[str]) -> str:
 
 
 def fold(title: str, content: str, unfolded: bool = False) -> str:
-    """Content under a title that opens and closes it."""
+    """HTML content under a title that folds and unfolds it; it is folded at first unless `unfolded` is true."""
     return (f'<details class="fold"{" open" if unfolded else ""}><summary><h3>{escape(title)}</h3></summary>{content}'
             "</details>")
 
@@ -71,8 +74,8 @@ def dot(family: str) -> str:
 
 
 def quiet_interval(text: str) -> str:
-    """A cell's text; of "mean ± width" the width in a quieter colour, and a mark behind it in the colour of what it
-    says."""
+    """The text of a table's cell as HTML. In "mean ± width", the width has a quieter colour, and a mark after it has
+    the colour of its meaning: better, worse or unclear."""
     mean, sign, width = text.partition(" ± ")
     if not sign:
         return escape(mean)
@@ -82,12 +85,14 @@ def quiet_interval(text: str) -> str:
 
 
 def wide(content: str, label: str) -> str:
-    """A table or plot that scrolls by itself on a narrow screen, by mouse or keyboard; `label` names it."""
+    """HTML in which a table or plot scrolls by itself on a narrow screen, by mouse or keyboard; `label` names it for
+    screen readers."""
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{content}</div>'
 
 
 def sortable(table: Table, titled: bool = True) -> str:
-    """A table that a click on a header sorts, above its notes, and under its title unless that stands elsewhere."""
+    """A table as HTML that is sorted by a click on a header, with its notes below, and its title above if `titled` is
+    true."""
     kinds = [' class="text"' if i < table.text_columns else "" for i in range(len(table.header))]
     header = "".join(f'<th scope="col"{kind}>{escape(name)}</th>'
                      for kind, name in zip(kinds, table.header, strict=True))

@@ -9,7 +9,7 @@ from kdbench.report.formatting import DAGGER, number, with_unit
 from kdbench.report.page.pieces import dot, escape, quiet_interval, row_anchor, to, wide
 from kdbench.report.tables.cell import shown_value, versus
 
-MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # metrics shown until one is chosen
+MAIN = ("test_accuracy", "agreement", "worst_class_accuracy", "ece", "seconds")  # shown until a reader chooses a metric
 
 
 def filters(leaderboard: Leaderboard) -> str:
@@ -31,7 +31,8 @@ def _names(values: Iterable[str]) -> dict[str, str]:
 
 
 def _select(name: str, label: str, choices: Mapping[str, str], everything: str) -> str:
-    """A drop-down list of choices (value: text) below `everything`, which filters nothing; "" for fewer than two."""
+    """A drop-down list as HTML: `everything`, which filters nothing, above the choices, which are texts by value; ""
+    for fewer than two choices."""
     if len(choices) < 2:
         return ""
     options = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in choices.items())
@@ -39,7 +40,10 @@ def _select(name: str, label: str, choices: Mapping[str, str], everything: str) 
 
 
 def all_rows(leaderboard: Leaderboard, to_method: Callable[[str], str]) -> str:
-    """The table. `to_method` gives the address of what is said of a method, by its name."""
+    """The table of all rows of all cells as HTML; the teacher of each cell is above its rows.
+
+    `to_method` returns the address of a method's description, given the method's name.
+    """
     shown = [name for name in METRICS if any(name in row.metrics for cell in leaderboard.cells for row in cell.rows)]
     shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else len(MAIN))
     reported_data = _reported_data(leaderboard)
@@ -66,17 +70,17 @@ def _metric_header(name: str) -> str:
 
 
 def _metric_data(name: str) -> str:
-    """The attributes by which the script shows and hides the cells of a metric."""
+    """The HTML attributes by which the script shows and hides the cells of a metric."""
     return f' data-metric="{name}"' + (" data-main" if name in MAIN else " hidden")
 
 
 def _reported_data(leaderboard: Leaderboard) -> str:
-    """The attribute that hides the column of published accuracies, if there are none for any row."""
+    """The HTML attribute that hides the column of published accuracies if no row has one; "" if some row has one."""
     return "" if any(of_row(cell, row) for cell in leaderboard.cells for row in cell.rows) else " hidden"
 
 
 def _teacher(cell: Cell, shown: Sequence[str], reported_data: str) -> str:
-    """The row of a cell's teacher, whose figures are a yardstick."""
+    """The row of a cell's teacher as HTML, with its metrics for comparison; "" if these are not known."""
     teacher = cell.teacher
     if teacher is None or not teacher.metrics:
         return ""
@@ -90,18 +94,19 @@ def _teacher(cell: Cell, shown: Sequence[str], reported_data: str) -> str:
 
 
 def _data(cell: Cell, family: str) -> str:
-    """The attributes by which the script filters a row."""
+    """The HTML attributes by which the script filters a row."""
     return f'data-family="{escape(family)}" data-pair="{escape(cell.pair)}" data-dataset="{escape(cell.dataset)}"'
 
 
 def _place(cell: Cell, *more: str) -> str:
-    """Where a row's figures are from, below its name."""
+    """The line below a row's name as HTML: pair, dataset, the regime if the cell has one, and further words."""
     told = " · ".join([cell.pair, cell.dataset, *filter(None, [cell.regime]), *more])
     return f'<span class="place">{escape(told)}</span>'
 
 
 def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str, method: str) -> str:
-    """The row of a method, of which is told at the address `method`; it has a link to itself."""
+    """The row of a method as HTML, with a link to itself and one to `method`, the address of the method's
+    description."""
     published = of_row(cell, row)
     source = f' title="{escape(published.source)}; {escape(published.differs)}"' if published else ""
     failures = "; ".join(f"seed {f.seed} {f.status}: {f.reason}" for f in row.failures)
@@ -122,5 +127,6 @@ def _row(cell: Cell, row: Row, shown: Sequence[str], reported_data: str, method:
 
 
 def _figure(text: str, row: Row, metric: str) -> str:
-    """A metric's value; an accuracy of a network that is larger than the plain student with a dagger."""
+    """The text of a metric's value as HTML; a dagger follows the test accuracy of a network that is larger than the
+    plain student."""
     return quiet_interval(text) + (DAGGER if metric == MAIN[0] and row.larger else "")

@@ -25,13 +25,13 @@ from kdbench.report.tables.parts import MOST_PARTS
 
 __all__ = ["Drawing", "Plot", "class_changes", "drawings", "front", "inline_svg", "plots"]
 
-COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # of training
+COSTS = ("seconds", "step_time_ratio", "training_energy_joules")  # metrics of the cost of training
 INTERVALS = ("Lines through points are 95 % intervals over three or more seeds; an arrow is where the axis ends before "
              "they do. Outliers stand at the edge, with their figures.")
 
 
 class Drawing(NamedTuple):
-    """A figure that is not drawn to files yet, and what `Plot` says with it."""
+    """A figure that is not yet written as SVG and PNG, with the name, title and description of its `Plot`."""
 
     figure: Figure
     name: str
@@ -40,20 +40,22 @@ class Drawing(NamedTuple):
 
 
 def plots(leaderboard: Leaderboard, details: Details) -> list[Plot]:
-    """Every plot that the leaderboard has the data for."""
+    """Every plot for which the leaderboard has the data, as SVG and PNG."""
     with mpl.rc_context(STYLE):
         return [finish(*drawing) for drawing in drawings(leaderboard, details)]
 
 
 def drawings(leaderboard: Leaderboard, details: Details) -> Iterator[Drawing]:
-    """The figures of all plots, each headed by its title and the beginning of the results' hash."""
+    """The figure of every plot for which there are data, headed by the plot's title and the beginning of the results'
+    hash."""
     for draw, name, title, description in _planned(leaderboard, details):
         figure = draw(f"{title}; results {leaderboard.results_hash[:16]}")
         if figure is not None:
             yield Drawing(figure, name, title, description)
 
 
-# A function that draws a figure under a heading if there are the data for it; the figure's name, title, description.
+# A function that draws a figure under a given heading, or returns None if the data are missing; the figure's name,
+# title and description.
 Planned = tuple[Callable[[str], Figure | None], str, str, str]
 
 
@@ -88,7 +90,7 @@ def _planned(leaderboard: Leaderboard, details: Details) -> Iterator[Planned]:
 
 
 def _of_cell(cell: Cell, name: str, details: Details) -> Iterator[Planned]:
-    """The plots of one cell, which is called `name`."""
+    """The plots of one cell; `name` is the cell's name in their titles."""
     slug, rows = _slug(name), [row for row in cell.rows if row.runs]
     yield (partial(accuracies, cell=cell, rows=rows), f"accuracy-{slug}", f"Test accuracy: {name}",
            "Test accuracy of each method, best first, with its 95 % interval over seeds where there are three or more. "

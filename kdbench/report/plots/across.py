@@ -19,14 +19,17 @@ from kdbench.report.drawing import (
 from kdbench.report.plots.labels import shorten
 from kdbench.report.plots.svg import name_points
 
-MOST_OUTLIERS = 4  # of a family that are named
-MOST_BARS = 12     # of groups beside each other; the thirteenth stands where the first does, and lower
-LANES = (0, -.2, .2)  # heights in a family's row, for points that would hide each other
+MOST_OUTLIERS = 4  # outliers of a family that are named
+MOST_BARS = 12     # bars of groups side by side; the thirteenth is below the first
+LANES = (0, -.2, .2)  # vertical shifts within a family's row, for points that would hide each other
 
 
 def gains(heading: str, leaderboard: Leaderboard) -> Figure | None:
-    """The differences to the reference in all cells, a row of points for each family with a bar at its median.
-    Outliers stand at the left edge, with their names and figures."""
+    """The differences to the reference in all cells: a row of points for each family, with a bar at the median. None if
+    there are no differences.
+
+    Outliers are at the left edge, with their names and figures.
+    """
     found = [(row.family, 100 * row.differences[REFERENCE].mean, row.label, leaderboard.title(cell))
              for cell in leaderboard.cells for row in cell.rows if REFERENCE in row.differences]
     if not found:
@@ -61,7 +64,8 @@ def gains(heading: str, leaderboard: Leaderboard) -> Figure | None:
 
 
 def _lanes(values: Sequence[float], apart: float) -> list[float]:
-    """For each value the first of LANES where no value before it, from left to right, is nearer than `apart`."""
+    """The lane of each value: the first of LANES in which no smaller value is nearer than `apart`, or the first of all
+    if there is none."""
     lanes = [0.0] * len(values)
     last: dict[float, float] = {}
     for i in sorted(range(len(values)), key=lambda i: values[i]):
@@ -72,7 +76,8 @@ def _lanes(values: Sequence[float], apart: float) -> list[float]:
 
 
 def critical_difference(heading: str, ranking: Ranking) -> Figure:
-    """The average ranks (Demšar, 2006); a bar joins each group of methods that the test cannot tell apart."""
+    """The average ranks (Demšar, 2006), with a bar for each group of methods within which no difference is significant
+    by Nemenyi's test. The ranking must have the result of Friedman's test."""
     test = ranking.friedman
     assert test is not None
     ranks = {standing.label: standing.rank for standing in ranking.standings}

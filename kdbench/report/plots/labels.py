@@ -11,14 +11,14 @@ from matplotlib.font_manager import FontProperties
 
 from kdbench.report.drawing import GREY, lay_out
 
-SIZE = 7           # of the letters, in points
-LONGEST = 48       # of names, in letters
+SIZE = 7           # of the font, in points
+LONGEST = 48       # characters of a name
 MARK = 4.5         # half the width of a point's mark, in pixels
-HEAP = 8           # pixels between marks of which a name could be either's
-TRIED = 24         # places for a name, those that cover least, whose lines to the point are looked at
+HEAP = 8           # pixels between marks that are so near that a name could belong to either
+TRIED = 24         # places for a name, those that cover least, for which the line to the point is also looked at
 CLEAR = 11         # pixels from a mark in a heap to its name, at least
-NEAR = 8           # how many pixels away a name needs no line to its point
-DISTANCES = (6, 8, 12, 17, 23, 30, 38, 48, 60, 75, 95)  # at which names are tried, in pixels
+NEAR = 8           # up to so many pixels away, a name needs no line to its point
+DISTANCES = (6, 8, 12, 17, 23, 30, 38, 48, 60, 75, 95)  # from a point at which names are tried, in pixels
 ANGLES = np.radians([40, 0, -40, 140, 180, 220, 90, 270, 20, -20, 160, 200, 65, 115, 245, 295])
 
 
@@ -28,15 +28,17 @@ class Label(NamedTuple):
     x: float
     y: float
     text: str
-    needed: bool  # else it is left out where it would need a line, cover something or stand beside a heap of marks
+    needed: bool  # if not, it is left out where it would need a line, cover something or be beside a heap of marks
 
 
 def name_beside(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]],
                 marks: Sequence[tuple[float, float]], bars: Sequence[np.ndarray], labels: Sequence[Label]) -> None:
-    """Write the names of some points beside these, where they cover the least of all marks, of the bars (the two ends
-    of each) and of each other, the first names first; those away from their points get a line to them.
+    """Write the names in `labels` beside their points, in that order, each where it covers the least of marks, bars and
+    earlier names. A name that is not close to its point gets a line to it.
 
-    All places are those of the data. The limits of the axes, and everything around them, must be final.
+    `points` are the places of all points, `marks` those of everything drawn as a mark, and each of `bars` has the two
+    ends of a bar; all are in the data's coordinates. The limits of the axes, and everything around the axes, must be
+    final.
     """
     lay_out(figure)
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -68,7 +70,7 @@ def name_beside(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]
         best = min(leaders, key=lambda i: covered[i])
         taken = np.concatenate([taken, boxes[best:best + 1], leaders[best]])
         side = np.sign(places[best, 0] - point[0]) * (abs(places[best, 0] - point[0]) >= width / 2)
-        anchor = places[best] - (side * width / 2, 0)  # so that letters which are wider elsewhere cover no mark
+        anchor = places[best] - (side * width / 2, 0)  # so that a viewer with a wider font covers no mark
         axes.annotate(
             text, (label.x, label.y), xytext=(anchor - point) * 72 / figure.dpi, textcoords="offset points",
             ha={1: "left", 0: "center", -1: "right"}[int(side)], va="center", fontsize=SIZE, in_layout=False,
@@ -77,59 +79,63 @@ def name_beside(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]
 
 
 def shorten(text: str) -> str:
-    """The text, the end of a long one as an ellipsis."""
+    """The text; if it is longer than `LONGEST` characters, cut to that length with an ellipsis at the end."""
     return text if len(text) <= LONGEST else text[:LONGEST - 1] + "…"
 
 
 def _box(middle: np.ndarray, half: float) -> np.ndarray:
-    """A square's left, bottom, right and top."""
+    """The left, bottom, right and top of a square, [4], given its middle and half its width."""
     return np.concatenate([middle - half, middle + half])
 
 
 def _along(ends: np.ndarray, apart: float = 5) -> np.ndarray:
-    """A line between two points as a row of small boxes, [B, 4]."""
+    """The line between two points, given as `ends` [2, 2], as a row of small boxes [B, 4] that are about `apart` pixels
+    apart."""
     count = max(2, int(np.hypot(*(ends[1] - ends[0])) / apart))
     return np.array([_box(ends[0] + share * (ends[1] - ends[0]), 1) for share in np.linspace(0, 1, count)])
 
 
 def _leader(point: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The line from beyond a point's mark to the nearest place of a box, as small boxes."""
+    """The line from just outside a point's mark to the nearest place of a box, as a row of small boxes [B, 4]."""
     end = np.clip(point, box[:2], box[2:])
     length = float(np.hypot(*(end - point))) or 1.0
     return _along(np.array([point + min(1.0, 2 * MARK / length) * (end - point), end]))[:-1]
 
 
 def _candidates(point: np.ndarray, width: float, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """The middles [C, 2] that a name of this size may have, the nearest to its point first, and its boxes [C, 4]."""
+    """The places that a name of this size may have, the nearest to its point first: the middles [C, 2] and the boxes
+    [C, 4] of the name."""
     towards = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
     half = np.array([width, height]) / 2
-    # A name on the right or left begins at its distance; between these directions its middle moves along.
+    # A name to the right or left of its point begins at the distance from it; in the directions between these, the name
+    # shifts gradually from one side to the other.
     middles = np.concatenate([point + distance * towards + np.clip(1.4 * towards, -1, 1) * half
                               for distance in DISTANCES])
     return middles, np.concatenate([middles - half, middles + half], axis=1)
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[B, O]: the area that each box shares with each of the others."""
+    """The area that each of B boxes shares with each of O others, [B, O]."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.clip(high - low, 0, None).prod(2)
 
 
 def _outside(boxes: np.ndarray, inside) -> np.ndarray:
-    """[B]: the area of each box that lies outside the axes."""
+    """The area of each of B boxes that lies outside the axes, [B]."""
     whole = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     return whole - _overlap(boxes, np.array([[inside.x0, inside.y0, inside.x1, inside.y1]]))[:, 0]
 
 
 def name_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name lines on the right of the axes, given as (x, y, name, colour) of their last points; the names keep apart.
+    """Name lines to the right of the axes, without overlaps. `ends` has (x, y, name, colour) of the last point of each
+    line.
 
-    A name is black, since small letters in light colours are hard to read; the line to it has the colour.
+    A name is black, since small letters in light colours are hard to read; the line that leads to it has the colour.
     """
     lay_out(figure)
     box = axes.get_window_extent()
-    apart = 1.25 * SIZE * figure.dpi / 72 / box.height  # all heights are shares of that of the axes
+    apart = 1.25 * SIZE * figure.dpi / 72 / box.height  # all heights are shares of the axes' height
     heights = [float(axes.transAxes.inverted().transform(axes.transData.transform(end[:2]))[1]) for end in ends]
     for (x, y, text, colour), height in zip(ends, keep_apart(heights, apart), strict=True):
         axes.annotate(
@@ -139,8 +145,8 @@ def name_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str
 
 
 def keep_apart(wanted: Sequence[float], apart: float) -> list[float]:
-    """Heights between 0 and 1, nearest to the wanted ones by least squares, of which each two are that far apart; they
-    go beyond 0 if there are too many."""
+    """Heights between 0 and 1 for the wanted ones, nearest to them by least squares, any two of which are at least
+    `apart` from each other. They go below 0 if there are too many."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[tuple[float, int]] = []  # means and sizes: the pool-adjacent-violators algorithm
     for place, i in enumerate(order):

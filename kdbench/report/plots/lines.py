@@ -1,4 +1,4 @@
-"""Lines of single methods of a cell: learning curves, reliability, sweeps, the expected best of tuning.
+"""Plots with a line for each method of a cell: learning curves, reliability, sweeps, and the expected best of tuning.
 
 A line has the colour and marker of its method's family; the methods of one family differ in the style of the line.
 """
@@ -25,12 +25,12 @@ from kdbench.tune.summary import expected_best
 
 
 def highlighted(rows: Sequence[Row]) -> list[Row]:
-    """The best methods and the references."""
+    """The first `HIGHLIGHTED` rows, which are the best, and the references."""
     return [row for place, row in enumerate(rows) if place < HIGHLIGHTED or row.label in REFERENCES]
 
 
 def _line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, family: str, style: str) -> Line2D:
-    """Draw one method's line, which is named when a pointer rests on it."""
+    """Draw the line of one method, whose label appears when a pointer rests on it, and return it."""
     colour, marker = family_look(family)
     (line,) = axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2, linestyle=style,
                         label=shorten(label), zorder=3)
@@ -39,7 +39,8 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, family
 
 
 def learning_curves(heading: str, rows: Sequence[Row], details: Details) -> Figure | None:
-    """Validation accuracy by epoch; the highlighted methods are named at their ends, the others thin and grey."""
+    """Validation accuracy by epoch; highlighted methods are named at the ends of their lines, the others are thin and
+    grey. None if no run has a curve."""
     curves = [(row, curve) for row in rows if (curve := details.mean_curve(row))]
     if not curves:
         return None
@@ -63,8 +64,8 @@ def learning_curves(heading: str, rows: Sequence[Row], details: Details) -> Figu
 
 
 def reliability(heading: str, rows: Sequence[Row], details: Details) -> Figure | None:
-    """Accuracy against mean predicted probability in bins, of the highlighted methods; below, how many of the images
-    each bin holds."""
+    """Accuracy against mean predicted probability, in bins, of the highlighted methods; below, the share of the images
+    that each bin holds. None if none of these methods has the data."""
     names = ("images", "correct", "confidence")
     found = []
     for row in highlighted(rows):
@@ -96,8 +97,9 @@ def reliability(heading: str, rows: Sequence[Row], details: Details) -> Figure |
 
 
 def swept(heading: str, cell: Cell, sweep: Sweep) -> Figure | None:
-    """The metrics of a sweep against its values, one in a panel each, with their intervals, between lines at the
-    teacher's and at the reference's. None with fewer than two values that have runs."""
+    """The metrics of a sweep against its values, each in a panel of its own, with intervals and lines at the figures of
+    the teacher and of the reference. None if fewer than two values have finished runs, or if their rows share no
+    metric."""
     rows, metrics = list(rows_of(cell, sweep)), swept_metrics(cell, sweep)
     if len(rows) < 2 or not metrics:
         return None
@@ -134,7 +136,8 @@ def swept(heading: str, cell: Cell, sweep: Sweep) -> Figure | None:
 
 
 def expected_bests(heading: str, cell: Cell) -> Figure | None:
-    """The expected best validation accuracy of each tuned method against the number of trials; None without tuning."""
+    """The expected best validation accuracy of each tuned method against the number of trials; None if no method has
+    two trials or more."""
     by_method = {row.method: row.family for row in cell.rows}
     families = {one.label: by_method.get(one.choice.method, "") for one in cell.tuning}
     curves = {one.label: [100 * float(value) for value in expected_best([t.accuracy for t in one.choice.trials])]

@@ -33,7 +33,7 @@ ROW = .19  # the height of a row, in inches
 
 
 def accuracies(heading: str, cell: Cell, rows: Sequence[Row]) -> Figure:
-    """Test accuracies with their intervals, and a line at the teacher's and at the reference's."""
+    """Test accuracies with their intervals, and lines at the teacher's and the reference's."""
     figure, axes = new_figure(heading, 1.7 + ROW * len(rows))
     found = [(row, mean) for row in rows if (mean := drawn(row, "test_accuracy")) is not None]
     means = [mean.mean for _, mean in found]
@@ -69,7 +69,8 @@ def _levels(cell: Cell, rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
 
 
 def _sides(levels: Sequence[tuple[str, float]]) -> list[str]:
-    """How the names of two levels are aligned to their lines so that they stand on the outer sides of both."""
+    """How the names of the levels are aligned to their lines: the names of two levels stand on the outer sides of both
+    lines."""
     if len(levels) < 2:
         return ["center"] * len(levels)
     first_is_right = levels[0][1] >= levels[1][1]
@@ -77,13 +78,14 @@ def _sides(levels: Sequence[tuple[str, float]]) -> list[str]:
 
 
 def classes(heading: str, cell: Cell, rows: Sequence[Row], details: Details) -> Figure | None:
-    """A heat map of `class_changes`, methods by classes, in points."""
+    """A heat map of `class_changes` in points, with a row for each method and a column for each class; None if there
+    are no changes."""
     changes = class_changes(rows, details)
     if not changes:
         return None
     table = 100 * np.array(list(changes.values()))
-    figure, axes = new_figure(heading, max(3, 1.5 + ROW * len(table)))  # the title of the colours needs room
-    limit = float(np.nanpercentile(np.abs(table), 95)) or 1.0  # one failed method would bleach all others
+    figure, axes = new_figure(heading, max(3, 1.5 + ROW * len(table)))  # the title of the colour bar needs room
+    limit = float(np.nanpercentile(np.abs(table), 95)) or 1.0  # a maximum would let one failed method pale all others
     image = axes.imshow(table, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(changes)), [shorten(label) for label in changes])
     axes.grid(False)
@@ -100,8 +102,8 @@ def classes(heading: str, cell: Cell, rows: Sequence[Row], details: Details) -> 
 
 
 def classes_with_room(table: np.ndarray) -> list[int]:
-    """The classes, columns of changes [M, K], that are named on an axis: all of up to fifty; of more, those with the
-    largest mean change that have room beside each other."""
+    """The indices of the classes, columns of changes [M, K], that are named on an axis: all of up to fifty classes; of
+    more, those with the largest mean absolute change that have room beside each other."""
     count = table.shape[1]
     apart = max(1, -(-count // 50))
     size = np.nan_to_num(np.abs(table)).mean(0)
@@ -113,8 +115,11 @@ def classes_with_room(table: np.ndarray) -> list[int]:
 
 
 def class_changes(rows: Sequence[Row], details: Details) -> dict[str, np.ndarray]:
-    """By the label of each method but the reference, [K]: its accuracy on each class less the reference's, both means
-    over the seeds that the two share."""
+    """The change of accuracy on each of K classes against the reference, [K], by the label of each other method.
+
+    It is the method's accuracy less the reference's, both as means over the seeds that the two share. Methods without
+    the data are left out; without the reference, the result is empty.
+    """
     reference = next((row for row in rows if row.is_reference), None)
     changes: dict[str, np.ndarray] = {}
     if reference is None:
@@ -129,8 +134,8 @@ def class_changes(rows: Sequence[Row], details: Details) -> dict[str, np.ndarray
 
 
 def parts(heading: str, cell: Cell, kind: str) -> Figure | None:
-    """The accuracies of the teacher and each method on the parts of a kind, which have a column each, in figures on a
-    scale of colours."""
+    """A heat map of the accuracies of the teacher and each method, written out as well, with a column for each part of
+    that kind."""
     known = cell.shares(kind)
     names = list(dict.fromkeys(name for _, shares in known for name in shares))
     table = np.array([[100 * shares[name].mean if name in shares else np.nan for name in names] for _, shares in known])
@@ -149,7 +154,8 @@ def parts(heading: str, cell: Cell, kind: str) -> Figure | None:
 
 
 def group_gaps(heading: str, cell: Cell, rows: Sequence[Row]) -> Figure | None:
-    """For the teacher and each method a line from the accuracy of the worst group to that of the best."""
+    """A line from the accuracy of the worst group to that of the best, for the teacher and each method. None if no
+    method has the data."""
     names = ("worst_group_accuracy", "group_gap")
     shown = _with_teacher(cell, rows, names)
     shown = [(label, family, values) for label, family, values in shown if values.keys() >= set(names)]
@@ -171,7 +177,8 @@ def group_gaps(heading: str, cell: Cell, rows: Sequence[Row]) -> Figure | None:
 
 def _with_teacher(cell: Cell, rows: Sequence[Row],
                   names: Sequence[str]) -> list[tuple[str, str, dict[str, Estimate]]]:
-    """Label, family and the metrics of these names, as far as they have them, of the teacher and of each row."""
+    """Label, family and values of the teacher and of each row, with the teacher first. The values are those of the
+    shares with these names, in percent, by name; those that are not known are left out."""
     metrics = cell.teacher.metrics if cell.teacher else {}
     teacher = {name: Estimate(100 * metrics[name], None, 1) for name in names if name in metrics}
     return [("teacher", "", teacher), *(
@@ -180,8 +187,8 @@ def _with_teacher(cell: Cell, rows: Sequence[Row],
 
 
 def robustness(heading: str, cell: Cell, rows: Sequence[Row]) -> Figure | None:
-    """For the teacher and each method the accuracies on clean, corrupted and attacked images. The marks are those of
-    no family."""
+    """The accuracies of the teacher and each method on clean, corrupted and attacked images; None if fewer than two of
+    them have such accuracies. Marks stand for metrics, and differ from those of families."""
     names = FURTHER["Robustness"]
     shown = [(label, values) for label, _, values in _with_teacher(cell, rows, names) if values]
     if len(shown) < 2:

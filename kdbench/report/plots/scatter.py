@@ -1,4 +1,4 @@
-"""Test accuracy against another metric: of a cell's methods, and of the networks of all pairs by latency."""
+"""Plots of test accuracy against another metric: for a cell's methods, and for the networks of all pairs by latency."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -30,23 +30,23 @@ from kdbench.report.formatting import with_unit
 from kdbench.report.plots.labels import Label, name_beside
 from kdbench.report.plots.svg import name_points
 
-FEW = 20         # points that are all named; of more, those that matter and those with room beside them
-HIGHLIGHTED = 3  # best methods that are named where the names of all would crowd
-STRIP = .07      # of an axis' range, below it, for outliers
+FEW = 20         # up to so many points are all named; of more, the important ones and those with room beside them
+HIGHLIGHTED = 3  # the best methods, which are named even if there is no room for all names
+STRIP = .07      # share of an axis' range that is added below it for outliers
 
 
 class Point(NamedTuple):
     """A method, or a teacher, in a plot of test accuracy against another metric."""
 
     label: str
-    family: str         # "" is a teacher's
+    family: str         # "" for a teacher
     x: Estimate         # the other metric, a share in %
     accuracy: Estimate  # in %
-    reference: bool     # named in any case
+    reference: bool     # whether it is a reference or a teacher, which are named in any case
 
 
 def points_of(rows: Sequence[Row], metric: str, of: str = "") -> Iterator[Point]:
-    """The points of the rows that have both metrics; `of` is appended to their labels."""
+    """The points of the rows that have both the metric and test accuracy; `of` is appended to their labels."""
     for row in rows:
         x, accuracy = drawn(row, metric), drawn(row, "test_accuracy")
         if x is not None and accuracy is not None:
@@ -54,8 +54,12 @@ def points_of(rows: Sequence[Row], metric: str, of: str = "") -> Iterator[Point]
 
 
 def latencies(leaderboard: Leaderboard) -> Iterator[tuple[str, str, list[Point]]]:
-    """Dataset, device and points for each pair of these, over all pairs of networks: within a cell nearly all methods
-    deploy the same network, so that a latency is compared with the teacher's and with those of other pairs."""
+    """Dataset, device and points of test accuracy against latency, for each combination of dataset and device with such
+    points.
+
+    The points are of all pairs of networks: within a cell nearly all methods deploy the same network, so that a latency
+    is compared with the teacher's and with those of other pairs.
+    """
     alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in leaderboard.cells:
         if any(row.runs and "latency_ms" in row.metrics for row in cell.rows):
@@ -67,12 +71,12 @@ def latencies(leaderboard: Leaderboard) -> Iterator[tuple[str, str, list[Point]]
             what = leaderboard.title(cell).replace(f" on {dataset}", "")
             if len(pairs) == 1:
                 what = what.removeprefix(cell.pair).strip(" ()")
-            trained = what.replace(cell.regime or LABELLED, "").strip(", ()")  # cells of any regime have one teacher
+            trained = what.replace(cell.regime or LABELLED, "").strip(", ()")  # the same teacher in all regimes
             of, of_teacher = (f", {text}" if text else "" for text in (what, trained))
             points += points_of([row for row in cell.rows if row.runs], "latency_ms", of)
             metrics = cell.teacher.metrics if cell.teacher else {}
             if {"latency_ms", "test_accuracy"} <= metrics.keys():
-                # A teacher is one given network and no sample of trainings: its accuracy is exact.
+                # A teacher is one given network and not a sample of trainings: its accuracy is exact.
                 points.append(Point(f"teacher{of_teacher}", "", Estimate(metrics["latency_ms"], None, 1),
                                     Estimate(100 * metrics["test_accuracy"], 0.0, 1), True))
         if points:
@@ -80,14 +84,17 @@ def latencies(leaderboard: Leaderboard) -> Iterator[tuple[str, str, list[Point]]
 
 
 def with_source(cell: Cell, metric: str) -> str:
-    """The metric's title; an energy's with the source of its values in brackets."""
+    """The metric's title; for an energy, followed by the source of its values in brackets."""
     source = energy_source(cell.costs, metric) if METRICS[metric].unit == "joules" else None
     return METRICS[metric].title + (f" ({source})" if source else "")
 
 
 def scatter(heading: str, points: Sequence[Point], metric: str, what: str) -> Figure:
-    """Test accuracy against another metric, whose axis is titled `what`, with the intervals of both. A cost has a
-    logarithmic axis, and a line through the points of the `front`. Outliers stand at the lower edges."""
+    """Test accuracy against another metric, whose axis is titled `what`, with the intervals of both.
+
+    A cost (a metric of which lower values are better) has a logarithmic axis, and a line through the points of the
+    `front`. Outliers are at the lower ends of the axes.
+    """
     figure, axes = new_figure(heading, 4.6)
     cost = METRICS[metric].better == "lower"
     family_legend(axes, {point.family for point in points})
@@ -108,8 +115,11 @@ def scatter(heading: str, points: Sequence[Point], metric: str, what: str) -> Fi
 
 
 def _set_range(axes: Axes, values: Sequence[Estimate], along: str, cost: bool) -> float:
-    """Let an axis show the values and, as far as `reach` allows, their intervals; the lowest value that is no outlier.
-    No cost is an outlier: its axis is logarithmic."""
+    """Set the limits of the axis "x" or "y" so that it shows the values and, as far as `reach` allows, their intervals.
+    Return the lowest value that is not an outlier.
+
+    A cost has a logarithmic axis, on which no value is an outlier.
+    """
     lowest = min(value.mean for value in values) if cost else floor([value.mean for value in values])
     shown = [value for value in values if value.mean >= lowest]
     means, intervals = [value.mean for value in shown], ends(shown)
@@ -129,7 +139,8 @@ def _set_range(axes: Axes, values: Sequence[Estimate], along: str, cost: bool) -
 
 
 def _draw(axes: Axes, points: Sequence[Point], metric: str, low_x: float, low_y: float) -> list[tuple[float, float]]:
-    """Draw each point with its intervals, and outliers at the edge, where an arrow points to them; the places."""
+    """Draw each point with its intervals; outliers are at the edge of the axes, with an arrow. Return where each point
+    is drawn, in the data's coordinates."""
     left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
     strip_x, strip_y = (STRIP * (end - begin) for begin, end in (axes.get_xlim(), axes.get_ylim()))
     places, in_corner = [], 0
@@ -139,7 +150,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str, low_x: float, low_y:
             y = bottom + .65 * strip_y
         if x < low_x:
             x = left + .65 * strip_x
-            if point.accuracy.mean < low_y:  # several would hide each other
+            if point.accuracy.mean < low_y:  # outliers on both axes would hide each other
                 x, in_corner = x + 2 * in_corner * strip_x, in_corner + 1
             else:
                 draw_cut(axes, left, y, "left", colour)
@@ -148,7 +159,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str, low_x: float, low_y:
         else:
             draw_interval(axes, point.accuracy, x, y, colour, horizontal=False)
         if x == point.x.mean:
-            draw_interval(axes, point.x, x, y, colour, horizontal=True, alpha=.35)  # seconds may vary by their size
+            draw_interval(axes, point.x, x, y, colour, horizontal=True, alpha=.35)  # faint: seconds vary much
         (mark,) = axes.plot(x, y, marker, color=colour, markersize=6, zorder=3)
         name_points(mark, [f"{point.label}: {told('test_accuracy', point.accuracy)}, {told(metric, point.x)}"])
         places.append((x, y))
@@ -157,7 +168,8 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str, low_x: float, low_y:
 
 def _labels(points: Sequence[Point], places: Sequence[tuple[float, float]],
             best: Sequence[Point]) -> Iterator[Label]:
-    """A label for each point, the important ones first; an outlier's with the figures that its place does not tell."""
+    """A label for each point, the important ones first. An outlier's label has the figures at which its point is not
+    drawn."""
     order = [*best, *(point for point in points if point.reference), *points[:HIGHLIGHTED]]
     far = [point for point, (x, y) in zip(points, places, strict=True)
            if (point.x.mean, point.accuracy.mean) != (x, y)]
@@ -171,11 +183,11 @@ def _labels(points: Sequence[Point], places: Sequence[tuple[float, float]],
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The Pareto front of cost and accuracy as far as the intervals of accuracies tell it, by rising cost.
+    """The Pareto front of cost and accuracy, as far as the intervals of accuracies establish it, by rising cost.
 
-    It begins with the cheapest point. A dearer one is on it if its mean is above those of all points that cost no
-    more, and its interval lies above that of the point before it on the front. A point whose interval is not known is
-    not on it.
+    It begins with the cheapest point. A more expensive point is on it if its mean accuracy is above those of all points
+    that cost no more, and its interval is above that of the previous point on the front. A point whose interval is not
+    known is not on it.
     """
     kept: list[Point] = []
     best = -math.inf
@@ -188,7 +200,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def front_told(points: Sequence[Point]) -> str:
-    """What the line of the front is, for the plot's description."""
+    """A sentence for the plot's description that says what the line of the front is, or why there is none."""
     if len(front(points)) > 1:
         return ("The line joins the cheapest and each dearer one that is more accurate than all cheaper ones, and "
                 "whose 95 % interval lies above that of the one before it.")

@@ -1,4 +1,4 @@
-"""A plot as SVG and PNG: its bytes, the names that a pointer sees in it, and the SVG as a part of a page."""
+"""Plots as SVG and PNG files, the texts that a pointer shows in them, and the SVG as a part of an HTML page."""
 
 import io
 import json
@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from kdbench.report.drawing import lay_out
 
 NAMESPACE, LINKS = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-TOLD = "told:"  # begins the ids of artists that have names, before they become titles
+TOLD = "told:"  # prefix of ids that hold the texts of artists, until these become title elements
 REFERENCE = re.compile(r"#([\w-]+)")
-LONG = re.compile(r"(-?\d+\.\d{2})\d+")  # a number with more digits than a reader can see: a hundredth of a point
+LONG = re.compile(r"(-?\d+\.\d{2})\d+")  # a number with more than two decimals: a hundredth of a point is not visible
 NUMBERS = ("d", "x", "y", "width", "height", "transform", "points")
 
-# What a plot consists of; anything else is left out of a page.
+# The SVG elements that a plot consists of; any other one is left out of a page.
 ELEMENTS = ("svg", "g", "defs", "path", "use", "clipPath", "rect", "text", "tspan", "title", "image", "polygon")
 
 ElementTree.register_namespace("", NAMESPACE)
@@ -40,12 +40,14 @@ class Plot:
 
 
 def name_points(artist: Artist, texts: Sequence[str]) -> None:
-    """Show one text for a whole artist, or one for each of its points, when a pointer rests there."""
+    """Show a text when a pointer rests on an artist: `texts` has one text for the whole artist, or one for each of its
+    points."""
     artist.set_gid(TOLD + json.dumps(list(texts)))
 
 
 def finish(figure: Figure, name: str, title: str, description: str) -> Plot:
-    """The figure in both formats, without the date and versions, which would change its bytes."""
+    """The figure as a plot in both formats, without date and versions, so that drawing it again gives the same
+    bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
     lay_out(figure)
     figure.set_layout_engine("none")  # so that the layout is not made again for each format
@@ -57,7 +59,8 @@ def finish(figure: Figure, name: str, title: str, description: str) -> Plot:
 
 
 def _tidy(svg: bytes) -> bytes:
-    """The SVG with titles for the names of points, and without what nobody sees or refers to."""
+    """The SVG with a title element for each text of `name_points`, and without metadata, unused ids and digits that
+    make no visible difference."""
     root = ElementTree.fromstring(svg)
     used = {found for element in root.iter() for key, value in element.attrib.items() if key != "id"
             for found in REFERENCE.findall(value)}
@@ -81,7 +84,8 @@ def _tidy(svg: bytes) -> bytes:
 
 
 def _add_titles(group: ElementTree.Element, texts: list[str]) -> None:
-    """Give the group the one text as title, or each of its points its own."""
+    """Add a title element to the group if there is one text, else to each of its points. ValueError if there are not as
+    many texts as points."""
     points = [element for element in group.iter(f"{{{NAMESPACE}}}use")]
     places = [group] if len(texts) == 1 else points
     for place, text in zip(places, texts, strict=True):
@@ -97,8 +101,8 @@ def _drop(parent: ElementTree.Element, names: Sequence[str]) -> None:
 
 
 def inline_svg(plot: Plot) -> str:
-    """The plot's <svg> element for a page of HTML: as wide as its place, named by its title and description, and with
-    nothing in it that could run or load something. Ids of two plots differ."""
+    """The plot's <svg> element for a page of HTML. It is as wide as its container, has the plot's title and description
+    as accessible name, and holds nothing that could run code or load resources. Ids of different plots differ."""
     root = ElementTree.fromstring(plot.svg)
     for element in list(root.iter()):
         _drop(element, [name for child in element if (name := child.tag.rpartition("}")[2]) not in ELEMENTS])

@@ -1,7 +1,7 @@
-"""Several teachers of one student: its accuracy and fidelity against the teacher's size and accuracy.
+"""Plots of several teachers of one student: its accuracy and agreement with them, against their size and accuracy.
 
-Methods have looks of their own: those that several teachers are tried with are mostly of one family, and single marks
-have no line whose style could tell them apart.
+Each method has a look of its own and not that of its family: the methods that are tried with several teachers are
+mostly of one family, and single marks have no line whose style could distinguish them.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,17 @@ from kdbench.report.plots.svg import name_points
 
 FIDELITY = "agreement"
 NUMBERS = 1.03  # the height of the teachers' numbers above the upper axes
-APART = .035    # of the axes' width between two of these
+APART = .035    # least distance between two of these, as a share of the axes' width
 
 
 def teacher_curves(heading: str, one: Series) -> Figure:
-    """Test accuracy of the methods above and their agreement with the teacher below; against the teacher's parameters
-    on the left, where these are known, and its accuracy on the right. Teachers have numbers, by rising accuracy. Lines
-    join those of the usual recipe, and hollow marks are those of others."""
+    """Test accuracy of the methods above, and their agreement with the teacher below, against the teacher's test
+    accuracy.
+
+    If the teachers' parameters are known and differ, panels on the left have the parameters on their axis. Teachers are
+    numbered by rising accuracy. Lines join teachers of the usual recipe, and hollow marks are teachers of other
+    recipes.
+    """
     names = ", ".join(f"{place}\u00a0{teacher.name}" for place, teacher in enumerate(one.teachers, start=1))
     figure, first = new_figure(f"{heading}; teachers: {names}", 6.6)
     sized = [teacher for teacher in one.teachers if teacher.parameters]
@@ -56,7 +60,7 @@ def teacher_curves(heading: str, one: Series) -> Figure:
 
 
 def _logarithmic(axes: Axes, one: Series, sizes: list[float]) -> None:
-    """A logarithmic axis of parameters, on which a dotted line is the student's own."""
+    """Make the x axis a logarithmic one of parameters, with a dotted line at the student's own."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -67,8 +71,8 @@ def _logarithmic(axes: Axes, one: Series, sizes: list[float]) -> None:
 
 
 def _draw(axes: Axes, one: Series, teachers: list[Taught], x: Callable[[Taught], float], metric: str) -> None:
-    """The methods' lines and points with their intervals; of methods that no teacher makes a difference to a level
-    line, above."""
+    """Draw the lines and points of the methods with their intervals. Where test accuracy is drawn, methods that come
+    out the same with every teacher are level lines."""
     points_of = {label: [(x(teacher), value, teacher) for teacher in sorted(teachers, key=x)
                          if label in teacher.rows and (value := drawn(teacher.rows[label], metric)) is not None]
                  for label in one.taught}
@@ -77,7 +81,7 @@ def _draw(axes: Axes, one: Series, teachers: list[Taught], x: Callable[[Taught],
     shown = [*level.values(), *(value for points in points_of.values() for _, value, _ in points)]
     if shown:
         axes.set_ylim(*reach([value.mean for value in shown], ends(shown)))
-    for place, (label, points) in enumerate(points_of.items(), start=1):  # 0 is the black of level lines
+    for place, (label, points) in enumerate(points_of.items(), start=1):  # look 0, black, is that of level lines
         colour, marker = look(place)
         joined = [(at, value.mean) for at, value, teacher in points if teacher.usual]
         axes.plot([at for at, _ in joined], [mean for _, mean in joined], color=colour, linewidth=1.2, zorder=2)

@@ -1,4 +1,5 @@
-"""The tables over the cells of a leaderboard: of methods over all of them, and of the teachers of one student."""
+"""The tables that span cells: methods, their orders, gains by images without labels, and several teachers of a
+student."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,9 +12,12 @@ from kdbench.report.tables.unlabelled import unlabelled_tables
 
 
 def across_tables(leaderboard: Leaderboard) -> Iterator[Table]:
-    """For the cells of equal steps, and for those of each other regime, the table across them if they are several; how
-    alike the orders of methods are from cell to cell; what images without labels buy; and for each student with several
-    teachers, the table of these."""
+    """The tables that span cells: the methods across the cells of each regime that has several cells; how alike the
+    orders of methods are from cell to cell; the gains by images without labels; and the teachers of each student that
+    has several.
+
+    A regime is a way to compare methods, such as at equal steps or at equal compute.
+    """
     for part in leaderboard.regimes():
         if ranking := rank(part):
             name = f"Across cells ({part.regime})" if part.regime else "Across cells"
@@ -24,7 +28,7 @@ def across_tables(leaderboard: Leaderboard) -> Iterator[Table]:
 
 
 def _across_table(name: str, ranking: Ranking) -> Table:
-    """The methods over all cells of a leaderboard, by average rank."""
+    """The table of the methods across all cells of a leaderboard, sorted by average rank; `name` is its title."""
     header = ["method", "family", "cells", "score", "worst", "rank", *(f"wins vs {name}" for name in REFERENCES)]
     return Table(name, header, [
         [s.label, s.family, str(s.cells), number(s.score, "share", "+"), number(s.worst, "share", "+"), f"{s.rank:.2f}",
@@ -34,8 +38,8 @@ def _across_table(name: str, ranking: Ranking) -> Table:
 
 
 def _ranking_notes(ranking: Ranking) -> Iterable[str]:
-    """The meaning of the columns of the table across cells, and the result of Friedman's test on its ranks or why it
-    is withheld."""
+    """The notes of the table across cells: what its columns mean, and the result of Friedman's test on its ranks or why
+    it is withheld."""
     yield (f"score: mean of 'vs {REFERENCE}' over all {ranking.cells} cells, so that it can be recomputed from the "
            f"tables; worst: the lowest of them; both {NONE} for a method that is not complete in every cell.")
     yield ("rank: mean over cells of the rank by test accuracy. A method with a failed, missing or inapplicable run in "

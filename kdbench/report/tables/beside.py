@@ -1,4 +1,4 @@
-"""Two leaderboards side by side, and what changed between them."""
+"""The tables of two leaderboards side by side, and of what changed between them."""
 
 from collections.abc import Iterator
 
@@ -20,9 +20,12 @@ from kdbench.report.tables.orders import orders_beside
 
 
 def beside_tables(first: Leaderboard, second: Leaderboard, names: tuple[str, str]) -> Iterator[Table]:
-    """For each pair and dataset that two leaderboards share, in cells that are compared in the same way, a table of
-    their methods' test accuracies, of the differences on equal seeds, and of their differences to the reference;
-    then how alike the orders of methods are. `names` is what the leaderboards are called."""
+    """The tables of two leaderboards side by side. `names` is what their columns call the leaderboards.
+
+    There is a table for each pair and dataset that both leaderboards have in cells of the same regime (a way to compare
+    methods, such as at equal steps). It has the test accuracies of their methods, the differences between them on equal
+    seeds, and the differences to the reference. Then comes a table of how alike the orders of methods are.
+    """
     for cell, other in matched_cells(first, second)[0]:
         same = "" if other.id == cell.id else " (other settings of the cell)"
         yield _table(cell, other, names, f"{first.title(cell)}{same}")
@@ -30,8 +33,8 @@ def beside_tables(first: Leaderboard, second: Leaderboard, names: tuple[str, str
 
 
 def change_tables(changes: Changes, names: tuple[str, str]) -> Iterator[Table]:
-    """For each cell that two folders share, a table of the methods that both have, the largest difference first.
-    `names` is what the folders are called."""
+    """A table for each cell that two folders share, of the methods that both have, the largest difference first.
+    `names` is what its columns call the folders."""
     accuracy = METRICS[METRIC].header
     header = ["method", *(f"{accuracy} {name}" for name in names), f"{names[1]} less {names[0]}", "p",
               f"vs {REFERENCE}"]
@@ -74,8 +77,8 @@ def _table(cell: Cell, other: Cell, names: tuple[str, str], title: str) -> Table
 
 
 def _name(first: Row | None, second: Row | None) -> str:
-    """What the first calls a row; of a row of one alone all of its settings, since the other may have another one that
-    is called the same."""
+    """The first leaderboard's label of a row that both have; of a row that only one has, the method with all its
+    settings, since the other leaderboard may use the same label for another row."""
     if first is not None and second is not None:
         return first.label
     return "".join(full_name(row) for row in (first, second) if row is not None)

@@ -1,5 +1,5 @@
-"""The tables of a leaderboard, each as a `Table` of text that Markdown, LaTeX and HTML set alike; and those of the
-methods of one cell."""
+"""All tables of a leaderboard, each as a `Table` from which Markdown, LaTeX and HTML are written; and the main tables
+of one cell."""
 
 import math
 import statistics
@@ -20,8 +20,8 @@ from kdbench.report.tables.fairness import audit_tables, sweep_tables
 from kdbench.report.tables.orders import order_tables
 from kdbench.report.tables.parts import part_tables
 
-Z = 1.96  # of the normal 95 % interval
-COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and the page have all
+Z = 1.96  # half the width of the normal 95 % interval, in standard errors
+COLUMNS = ("agreement", "worst_class_accuracy", "seconds")  # beside test accuracy; CSV, JSON and page have all metrics
 
 
 def all_tables(leaderboard: Leaderboard) -> list[Table]:
@@ -31,28 +31,29 @@ def all_tables(leaderboard: Leaderboard) -> list[Table]:
 
 
 def cell_tables(cell: Cell, leaderboard: Leaderboard) -> list[Table]:
-    """The tables of a cell: its methods; those that see no data; the audit of biases, where images have groups; sweeps;
-    classes, groups and robustness; compressed networks; costs, where they were profiled; tuning, where methods were
-    tuned; and the order by other metrics."""
+    """The tables of a cell: its methods; the methods that see no data; the bias audit, if images have groups; sweeps;
+    classes, groups and robustness; compressed networks; costs, if they were profiled; tuning, if methods were tuned;
+    and the order by other metrics."""
     name = leaderboard.title(cell)
     return [*main_tables(cell, name), *audit_tables(cell, name), *further_tables(cell, name)]
 
 
 def further_tables(cell: Cell, name: str) -> list[Table]:
-    """The tables of a cell beside that of its methods and its audit: sweeps; classes, groups and robustness; compressed
-    networks; costs; tuning; the order by other metrics. `name` is the cell's in their titles."""
+    """The tables of a cell other than those of its methods and of its bias audit: sweeps; classes, groups and
+    robustness; compressed networks; costs; tuning; the order by other metrics. `name` is the cell's name in their
+    titles."""
     return [*sweep_tables(cell, name), *part_tables(cell, name), *compressed_tables(cell, name),
             *cost_tables(cell.costs, name),
             *tuning_tables(cell.tuning, cell.order, name), *order_tables(cell, name)]
 
 
 def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list[Table]:
-    """The table of a cell's methods, and that of those that see no data, with these metrics beside test accuracy.
-    `name` is the cell's in their titles."""
+    """The table of a cell's methods, and the table of those that see no data, as far as there are such methods.
+    `columns` are the metrics beside test accuracy, and `name` is the cell's name in the titles."""
     seeing = [row for row in cell.rows if not row.data_free]
     blind = [row for row in cell.rows if row.data_free]
     tables = [_main_table(name, replace(cell, rows=tuple(seeing)), columns)] if seeing else []
-    if blind:  # beside the networks that saw the images, which they are compared with and not ranked among
+    if blind:  # below the references, which saw the images: methods without data are not ranked among those that did
         yardsticks = [row for row in seeing if row.label in REFERENCES]
         tables.append(_main_table(f"Without data: {name}", replace(cell, rows=(*yardsticks, *blind)), columns))
     return tables
@@ -61,7 +62,10 @@ def main_tables(cell: Cell, name: str, columns: Sequence[str] = COLUMNS) -> list
 # One cell.
 
 def _main_table(name: str, cell: Cell, columns: Sequence[str]) -> Table:
-    """The methods of a cell by test accuracy; notes list the tiers, and the settings that are not defaults."""
+    """The table of a cell's methods by test accuracy, without columns of conditions and submissions if these are empty.
+
+    Its notes are on tiers, noise, resolution, the sample of test images, and settings that are not the defaults.
+    """
     header = ["method", "family", "conditions", "submission", "seeds", METRICS["test_accuracy"].header,
               *(f"vs {name}" for name in REFERENCES), *(METRICS[column].header for column in columns)]
     ranked = not any(row.data_free for row in cell.rows)
@@ -83,16 +87,16 @@ def _without(values: list[str], place: int) -> list[str]:
 
 
 def _settings(cell: Cell) -> Iterable[str]:
-    """The note on hyperparameters that are not the methods' defaults, where the names do not tell them."""
+    """The note on each row's hyperparameters that are not the method's defaults; none if all are."""
     changed = {row.label: [f"{name}={value}" for name, value in row.hyperparameters.items() if name != "recipe.epochs"]
-               for row in sorted(cell.rows, key=lambda row: row.label)}  # epochs stand among the conditions
+               for row in sorted(cell.rows, key=lambda row: row.label)}  # epochs are among the row's conditions
     told = [plain(f"{label}: {', '.join(values)}") for label, values in changed.items() if values]
     if told:
         yield f"Not at their defaults: {'; '.join(told)}."
 
 
 def _lines(cell: Cell, columns: Sequence[str]) -> list[list[str]]:
-    """One line for each method, below the teacher's where it is known."""
+    """The lines of the table: the teacher's, if the cell has a teacher, then one for each row of the cell."""
     lines = [[row.label, row.family, "; ".join(row.conditions), row.submission or "", _seeds(row),
               interval(row.estimate("test_accuracy"), "share") + DAGGER * row.larger,
               *(versus(cell, row, name) for name in REFERENCES),
@@ -113,7 +117,8 @@ def _mean(row: Row, metric: str) -> float | None:
 
 
 def shown_value(cell: Cell, row: Row, metric: str) -> str:
-    """The row's mean of a metric with its interval; a cost, which is profiled once, without."""
+    """The row's mean of a metric as text, with its interval; without an interval for a cost, which is profiled only
+    once. "n/a" if the row lacks the metric."""
     found, unit = row.estimate(metric), METRICS[metric].unit
     if found is not None and metric in PROFILED:
         return profiled_value(cell.costs, metric, row.label, found.mean)
@@ -123,7 +128,8 @@ def shown_value(cell: Cell, row: Row, metric: str) -> str:
 
 
 def _with_reported(cell: Cell, table: Table) -> Table:
-    """The table with a column of published test accuracies beside the measured ones, where there are any."""
+    """The table with a column of published test accuracies beside the measured ones, and notes on their sources;
+    unchanged if there are none."""
     figures = [of_row(cell, row) for row in cell.rows]
     if cell.teacher:
         figures.insert(0, of_teacher(cell))
@@ -143,13 +149,13 @@ def _with_reported(cell: Cell, table: Table) -> Table:
 
 
 def _seeds(row: Row) -> str:
-    """The number of finished runs, "2/3" where some of the planned ones have no result."""
+    """The number of finished runs; "2/3" if only two of three planned runs have a result."""
     return f"{len(row.seeds)}/{len(row.seeds) + len(row.failures)}" if row.failures else str(len(row.seeds))
 
 
 def versus(cell: Cell, row: Row, reference: str = REFERENCE) -> str:
-    """The row's difference of test accuracy to a reference, and a mark that says whether it is better or worse; "" for
-    the reference itself."""
+    """The row's difference of test accuracy to a reference, with a mark for better, worse or unclear; "" for the
+    reference itself, and "n/a" if the two share no seed."""
     if row.label == reference:
         return ""
     if reference not in row.differences:
@@ -158,15 +164,15 @@ def versus(cell: Cell, row: Row, reference: str = REFERENCE) -> str:
 
 
 def difference(cell: Cell, row: Row, reference: str) -> str:
-    """The row's difference of test accuracy to a reference, on seeds that both have, with its moderated interval, in
-    points."""
+    """The row's mean difference of test accuracy to a reference over the seeds that both have, in points, with half the
+    width of its moderated 95 % interval. KeyError if there is no such difference."""
     told = cell.comparisons.to.get(reference, {}).get(row.label)
     width = number(told.half_width if told else None, "share")
     return f"{number(row.differences[reference].mean, 'share', '+')} ± {width}"
 
 
 def _tiers(cell: Cell) -> Iterable[str]:
-    """The note on the methods of each tier; none for fewer than two methods with two seeds."""
+    """The note on which methods each tier holds; none if the tiers hold fewer than two methods together."""
     tiers = cell.comparisons.tiers
     if (count := sum(map(len, tiers))) > 1:
         listed = "; ".join(f"({i}) {', '.join(tier)}" for i, tier in enumerate(tiers, 1))
@@ -177,7 +183,8 @@ def _tiers(cell: Cell) -> Iterable[str]:
 
 
 def _sampling(cell: Cell) -> Iterable[str]:
-    """The note on what another sample of test images would change; none where their number is not known."""
+    """The note on how much another sample of test images would change accuracies; none if the number of test images or
+    the first row's accuracy is not known."""
     images, best = cell.test_images, cell.rows[0].estimate("test_accuracy")
     if images and best:
         width = Z * math.sqrt(best.mean * (1 - best.mean) / images)
@@ -188,8 +195,8 @@ def _sampling(cell: Cell) -> Iterable[str]:
 
 
 def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
-    """The note on the noise that methods share, those that see the data or the others, and which of them it may not
-    fit; none if they share none."""
+    """The note on the noise over seeds that methods share, and on the methods whose own noise is much larger; none if
+    they share none. It is on the methods that see no data if `data_free` is true, else on the others."""
     prior = cell.comparisons.apart if data_free else cell.comparisons.prior
     if prior.degrees:
         deviation = number(math.sqrt(prior.variance), "share")
@@ -204,7 +211,8 @@ def _noise(cell: Cell, data_free: bool) -> Iterable[str]:
 
 
 def _resolution(cell: Cell) -> Iterable[str]:
-    """The note on how small a difference to the reference the cell's seeds can show; none with one seed."""
+    """The note on how large a true difference to the reference must be for the cell's seeds to detect it; none if no
+    method is compared with the reference."""
     found = cell.compared(REFERENCE).values()
     if found:
         family = len(cell.comparisons.to[REFERENCE])

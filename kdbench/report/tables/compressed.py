@@ -1,4 +1,4 @@
-"""The table of what became of the students that were compressed: one row for each method and kind of network."""
+"""The table of compressed students: one row for each row of the leaderboard and kind of network."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,17 +25,17 @@ FLOAT = "float"
 
 @dataclass(frozen=True)
 class CompressedRow:
-    """A kind of network that was made of the students of a row of the leaderboard."""
+    """The networks of one kind that were made from the students of one row of the leaderboard."""
 
-    label: str                              # of that row
+    label: str                              # of the leaderboard's row
     method: str
     family: str
-    network: str                            # such as "int8"
-    networks: dict[int, Compressed]         # those that there are, by seed
-    failures: dict[int, str]                # why there is none, likewise
+    network: str                            # the kind, such as "int8"
+    networks: dict[int, Compressed]         # the networks that were made, by seed
+    failures: dict[int, str]                # why a network could not be made, by seed
 
     def values(self, name: str) -> dict[int, float]:
-        """A metric by seed, of the networks that have it."""
+        """The values of a metric, or of a figure in `USE`, by seed; without networks that lack it."""
         found = {seed: value_of(one, name) for seed, one in self.networks.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -45,7 +45,8 @@ class CompressedRow:
 
 
 def value_of(one: Compressed, name: str) -> float | None:
-    """A metric of a network, or a figure of its use by the name in `USE`."""
+    """The value of a network's metric, or of the figure of its use that has that name in `USE`; None if it is not
+    known."""
     if name not in USE or one.use is None or one.file_bytes is None:
         return one.metrics.get(name)
     joules = one.use.joules_per_1000_images
@@ -55,7 +56,8 @@ def value_of(one: Compressed, name: str) -> float | None:
 
 
 def compressed_rows(cell: Cell) -> list[CompressedRow]:
-    """The rows in the order of the leaderboard's, the float network above those that were made of it."""
+    """The rows of a cell's compressed networks, in the order of the leaderboard's rows; for each of these, the float
+    network comes before the networks that were made from it."""
     row_of = {run: row for row in cell.rows for run in row.runs.values()}
     groups: dict[tuple[str, str], list[Compressed]] = defaultdict(list)
     for one in cell.compressed:
@@ -74,7 +76,8 @@ def compressed_rows(cell: Cell) -> list[CompressedRow]:
 
 
 def compressed_tables(cell: Cell, name: str) -> Iterator[Table]:
-    """The table of a cell's compressed networks, if there are some; `name` is the cell's in its title."""
+    """The table of a cell's compressed networks; none if there are no such networks. `name` is the cell's name in its
+    title."""
     if not cell.compressed:
         return
     rows = compressed_rows(cell)
@@ -110,7 +113,8 @@ def _cost(row: CompressedRow, name: str) -> str:
 
 
 def _notes(rows: Sequence[CompressedRow], found: Sequence[Compressed]) -> Iterable[str]:
-    """How the networks were made and measured, on what, and which there are not."""
+    """The notes of the table: how the networks were made and measured, on which machine, and which could not be
+    made."""
     yield ("Every network is an ONNX file that onnxruntime runs on one thread of the CPU, the float one among them. "
            "vs float: of test accuracy, on equal seeds. as float: share of test images for which it predicts the class "
            "that the float student does. KiB: of the file. ms: median latency of one image, and its 95th percentile, "

@@ -1,4 +1,4 @@
-"""The tables of costs: what training with each method, using the networks, and tuning each method costs and gains."""
+"""The tables of costs: what training with each method and using the networks cost, and what tuning costs and gains."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,7 +17,7 @@ SCALES = {  # by metric: the column's header, and what its values are divided by
     "latency_ms": ("latency ms", 1), "throughput": ("images/s", 1), "speedup": ("speed-up", 1),
     "energy_saving": ("saved %", .01),
 }
-SOURCES = {  # of energy
+SOURCES = {  # what each source of energy figures measures
     "nvml": "the counter of the whole GPU, without the processor's share",
     "rapl": "the counters of all processor packages and their memory, whatever ran on them",
     "estimate": "CPU seconds of the process times a stated wattage, no measurement",
@@ -25,13 +25,15 @@ SOURCES = {  # of energy
 
 
 def profiled_value(costs: Sequence[Cost], metric: str, label: str, value: float) -> str:
-    """A profiled metric's value as text, for the method with that label; an energy with its source in brackets."""
+    """A profiled metric's value as text with three digits, a share in %, for the method with that label; an energy is
+    followed by its source in brackets."""
     source = energy_source(costs, metric, label) if _is_energy(metric) else None
     return three_digits(100 * value if METRICS[metric].unit == "share" else value) + (f" ({source})" if source else "")
 
 
 def cost_tables(costs: Sequence[Cost], name: str) -> list[Table]:
-    """The tables of training and of use that the profiles of a cell give; `name` is the cell's in their titles."""
+    """The tables of the costs of training and of use from the profiles of a cell, each only if there are profiles of
+    it. `name` is the cell's name in their titles."""
     methods = sorted((c for c in costs if c.profile.subject == "method"), key=_by_ratio)
     tables = [_training_table(methods, name)] if methods else []
     used = list(_networks(costs))
@@ -39,7 +41,10 @@ def cost_tables(costs: Sequence[Cost], name: str) -> list[Table]:
 
 
 def tables_of(found: Sequence[Profile], installed: Mapping[str, MethodInfo]) -> list[Table]:
-    """The tables of any profiles, cell by cell. `installed` has methods that tell what profiles do not, by name."""
+    """The tables of the costs of training and of use from any profiles, cell by cell.
+
+    `installed` has the installed methods by name, for facts about methods that the profiles do not have.
+    """
     known = facts_of(found, installed)
     cells: dict[str, list[Cost]] = {}
     for profile in found:
@@ -93,8 +98,8 @@ def _use_table(networks: Sequence[tuple[str, dict[str, float], str | None]], cos
 
 
 class _Columns:
-    """The columns of some metrics. The source of energies stands in the table's title if there is one source, else
-    behind every value."""
+    """The columns of a table of costs, one for each metric. The source of energy figures is named in the table's title
+    if all have the same one, else behind every figure."""
 
     def __init__(self, metrics: Sequence[str], sources: set[str | None]):
         known = {source for source in sources if source}
@@ -121,11 +126,12 @@ def _is_energy(metric: str) -> bool:
 
 
 def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
-    """How the steps were measured and on what, and the methods that were not measured, with the reason."""
+    """The notes of the table of training costs: how the steps were measured and on which machine, and why methods were
+    not measured."""
     measured = [(c.profile.training, c.profile.spec.equal_compute) for c in methods if c.profile.training]
     if measured:
         passes = sorted({(t.step_seconds.count, t.pass_steps, 0 if equal_compute else t.run_steps, t.reference)
-                         for t, equal_compute in measured})  # at equal compute each run has a length of its own
+                         for t, equal_compute in measured})  # at equal compute, runs differ in length
         yield ("Medians over passes: " + "; ".join(
             f"{count} pass{'es' * (count > 1)} of {steps} steps drawn from all parts of a run"
             f"{f' of {run}' if run else ''}, each step in turns with one of {reference}"
@@ -140,7 +146,7 @@ def _training_notes(methods: Sequence[Cost]) -> Iterable[str]:
 
 
 def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
-    """The machines of the measurements, whether they were busy, and the sources of energies."""
+    """Notes on the machines of the measurements, whether they were busy, and the sources of energy figures."""
     measured = [c.profile for c in costs if c.profile.status == "ok"]
     machines = sorted({f"{p.environment.get('gpu') or p.environment.get('cpu', 'an unknown machine')}, "
                        f"{p.environment.get('threads', 1)} thread" for p in measured})
@@ -159,7 +165,11 @@ def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
 # Tuning.
 
 def tuning_tables(tuning: Sequence[Tuning], order: Order | None, name: str) -> list[Table]:
-    """The tables of what tuning cost and gained in a cell, and of how its trials are spread; none without tuning."""
+    """The tables of what tuning cost and gained in a cell, and of the accuracies of its trials; empty if nothing was
+    tuned.
+
+    `order` is how much tuning changes the order of methods, None if not known; `name` is the cell's name in the titles.
+    """
     if not tuning:
         return []
     notes = tuple(_tuning_notes(tuning)) + ((_order_note(order),) if order else ())
@@ -186,7 +196,8 @@ def _tuning_line(one: Tuning) -> list[str]:
 
 
 def _draws(tuning: Sequence[Tuning]) -> list[int]:
-    """Of how many trials the table tells the expected best: 1, 4, 16, ... and all."""
+    """The numbers of trials for which the table has the expected best accuracy: 1, 4, 16, ... and the largest number of
+    trials of a method."""
     most = max(len(one.choice.trials) for one in tuning)
     return [count for count in (1, 4, 16, 64, 256, 1024, 4096) if count < most] + [most]
 

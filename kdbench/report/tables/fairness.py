@@ -1,5 +1,5 @@
-"""The tables of the bias audit: what students inherited of their teacher's bias, added to it and mended of it; and how
-fairness changes along a sweep of a hyperparameter."""
+"""The tables of the bias audit (what students inherited of their teacher's bias, added and mended), and of how fairness
+changes along a sweep of a hyperparameter."""
 
 from collections.abc import Iterator
 
@@ -24,11 +24,12 @@ MOVED = (f"moved: classes whose accuracy, less that on all images, differs at 5 
          "of classes, with images as a source of chance, and corrected.")
 SWEPT = ("test_accuracy", "worst_class_accuracy", "worst_group_accuracy", "group_gap", "equalised_odds_difference",
          "demographic_parity_difference")
-MOST_GROUPS = 8  # that have a column each
+MOST_GROUPS = 8  # of an attribute, each with a column; with more, there is no table
 
 
 def audit_tables(cell: Cell, name: str) -> Iterator[Table]:
-    """The tables of a cell's audit, where its test images have groups; `name` is the cell's in their titles."""
+    """The tables of a cell's bias audit; none if its test images have no groups. `name` is the cell's name in their
+    titles."""
     if not has_groups(cell):
         return
     for metric, findings in audit(cell).items():
@@ -40,7 +41,8 @@ def audit_tables(cell: Cell, name: str) -> Iterator[Table]:
 
 
 def sweep_tables(cell: Cell, name: str) -> Iterator[Table]:
-    """A table for each sweep of a cell that has runs at two values or more."""
+    """A table for each sweep of a cell that has finished runs at two values or more. `name` is the cell's name in their
+    titles."""
     for sweep in cell.sweeps:
         rows = list(rows_of(cell, sweep))
         if len(rows) > 1:
@@ -59,7 +61,8 @@ def _measure_table(cell: Cell, name: str, metric: str, findings: tuple[Finding, 
 
 
 def difference(found: Difference | None) -> str:
-    """A difference in points with half its interval and a mark; "" for none."""
+    """A difference in points with half the width of its 95 % interval, and a mark for fairer, less fair or unclear; ""
+    for None."""
     if found is None:
         return ""
     mark = UNCLEAR if not found.significant else BETTER if found.fairer else WORSE
@@ -67,7 +70,8 @@ def difference(found: Difference | None) -> str:
 
 
 def _moved_table(cell: Cell, name: str) -> Table:
-    """By method, how many classes are harmed and helped, and how many moved by the published measure."""
+    """The table of how many classes each method harms and helps, and how many moved by the measure of Mohammadshahi and
+    Ioannou (2025)."""
     lines = [[row.label, *_classes(row)] for row in cell.rows if row.harm]
     return Table(f"{AUDIT}, classes: {name}",
                  ["method", "classes", "harmed", "helped", f"moved from {REFERENCE}", "moved from teacher"], lines, 1,
@@ -75,7 +79,8 @@ def _moved_table(cell: Cell, name: str) -> Table:
 
 
 def _classes(row: Row) -> list[str]:
-    """How many classes there are, and of them harmed, helped, moved from the reference, and from the teacher."""
+    """The number of classes, and how many of them are harmed, helped, moved from the reference, and moved from the
+    teacher, as text; "n/a" where it is not known."""
     told = row.harm
     if told is None:
         return [NONE] * 5
@@ -84,7 +89,10 @@ def _classes(row: Row) -> list[str]:
 
 
 def _group_table(cell: Cell, name: str, attribute: str) -> Iterator[Table]:
-    """The change of accuracy on each group of an attribute against the reference; none where there are many groups."""
+    """The table of each method's change of accuracy against the reference on each group of an attribute.
+
+    There is none for more than `MOST_GROUPS` groups, or if the number of groups is not the same for all rows.
+    """
     rows = [(row, row.harm.groups[attribute]) for row in cell.rows if row.harm and attribute in row.harm.groups]
     names = group_names(rows[0][0], attribute)
     if len(names) > MOST_GROUPS or any(len(changes) != len(names) for _, changes in rows):
@@ -107,19 +115,20 @@ def group_names(row: Row, attribute: str) -> list[str]:
 
 
 def change_told(change: ClassChange) -> str:
-    """The change on a class or group in points, with a mark."""
+    """The change of accuracy on a class or group in points, with a mark for better, worse or unclear."""
     mark = UNCLEAR if not change.significant else BETTER if change.change > 0 else WORSE
     return f"{number(change.change, 'share', '+')}{mark}"
 
 
 def swept_metrics(cell: Cell, sweep: Sweep) -> list[str]:
-    """The metrics that a sweep is told in: those that all of its rows have."""
+    """The metrics that the table and the plot of a sweep show: those in `SWEPT` that all of its rows have."""
     rows = [row for _, row in rows_of(cell, sweep)]
     return [metric for metric in SWEPT if all(metric in row.metrics for row in rows)]
 
 
 def _sweep_table(cell: Cell, name: str, sweep: Sweep, rows: list[tuple[float, Row]]) -> Table:
-    """The metrics of a sweep by its values, below those of the teacher and of the reference, with their trends."""
+    """The table of a sweep's metrics by its values, below the teacher and the reference, with the trends in the last
+    line."""
     metrics = swept_metrics(cell, sweep)
     counts = ["harmed", "helped", "moved"] if any(row.harm for _, row in rows) else []
     header = [sweep.parameter, *(METRICS[metric].header for metric in metrics), *counts]

@@ -1,4 +1,4 @@
-"""The meaning of what stands in tables."""
+"""The legend of the tables: what their columns and signs mean."""
 
 from kdbench.analysis.answers.audit import has_groups
 from kdbench.analysis.board import EQUAL_COMPUTE, REFERENCE, Leaderboard

@@ -1,4 +1,4 @@
-"""The tables of orders: whether methods stand in the same order by other metrics, and in other cells."""
+"""The tables of how alike orders of methods are: by test accuracy and by other metrics, and from cell to cell."""
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations, product
@@ -15,7 +15,8 @@ HALVES = ("the order with itself between two halves of the seeds, mean over the 
 
 
 def order_tables(cell: Cell, name: str) -> list[Table]:
-    """The order by test accuracy against that by other metrics; none where few methods have three seeds."""
+    """The table that compares a cell's order by test accuracy with those by other metrics; empty if too few methods
+    have three seeds. `name` is the cell's name in its title."""
     found = by_metric(cell)
     if not found:
         return []
@@ -27,12 +28,14 @@ def order_tables(cell: Cell, name: str) -> list[Table]:
 
 
 def orders_across(leaderboard: Leaderboard) -> Iterator[Table]:
-    """The orders by test accuracy in each two cells with enough methods in common."""
+    """The table that compares the orders by test accuracy of any two cells with enough methods in common; none without
+    such cells."""
     yield from _table(between_cells(combinations(leaderboard.cells, 2)), leaderboard, leaderboard)
 
 
 def orders_beside(first: Leaderboard, second: Leaderboard) -> Iterator[Table]:
-    """The orders by test accuracy in each cell of one leaderboard against those of another."""
+    """The table that compares the orders by test accuracy of each cell of one leaderboard with those of each cell of
+    another, if they have enough methods in common; none without such cells."""
     yield from _table(between_cells(product(first.cells, second.cells)), first, second)
 
 

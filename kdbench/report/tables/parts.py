@@ -10,7 +10,7 @@ from kdbench.errors import UserError
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import NONE, Table, interval, number, p_value
 
-FURTHER = {  # tables by heading, with their metrics; for cells where some method has one of them
+FURTHER = {  # the metrics of tables by heading; a table is shown if some method of the cell has one
     "Groups": ("worst_group_accuracy", "group_gap", "equalised_odds_difference", "demographic_parity_difference",
                "bias_amplification"),
     "Long tail": ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"),
@@ -19,12 +19,12 @@ FURTHER = {  # tables by heading, with their metrics; for cells where some metho
 }
 ATTACKS = {"pgd_accuracy": "PGD", "autoattack_accuracy": "AutoAttack"}
 MOST_AFFECTED = 10  # lines of a table of classes
-MOST_PARTS = 12     # classes or groups that have a column each; of more, the hardest are named
+MOST_PARTS = 12     # classes, groups or corruptions with a column each; of more, only the hardest are named
 HARDEST = 5
 
 
 def part_tables(cell: Cell, name: str) -> Iterator[Table]:
-    """The tables of a cell that look beyond overall accuracy; `name` is the cell's in their titles."""
+    """The tables of a cell that look beyond overall accuracy; `name` is the cell's name in their titles."""
     if any(row.harm for row in cell.rows):
         yield _class_table(cell, name)
         yield _affected_table(cell, name)
@@ -40,7 +40,7 @@ def measures(cell: Cell, metrics: Iterable[str]) -> bool:
 
 
 def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
-    """These metrics of the cell's methods, below the teacher's."""
+    """The table of these metrics for the cell's methods, below a line for the teacher."""
     lines = [[row.label, *(interval(row.estimate(name), METRICS[name].unit) for name in metrics)]
              for row in cell.rows if row.runs]
     if cell.teacher and cell.teacher.metrics:
@@ -51,8 +51,9 @@ def _further_table(cell: Cell, heading: str, metrics: tuple[str, ...]) -> Table:
 
 
 def _share_table(cell: Cell, kind: str, name: str) -> Table:
-    """The mean accuracies of the cell's methods on the parts of a kind, one in a column, and which is the lowest; where
-    the parts are many, the lowest ones by name."""
+    """The table of the mean accuracies of the teacher and the methods on the parts of one kind: a column for each part,
+    and one that names the lowest part. For more than `MOST_PARTS` parts, it has the `HARDEST` lowest ones of each
+    method by name."""
     known = cell.shares(kind)
     names = list(known[0][1])
     title, what = f"Accuracy by {kind}: {name}", kind.partition(":")[0]
@@ -68,8 +69,8 @@ def _share_table(cell: Cell, kind: str, name: str) -> Table:
 
 
 def _radii(cell: Cell, metrics: Iterable[str]) -> tuple[str, ...]:
-    """The note on how far the attacks of a table of these metrics go; none without attacks, or for a dataset that is
-    not known."""
+    """The note on the radii of the attacks in a table of these metrics; empty without attacks, or if the dataset is not
+    known."""
     attack = next((ATTACKS[name] for name in metrics if name in ATTACKS), None)
     if attack is None:
         return ()
@@ -82,7 +83,8 @@ def _radii(cell: Cell, metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def _class_table(cell: Cell, name: str) -> Table:
-    """By method: how many classes it harms and helps, and how many images it flips."""
+    """The table of how many classes each method harms and helps, which share of the images it flips, and which class it
+    changes most."""
     header = ["method", "harmed", "helped", "flipped", "right there", f"{REFERENCE} there", "most affected"]
     lines = []
     for row in cell.rows:
@@ -95,7 +97,8 @@ def _class_table(cell: Cell, name: str) -> Table:
 
 
 def _affected_table(cell: Cell, name: str) -> Table:
-    """The classes that change most against the reference, over all methods of the cell."""
+    """The table of the `MOST_AFFECTED` largest changes of a class against the reference, over all methods of the
+    cell."""
     header = ["class", "method", "images", REFERENCE, "method's", "change", "p (Holm)"]
     changes = [(row.label, change) for row in cell.rows if row.harm for change in affected(row.harm)]
     changes.sort(key=lambda item: (-abs(item[1].change), item[0], item[1].index))
@@ -107,5 +110,5 @@ def _affected_table(cell: Cell, name: str) -> Table:
 
 
 def affected(comparison: Harm) -> list[ClassChange]:
-    """The classes by the size of their change, largest first."""
+    """The changes of all classes, sorted by their size, the largest first."""
     return sorted(comparison.classes, key=lambda c: (-abs(c.change), c.index))

@@ -1,4 +1,5 @@
-"""The table of several teachers of one student: whom its methods learn best from, and whom they come to agree with."""
+"""The table of several teachers of one student: the accuracy of its methods with each teacher, and their agreement with
+it."""
 
 from collections.abc import Iterator
 
@@ -9,7 +10,8 @@ from kdbench.report.formatting import NONE, Table, interval, mark, number
 
 
 def teacher_tables(leaderboard: Leaderboard) -> Iterator[Table]:
-    """For each student with several teachers, the accuracy and fidelity of its methods by teacher."""
+    """A table for each student with several teachers: the accuracy of its methods, and their agreement with the
+    teacher, by teacher."""
     for one in series(leaderboard):
         yield _table(one)
 

@@ -1,4 +1,4 @@
-"""The table of what images without labels buy."""
+"""The table of what methods gain from images without labels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,8 @@ from kdbench.spec import Transfer
 
 
 def unlabelled_tables(leaderboard: Leaderboard) -> Iterator[Table]:
-    """A table for each cell on labelled images alone that has cells with further images beside it."""
+    """A table for each cell that has labelled images only and is otherwise equal to cells with additional images
+    without labels."""
     for gains in unlabelled_gains(leaderboard):
         yield _table(gains, f"What images without labels buy: {gains.labelled.pair} on {gains.labelled.dataset}")
 
@@ -36,7 +37,8 @@ def _table(gains: Gains, title: str) -> Table:
 
 
 def _name(cell: Cell, cells: Sequence[Cell]) -> str:
-    """The cell's images without labels, short enough for the head of a column."""
+    """A name of the cell's images without labels for the head of a column: their source and share of a batch, and their
+    number if it is not the same in all of `cells`."""
     found = [Transfer(**one.spec["transfer"]) for one in cells]
     own = found[cells.index(cell)]
     source = own.images.removeprefix("imagefolder:").rstrip("/").rpartition("/")[2]

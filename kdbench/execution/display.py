@@ -15,17 +15,18 @@ from kdbench.execution.job import Job
 from kdbench.results.record import Record
 from kdbench.results.unfinished import read_progress
 
-LEFT_EVERY = 5.0  # seconds between two estimates of the time left: with thousands of runs one takes a while
+LEFT_EVERY = 5.0  # seconds between two estimates of the time left, which take a while with thousands of runs
 
 
 class Display:
-    """Progress of a matrix. Counts and estimates, which each finished run makes better; the subclasses show them."""
+    """The progress of a matrix: the counts of its runs, and estimates of the time left, which each finished run
+    improves. Ended runs are printed, one line each; subclasses show the rest."""
 
     def __init__(self, console: Console, workers: int, estimator: Estimator | None = None):
         self.console, self.workers, self.estimator = console, workers, estimator or Estimator()
         self.total = self.done = 0
-        self._open: dict[str, Job] = {}  # by id, in the order in which they begin: what has not ended
-        self._epochs: dict[str, tuple[int, float]] = {}  # of running jobs: the last that ended, and when that was seen
+        self._open: dict[str, Job] = {}  # by id, the jobs that have not ended, in the order in which they begin
+        self._epochs: dict[str, tuple[int, float]] = {}  # by job id, the last epoch that ended, and when that was seen
         self._started = time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -57,7 +58,7 @@ class Display:
         return f"{count} {job}: {_accuracy(record)} in {record.seconds:.0f} s"
 
     def seconds_left(self, running: Sequence[Running[Job]] = ()) -> float | None:
-        """Estimated seconds until all runs are done; None as long as nothing is known of one of them."""
+        """The estimated seconds until all runs are done; None as long as there is no estimate for one of them."""
         left = {r.job.id: self._left(r) for r in running}
         waiting = [job for job in self._open.values() if job.id not in left]
         whole = [self._seconds(job) for job in waiting]
@@ -71,7 +72,8 @@ class Display:
         return estimate and estimate.seconds
 
     def _left(self, running: Running[Job]) -> float | None:
-        """The seconds that a running job still needs: by its own epochs, once one has ended."""
+        """The seconds that a running job still needs: from the time of its own epochs once one has ended, before that
+        from the estimate. None if nothing is known."""
         now, job = time.monotonic(), running.job
         estimate, progress = self.estimator.estimate(job.spec), read_progress(job.cache.unfinished(job.id))
         if progress is None or not progress.epoch or not progress.seconds:
@@ -88,8 +90,8 @@ class TerminalDisplay(Display):
     """A table of the running jobs below the lines of the finished ones."""
 
     def __enter__(self) -> "Display":
-        self._estimated = -LEFT_EVERY  # when the time left was estimated,
-        self._ends: float | None = None  # and when all is done by that
+        self._estimated = -LEFT_EVERY  # when the time left was last estimated
+        self._ends: float | None = None  # when all runs are done by that estimate; None: not known
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
         self._live.start()
         return self
@@ -115,7 +117,8 @@ class TerminalDisplay(Display):
         self._live.update(table)
 
     def _until_done(self, running: Sequence[Running[Job]]) -> float | None:
-        """Seconds, by the last estimate."""
+        """The seconds until all runs are done, by an estimate that is renewed every `LEFT_EVERY` seconds; None if it is
+        not known."""
         now = time.monotonic()
         if now - self._estimated >= LEFT_EVERY:
             left = self.seconds_left(running)
@@ -135,19 +138,19 @@ class PlainDisplay(Display):
 
 
 def _accuracy(record: Record) -> str:
-    """On the test images; of a trial, which does not see them, on the validation images."""
+    """The accuracy as text: on the test images or, for a trial, which does not see those, on the validation images."""
     name = "validation_accuracy" if record.role == "trial" else "test_accuracy"
     return f"{record.metrics[name]:.2%}" + (" of validation" if record.role == "trial" else "")
 
 
 def make_display(workers: int, estimator: Estimator | None = None) -> Display:
-    """The display that fits where standard output goes."""
+    """The display for standard output: a live table if that is a terminal, plain lines if not."""
     console = Console()
     return (TerminalDisplay if console.is_terminal else PlainDisplay)(console, workers, estimator)
 
 
 def duration(seconds: float) -> str:
-    """A time to read: "40 s", "3 min 20 s", "2 h 05 min"."""
+    """A duration as text, such as "40 s", "3 min 20 s" or "2 h 05 min"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

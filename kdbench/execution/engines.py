@@ -22,11 +22,12 @@ EXECUTORS = ("local", "ray", "slurm")
 def make_executor(name: str, folder: Path, workers: int | None = None, timeout: float | None = None, retries: int = 0,
                   slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
                   say: Callable[[str], None] = print, estimator: Estimator | None = None) -> Executor:
-    """The executor of that name, for tasks whose results belong to the folder. `workers` is the most tasks at a time,
-    by default one for each core, or what suits a cluster; `slurm` and `ray` are the options of `--slurm` and `--ray`;
-    by the `estimator` short tasks share a Slurm job. UserError for an unknown name, and for options that are not its
-    own.
-    """
+    """The executor with this name, for tasks whose results belong to `folder`. `workers` is the most tasks at a time,
+    by default one per core, or `WORKERS` on a cluster; `timeout` is the limit of a task in seconds, None for no limit;
+    a task that was killed or lost is run again up to `retries` times. `slurm` and `ray` are the keys and values of
+    `--slurm` and `--ray`. By the durations that the `estimator` gives, short tasks share a Slurm job, and a local pool
+    begins the longest of the last tasks first. UserError for an unknown name, for the options of another executor, and
+    for invalid options."""
     def seconds(job: Any) -> float | None:
         found = estimator and estimator.estimate(job.spec)
         return found.seconds if found else None
@@ -44,7 +45,7 @@ def make_executor(name: str, folder: Path, workers: int | None = None, timeout: 
 
 
 def alone(executor: Executor) -> Executor:
-    """The executor, told to do one task at a time, on a node of which nothing else uses a part."""
+    """Set the executor to run one task at a time, on a node of a cluster that nothing else uses, and return it."""
     if isinstance(executor, SlurmPool):
         own = executor.options
         executor.options = replace(own, at_once=1, asked={"exclusive": True, **own.asked})

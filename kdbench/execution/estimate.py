@@ -1,19 +1,22 @@
-"""How long runs will take, from what runs took before. Nothing is read or measured here.
+"""Estimates of how long runs will take, from how long other runs took. Nothing is read or measured here.
 
-A run's seconds are those of its training, which grow with its work (images times pixels), and those that its process
-spends beside it on loading, predicting and scoring, which do not. What a unit of work takes is looked up in this order:
+The seconds of a run are those of its training, which grow with its work (images times pixels), and those that its
+process spends beside training on loading, predicting and scoring, which do not. The seconds that a unit of work takes
+are the first of these that is known:
 
-1. the same method with the same hyperparameters on the same networks, data and kind of batches: the run itself but for
-   its length and seed
-2. the same method on the same networks, whatever the data and recipe
-3. the method's ratio to the reference (`ce`) in other cells, times what the reference takes on these networks by 1 or 2
-4. the same method on the same networks, on another machine
-5. the median ratio of the other methods, or `TYPICAL` before one is known, times what the reference takes here
-6. what the other methods take that trained the same student here
+1. those of the same method with the same hyperparameters on the same networks, data and kind of batches: of the same
+   run but for its length and seed
+2. those of the same method on the same networks, whatever the data and recipe
+3. the method's ratio to the reference (`ce`) in other cells, times the reference's seconds with this student: on the
+   same data and kind of batches or, if these are not known, whatever the data and recipe
+4. those of the same method on the same networks, on another machine
+5. the median ratio of the other methods, or `TYPICAL` before one is known, times the reference's seconds as in 3
+6. the median of the other methods that trained the same student
 
-Ratios may come from any machine, all else but 4 from this one. At each place records of runs come before a short
-timing, and that before profiles, which are measured alone. Of several figures the median counts, of many those of the
-last `KEPT`. Only runs that ended well tell anything: the seconds of a crash are no run's.
+Ratios may come from any machine, everything else except 4 only from this one. In each of these places, records of runs
+are preferred to a short timing, and a timing to profiles, which are measured one at a time. Of several figures the
+median counts, and only the last `KEPT` are kept. Only runs that ended well are used: how long a run took until it
+crashed says nothing of its length.
 """
 
 from collections import defaultdict, deque
@@ -33,50 +36,52 @@ from kdbench.results.record import Record
 from kdbench.spec import RunSpec
 
 Source = Literal["record", "timed", "profile"]
-SOURCES: tuple[Source, ...] = ("record", "timed", "profile")  # the better first
+SOURCES: tuple[Source, ...] = ("record", "timed", "profile")  # the most reliable first
 What = Literal["rate", "around", "memory", "disk"]
-KEPT = 256  # figures of a kind and a source
-# Multiples of the reference's step: the median of 42 methods, measured alone on an Intel Xeon. On the AMD EPYC of
-# results/quick it is 2.7, of 76.
+KEPT = 256  # the most figures of each kind and source that are kept
+# How long a step of a method takes as a multiple of the reference's: the median of 42 methods, measured one at a time
+# on an Intel Xeon. On the AMD EPYC of results/quick, the median of 76 methods is 2.7.
 TYPICAL = 2.3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run took, or would take by a measurement."""
+    """What one run took, or would take according to a measurement."""
 
     spec: RunSpec
     seconds: float               # of the whole training
     machine: str
     source: Source = "record"
-    around: float | None = None  # seconds of its process beside training
-    memory: int | None = None    # bytes, at most at a time
+    around: float | None = None  # seconds that its process spends beside training
+    memory: int | None = None    # peak, in bytes
     disk: int | None = None      # bytes of the files that it leaves
 
     @classmethod
     def of(cls, record: Record, disk: int | None = None) -> Self | None:
-        """What a record tells; None if its run did not end well."""
+        """The sample of a record; None if its run did not end well. `disk` is the size of the files that the run left,
+        in bytes, if known."""
         if record.status != "ok":
             return None
         if record.role == "trial":  # it does less beside its training than a run does, and leaves fewer files
             return cls(record.spec, record.seconds, machine(record.environment), memory=record.peak_memory_bytes)
         around = None
-        with suppress(ValueError):  # of a time that never was
+        with suppress(ValueError):  # a time that does not exist, such as February 30
             whole = datetime.fromisoformat(record.finished) - datetime.fromisoformat(record.started)
             beside = whole.total_seconds() - record.seconds
-            # Times are kept to the second. A run that was resumed trained for longer than since its last start.
+            # Records keep times to the second. A resumed run may have trained for longer than the time since its last
+            # start: its seconds beside training are not known.
             around = max(beside, 0.0) if beside > -1 else None
         return cls(record.spec, record.seconds, machine(record.environment), around=around,
                    memory=record.peak_memory_bytes, disk=disk)
 
 
 class Estimate(NamedTuple):
-    """What a run will take."""
+    """The estimated duration of a run."""
 
     training: float  # seconds
-    around: float    # seconds of its process beside training
+    around: float    # seconds that its process spends beside training
     basis: str       # where the figure comes from, in words
-    trusted: bool    # whether it is of this method on this machine, by 1 to 3
+    trusted: bool    # whether it is of this method on this machine: by places 1 to 3 above
 
     @property
     def seconds(self) -> float:
@@ -84,19 +89,20 @@ class Estimate(NamedTuple):
 
 
 class Estimator:
-    """Estimates from samples; further ones may be added at any time.
+    """Estimates the duration, memory and disk space of runs from samples; further samples may be added at any time.
 
-    `reference` is the method that ratios are to, which learns from no teacher; without one there are none.
+    `reference` is the method, which learns from no teacher, to which the ratios of other methods are taken; None: no
+    ratios are used.
     """
 
     def __init__(self, samples: Iterable[Sample] = (), reference: str | None = None):
         self.reference = reference
         self._seen: dict[tuple[What, Hashable], dict[Source, deque[float]]] = defaultdict(
             lambda: defaultdict(lambda: deque(maxlen=KEPT)))
-        self._cells: dict[str, set[tuple[Hashable, str]]] = defaultdict(set)  # by method: where it was seen
-        self._trained: dict[Hashable, set[Hashable]] = defaultdict(set)  # methods and networks, by student
+        self._cells: dict[str, set[tuple[Hashable, str]]] = defaultdict(set)  # by method, its cells and machines
+        self._trained: dict[Hashable, set[Hashable]] = defaultdict(set)  # by student and machine, keys of methods seen
         self._kinds: dict[str, _Kind] = {}
-        self._rates: dict[_Kind, tuple[_Rate, float] | None] = {}  # with the seconds beside training
+        self._rates: dict[_Kind, tuple[_Rate, float] | None] = {}  # rate, and seconds beside training
         for sample in samples:
             self.add(sample)
 
@@ -116,12 +122,12 @@ class Estimator:
         self._rates.clear()
 
     def learn(self, record: Record) -> None:
-        """Add what a finished run tells, if it ended well."""
+        """Add the sample of a record, if its run ended well."""
         if sample := Sample.of(record):
             self.add(sample)
 
     def estimate(self, spec: RunSpec) -> Estimate | None:
-        """What the run will take; None if nothing is known of its student."""
+        """The estimated duration of the run; None if nothing is known of its student."""
         kind = self._kind(spec)
         if kind not in self._rates:
             here = this_machine(spec.device)
@@ -134,23 +140,25 @@ class Estimator:
         return Estimate(rate.seconds * work(spec), around, rate.basis, rate.trusted)
 
     def alike(self, spec: RunSpec) -> Hashable:
-        """What runs share that differ in length and seed alone."""
+        """A key that is equal for all runs that differ only in length and seed."""
         return self._kind(spec).like
 
     def memory(self, spec: RunSpec) -> float | None:
-        """The bytes that the run will hold at most at a time; None if nothing is known of its student."""
+        """The estimated peak memory of the run, in bytes; None if nothing is known of its student."""
         kind = self._kind(spec)
         return self._first("memory", max, kind.networks, kind.student)
 
     def disk(self, spec: RunSpec) -> float | None:
-        """The bytes of the files that the run will leave; None if nothing is known of its student."""
+        """The estimated size of the files that the run will leave, in bytes; None if nothing is known of its
+        student."""
         kind = self._kind(spec)
         return self._first("disk", max, kind.scored, kind.student)
 
     # Looking up.
 
     def _rate(self, kind: "_Kind", here: str) -> "_Rate | None":
-        """What a unit of the run's work takes, by the order above."""
+        """The seconds that a unit of the run's work takes, and on what that is based, in the order of the module's
+        docstring; None if nothing is known."""
         for key in ((kind.like, here), (kind.networks, here)):
             if found := self._found("rate", key):
                 return _Rate(median(found[1]), _words(*found), True)
@@ -168,15 +176,16 @@ class Estimator:
         return _Rate(median(rates), "as other methods", False) if rates else None
 
     def _plain(self, kind: "_Kind", here: str) -> float | None:
-        """What a unit of work takes the reference on the run's student here; None if that is not known, or is asked."""
+        """The seconds that a unit of work takes the reference with the run's student on this machine; None if that is
+        not known, or if the run's method is the reference."""
         if self.reference is None or kind.method == self.reference:
             return None
         return self._first("rate", median, (self.reference, kind.cell, here),
                            ((self.reference, kind.student, None), here))
 
     def _ratio(self, method: str) -> float | None:
-        """How long the method takes in multiples of the reference, where both were seen in a cell; None if nowhere, and
-        of the reference itself."""
+        """The median, over the cells in which both were seen, of the method's seconds as a multiple of the reference's;
+        None if there is no such cell, or if the method is the reference."""
         if method == self.reference:
             return None
         both = self._cells.get(method, set()) & self._cells.get(str(self.reference), set())
@@ -186,12 +195,13 @@ class Estimator:
         return median(ratios) if ratios else None
 
     def _found(self, what: What, key: Hashable) -> tuple[Source, Collection[float]] | None:
-        """The values from the best source that has some."""
+        """The best source that has values for the key, and its values; None if no source has any."""
         by_source = self._seen.get((what, key), {})
         return next(((source, by_source[source]) for source in SOURCES if source in by_source), None)
 
     def _first(self, what: What, middle: Callable[[Collection[float]], float], *keys: Hashable) -> float | None:
-        """One value for those under the first of the keys that has some."""
+        """The values for the first of the keys that has some, reduced to one number by `middle`; None if no key has
+        any."""
         found = next(filter(None, (self._found(what, key) for key in keys)), None)
         return middle(found[1]) if found else None
 
@@ -208,12 +218,13 @@ class _Rate(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What runs must share to tell of each other, from all of it to the student alone."""
+    """The properties that runs must share for one to tell how long the other takes, from all of them to the student
+    alone."""
 
     method: str
     like: Hashable      # all but length and seed
     networks: Hashable  # the method and the networks that it trains with
-    cell: Hashable      # what methods share whose ratio can be taken
+    cell: Hashable      # what two methods must share for their ratio to be taken
     scored: Hashable    # the student and the data
     student: Hashable
 
@@ -228,8 +239,9 @@ class _Kind(NamedTuple):
 
 
 def _images(spec: RunSpec) -> tuple[str, float]:
-    """What the work of a run is counted in, and the training images in that unit. How many images a folder or a long
-    tail has is not known here: its work is counted in passes over it, and compared with none of another one."""
+    """The unit in which the work of a run is counted, and the size of its training split in that unit. The number of
+    images in an image folder or a long-tailed dataset is not known here: work on it is counted in passes over it, and
+    compared only with work on the same dataset."""
     size = spec.recipe.train_size or _published_size(spec.dataset)
     return ("images", size) if size else (f"passes over {spec.dataset} {spec.dataset_digest}", 1)
 
@@ -238,13 +250,14 @@ def _images(spec: RunSpec) -> tuple[str, float]:
 def _published_size(dataset: str) -> int | None:
     try:
         name = catalog.parse(dataset)
-    except UserError:  # of a record that another kdbench wrote
+    except UserError:  # an unknown dataset, in a record that another version of kdbench wrote
         return None
     return name.info.sizes[0] if name.info.sizes and "longtail" not in dict(name.modifiers) else None
 
 
 def work(spec: RunSpec) -> float:
-    """The work of a run's training: images times pixels, of whole batches."""
+    """The work of a run's training: its images, in whole batches and over all epochs and updates, times the pixels of
+    one."""
     recipe, (_, images) = spec.training, _images(spec)
     batch = min(recipe.batch_size, images)
     return spec.updates * recipe.epochs * (images // batch) * batch * recipe.image_size**2
@@ -257,32 +270,33 @@ def _words(source: Source, values: Collection[float]) -> str:
 # Machines.
 
 def machine(environment: Mapping[str, Any]) -> str:
-    """What computes, by the environment of a record."""
+    """The GPU, or else the CPU, that the environment of a record names."""
     return str(environment.get("gpu") or environment.get("cpu"))
 
 
 @cache
 def this_machine(device: str) -> str:
-    """What computes here, in the words of `machine`."""
+    """The GPU of this machine if the device is "cuda", or else its CPU, by the names that `machine` returns."""
     return machine({"cpu": cpu_name(), "gpu": gpu_name() if device == "cuda" else None})
 
 
 # Several at a time.
 
 class Queued(Protocol):
-    """What must be known of a run that waits."""
+    """The interface of a waiting run for `time_for`."""
 
     @property
     def id(self) -> str: ...
 
     def teachers(self) -> Iterable[str]:
-        """The ids of the runs that must come first."""
+        """The ids of the runs that must be done before this one."""
 
 
 def time_for(waiting: Sequence[Queued], seconds: Sequence[float], running: Mapping[str, float], workers: int) -> float:
-    """The seconds until all runs are done, if each worker that gets free takes the first run whose teachers are done.
+    """The seconds until all runs are done, if each free worker takes the first waiting run whose teachers are done.
 
-    `seconds` are those of the waiting runs; `running` has the seconds left of each running one, by id."""
+    `seconds` are the durations of the waiting runs, in the same order; `running` are the seconds left of each running
+    one, by id."""
     open_ids = {*running, *(run.id for run in waiting)}
     needs = [open_ids & set(run.teachers()) for run in waiting]
     dependants: dict[str, list[int]] = defaultdict(list)

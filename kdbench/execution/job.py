@@ -1,4 +1,4 @@
-"""A run on its way to a process, as plain data."""
+"""One run to execute, as plain data that can be sent to a process or to another machine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,25 +12,26 @@ from kdbench.spec import RunSpec, teacher_runs
 
 @dataclass(frozen=True)
 class PassShare:
-    """A teacher pass that a run may read, and the parts of the answers ("logits", "embedding", "stages") that it may
-    add."""
+    """The teacher pass (the cached outputs of a teacher for a stream of batches) that a run may read, and the parts of
+    the outputs ("logits", "embedding", "stages") that the run may add to it."""
 
-    key: str
+    key: str  # see `passes.pass_key`
     parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to train: what to do, with which method, and where its results go."""
+    """One run to train: its spec, its method, and the folders for its results and the cache."""
 
     spec: RunSpec
     method: MethodInfo
     role: Role
     suite: str
-    out: Path    # the results folder of its record; for a teacher that of all teachers
+    out: Path    # the results folder of its record; for a teacher, the folder of all teachers in the cache
     cache: CacheFolder
-    teacher_pass: PassShare | None = None  # None: the teacher computes all of its answers
-    # After an epoch, the accuracy on the first validation images that the run must have reached to be continued.
+    teacher_pass: PassShare | None = None  # None: the teacher computes all of its outputs
+    # Pairs of epoch (from 1) and threshold: the run is stopped after that epoch if its highest accuracy so far on the
+    # first validation images is below the threshold.
     stop_below: tuple[tuple[int, float], ...] = ()
 
     @property
@@ -38,7 +39,7 @@ class Job:
         return self.spec.id
 
     def teachers(self) -> Iterator[str]:
-        """The ids of the runs that must come first."""
+        """The ids of the runs that must be done before this one, which train its teachers."""
         return (run.id for run in teacher_runs(self.spec))
 
     def __str__(self) -> str:

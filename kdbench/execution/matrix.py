@@ -1,4 +1,4 @@
-"""Runs a plan: what is not done yet, teachers first, each result on disk as it comes."""
+"""Runs a plan: the runs that are not done yet, teachers first, with each result on disk as soon as its run ends."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ Say = Callable[[str], None]
 
 
 def read_retry(text: str) -> frozenset[Retry]:
-    """What `--retry` asks for: "failed", "stale", both with a comma between them, or "none". UserError for anything
-    else."""
+    """The kinds of runs that a value of `--retry` names: "failed", "stale", both with a comma between them, or "none".
+    UserError for any other value."""
     names, known = [name.strip() for name in text.split(",")], get_args(Retry)
     for name in names:
         if name not in (*known, "none") or (name == "none" and len(names) > 1):
@@ -42,7 +42,7 @@ def read_retry(text: str) -> frozenset[Retry]:
 
 
 class Training:
-    """The work of training runs, whose results are records."""
+    """The `Work` of training runs, whose results are records."""
 
     function = "kdbench.train.worker:run_job"
 
@@ -60,9 +60,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many student runs of a plan, or of a share of it, were finished before, were finished now, failed, do not
-    apply, or wait for a teacher that another share trains; and how many of its teachers failed, whose students may all
-    be in other shares."""
+    """The student runs of a plan, or of a share of it, in numbers: `skipped` were finished before, `trained` are
+    finished now, `failed` failed now, `inapplicable` were recorded as such now, and `waiting` were not begun, since
+    they need a teacher that another share trains. `teachers_failed` is the number of teachers that failed now; their
+    students may all be in other shares."""
 
     folder: Path
     skipped: int
@@ -74,21 +75,22 @@ class Summary:
 
 
 class Matrix:
-    """The runs of one plan in one output folder. With `look_only`, `pending` touches nothing on disk. `role` is that of
-    the plan's students. With a `share`, `run` does the runs of that alone."""
+    """The runs of one plan in the results folder `out`. `role` is the role of the plan's students in their records.
+    With `look_only`, `pending` changes nothing on disk. With a `share`, `run` does only the runs of that share."""
 
     def __init__(self, plan: Plan, out: Path, cache: CacheFolder, say: Say, look_only: bool = False,
                  role: Role = "student", share: Share | None = None):
         self.plan, self.out, self.cache, self.say, self.look_only = plan, out, cache, say, look_only
         self.role, self.share = role, share
         self.left: set[str] = set()  # the ids of failed runs that the last `pending` left as they are
-        self._opening: list[str] = []  # what `run` says of teacher passes before it begins
-        self._before: dict[str, str] = {}  # by id, the fingerprint of the result that `pending` saw of a job
+        self._opening: list[str] = []  # lines on teacher passes that `run` says before it begins
+        self._before: dict[str, str] = {}  # by run id, the fingerprint of the result that `pending` found
         self.store, self.teachers, self.training = Store(out), Store(cache.teachers), Training()
 
     def pending(self, retry: Collection[Retry] = RETRY) -> list[Job]:
-        """The runs without a usable record, and of those with one the runs to retry; teachers first. A teacher that no
-        pending run needs is not among them."""
+        """The runs without a usable record and those that `retry` says to do again, teachers first. Teachers that no
+        pending run needs are left out. Damaged teachers are set aside. UserError if a newer kdbench wrote the record of
+        a teacher."""
         self.left.clear()
         jobs = []
         for spec in self.plan.students:
@@ -107,14 +109,14 @@ class Matrix:
         return self.share is None or self.share.has(run_id)
 
     def left_out(self) -> Iterator[str]:
-        """A sentence on the failed runs that the last `pending` left as they are, if there are any."""
+        """Yield a sentence on the failed runs that the last `pending` left as they are; nothing if there are none."""
         if left := sum(map(self.is_own, self.left)):
             runs = "1 failed run" if left == 1 else f"{left} failed runs"
             yield f"{runs} left alone; --retry failed tries again"
 
     def share_teachers(self, jobs: list[Job], sizes: Mapping[str, AnswerSize], budget: int | None) -> list[Job]:
-        """The jobs, with the teacher passes that they share within `budget` bytes, by default a share of the free disk.
-        Passes of other plans make room for these, the longest unused first."""
+        """The jobs, with the teacher passes that they share within `budget` bytes, or within a part of the free disk if
+        that is None. Cached passes of other plans are removed to make room for these, the longest unused first."""
         passes = plan_passes(self.cache, jobs, sizes, budget)
         self._opening += passes.lines()
         if removed := passes.make_room():
@@ -124,9 +126,10 @@ class Matrix:
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: Executor, display: Display,
             opening: Iterable[str] = (), trackers: Iterable[Tracker] = ()) -> Summary:
-        """Execute `jobs`, or those of the share; those that `reasons` names by id are recorded as inapplicable instead.
-        `opening` is said as soon as nothing stands in the way any more, and `trackers` show each run as it ends. What
-        another command finished since `pending` stays as it is. UserError if one writes into the folder now."""
+        """Run the jobs, or those that are in the share; the jobs whose ids are in `reasons` are recorded as
+        inapplicable for that reason instead. The lines of `opening` are said once nothing stands in the way, and
+        `trackers` show each run as it ends. A run that another command has finished since `pending` is not done again.
+        UserError if another command is writing into the folder, or if the cache or a record cannot be written."""
         foreign = [job for job in jobs if job.role == "teacher" and not self.is_own(job.id)]
         jobs = [job for job in jobs if self.is_own(job.id)]
         done = failed = teachers_failed = 0
@@ -163,7 +166,7 @@ class Matrix:
             teachers_failed=teachers_failed)
 
     def changed_methods(self) -> dict[str, int]:
-        """By method, how many finished runs were made by another version of its source."""
+        """By method, the number of finished runs that another version of its source made, where there are any."""
         changed: dict[str, int] = {}
         for spec in self.plan.students:
             record = self.store.get(spec.id)
@@ -175,8 +178,8 @@ class Matrix:
 
     def _results(self, jobs: list[Job], foreign: list[Job], pool: Executor,
                  watch: Watch[Job]) -> Iterator[tuple[Job, Record]]:
-        """The jobs with their records, as they end. Those that need one of the `foreign` teachers begin when it is
-        there."""
+        """Run the jobs, and yield each with its record as it ends. Jobs that need one of the `foreign` teachers, which
+        other shares train, begin once that teacher is there."""
         if self.share is None:
             yield from pool.run(jobs, self.training, watch)
             return
@@ -193,8 +196,8 @@ class Matrix:
                 yield job, record
 
     def _state(self, teacher: Job, began: str) -> str:
-        """Where a teacher stands that another share trains, in the words of `Share.turns`. It failed if it did so since
-        this command began: an earlier failure is tried again."""
+        """The state of a teacher that another share trains, in the words of `Share.turns`. It counts as failed only if
+        it failed since this command began: its own command tries again what failed earlier."""
         record = self.teachers.get(teacher.id)
         if is_locked(self.cache.unfinished(teacher.id).lock):
             return "at work"
@@ -226,7 +229,9 @@ class Matrix:
         return record.method_digest != self.plan.methods[record.spec.method].digest
 
     def _teacher_is_ready(self, spec: RunSpec) -> bool:
-        """Whether the teacher's record says ok, and its weights and predictions are those that the record names."""
+        """Whether the teacher's record has status "ok" and its weights and predictions are those that the record names.
+        A damaged record, or one whose files are missing or damaged, is set aside. UserError if a newer kdbench wrote
+        the record."""
         record, files = self.teachers.get(spec.id), self.teachers.files
         if record is None:
             return False
@@ -247,7 +252,8 @@ class Matrix:
     # Files beside the records of the runs.
 
     def _prepare_cache(self) -> None:
-        """Make sure that the cache can be written, before anything trains, and clear what killed processes left."""
+        """Remove what killed processes left half written in the cache. UserError, before anything trains, if the cache
+        cannot be written."""
         try:
             atomic_write(self.cache.root / ".writable", b"")
         except OSError as error:
@@ -261,7 +267,8 @@ class Matrix:
             yield Planned(suite=self.plan.suite, role=self.role, spec=spec)
 
     def _copy_teachers(self) -> None:
-        """Copy the teachers' records and predictions, so that the output folder says everything by itself."""
+        """Copy the records and predictions of finished teachers from the cache, so that the results folder is complete
+        by itself."""
         for spec in self.plan.teachers:
             own, record = self.store.get(spec.id), self.teachers.get(spec.id)
             damage = self.store.damage(own) if isinstance(own, Record) else None

@@ -1,4 +1,5 @@
-"""Which runs of a matrix share a teacher pass, how large each pass becomes, and what of it may be kept."""
+"""Teacher passes, the cached outputs of a teacher for a stream of batches: which runs of a matrix share one, how large
+each becomes, and which parts of it may be kept."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,12 @@ from kdbench.results.cached import CachedPass, passes, remove
 from kdbench.results.sizes import size_text
 from kdbench.spec import RunSpec, TrainedTeacher, digest, tutor
 
-DEFAULT_SHARE = 0.1  # of the disk's free space: the budget, unless one is given
+DEFAULT_SHARE = 0.1  # the budget unless one is given, as a fraction of the disk's free space
 BATCH_SETTINGS = {"batch_size", "image_size", "train_size", "augment", "normalise", "precision"}
 
 
 class AnswerSize(NamedTuple):
-    """What a teacher answers in a run, in bytes of float32, by the parts of `Outputs`."""
+    """The sizes of all outputs of a teacher in one run, in bytes of float32, by the fields of `Outputs`."""
 
     logits: int
     embedding: int
@@ -26,16 +27,17 @@ class AnswerSize(NamedTuple):
 
 @dataclass(frozen=True)
 class SharedPass:
-    """A teacher pass that several pending runs meet."""
+    """A teacher pass that several pending runs share."""
 
-    key: str
-    runs: int
-    size: AnswerSize        # of the longest of these runs
-    parts: tuple[str, ...]  # what the budget allows to keep
+    key: str                # see `pass_key`
+    runs: int               # how many share it
+    size: AnswerSize        # for the longest of these runs
+    parts: tuple[str, ...]  # the parts that the budget allows to keep
 
 
 def pass_key(spec: RunSpec, method: MethodInfo) -> str | None:
-    """A hash that runs share whose teacher answers the same batches; None for a run without a teacher or batches."""
+    """A hash that is equal for all runs in which the same teacher is shown the same batches; None if the method learns
+    from no teacher or uses no data."""
     source = tutor(method.learns_from, teacher=spec.teacher, self_teacher=spec.self_teacher)
     if source is None or not method.needs_data:
         return None
@@ -47,10 +49,11 @@ def pass_key(spec: RunSpec, method: MethodInfo) -> str | None:
 
 
 def shared_passes(jobs: Iterable[Job], sizes: Mapping[str, AnswerSize], budget: int) -> list[SharedPass]:
-    """The passes that two or more of the runs share, in the order of the runs, each with what may be kept of it.
+    """The teacher passes that two or more of the runs share, in the order of the runs, each with the parts of it that
+    may be kept.
 
-    `sizes` are by run id. The budget of so many bytes goes to the logits of as many passes as it allows, then to their
-    embeddings, then to their stages.
+    `sizes` are by run id; runs without one are left out. The `budget`, in bytes, is spent on the logits of as many
+    passes as fit, then on the embeddings of these passes, then on their stages.
     """
     sharing: dict[str, list[AnswerSize]] = {}
     for job in jobs:
@@ -68,20 +71,22 @@ def shared_passes(jobs: Iterable[Job], sizes: Mapping[str, AnswerSize], budget: 
 
 
 def with_passes(jobs: Iterable[Job], shared: Iterable[SharedPass]) -> list[Job]:
-    """The jobs, each told the pass that it may read and what it may add to it."""
+    """The jobs, each with the teacher pass that it may read and the parts that it may add to it. Jobs without a teacher
+    stay as they are."""
     parts = {one.key: one.parts for one in shared}
     return [replace(job, teacher_pass=PassShare(key, parts.get(key, ())))
             if (key := pass_key(job.spec, job.method)) is not None else job for job in jobs]
 
 
 def default_budget(cache: CacheFolder, kept: Sequence[CachedPass]) -> int:
-    """A share of what is free on the cache's disk, with what passes take of it now, in bytes."""
+    """`DEFAULT_SHARE` of the sum of the free space on the cache's disk and the space that the cached passes take now,
+    in bytes."""
     return int(DEFAULT_SHARE * (free_space(cache.root) + sum(one.bytes for one in kept)))
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """The passes of a matrix beside those that the cache holds already."""
+    """The teacher passes that a matrix shares, those that the cache holds already, and the budget for all of them."""
 
     shared: Sequence[SharedPass]
     kept: Sequence[CachedPass]
@@ -89,12 +94,12 @@ class PassPlan:
 
     @property
     def bytes(self) -> int:
-        """What the shared passes take once they are complete."""
+        """The bytes that the kept parts of the shared passes take once they are complete."""
         return sum(getattr(one.size, part) for one in self.shared for part in one.parts)
 
     def make_room(self) -> list[CachedPass]:
-        """Remove passes that the matrix does not share, the longest unused first, until all passes together will stay
-        within the budget; those that were removed."""
+        """Remove cached passes that the matrix does not share, the longest unused first, until all passes together will
+        stay within the budget, and return the removed passes."""
         keys = {one.key for one in self.shared}
         others = sorted((one for one in self.kept if one.key not in keys), key=lambda one: one.used)
         room, removed = self.budget - self.bytes - sum(one.bytes for one in others), []
@@ -107,7 +112,8 @@ class PassPlan:
         return removed
 
     def lines(self) -> list[str]:
-        """A line on what will be kept, and one on what is beyond the budget. Nothing where no pass is shared."""
+        """A line on the parts that will be kept and one on those beyond the budget, each only if there are such
+        parts."""
         kept, beyond = [], []
         for part in AnswerSize._fields:
             inside = [getattr(one.size, part) for one in self.shared if part in one.parts]
@@ -129,8 +135,8 @@ class PassPlan:
 
 def plan_passes(cache: CacheFolder, jobs: Iterable[Job], sizes: Mapping[str, AnswerSize],
                 budget: int | None) -> PassPlan:
-    """The passes of the runs within `budget` bytes, by default a share of the free disk. Nothing is written or
-    removed."""
+    """The plan of the teacher passes that the runs share within `budget` bytes, or within `default_budget` if that is
+    None. Nothing is written or removed."""
     kept = passes(cache)
     allowed = default_budget(cache, kept) if budget is None else budget
     return PassPlan(shared_passes(jobs, sizes, allowed) if allowed else [], kept, allowed)

@@ -1,8 +1,8 @@
 """Runs tasks on this machine: one single-threaded process per task, several at a time or one alone.
 
-A task tells its result by the file that it writes and its progress by another, so nothing is shared between the
-processes that a killed one could leave locked. The processes are forked from a server that has imported torch already,
-which makes a start cheap; they end with their parent, however that ends.
+A task reports its result and its progress in files, so the processes share nothing that a killed one could leave
+locked. They are forked from a server that has already imported torch, which makes starting one cheap, and they end with
+their parent, however it ends.
 """
 
 import gc
@@ -30,28 +30,29 @@ from kdbench.execution.executor import Order, Result, Running, Task, Watch, Work
 from kdbench.results.record import Problem
 
 POLL_SECONDS = 0.25
-TRIES = 5  # of starting a process,
-PAUSE = 0.2  # seconds after each of them
-END = 8  # tasks for each worker, the last ones, of which the longest begin first
-UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed; it may still be at work
-# By name, since the process that holds the pool imports no torch.
+TRIES = 5  # attempts to start a process
+PAUSE = 0.2  # seconds after a failed attempt
+END = 8  # once no more than this many tasks per worker wait, the longest begin first
+UNKNOWN = 255  # multiprocessing's exit code for a process whose fork server was killed; it may still be running
+# Modules and functions by name, so that the process that holds the pool does not import torch.
 PRELOADED = ["kdbench.execution.preload", "kdbench.train.worker"]
 PREFLIGHT = "kdbench.checks.preflight:preflight"
 
 
 @dataclass
 class InProcess(Running[Task]):
-    """A task in its process."""
+    """A running task and its process."""
 
     process: BaseProcess
-    last_words: Connection  # why the process failed, if it could tell
+    last_words: Connection  # receives why the process failed, if it could still say so
 
 
 class LocalPool:
-    """Executes tasks in processes of their own on this machine.
+    """Runs tasks on this machine, each in a process of its own.
 
-    `timeout` is in seconds per task; None for no limit. A task whose process a signal ended is tried again up to
-    `retries` times. `estimate` gives the seconds that a task will take, if known.
+    `workers` is the most tasks at a time. `timeout` is the limit of a task in seconds, None for no limit. A task whose
+    process was killed by a signal that this pool did not send is run again, up to `retries` times. `estimate` returns
+    the seconds that a task will take, or None if that is not known.
     """
 
     here = True
@@ -62,9 +63,9 @@ class LocalPool:
         self._context = multiprocessing.get_context("forkserver")
 
     def start(self) -> None:
-        """Let the fork server import torch in the background, while the caller still checks its input."""
-        # Set before the server starts, since its forks inherit it: one thread per process, and imports from where this
-        # process has them, not from the folder that it happens to run in.
+        """Start the fork server, which imports torch in the background while the caller still checks its input."""
+        # Set before the server starts, since the processes that it forks inherit it: one thread per process, and no
+        # imports from the folder that the command happens to run in.
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", CUBLAS_WORKSPACE_CONFIG=":4096:8",
                           PYTHONSAFEPATH="1")
         self._context.set_forkserver_preload(PRELOADED)
@@ -74,9 +75,9 @@ class LocalPool:
             ensure_running()
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """What the function "MODULE:NAME" returns, called in a process of its own, so that this one need not import
-        torch. A UserError is raised here as it was there, any other exception as a RuntimeError with its traceback, and
-        a UserError if the process dies."""
+        """Call the function "MODULE:NAME" in a process of its own, so that this one need not import torch, and return
+        what it returns. A UserError that it raises is raised here, any other exception as a RuntimeError with its
+        traceback. UserError if the process dies."""
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._forked(_answer, (str(Path.cwd()), function, arguments, sender))
         sender.close()
@@ -95,8 +96,8 @@ class LocalPool:
         return returned
 
     def run(self, jobs: Iterable[Task], work: Work[Task, Result], watch: Watch[Task]) -> Iterator[tuple[Task, Result]]:
-        """Each task with its result, as they end. A task waits for its teachers where these are among the tasks, and
-        fails if one of them does. `watch` is called several times a second."""
+        """Run the tasks, and yield each with its result as it ends. A task waits for those of its teachers that are
+        among the tasks, and fails if one of them fails. `watch` is called several times a second."""
         order = Order(jobs)
         tries: Counter[str] = Counter()
         running: list[InProcess[Task]] = []
@@ -120,8 +121,8 @@ class LocalPool:
                 watch(running, len(order.waiting))
 
     def _next(self, order: Order[Task], free: int) -> list[Task]:
-        """The tasks that begin now: in their order, but at the end the longest first, so that none is left that keeps
-        one process busy while the others have nothing to do."""
+        """At most `free` tasks to begin now: in their order, but towards the end the longest first, so that no long
+        task is left that runs while the other workers are idle."""
         if len(order.waiting) > END * self.workers:
             return order.ready(free)
         return sorted(order.ready(), key=lambda job: -(self.estimate(job) or 0.0))[:free]
@@ -133,7 +134,8 @@ class LocalPool:
         return InProcess(job, time.monotonic(), process, receiver)
 
     def _forked(self, target: Callable[..., None], arguments: tuple[Any, ...], name: str | None = None) -> BaseProcess:
-        """A started process. A fork server that is killed meanwhile is started again, a few times."""
+        """Start a process and return it. If the fork server is killed meanwhile, it is started again. UserError if
+        `TRIES` attempts fail."""
         for _ in range(TRIES):
             process = self._context.Process(target=target, args=arguments, name=name)
             try:
@@ -155,14 +157,15 @@ class LocalPool:
         return self.timeout is not None and time.monotonic() - running.started > self.timeout
 
     def _was_killed(self, ended: InProcess) -> bool:
-        """Whether a signal ended the process, or the server that it was forked from, and not this pool after too long
-        a time."""
+        """Whether the process was killed by a signal, or lost with its fork server, and not killed by this pool for
+        exceeding the timeout."""
         code = ended.process.exitcode or 0
         return (code < 0 or code == UNKNOWN) and not self._over_time(ended)
 
     @contextmanager
     def _ended_on_exit(self, running: list[InProcess[Task]]) -> Iterator[None]:
-        """No process outlives the loop: a run loses what it did since its last checkpoint."""
+        """Kill the processes that are left when the loop ends; their runs lose what they did since their last
+        checkpoints."""
         try:
             yield
         finally:
@@ -174,8 +177,9 @@ class LocalPool:
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Start processes that do not import this one's main module, which multiprocessing has each of them do first. They
-    call functions of kdbench; the command line, or a script that calls `kdbench.run`, takes its time for nothing."""
+    """Hide the main module of this process while processes are started: multiprocessing would make each of them import
+    it first. They only call functions of kdbench, so importing the command line, or a script that calls `kdbench.run`,
+    would cost time for nothing."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -185,7 +189,7 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _outcome(ended: InProcess[Task], work: Work[Task, Result], timeout: float | None) -> Result:
-    """The result that the process wrote, or one that says how the process ended."""
+    """The result that the process wrote, or else a failed result that says how the process ended."""
     job, code = ended.job, ended.process.exitcode
     if code == 0:
         result = work.result(job)
@@ -203,10 +207,11 @@ def _outcome(ended: InProcess[Task], work: Work[Task, Result], timeout: float | 
     return work.fail(job, "crashed", f"crashed: its process ended with exit code {code}")
 
 
-# In the process.
+# What runs in the started processes.
 
 def _work(folder: str, function: str, job: Any, last_words: Connection) -> None:
-    """Do the one task of this process. If even its failure cannot be written, the parent is told why."""
+    """Call the function with the one task of this process, and end the process. The function records failures itself;
+    if even that fails and it raises, send the parent the reason."""
     try:
         _begin(folder)
         _imported(function)(job)
@@ -226,7 +231,7 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def _answer(folder: str, function: str, arguments: tuple[Any, ...], sender: Connection) -> None:
-    """Send back what the function returns, or the error to raise."""
+    """Send back what the function returns, or the error that the caller is to raise, and end the process."""
     _begin(folder)
     answer: tuple[Any, Exception | None]
     try:
@@ -240,8 +245,8 @@ def _answer(folder: str, function: str, arguments: tuple[Any, ...], sender: Conn
 
 
 def _begin(folder: str) -> None:
-    gc.freeze()  # to look through what the fork server has imported takes a fifth of a second, and copies its memory
-    gc.enable()  # the server does without
+    gc.freeze()  # a search through all that the server imported would take 0.2 s and copy its memory
+    gc.enable()  # disabled in the server (see `preload`)
     os.chdir(folder)  # the fork server stays in the folder that it was started in
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()

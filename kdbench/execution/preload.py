@@ -1,4 +1,4 @@
-"""Imported by the fork server before all else, to spare it and its forks work that nobody needs."""
+"""A module that the fork server imports first, to spare itself and the processes that it forks needless work."""
 
 import atexit
 import gc
@@ -7,18 +7,19 @@ import sys
 
 from kdbench.environment import environment
 
-# To look for garbage while hundreds of thousands of objects are imported takes a fifth of the time, and there is none;
-# the forked processes collect theirs.
+# While hundreds of thousands of objects are imported, looking for garbage takes a fifth of the time and finds none. The
+# forked processes enable it again.
 gc.disable()
 
-# Every record says where it was made. That is looked up once, here, and not by each process again; the commit is then
-# that of the code which the server has loaded, whatever happens to the checkout while runs go on.
+# Every record says in which environment it was made. This call caches what has to be looked up for that, so that no
+# process looks it up again; the git commit is then that of the code that the server has loaded, even if the checkout
+# changes while runs go on.
 environment("cpu")
 
 
 def _leave() -> None:
-    """Exit at once, with what was printed. To tear these objects down takes a second, in which the server still holds
-    its parent's standard output open, so that whatever reads that waits."""
+    """Flush what was printed and exit at once. To tear down all that was imported takes a second, in which the server
+    would still hold its parent's standard output open and keep whatever reads that waiting."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

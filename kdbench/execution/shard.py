@@ -1,10 +1,11 @@
-"""Parts of a plan for several commands that know nothing of each other but the folders that they share.
+"""Shards: the parts of one plan for several commands, which know nothing of each other but the folders that they share.
 
-Which part a run is in follows from the plan alone, so that all machines agree on it: nothing that was measured, and
-nothing that is finished, counts. A run weighs its images, pixels, epochs and updates, and `TYPICAL` times that if it
-learns from a teacher. Teachers are dealt first, then the other runs, of each the heaviest first, to the part that has
-least so far: no two parts differ by more than the heaviest run. Runs that differ in their seed alone follow each other,
-and come into as many parts as possible, so that a method that takes far longer than it weighs does so in all of them.
+Which part a run is in follows from the plan alone, so that all machines agree on it: neither measured times nor
+finished runs matter. The weight of a run is its work (training images times pixels, over all epochs and updates), times
+`TYPICAL` if its method learns from a teacher. Teachers are dealt out first, then the other runs, both from the heaviest
+to the lightest, each to the part whose total weight is the least so far: no two parts differ by more than the heaviest
+run. Runs that differ only in their seed follow each other and so come into as many parts as possible: a method that
+takes far longer than its weight says then does so in all of them.
 """
 
 import re
@@ -21,21 +22,21 @@ from kdbench.execution.job import Job
 from kdbench.spec import RunSpec
 from kdbench.suites.plan import Plan
 
-MOST = 10_000          # parts
-WAIT_SECONDS = 3600.0  # for a teacher that nobody is at work on
+MOST = 10_000          # parts of a plan
+WAIT_SECONDS = 3600.0  # to wait for teachers while no process trains one
 LOOK_EVERY = 2.0       # seconds between two looks for teachers
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` parts, which are numbered from 1."""
+    """One of the `count` parts of a plan; the parts are numbered from 1."""
 
     number: int
     count: int
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """What `--shard` asks for, such as "3/16". UserError for anything else."""
+        """The part that a value of `--shard`, such as "3/16", names. UserError if the value names none."""
         found = re.fullmatch(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*", text)
         number, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= number <= count <= MOST:
@@ -48,12 +49,12 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """For the name of a file."""
+        """The part as it stands in names of files, such as "3-of-16"."""
         return f"{self.number}-of-{self.count}"
 
 
 def owners(plan: Plan, count: int) -> dict[str, int]:
-    """The number of the part that each run is in, by run id."""
+    """By run id, the number of the part that the run is in, if there are `count` parts."""
     loads: list[tuple[Fraction, int]] = [(Fraction(0), number) for number in range(1, count + 1)]
     heapify(loads)
     found = {}
@@ -68,15 +69,16 @@ def owners(plan: Plan, count: int) -> dict[str, int]:
 
 
 def weight(spec: RunSpec, plan: Plan) -> Fraction:
-    """What a run counts for, exactly: sums of it are the same on every machine."""
+    """The weight of a run, as an exact fraction: sums of weights are then the same on every machine."""
     taught = plan.methods[spec.method].learns_from is not None
     return Fraction(work(spec)) * (Fraction(str(TYPICAL)) if taught else 1)
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several commands does of a plan: the runs of its part, teachers included. `patience` is for how many
-    seconds it waits for the teachers of others while nobody is at work on one."""
+    """The part of a plan that one of several commands does, teachers included. `owner` is the number of each run's
+    part, by run id. `patience` is how many seconds the command waits for teachers of other parts while no process
+    trains one."""
 
     shard: Shard
     owner: Mapping[str, int]
@@ -91,20 +93,22 @@ class Share:
         return self.owner.get(run_id) == self.shard.number
 
     def part_of(self, plan: Plan) -> Plan:
-        """The plan with the runs of this part alone."""
+        """The plan reduced to the runs of this part."""
         return replace(plan, teachers=tuple(spec for spec in plan.teachers if self.has(spec.id)),
                        students=tuple(spec for spec in plan.students if self.has(spec.id)))
 
     def turns(self, jobs: Sequence[Job], foreign: Collection[Job], state: Callable[[Job], str],
               say: Callable[[str], None]) -> Iterator[list[Job]]:
-        """The jobs in turns: first those that need no teacher of `foreign`, which other parts train, then further ones
-        as these come. Jobs whose teachers do not come are in none.
+        """Yield the jobs in groups, each once it can begin: first the jobs that need none of the `foreign` teachers,
+        which other parts train, then further ones as these teachers are finished. Jobs that wait in vain are not
+        yielded, and `say` is told: when all teachers that they lack have failed, or when no process has trained a
+        foreign teacher for `patience` seconds.
 
-        `state` says of a foreign teacher "there", "at work", "failed: WHY" or "not begun"."""
+        `state` returns the state of a foreign teacher: "there", "at work", "failed: WHY" or "not begun"."""
         waiting, life = list(jobs), time.monotonic()
         told, states = "", dict[str, str]()
         while waiting:
-            # To see that a teacher is there takes the reading of all its files: that is done once.
+            # To find that a teacher is there, all of its files are read: that is done once per teacher.
             states |= {job.id: state(job) for job in foreign if states.get(job.id) != "there"}
             missing = {run for run, one in states.items() if one != "there"}
             if turn := [job for job in waiting if missing.isdisjoint(job.teachers())]:

@@ -1,5 +1,6 @@
-"""How far the runs of a folder are, by its files and those of the cache, on whichever machines they run. Nothing is
-written, and no lock is held. The files of networks and predictions are not looked at: `kdbench fsck` checks those."""
+"""The state of all runs of a folder, on whichever machines they run, from the folder's files and those of the cache.
+Nothing is written, and no lock is held. The files of networks and predictions are not looked at: `kdbench fsck` checks
+those."""
 
 import os
 from collections import Counter
@@ -22,7 +23,7 @@ from kdbench.results.unfinished import Progress, read_progress
 from kdbench.spec import RunSpec, teacher_runs
 from kdbench.suites.suite import SuiteFile
 
-# "done" includes nothing that is of one of the other kinds; "newer": its record was written by a newer kdbench.
+# A run is of one kind only. "stale": another version of its method made it; "newer": a newer kdbench wrote its record.
 Kind = Literal["done", "inapplicable", "pruned", "running", "interrupted", "failed", "stale", "missing", "newer"]
 OVER: tuple[Kind, ...] = ("done", "inapplicable", "pruned", "newer", "stale")  # what a further command leaves as it is
 NO_DETAILS: tuple[Kind, ...] = ("done", "inapplicable", "pruned")
@@ -32,7 +33,7 @@ SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 @dataclass(frozen=True)
 class RunState:
-    """Where one run stands."""
+    """The state of one run."""
 
     run: str
     kind: Kind
@@ -42,19 +43,19 @@ class RunState:
     dataset: str
     seed: int
     reason: str | None = None         # why it failed, or why its record cannot be used
-    # Of a run that is running or interrupted, as far as it told:
-    epoch: int | None = None          # the last that ended
-    epochs: int | None = None
+    # Of a running or interrupted run, as far as its progress file says:
+    epoch: int | None = None          # how many epochs have ended
+    epochs: int | None = None         # in all
     accuracy: float | None = None     # on validation images
-    host: str | None = None
-    process: int | None = None
+    host: str | None = None           # the machine on which its process runs, or ran
+    process: int | None = None        # the id of that process
     started: str | None = None        # UTC
     spec: RunSpec = field(repr=False, kw_only=True)
     progress: Progress | None = field(repr=False, default=None, kw_only=True)
 
     @property
     def to_do(self) -> bool:
-        """Whether it is running, or a further command will run it. A trial that failed is not tried again."""
+        """Whether the run is running, or a further command will run it. A trial that failed is not tried again."""
         return self.kind not in OVER and (self.role, self.kind) != ("trial", "failed")
 
     @classmethod
@@ -68,26 +69,27 @@ class RunState:
 
 @dataclass(frozen=True)
 class FolderState:
-    """Where all runs of a folder stand. `runs` and `teachers` count them by kind."""
+    """The state of all runs of a folder. `runs` and `teachers` are the numbers of its runs and of its teachers by
+    kind."""
 
     folder: str
     suites: tuple[str, ...]
     tuning: bool                      # whether the runs are trials
     runs: Mapping[Kind, int]
-    teachers: Mapping[Kind, int]      # of those that runs which are not over need, and of those in the folder
+    teachers: Mapping[Kind, int]      # those that runs with `to_do` need, and others that are done in the folder
     stale: Mapping[str, int]          # stale runs by method
-    open: Sequence[RunState]          # teachers, then runs; all that are not done, inapplicable or pruned
-    workers: int
-    seconds_left: float | None        # until all but the stale ones are done; None: nothing is known
-    unknown: int                      # runs of unknown length, which that does not include
+    open: Sequence[RunState]          # teachers, then runs; all whose kind is not in `NO_DETAILS`
+    workers: int                      # see `Watcher`
+    seconds_left: float | None        # until all runs with `to_do` are done; None: no run's length is known
+    unknown: int                      # runs of unknown length, which `seconds_left` does not include
     notes: Sequence[str]
 
     def of_kind(self, kind: Kind) -> list[RunState]:
-        """Teachers and runs of that kind."""
+        """The teachers and runs in `open` that are of this kind."""
         return [one for one in self.open if one.kind == kind]
 
     def as_json(self) -> dict[str, Any]:
-        """The state as plain data."""
+        """The state as plain data for JSON, without the spec and progress of runs."""
         hidden = ("spec", "progress")
         return {**{name: value for name, value in vars(self).items() if name != "open"},
                 "open": [{name: value for name, value in vars(one).items() if name not in hidden}
@@ -95,10 +97,11 @@ class FolderState:
 
 
 class Watcher:
-    """Looks at a folder as often as it is asked. A file that did not change since the last time is not read again.
+    """Looks at a folder as often as it is asked. A file that has not changed since the last time is not read again.
 
-    `methods` are the installed ones, by name. `workers` is how many runs will be at work at a time, unless more are
-    now. `samples` tell, besides the records of folder and cache, how long runs take."""
+    `methods` are the installed ones, by name. `workers` is the number of runs that the time left assumes to run at a
+    time, unless more are running now. `samples` say how long runs take, in addition to the records of folder and
+    cache."""
 
     def __init__(self, folder: Path, cache: CacheFolder, methods: Mapping[str, MethodInfo], workers: int,
                  samples: Iterable[Sample] = ()):
@@ -134,7 +137,7 @@ class Watcher:
             workers=self.workers, seconds_left=seconds, unknown=unknown,
             notes=tuple(self._notes(ended, planned, own)))
 
-    # What each run is at.
+    # The state of each run.
 
     def _runs(self, ended: Mapping[str, "_Ended | Problem"],
               planned: Mapping[str, Planned | Problem]) -> Iterator[RunState]:
@@ -163,7 +166,8 @@ class Watcher:
         return self._open(wanted.spec, wanted.role, "missing", f"its record is damaged: {problem.reason}")
 
     def _open(self, spec: RunSpec, role: Role, otherwise: Kind, reason: str | None = None) -> RunState:
-        """A run that a process may work on; `otherwise` if none does, and none left a checkpoint."""
+        """The state of a run that is not done: "running" if a process holds its lock, "interrupted" if `otherwise` is
+        "missing" and there is a checkpoint, and else `otherwise`."""
         folder = self.cache.unfinished(spec.id)
         if is_locked(folder.lock):
             return RunState.of(spec, role, "running", progress=read_progress(folder))
@@ -172,7 +176,7 @@ class Watcher:
         return RunState.of(spec, role, otherwise, reason)
 
     def _teacher(self, spec: RunSpec) -> RunState:
-        """A teacher that a run needs: it has to lie in the cache, not only as a copy in the folder."""
+        """The state of a teacher that a run needs, by its record in the cache: a copy in the folder is not enough."""
         found = self._file(Record, str(self.teachers.files.record(spec.id)))
         if found is None or isinstance(found, Problem):
             return self._open(spec, "teacher", "missing", found.reason if found else None)
@@ -192,8 +196,8 @@ class Watcher:
     # How long the rest takes.
 
     def _left(self, states: Sequence[RunState]) -> tuple[float | None, int]:
-        """The seconds until all runs are done that a further command would do, and how many runs of unknown length that
-        does not include. None if it includes nothing."""
+        """The seconds until all runs with `to_do` are done, and the number of runs of unknown length, which these
+        seconds do not include. The seconds are None if no run's length is known."""
         running = [one for one in states if one.kind == "running"]
         waiting = [one for one in states if one.to_do and one.kind != "running"]
         if not running and not waiting:
@@ -210,7 +214,8 @@ class Watcher:
         return time_for(queue, [seconds for _, seconds in whole], known, workers), unknown
 
     def _informed(self, states: Sequence[RunState]) -> Estimator:
-        """The estimator, told of all records that were read since it was asked last."""
+        """The estimator, with the samples of all records that were read since the last call, and of those in the
+        cache."""
         for _ in self._entries(Record, self.teachers.files.records):
             pass
         if self._estimator.reference is None:
@@ -224,14 +229,14 @@ class Watcher:
     # Reading.
 
     def _entries(self, kind: type[Entry], folder: Path, but: Iterable[str] = ()) -> Iterator[tuple[str, Any]]:
-        """What each of the folder's JSON files says, by its run id, but for some ids."""
+        """Pairs of run id and what `_file` finds for each JSON file of the folder, except for the run ids in `but`."""
         for path in json_files(folder):
             if (run := id_of(path)) not in but and (found := self._file(kind, path)) is not None:
                 yield run, found
 
     def _file(self, kind: type[SomeEntry], path: str) -> Any:
-        """What the file says: an `_Ended` for a record, else the entry; a Problem if it is damaged, None if it is not
-        there."""
+        """The content of the file at `path`: an `_Ended` for a record, else the entry; a Problem if it is damaged, None
+        if it is not there."""
         try:
             status = os.stat(path)  # noqa: PTH116  to make a Path takes as long as to parse a small file
         except OSError:
@@ -248,7 +253,7 @@ class Watcher:
 
 
 class _Ended(NamedTuple):
-    """What is kept of a record."""
+    """The fields of a record that are kept in memory."""
 
     spec: RunSpec
     role: Role
@@ -267,7 +272,8 @@ class _Queued(NamedTuple):
 
 
 def _seconds_left(one: RunState, estimator: Estimator) -> float | None:
-    """The seconds that a running run still needs: by its own epochs, once one has ended."""
+    """The seconds that a running run still needs: from the time of its own epochs once one has ended, before that from
+    the estimate. None if nothing is known."""
     estimate, progress = estimator.estimate(one.spec), one.progress
     if progress is not None and progress.epoch and progress.seconds:
         rest = progress.seconds / progress.epoch * (progress.epochs - progress.epoch)
@@ -278,7 +284,7 @@ def _seconds_left(one: RunState, estimator: Estimator) -> float | None:
 
 
 def seconds_since(time: str | None) -> float:
-    """The seconds since a time that a file gives; 0 where it gives none."""
+    """The seconds since a time in ISO 8601 as files hold it; 0 if that is None, no such time or without a zone."""
     try:
         return max((datetime.now(UTC) - datetime.fromisoformat(str(time))).total_seconds(), 0.0)
     except (ValueError, TypeError):  # no time, or one without a zone

@@ -1,8 +1,8 @@
-"""Curves and metrics of finished runs for the trackers that people look at: TensorBoard's event files, and whatever
-speaks the interface of wandb.
+"""Shows the curves and metrics of finished runs in trackers: TensorBoard's event files, and packages with the interface
+of wandb.
 
-A tracker gets a run's record once the run has ended, in a thread of its own, so that a slow or missing server holds
-nothing up. Whatever a tracker raises is said once, and costs its log alone.
+A tracker is given a run's record once the run has ended, in a thread beside the matrix, so that a slow or missing
+server holds nothing up. If a tracker raises, the user is told once, and only that tracker's log is lost.
 """
 
 import importlib
@@ -17,18 +17,18 @@ from typing import Any, Protocol
 from kdbench.errors import UserError, unknown
 from kdbench.results.record import Record
 
-FLUSH_SECONDS = 60.0  # that the end of a matrix waits for trackers
-PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}  # by tracker: what it imports
+FLUSH_SECONDS = 60.0  # for which the end of a matrix waits for trackers, at most
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}  # by tracker, its package
 
 
 class Tracker(Protocol):
-    """Something that shows runs. It may raise anything."""
+    """The interface of a tracker. `show` may raise any exception."""
 
     def show(self, record: Record) -> None: ...
 
 
 class TensorBoard:
-    """Event files, in a folder of each run's own below `folder`."""
+    """Writes event files, for each run in a folder of its own below `folder`."""
 
     def __init__(self, library: Any, folder: Path):
         self.library, self.folder = library, folder
@@ -45,7 +45,8 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of a project, by the functions that wandb and trackio share: init, log and finish."""
+    """Logs each record as a run of the project, with the functions that wandb and trackio share: init, log and
+    finish."""
 
     def __init__(self, library: Any, project: str):
         self.library, self.project = library, project
@@ -61,8 +62,9 @@ class Wandb:
 
 
 def make_trackers(names: Sequence[str], folder: Path, suite: str) -> list[Tracker]:
-    """The trackers of these names, of runs whose results lie in `folder`. UserError for an unknown name, and for a
-    tracker whose package is not installed."""
+    """The trackers with these names, for runs whose results lie in `folder`; a name that is repeated counts once.
+    TensorBoard's files go to the folder FOLDER-tensorboard beside it, runs of the other trackers to the project
+    kdbench-SUITE. UserError for an unknown name, and for a tracker whose package is not installed."""
     made: list[Tracker] = []
     for name in dict.fromkeys(names):
         if name not in PACKAGES:
@@ -77,7 +79,8 @@ def make_trackers(names: Sequence[str], folder: Path, suite: str) -> list[Tracke
 
 
 def points(record: Record) -> Iterator[tuple[int, dict[str, float]]]:
-    """What is logged of a run: by epoch, from 1, the values of its curves; its metrics with the last epoch."""
+    """Pairs of epoch, counted from 1, and the values that are logged with it, by name: those of the run's curves and,
+    with the last epoch, its metrics."""
     steps: dict[int, dict[str, float]] = {}
     for name, values in record.curves.items():
         if name != "validation_epoch":
@@ -97,8 +100,8 @@ def _name(record: Record) -> str:
 
 @contextmanager
 def tracked(trackers: Iterable[Tracker], say: Callable[[str], None]) -> Iterator[Callable[[Record], None]]:
-    """Gives a function that shows a record by every tracker, in the background. At the end it waits for them, up to
-    `FLUSH_SECONDS`; a tracker that failed is left out from then on, and `say` is told why."""
+    """Yield a function that shows a record in every tracker, in the background. On exit, wait up to `FLUSH_SECONDS`
+    until all are shown. A tracker that raises is left out from then on, and `say` is told why."""
     queue: SimpleQueue[Record | None] = SimpleQueue()
     working = list(trackers)
 
@@ -126,7 +129,7 @@ def tracked(trackers: Iterable[Tracker], say: Callable[[str], None]) -> Iterator
 
 
 def _left(queue: "SimpleQueue[Record | None]") -> int:
-    """The number of records that still wait."""
+    """Empty the queue, and return the number of records that were still in it."""
     left = 0
     while True:
         try:

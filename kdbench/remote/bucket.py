@@ -1,6 +1,6 @@
-"""The objects below a URL: listed, read, written and removed, with patience for a store that fails for a while.
+"""The objects below a URL: listing, reading, writing and removing them, with retries while the store fails.
 
-fsspec knows the stores, and takes endpoint and credentials from where each store's own tools take them.
+fsspec gives access to the stores, and takes endpoint and credentials from where each store's own tools take them.
 """
 
 import random
@@ -13,13 +13,13 @@ from kdbench.errors import UserError, nearest, one_line
 
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "file")  # that keep the promises of `Bucket`
 PATIENCE = 20.0        # seconds for which an operation that fails is tried again
-FIRST_PATIENCE = 8.0   # the same for the first one, of which a user waits for the answer
+FIRST_PATIENCE = 8.0   # the same until one has succeeded, since a user waits for the first answer
 FIRST_DELAY, LAST_DELAY = 0.2, 5.0  # seconds between two tries
-VERSIONS = ("ETag", "etag", "md5Hash", "generation")  # what stores call that which changes with an object's content
+VERSIONS = ("ETag", "etag", "md5Hash", "generation")  # names of the mark that changes with an object's content
 DATES = ("LastModified", "last_modified", "updated", "mtime", "created")
-SHOWN = 300            # characters of an error
+SHOWN = 300            # characters of an exception's text
 
-# By the name of an exception's class, so that no store's library is imported for it.
+# Names of classes of exceptions, so that no store's library is imported for them.
 CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "NoAuthTokenError",
                "TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError", "ProfileNotFound",
                "DefaultCredentialsError", "ClientAuthenticationError")
@@ -29,7 +29,7 @@ MISTAKES = (ValueError, TypeError)
 
 
 class StoreError(UserError):
-    """What a store refuses, or why it cannot be reached. `passing` is whether a later try may well succeed."""
+    """A store refused an operation, failed, or cannot be reached. `passing` is whether a later try may well succeed."""
 
     def __init__(self, message: str, passing: bool):
         super().__init__(message)
@@ -37,18 +37,18 @@ class StoreError(UserError):
 
 
 class Found(NamedTuple):
-    """An object, as a listing tells of it. Another version has another content."""
+    """The size of an object in bytes, and its version, which changes with its content, as a listing gives them."""
 
     size: int
     version: str
 
 
 class Bucket:
-    """The objects below a URL, by their names from there on, such as records/0123456789abcdef.json.
+    """The objects below a URL, by their names relative to it, such as records/0123456789abcdef.json.
 
-    An object is there whole or not at all, and whoever lists or reads after a write has ended sees what was written:
-    S3 and the other large stores promise both. Every operation raises a `StoreError` for what the store refuses at
-    once, and for what fails for longer than `PATIENCE`."""
+    An object is there whole or not at all, and whoever lists or reads after a write has ended sees what was written: S3
+    and the other large stores promise both. Every operation raises a `StoreError`: at once if the store refuses it, and
+    if it still fails after `PATIENCE`."""
 
     def __init__(self, url: str):
         self.url = url
@@ -69,8 +69,9 @@ class Bucket:
                 if name.startswith(f"{self._root}/")}
 
     def read(self, name: str, size: int | None = None) -> bytes | None:
-        """An object's content; None if there is none. It is asked for again where it has another size than a listing
-        told, and than it has now."""
+        """The content of an object; None if there is no such object. If `size`, which a listing gave, is not the length
+        of the content, the store is asked for the present size, and the object is read again until that is the
+        length."""
         path = self._path(name)
 
         def whole() -> bytes:
@@ -85,7 +86,7 @@ class Bucket:
             return None
 
     def write(self, name: str, content: bytes) -> Found:
-        """Put an object in place of the one that has the name, if there is one."""
+        """Write an object, in place of one with the same name, and return its size and version."""
         try:
             self._tried(self._fs.pipe_file, self._path(name), content)
             return Found(len(content), _version(self._tried(self._fs.info, self._path(name))))
@@ -93,14 +94,14 @@ class Bucket:
             raise StoreError(f"{self.url}: the bucket is gone", passing=False) from error
 
     def remove(self, name: str) -> None:
-        """Remove an object, if there is one of the name."""
+        """Remove an object, if there is one with this name."""
         try:
             self._tried(self._fs.rm_file, self._path(name))
         except FileNotFoundError:
             return
 
     def modified(self, name: str) -> datetime | None:
-        """When an object was written last, by the store's clock; None if there is none."""
+        """The time at which an object was last written, by the store's clock; None if there is no such object."""
         try:
             found: datetime = self._tried(self._fs.modified, self._path(name))
         except FileNotFoundError:
@@ -111,7 +112,8 @@ class Bucket:
         return f"{self._root}/{name}"
 
     def _tried(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """What the function returns, at the first try that does not fail. FileNotFoundError if nothing is there."""
+        """Call the function until it succeeds, and return what it returns. FileNotFoundError if there is no such object
+        or bucket, StoreError if further tries are useless or the patience is over."""
         end, delay = time.monotonic() + self._patience, FIRST_DELAY
         while True:
             try:
@@ -129,7 +131,8 @@ class Bucket:
 
 
 def _connect(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path there. UserError for a protocol that is unknown or not installed."""
+    """The file system of fsspec for a URL, and the path in it. UserError if the protocol is unknown, or if fsspec or
+    its package for the protocol is not installed; StoreError if there is another failure."""
     try:
         import fsspec
     except ImportError as error:
@@ -148,7 +151,7 @@ def _connect(url: str) -> tuple[Any, str]:
 
 
 def _explained(url: str, error: Exception) -> StoreError:
-    """An error of a store's library in one line that says what to do."""
+    """The `StoreError` for an exception of a store's library, in one line that says what to do."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     what = one_line(str(error) or type(error).__name__)[:SHOWN]
     if isinstance(error, PermissionError):
@@ -165,6 +168,6 @@ def _explained(url: str, error: Exception) -> StoreError:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """What changes with an object's content: the store's own mark of it, or else size and date."""
+    """A text that changes with an object's content: the store's own mark of it, or else size and date."""
     mark = next((info[name] for name in VERSIONS if info.get(name)), None)
     return str(mark) if mark else f"{info.get('size')} {next((info[name] for name in DATES if info.get(name)), '')}"

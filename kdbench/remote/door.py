@@ -1,10 +1,11 @@
-"""Where commands that are given URLs of results get local folders instead.
+"""Gives commands local folders in place of URLs of results.
 
     @on_stores(folder=READ, out=WRITE)
     def command(folder: Path, out: Path) -> None: ...
 
-An argument that is a URL is the path of its mirror inside the function, brought up to date. Where the function writes,
-the folder at the store is this command's alone as long as it runs, and what it finishes is uploaded all the while.
+Inside the function, an argument that was a URL is the path of its mirror, which has been brought up to date. If the
+function writes there, this command alone has the folder at the store for as long as the function runs, and what it
+finishes is uploaded meanwhile.
 """
 
 import inspect
@@ -28,39 +29,39 @@ from kdbench.remote.place import local_path, mirror_of, url_of, with_urls
 
 UPLOAD_EVERY = 3.0      # seconds between two looks for files to upload
 LAST_PATIENCE = 60.0    # seconds for which the end of a command tries to upload
-INTERRUPTED_PATIENCE = 10.0  # the same for a command that failed or was interrupted
-STOP = signal.SIGUSR1   # ends a command as Ctrl-C does, whose own signal shells let jobs in the background ignore
+INTERRUPTED_PATIENCE = 10.0  # the same after a command that failed or was interrupted
+STOP = signal.SIGUSR1   # ends a command as Ctrl-C does; not SIGINT, which background jobs of a shell ignore
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Use(NamedTuple):
-    """What a command does with a folder."""
+    """How a command uses a folder."""
 
     writes: bool = False
-    networks: bool = False  # whether it needs those of all runs
+    networks: bool = False  # whether it needs the networks of all runs
     here: bool = False      # whether the folder has to be a local one
 
 
 READ, READ_ALL = Use(), Use(networks=True)
 WRITE, WRITE_ALL = Use(writes=True), Use(writes=True, networks=True)
 LOCAL = Use(here=True)
-Chosen = Use | Callable[[Mapping[str, Any]], Use]  # of several, by the command's arguments
+Chosen = Use | Callable[[Mapping[str, Any]], Use]  # or a function from the command's arguments to a use
 
-_OPENED: dict[Path, Mirror] = {}  # by the path of its results
+_OPENED: dict[Path, Mirror] = {}  # mirrors that this process opened, by the paths of their results
 
 
 class NotUploaded(UserError):
-    """Results that are on this machine only."""
+    """Results could not be uploaded, and are on this machine only."""
 
     exit_code = 1
 
 
 def on_stores(**uses: Chosen) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let the function's parameters of these names be URLs as well as paths, one or several of them. UserError for what
-    the store refuses, for a folder that another command has, and, once the function has ended, for what could not be
-    uploaded."""
+    """Let the function's parameters with these names be URLs as well as paths, one or several of them. The function
+    then also raises UserError for what a store refuses, for a folder that another command has, and, once it has ended,
+    for results that could not be uploaded."""
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
 
@@ -73,7 +74,7 @@ def on_stores(**uses: Chosen) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 return function(*args, **kwargs)
             chosen = {name: use if isinstance(use, Use) else use(asked.arguments) for name, use in uses.items()}
             with ExitStack() as opened:
-                for name in sorted(uses, key=lambda name: not chosen[name].writes):  # to write comes before to read
+                for name in sorted(uses, key=lambda name: not chosen[name].writes):  # folders to write to come first
                     places = [opened.enter_context(_opened(one, chosen[name], name)) for one in given[name]]
                     several = not isinstance(asked.arguments[name], str | Path | None)
                     if places:
@@ -90,7 +91,7 @@ def on_stores(**uses: Chosen) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def bring(path: Path) -> None:
-    """Bring a file of a mirror down, if it lies in one that this process opened and is not here."""
+    """Download a file, if its path lies in a mirror that this process opened and the file is not here."""
     for place, mirror in _OPENED.items():
         if path.is_relative_to(place):
             mirror.bring(path.relative_to(place).as_posix())
@@ -102,7 +103,9 @@ def _listed(given: Any) -> list[Any]:
 
 @contextmanager
 def _opened(given: str | Path, use: Use, name: str) -> Iterator[str | Path]:
-    """The local folder for what was given."""
+    """Yield the local folder for an argument: the argument itself if it is a path, the folder that a URL of the
+    protocol `file` names, or the mirror of another URL. UserError for such a URL if the folder has to be a local
+    one."""
     url = url_of(given)
     local = Path(given) if url is None else local_path(url)
     if url is None or local is not None:
@@ -125,7 +128,8 @@ def _opened(given: str | Path, use: Use, name: str) -> Iterator[str | Path]:
 
 @contextmanager
 def _writing(mirror: Mirror, networks: bool) -> Iterator[None]:
-    """Have the folder at the store for this command alone, and upload what is written into the mirror."""
+    """Hold the lease of the folder at the store, bring the mirror up to date, and upload what is then written into
+    it."""
     with mirror.written() as machine:
         lease = Lease(mirror.bucket, machine)
         try:
@@ -150,7 +154,8 @@ def _writing(mirror: Mirror, networks: bool) -> Iterator[None]:
 
 
 def _push(mirror: Mirror, lease: Lease) -> None:
-    """Upload what changed. `LostLease`, or `StoreError` for whatever keeps files here: this machine may, too."""
+    """Renew the lease if necessary, and upload what changed. `LostLease` if another command has the folder,
+    `StoreError` if files cannot be uploaded, whether the store or this machine is the cause."""
     lease.ensure()
     try:
         mirror.push(lease.need_alive)
@@ -159,8 +164,9 @@ def _push(mirror: Mirror, lease: Lease) -> None:
 
 
 def _finish(mirror: Mirror, lease: Lease, error: BaseException | None) -> None:
-    """Upload what is left, then raise the error with which the command ended, if it did. `NotUploaded` if it ended
-    well and something keeps them here."""
+    """Upload what is left, then raise the error with which the command ended, if there is one. `LostLease` if another
+    command has the folder. If files cannot be uploaded, `NotUploaded` after a command that ended well; otherwise the
+    user is told."""
     end = time.monotonic() + (LAST_PATIENCE if error is None else INTERRUPTED_PATIENCE)
     trouble = None
     while True:
@@ -185,8 +191,9 @@ def _finish(mirror: Mirror, lease: Lease, error: BaseException | None) -> None:
 
 
 class _Keeper:
-    """Two threads beside a command: one renews the lease, until all is uploaded, and one uploads. A store that stays
-    away stops neither of them nor the command; a lost lease ends the command, as Ctrl-C does."""
+    """Two threads beside a command: one renews the lease until everything is uploaded, the other uploads. A store that
+    cannot be reached stops neither them nor the command; if the lease is lost, the command is ended as Ctrl-C would end
+    it."""
 
     def __init__(self, mirror: Mirror, lease: Lease):
         self.mirror, self.lease = mirror, lease
@@ -197,7 +204,8 @@ class _Keeper:
 
     @contextmanager
     def renewing(self) -> Iterator[None]:
-        """`LostLease` at the end, in place of any other error, if another command has the folder."""
+        """Renew the lease in a thread. On exit, `LostLease` in place of any other error, if another command has the
+        folder."""
         before = signal.signal(STOP, signal.default_int_handler) if self._main else None
         error: BaseException | None = None
         try:
@@ -251,7 +259,7 @@ class _Keeper:
 
 @contextmanager
 def _beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Have a thread do the work, until the event that it is given is set."""
+    """Run `work` in a thread; on exit, set the event that it was given and wait until it returns."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), daemon=True)
     thread.start()

@@ -1,13 +1,15 @@
-"""The right of one command to write to a folder on an object store, which ends by itself when the command dies.
+"""A lease: the right of one command to write to a folder on an object store, which ends by itself when the command
+dies.
 
-A lease is an object in `.lease/`, which its owner writes again and again. It is alive until it was not written for as
-long as it says itself, by the store's clock alone: the date of one object against that of another. Whoever wants the
-folder writes a lease first, and lists them then. If another one is alive it takes its own away and gives up. Of two
-that ask at the same time at least one sees the other, so that never both go on; a store needs no conditional writes for
-that, only that a listing shows what was written before.
+A lease is an object in `.lease/`, which its owner writes again and again. It is alive for as many seconds after the
+last write as it says itself. Only the store's clock counts: the date of one object is compared with that of another. A
+command that wants the folder first writes a lease, and then lists all leases. If another one is alive, it removes its
+own and gives up. Of two commands that ask at the same time at least one sees the other, so that never both go on. For
+that, a store needs no conditional writes; its listings only have to show what was written before.
 
-A lease that outlived its time may come back: a machine that slept. Every lease has a number above those of the leases
-that were there when it began, and an owner that sees a higher one held has lost its own.
+The owner of a lease that has run out may come back, on a machine that slept. Every lease therefore has a higher number
+than the leases that were there when it began, and an owner that sees a held lease with a higher number has lost its
+own.
 """
 
 import math
@@ -26,33 +28,34 @@ import msgspec
 from kdbench.errors import UserError, plain
 from kdbench.remote.bucket import Bucket, StoreError
 
-SECONDS = 120.0  # that a lease is alive after it was written
-ROUNDING = 1.0   # seconds that the date of an object may be early: S3's have whole ones
-RENEWALS = 5     # in the time of a lease
-TRIES = 4        # when others ask at the same time
+SECONDS = 120.0  # for which a lease is alive after it was written
+ROUNDING = 1.0   # seconds by which the date of an object may be early: S3 has whole seconds
+RENEWALS = 5     # within the seconds for which a lease is alive
+TRIES = 4        # if others ask at the same time
 FOLDER = ".lease"
 
 
 class LostLease(UserError):
-    """Another command has the folder now."""
+    """The lease of this command is lost: another command has the folder, or had it meanwhile."""
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What a lease's object holds."""
+    """The content of a lease's object."""
 
     number: int
-    seconds: float
-    held: bool    # or only asked for
+    seconds: float  # for which it is alive after it was written
+    held: bool      # whether its command has the folder, or only asks for it
     host: str
     process: int
-    machine: str  # the mirror that its command works in
+    machine: str    # the name of the mirror that its command works in
 
     def __str__(self) -> str:
         return f"process {self.process} on {plain(self.host)[:100]}"
 
 
 def lease_seconds(environment: Mapping[str, str] = os.environ) -> float:
-    """How long leases are alive: what KDBENCH_LEASE_SECONDS says, or `SECONDS`. UserError for what is no such time."""
+    """The seconds for which leases are alive: KDBENCH_LEASE_SECONDS, or else `SECONDS`. UserError if the value is no
+    number from 1 to 86400."""
     text = environment.get("KDBENCH_LEASE_SECONDS")
     with suppress(ValueError):
         if 1 <= (seconds := float(text or SECONDS)) <= 86_400:
@@ -61,24 +64,25 @@ def lease_seconds(environment: Mapping[str, str] = os.environ) -> float:
 
 
 class Lease:
-    """A command's lease. `machine` names its mirror: a lease of the same mirror and host is a dead command's, as only
-    one at a time works in a mirror."""
+    """The lease of one command. `machine` names the mirror that the command works in. Since only one command at a time
+    writes in a mirror, another lease of the same mirror and host belongs to a dead command."""
 
     def __init__(self, bucket: Bucket, machine: str):
         self.bucket, self.seconds = bucket, lease_seconds()
         self._note = Note(0, self.seconds, False, socket.gethostname(), os.getpid(), machine)
         self._name = f"{FOLDER}/{secrets.token_hex(8)}.json"
-        self._renewed = -math.inf  # when it was written last and found not to be lost, by this machine's clock
+        self._renewed = -math.inf  # when the lease was last written and found not to be lost, by `_clock`
         self._turn = threading.Lock()
 
     def acquire(self) -> None:
-        """Get it. UserError if another command has the folder."""
+        """Get the lease. UserError if another command has the folder, or if several commands keep asking for it at the
+        same time."""
         for tries_left in reversed(range(TRIES)):
             number = 1 + max((note.number for note in self._others().values()), default=0)
             self._note = msgspec.structs.replace(self._note, number=number, held=False)
             self._write()
             there = self._others()
-            now = self.bucket.modified(self._name)  # None if another command that got it removed this one
+            now = self.bucket.modified(self._name)  # None if another command got the folder and removed this lease
             ends = {name: end for name, note in there.items() if (end := self._end(name, note)) is not None}
             alive = [name for name, end in ends.items() if now is not None and end > now]
             if now is not None and not alive:
@@ -98,7 +102,8 @@ class Lease:
         raise UserError(f"{self.bucket.url}: several commands ask for it at the same time; try again")
 
     def renew(self) -> None:
-        """Hold it for longer. `LostLease` if another command has the folder, or had it meanwhile."""
+        """Write the lease again, so that it is alive for longer. `LostLease` if another command has the folder, or had
+        it meanwhile."""
         with self._turn:
             began = _clock()
             there = self._name in self.bucket.list(FOLDER)
@@ -117,18 +122,18 @@ class Lease:
             self._renewed = began
 
     def ensure(self) -> None:
-        """Renew it, unless that was done just now."""
+        """Renew the lease, unless that was done within the last 1/`RENEWALS` of the time for which it is alive."""
         if _clock() - self._renewed > self.seconds / RENEWALS:
             self.renew()
 
     def need_alive(self) -> None:
-        """`StoreError` once it ran out, as far as this machine knows: `renew` may well find that it is lost. The store
-        is not asked."""
+        """`StoreError` if the lease has run out by this machine's clock. The store is not asked: only `renew` finds
+        whether another command has the folder, so that the lease is lost."""
         if _clock() - self._renewed > self.seconds:
             raise StoreError(f"{self.bucket.url}: the lease of this command ran out", passing=True)
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Remove the lease, so that others can have the folder."""
         with self._turn:
             self.bucket.remove(self._name)
 
@@ -136,18 +141,19 @@ class Lease:
         self.bucket.write(self._name, msgspec.json.encode(self._note))
 
     def _others(self) -> dict[str, Note]:
-        """The leases that are there, but for this one, by name."""
+        """The other leases that are there, by the names of their objects. One that cannot be decoded counts as held for
+        `SECONDS`."""
         found = {}
         for name in self.bucket.list(FOLDER):
             if name != self._name and (content := self.bucket.read(name)) is not None:
                 try:
                     found[name] = msgspec.json.decode(content, type=Note)
-                except msgspec.MsgspecError:  # not ours to judge: it runs out like any other
+                except msgspec.MsgspecError:  # unknown content; it runs out like any other lease
                     found[name] = Note(0, SECONDS, True, "an unknown machine", 0, "")
         return found
 
     def _end(self, name: str, note: Note) -> datetime | None:
-        """When another's lease is over, by the store's clock; None if it is already, as it was given up, or as its
+        """The time at which another lease ends, by the store's clock; None if it is over, since it was given up or its
         command is dead."""
         if (note.machine, note.host) == (self._note.machine, self._note.host):
             return None
@@ -156,5 +162,6 @@ class Lease:
 
 
 def _clock() -> float:
-    """Seconds by this machine's clock, with those in which it slept: Linux leaves these out of `time.monotonic`."""
+    """The seconds of a monotonic clock that also counts while this machine sleeps, as `time.monotonic` does not on
+    Linux."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

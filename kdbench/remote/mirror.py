@@ -1,12 +1,13 @@
-"""A local folder of results that is the same as one on an object store: what differs is brought down, or up.
+"""A mirror: the local copy of a folder of results on an object store. Only what differs is downloaded or uploaded.
 
-The mirror's index tells of each of its files which version at the store it is, and by date, size and inode whether it
-changed here since. What changed at the store comes down; what changed here goes up; where both did, the store's stays.
-Networks come down only for commands that need them.
+For each of the mirror's files, the index holds which version at the store it equals, and its date, size and inode, by
+which it is seen whether the file has changed here since. A file that changed at the store is downloaded, a file that
+changed here is uploaded; if both changed, the store's version is kept. Networks are downloaded only for commands that
+need them.
 
-Upwards the files that records name go first, then the records, then the rest; downwards and in listings the same order
-holds, so that a record never names a file that is not there. Nothing is removed at the store, but for what was set
-aside here under another name and for plots that a report has no longer.
+Files that records name are uploaded and downloaded first, then the records, then the rest, while listings have the
+records before the files that they name: a record never names a file that is not there. Nothing is removed at the store,
+except for files that were renamed here since they are damaged, and plots that a report no longer has.
 """
 
 import fcntl
@@ -25,7 +26,7 @@ from kdbench.errors import UserError
 from kdbench.folders import REPORT, MirrorFolder, ResultsFolder
 from kdbench.remote.bucket import Bucket, Found
 
-THREADS = 8  # files that go up or down at a time
+THREADS = 8  # files that are transferred at a time
 
 _NAMES = ResultsFolder(Path())
 NETWORKS = _NAMES.student("x").parent.name
@@ -38,28 +39,28 @@ FOLDERS = (*ARTEFACTS, RECORDS, _NAMES.plans.name, _NAMES.profiles.name, _NAMES.
 FILES = (*(path.name for path in (
     _NAMES.merged, _NAMES.release, _NAMES.suite, _NAMES.packages, _NAMES.submitted)),
          *(name for name in REPORT if name != PLOTS))
-ASIDE = ".corrupt-"
+ASIDE = ".corrupt-"  # in the names that `disk.set_aside` gives to damaged files
 
 State = tuple[int, int, int]  # of a local file: size, date in nanoseconds, inode
 
 
 class Known(msgspec.Struct, frozen=True):
-    """A file that is here as it is at the store."""
+    """A file that was last seen to be the same here and at the store."""
 
-    version: str
+    version: str  # at the store
     local: State
 
 
 class Index(msgspec.Struct):
-    """What a mirror's index holds."""
+    """The content of a mirror's index."""
 
     url: str
-    machine: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    machine: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))  # the mirror's own name
     files: dict[str, Known] = msgspec.field(default_factory=dict)
 
 
 class Mirror:
-    """The mirror of one URL. Making one touches nothing."""
+    """The mirror of one URL. Making this object changes nothing, here or at the store."""
 
     def __init__(self, folder: MirrorFolder, bucket: Bucket):
         self.folder, self.bucket = folder, bucket
@@ -70,8 +71,8 @@ class Mirror:
 
     @contextmanager
     def written(self) -> Iterator[str]:
-        """Hold the mirror for one command of this machine that writes; gives the mirror's own name. UserError if
-        another one does."""
+        """Hold the mirror for this command, which writes, and yield the mirror's own name. UserError if another command
+        of this machine that writes holds it."""
         with _locked(self.folder.writer_lock, fcntl.LOCK_EX | fcntl.LOCK_NB, self.bucket.url):
             with self._indexed() as index:
                 pass
@@ -83,7 +84,7 @@ class Mirror:
 
     @contextmanager
     def _indexed(self) -> Iterator[Index]:
-        """The index, which is written at the end if it changed."""
+        """Lock the index and yield it; on exit, write it if it changed."""
         with _locked(self.folder.index_lock, fcntl.LOCK_EX, self.bucket.url):
             index = read_index(self.folder) or Index(self.bucket.url)
             before = msgspec.json.encode(index)
@@ -97,9 +98,9 @@ class Mirror:
     # Downwards.
 
     def pull(self, networks: bool) -> None:
-        """Bring the mirror up to date, with the networks of all runs or without those that it does not hold. While
-        another command of this machine writes here, files are only added."""
-        records = self._listed(RECORDS)  # before the files that they name, which are there then
+        """Bring the mirror up to date with the store. Networks that it does not hold are downloaded only if `networks`.
+        While another command of this machine writes into the mirror, files are only added."""
+        records = self._listed(RECORDS)  # listed before the files that they name, which are then there
         there = {**self._listed(), **records}
         there = {name: found for name, found in there.items() if name in records or not name.startswith(f"{RECORDS}/")}
         if not there and not self.folder.root.is_dir():
@@ -115,7 +116,7 @@ class Mirror:
                     if state is None and known is None and found is not None and _needed(name, networks):
                         wanted.append(name)
                 elif found is None:
-                    if known is not None and known.local == state:  # removed there, and as it was here
+                    if known is not None and known.local == state:  # removed there, and unchanged here
                         (self.folder.results / name).unlink(missing_ok=True)
                     index.files.pop(name, None)
                 elif state is None:
@@ -127,7 +128,7 @@ class Mirror:
             self._fetch(index, {name: there[name] for name in wanted})
 
     def bring(self, name: str) -> None:
-        """Bring one file down, unless it is here or nowhere."""
+        """Download one file, unless it is here already or not at the store."""
         if (self.folder.results / name).exists() or (found := self._listed(name).get(name)) is None:
             return
         with self._indexed() as index:
@@ -139,7 +140,7 @@ class Mirror:
     def _fetch(self, index: Index, wanted: dict[str, Found]) -> None:
         def one(name: str) -> None:
             content = self.bucket.read(name, wanted[name].size)
-            if content is not None:  # removed since it was listed
+            if content is not None:  # None: removed since it was listed
                 path = self.folder.results / name
                 atomic_write(path, content)
                 index.files[name] = Known(wanted[name].version, _state(path.stat()))
@@ -150,7 +151,8 @@ class Mirror:
     # Upwards.
 
     def push(self, check: Callable[[], None] = lambda: None) -> None:
-        """Upload what changed here. `check` is called before each file, and ends the upload by what it raises."""
+        """Upload the files that have changed here, and remove at the store those that were removed here on purpose (see
+        `_was_removed`). `check` is called before each file; an exception that it raises ends the upload."""
         with self._pushing:
             with self._indexed() as index:
                 here, known = local_files(self.folder), dict(index.files)
@@ -159,7 +161,7 @@ class Mirror:
 
             def one(name: str) -> None:
                 check()
-                with suppress(FileNotFoundError):  # replaced or set aside just now: the next time
+                with suppress(FileNotFoundError):  # replaced or set aside just now: uploaded the next time
                     file = open_file(self.folder.results / name)
                     with os.fdopen(file, "rb") as opened:
                         state, content = _state(os.fstat(file)), opened.read()
@@ -167,7 +169,7 @@ class Mirror:
                         return  # a newer record may name files that were not there when they were listed
                     went[name] = Known(self.bucket.write(name, content).version, state)
 
-            try:  # without the index's lock: whoever reads on this machine would wait
+            try:  # without the index's lock, for which commands that read would wait
                 for group in _in_order(changed):
                     _all(one, group)
                 for name in [name for name in known if name not in here and _was_removed(name, here)]:
@@ -183,7 +185,8 @@ class Mirror:
 # The files of a mirror.
 
 def is_ours(name: str) -> bool:
-    """Whether a name at the store, or in a mirror, is one of a folder of results. Others are left where they are."""
+    """Whether a folder of results may have a file with this name. Files with other names, at the store or in a mirror,
+    are left alone."""
     first, *others = parts = name.split("/")
     if not all(part and not part.startswith(".") and "\0" not in part and "\\" not in part for part in parts):
         return False
@@ -191,8 +194,8 @@ def is_ours(name: str) -> bool:
 
 
 def local_files(folder: MirrorFolder) -> dict[str, State]:
-    """The files of a mirror. What is listed later is at least as new, so that a record that is among them names files
-    that are."""
+    """The states of a mirror's files, by name. Records are listed before the files that they name, so that the files of
+    every record that is listed are listed, too."""
     found: dict[str, State] = {}
     others = [name for name in FOLDERS if name != RECORDS and name not in ARTEFACTS]
     for top in (*others, RECORDS, *ARTEFACTS, ""):
@@ -209,14 +212,14 @@ def local_files(folder: MirrorFolder) -> dict[str, State]:
 
 
 def not_uploaded(folder: MirrorFolder) -> int:
-    """How many files of a mirror are not as they are at the store, as far as the index knows."""
+    """The number of files in a mirror that are not the same at the store, as far as the index knows."""
     index = read_index(folder)
     known = {} if index is None else index.files
     return sum(name not in known or known[name].local != state for name, state in local_files(folder).items())
 
 
 def read_index(folder: MirrorFolder) -> Index | None:
-    """A mirror's index; None if there is none, or none that can be read: then every file counts as changed."""
+    """The index of a mirror; None if there is none or it cannot be read: every file then counts as changed."""
     try:
         return msgspec.json.decode(read_file(folder.index), type=Index)
     except (OSError, msgspec.MsgspecError, RecursionError):
@@ -232,12 +235,13 @@ def _needed(name: str, networks: bool) -> bool:
 
 
 def _was_removed(name: str, here: Collection[str]) -> bool:
-    """Whether a file that is not here any more was meant to go."""
+    """Whether a file that is not here any more is to be removed at the store: it is a plot, or was renamed as
+    damaged."""
     return name.startswith(f"{PLOTS}/") or any(other.startswith(f"{name}{ASIDE}") for other in here)
 
 
 def _in_order(names: Iterable[str]) -> Iterator[list[str]]:
-    """The names in groups that follow each other: what records name, the records, the rest."""
+    """The names in three groups, which are transferred one after another: what records name, the records, the rest."""
     groups: tuple[list[str], list[str], list[str]] = ([], [], [])
     for name in sorted(names):
         top = name.partition("/")[0]
@@ -246,7 +250,8 @@ def _in_order(names: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _all(function: Callable[[str], None], names: list[str]) -> None:
-    """Call the function for all names, some at a time. The first error, once those that began have ended."""
+    """Call the function for all names, up to `THREADS` at a time. If a call fails, those that have not begun are
+    cancelled, and the first error is raised once the others have ended."""
     if names:
         with ThreadPoolExecutor(min(THREADS, len(names))) as pool:
             futures = [pool.submit(function, name) for name in names]
@@ -260,7 +265,8 @@ def _all(function: Callable[[str], None], names: list[str]) -> None:
 
 @contextmanager
 def _locked(path: Path, how: int, url: str) -> Iterator[None]:
-    """A lock file, locked. UserError if it should not wait and another process has it."""
+    """Hold the lock file `path`, locked by `fcntl.flock` as `how` says. UserError if `how` does not wait and another
+    process has the lock."""
     with ExitStack() as held:
         try:
             held.enter_context(locked(path, how))

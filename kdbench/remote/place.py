@@ -1,4 +1,4 @@
-"""URLs of folders of results: how one is told from a local path, where its mirror lies, and how text names it."""
+"""URLs of folders of results: telling them from local paths, locating their mirrors, and naming them in messages."""
 
 import hashlib
 import os
@@ -8,17 +8,19 @@ from pathlib import Path
 from kdbench.errors import UserError
 from kdbench.folders import CacheFolder, MirrorFolder
 
-# What else says which store a URL means: the same bucket of another endpoint is another one.
+# Environment variables that also decide which store a URL means: a bucket of the same name may be at another endpoint.
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST", "AZURE_STORAGE_ACCOUNT_NAME")
 PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
-_URLS: dict[str, str] = {}  # by the path of a mirror that this process opened: the URL
+_URLS: dict[str, str] = {}  # by the path of a mirror that `mirror_of` located, its URL
 
 
 def url_of(given: object) -> str | None:
-    """The URL that a command's argument is, without a slash at its end; None for a local path.
+    """The URL that a command's argument is, without a slash at its end; None if the argument is a local path or neither
+    text nor a path.
 
-    A `Path` keeps of s3://bucket/run only s3:/bucket/run: what begins so is a URL too.
+    `Path` shortens s3://bucket/run to s3:/bucket/run, so that an argument that begins in that way is taken for a URL,
+    too.
     """
     if not isinstance(given, str | Path) or not (parts := Path(given).parts):
         return None
@@ -33,7 +35,8 @@ def local_path(url: str) -> Path | None:
 
 
 def mirror_of(url: str, cache: CacheFolder) -> MirrorFolder:
-    """Where the mirror of a URL lies. UserError for a URL without a bucket."""
+    """The folder in the cache for the mirror of a URL; nothing is made there. `with_urls` knows it from then on.
+    UserError if the URL names no bucket."""
     protocol, _, rest = url.partition("://")
     if not rest:
         raise UserError(f"{url}: it names no bucket, expected {protocol}://BUCKET/FOLDER")
@@ -44,7 +47,7 @@ def mirror_of(url: str, cache: CacheFolder) -> MirrorFolder:
 
 
 def with_urls(text: str) -> str:
-    """The text with the URL in place of each mirror's path."""
+    """The text with the path of each mirror that this process has located replaced by the mirror's URL."""
     for path, url in _URLS.items():
         text = text.replace(path, url)
     return text

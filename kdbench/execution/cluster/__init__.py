@@ -1,2 +1,1 @@
-"""What the executors share that do tasks on other machines: options, what must be alike there, results that come late.
-"""
+"""What the executors for clusters share: reading options, equal versions on all nodes, results that show late."""

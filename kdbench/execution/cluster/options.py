@@ -1,21 +1,21 @@
-"""How values of options such as `--slurm KEY=VALUE` and `--ray KEY=VALUE` are read."""
+"""Reading the values of options such as `--slurm KEY=VALUE` and `--ray KEY=VALUE`."""
 
 from typing import Any
 
 from kdbench.errors import UserError
 
-WORKERS = 256  # tasks at a time in a cluster, unless another number is asked for
-MOST = 1e15    # that any number may be
+WORKERS = 256  # tasks at a time on a cluster, unless another number is given
+MOST = 1e15    # the largest number that an option may have
 
 
 def last(said: Any) -> Any:
-    """The value of a key that may have come again: the last."""
+    """The value of a key; the last one, if `said` is a list since the key was repeated."""
     return said[-1] if isinstance(said, list) else said
 
 
 def read_number(option: str, value: Any, least: float, whole: bool = False) -> Any:
-    """The number that an option such as "--slurm pack" has as its value. UserError if it is none, below `least`, or
-    above `MOST`."""
+    """The number that is the value of an option, such as "--slurm pack"; an integer if `whole`. UserError if the value
+    is no number, below `least`, or above `MOST`."""
     try:
         number = int(str(value)) if whole else float(str(value))
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""The process that is connected with a Ray cluster: it gives tasks to the cluster and tells what comes of them.
+"""The process that is connected to a Ray cluster: it submits tasks to the cluster and reports what becomes of them.
 
-Ray calls such a process a driver. It is a process of its own since Ray prints, sets handlers of signals, and ends its
-process when it loses its cluster; here all that touches nobody else. When it ends, however it ends, Ray ends its tasks.
+Ray calls such a process a driver. It is separate from the command since Ray prints, installs signal handlers, and ends
+its process when it loses its cluster. When the driver ends, for whatever reason, Ray ends its tasks.
 """
 
 import contextlib
@@ -20,30 +20,31 @@ from kdbench.errors import plain
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 5.0    # between two looks at the nodes
 PROBE_SECONDS = 10.0  # that an address may take to answer
-DEATH_SECONDS = 30.0  # after which Ray knows of a node that it is dead, and of what it died
-BLAMELESS = (1, 3, 4)  # reasons of a node's death: it was stopped, preempted, or idle; not 2, that it crashed
+DEATH_SECONDS = 30.0  # within which Ray knows that a node is dead, and of what it died
+BLAMELESS = (1, 3, 4)  # Ray's numbers for a node that was stopped, preempted or idle; 2 is for one that crashed
 AGAIN = "what is finished is kept: start the same command again once `ray status` answers"
 START = "`ray start --head` starts a cluster, and `ray start --address=HOST:PORT` adds a machine to it"
 
 
-# What the driver is told.
+# The messages to the driver.
 
 @dataclass(frozen=True)
 class Submit:
-    """Do a task."""
+    """A request to run a task."""
 
-    task: str                  # its id
-    name: str                  # that Ray shows
-    demand: dict[str, float]   # by Ray's names of resources
-    versions: dict[str, str]   # that its node must have
+    task: str                  # the task's id
+    name: str                  # the name that Ray shows for it
+    demand: dict[str, float]   # the amounts that it asks for, by Ray's names of resources
+    versions: dict[str, str]   # those that its node must have, see `alike.versions`
     content: bytes             # the pickled `node.Errand`
 
 
-# What it tells.
+# The messages from the driver.
 
 @dataclass(frozen=True)
 class Nodes:
-    """The cluster answers, and these are the resources of each node that is alive; None: they are as last told."""
+    """A sign that the cluster answers. `offers` are the resources of each node that is alive; None if they are the same
+    as in the last message."""
 
     offers: list[dict[str, float]] | None
 
@@ -66,29 +67,30 @@ class Lost:
 
     task: str
     reason: str
-    blameless: bool = False  # the task has no part in it
-    final: bool = False      # somebody wanted it
+    blameless: bool = False  # whether the task has no part in it
+    final: bool = False      # whether somebody cancelled the task: it is not tried again
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Nothing can be done, and why."""
+    """No task can be run, and why."""
 
     reason: str
 
 
 @dataclass
 class Task:
-    """A task that Ray has."""
+    """A task that was submitted to Ray."""
 
     id: str
-    place: str = ""        # " on NODE", once it began
+    place: str = ""        # " on NODE", once the task began
     node: str | None = None  # Ray's id of the node
-    died: float | None = None  # since when its node is thought to be dead
+    died: float | None = None  # when Ray said that its node died, by time.monotonic
 
 
 def drive() -> None:
-    """What the process does, with the connection to its parent and the cluster's address as its arguments."""
+    """Run the driver. The arguments of the process are the file descriptor of the connection to its parent and the
+    address of the cluster."""
     connection, address = Connection(int(sys.argv[1])), sys.argv[2]
     try:
         ray = _connected(address)
@@ -97,25 +99,26 @@ def drive() -> None:
         return
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         Driver(ray, connection).run()
-    ray.shutdown()  # ends its tasks
+    ray.shutdown()  # ends the tasks of this driver
 
 
 @dataclass
 class Driver:
-    """Does what comes through the connection, until that is closed."""
+    """Submits the tasks that come through the connection, and reports on them, until the connection is closed."""
 
     ray: Any
     connection: Connection
-    tasks: dict[Any, Task] = field(default_factory=dict)  # by the generator of what each tells
+    tasks: dict[Any, Task] = field(default_factory=dict)  # by Ray's generator of each task's messages
     dying: list[Task] = field(default_factory=list)       # whose nodes seem to be dead
-    offers: list[dict[str, float]] = field(default_factory=list)  # as last told
+    offers: list[dict[str, float]] = field(default_factory=list)  # as last reported
     looked: float = -LOOK_SECONDS
 
     def __post_init__(self) -> None:
         self.remote = self.ray.remote(_errand())
 
     def run(self) -> None:
-        """EOFError or another error of the connection once the parent has closed it, or is gone."""
+        """Work until the parent has closed the connection or is gone: that raises EOFError or another error of the
+        connection."""
         while True:
             while self.connection.poll(0 if self.tasks else POLL_SECONDS):
                 self._submit(self.connection.recv())
@@ -133,7 +136,7 @@ class Driver:
         self.tasks[remote.remote(message.versions, message.content)] = Task(message.task)
 
     def _hear(self, generator: Any) -> None:
-        """Tell the parent what a task tells."""
+        """Read a task's next message, and report it to the parent."""
         task = self.tasks[generator]
         try:
             what, text, task.node = self.ray.get(next(generator))
@@ -174,7 +177,8 @@ class Driver:
                                   blameless=isinstance(error, known.NodeDiedError)))
 
     def _look(self) -> None:
-        """Tell now and then what the nodes offer, and of what nodes died, once Ray knows."""
+        """Report now and then the resources of the nodes, and the tasks whose nodes died, once Ray knows of what or
+        `DEATH_SECONDS` have passed."""
         now = time.monotonic()
         if now - self.looked < (1.0 if self.dying else LOOK_SECONDS):
             return
@@ -195,8 +199,8 @@ class Driver:
 
 
 def _errand() -> Callable[..., Iterator[tuple[str, str, str]]]:
-    """The function that Ray calls on a node. Since it stands in another one, Ray sends its code instead of its name, so
-    that it can tell where kdbench is missing."""
+    """The function that Ray calls on a node. It is defined inside another function so that Ray sends its code instead
+    of its name, and it can report that kdbench is missing on the node."""
     def errand(versions: Mapping[str, str], content: bytes) -> Iterator[tuple[str, str, str]]:
         import platform
         import sys
@@ -218,7 +222,7 @@ def _errand() -> Callable[..., Iterator[tuple[str, str, str]]]:
 # Connecting.
 
 def _connected(address: str) -> Any:
-    """Ray, connected with the cluster. Any exception if that does not work."""
+    """The module `ray`, connected to the cluster at the address. Any exception may mean that this failed."""
     import logging
 
     import ray
@@ -227,7 +231,7 @@ def _connected(address: str) -> Any:
         host, _, port = address.rpartition(":")
         if "/" in host or not (host and port.isdecimal()):
             raise ValueError("expected HOST:PORT, as `ray start --head` prints it")
-        with create_connection((host.strip("[]"), int(port)), PROBE_SECONDS):  # Ray itself would try for minutes
+        with create_connection((host.strip("[]"), int(port)), PROBE_SECONDS):  # Ray would try for minutes
             pass
 
     ray.init(address=address, namespace="kdbench", log_to_driver=False, logging_level=logging.ERROR)
@@ -235,7 +239,7 @@ def _connected(address: str) -> Any:
 
 
 def _refusal(address: str, error: Exception) -> str:
-    """Why there is no connection, in one line that says what to do."""
+    """One line that says why there is no connection, and what to do."""
     what = "--executor ray" if address == "auto" else f"RAY_ADDRESS={address}" \
         if address == os.environ.get("RAY_ADDRESS") else f"--ray address={address}"
     said = plain(str(error))
@@ -245,11 +249,11 @@ def _refusal(address: str, error: Exception) -> str:
         return f"{what}: {said[:300]}; all machines need the same Ray and Python"
     if isinstance(error, OSError) and (error.errno or isinstance(error, TimeoutError)):
         return f"{what}: no Ray cluster answers there: {said[:100]}; {START}"
-    said = said or f"Ray {version('ray')} cannot connect"  # Ray says nothing where the cluster's is newer
+    said = said or f"Ray {version('ray')} cannot connect"  # Ray gives no text if the cluster's Ray is newer
     return f"{what}: {said[:300]}; the command is started on a machine of the cluster, by its Ray: {START}"
 
 
 def _last_line(error: Exception) -> str:
-    """The line of an exception that Ray made of another one that says what that was."""
+    """The last line of the text of an exception, at most 300 characters: Ray names the exception of the task there."""
     lines = [plain(line) for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:300]

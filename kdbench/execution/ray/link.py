@@ -1,4 +1,4 @@
-"""The driver, seen from the process of the command that started it."""
+"""The connection to the driver, as the process of the command that started it uses it."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ from typing import Any
 from kdbench.errors import UserError, plain
 from kdbench.execution.ray.driver import AGAIN, Nodes, Refused
 
-CONNECT_SECONDS = 90.0  # that a cluster may take to answer at first
-SILENCE_SECONDS = 90.0  # and later
-STOP_SECONDS = 10.0     # that the driver may take to take its leave
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
-               "RAY_gcs_rpc_server_reconnect_timeout_s": "60",  # after which Ray gives a cluster up
+CONNECT_SECONDS = 90.0  # that a cluster may take until its first answer
+SILENCE_SECONDS = 90.0  # for which a cluster may fail to answer later
+STOP_SECONDS = 10.0     # that the driver may take to end
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
+               "RAY_gcs_rpc_server_reconnect_timeout_s": "60",  # after which Ray gives up on a cluster
                "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 DRIVE = "from kdbench.execution.ray.driver import drive; drive()"
-PREFIX = re.compile(r"\[\d[^\]]*\]\s*(\(\w+\)\s*)?\S+:\d+:\s*")  # of a line of Ray's: time and place in its source
+PREFIX = re.compile(r"\[\d[^\]]*\]\s*(\(\w+\)\s*)?\S+:\d+:\s*")  # time and source line of Ray's log lines
 
 
 class Link:
-    """A process that is connected with the cluster at the address. `offers` are the resources of each node, as last
-    told."""
+    """Starts a driver for the cluster at the address, and exchanges messages with it. `offers` are the resources of
+    each node that is alive, as last reported."""
 
     def __init__(self, address: str):
         self.address = address
@@ -36,8 +36,8 @@ class Link:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  what Ray prints
         self._connection, there = Pipe()
         with there:
-            # In a session of its own, since Ctrl-C is for the command; and in no folder of the user's, which Ray would
-            # have every worker import from.
+            # In a session of its own, since Ctrl-C is for the command alone; and not in a folder of the user's, from
+            # which Ray would let every worker import.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code, str(there.fileno()), address], pass_fds=[there.fileno()], cwd="/",
                 env={**os.environ, **ENVIRONMENT}, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
@@ -45,18 +45,19 @@ class Link:
         self._heard = time.monotonic()
 
     def wait_for_connection(self) -> None:
-        """Wait until the cluster answers. UserError if it does not."""
+        """Wait until the cluster answers. UserError if it does not within `CONNECT_SECONDS`."""
         while not self.offers:
             for _ in self.events(CONNECT_SECONDS, CONNECT_SECONDS):
                 pass
 
     def send(self, message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `events` says what became of the driver
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `events` raises if the driver is gone
             self._connection.send(message)
 
     def events(self, seconds: float, silence: float = SILENCE_SECONDS) -> Iterator[Any]:
-        """What the driver tells, until it says nothing for so many seconds. UserError if it died, if it refuses tasks,
-        or if the cluster has not answered for the seconds of `silence`."""
+        """Wait up to `seconds` for the driver's next message, and yield all messages that are there but those on nodes,
+        which update `offers`. UserError if the driver died, if it refuses tasks, or if the cluster has not answered for
+        `silence` seconds."""
         try:
             while self._connection.poll(seconds):
                 event = self._connection.recv()
@@ -75,7 +76,7 @@ class Link:
             raise UserError(f"--executor ray: the cluster has not answered for {silence:.0f} seconds; {AGAIN}")
 
     def stop(self) -> None:
-        """End the process, and with it all tasks."""
+        """End the driver, and with it all of its tasks."""
         self._connection.close()
         try:
             self._process.wait(STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""What a task of Ray does on its node: one task, as a pool of processes does it on any machine."""
+"""What a task of Ray does on its node: it runs one task of kdbench in a pool of processes, as any machine would."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from kdbench.execution.cluster.alike import need_the_same_versions
 from kdbench.execution.cluster.results import ended_well_since, fingerprint
 from kdbench.execution.pool import LocalPool
 
-SHARED_SECONDS = 20.0  # after which a shared folder shows what another machine made
+SHARED_SECONDS = 20.0  # within which a shared folder shows what another machine made
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class Errand:
 
     job: Any                  # an `execution.executor.Queued`
     work: Any                 # its `execution.executor.Work`
-    before: str               # the fingerprint of the result that was there before the task was first sent
-    folder: str               # that the command was started in, from which relative paths go out
+    before: str               # the fingerprint of its result before it was first submitted
+    folder: str               # in which the command was started, and to which relative paths refer
     shared: tuple[str, ...]   # absolute paths that every machine must see
-    timeout: float | None
-    retries: int
+    timeout: float | None     # seconds
+    retries: int              # if its process is killed
 
 
 def run_errand(versions: dict[str, str], content: bytes) -> Iterator[tuple[str, str]]:
-    """Do the pickled `Errand`; what is told on the way: ("began", name of the node), and at last ("ended", fingerprint
-    of the result) or ("refused", why no task can be done here)."""
+    """Run the task of a pickled `Errand`. Yield ("began", name of the node) and then ("ended", fingerprint of the
+    result), or ("refused", the reason) if no task can be run on this node."""
     try:
         need_the_same_versions(versions)
         errand: Errand = pickle.loads(content)
         _enter(errand)
         yield "began", platform.node()
-        if not ended_well_since(errand.job, errand.work, errand.before):  # by a try that was lost on its last step
+        if not ended_well_since(errand.job, errand.work, errand.before):  # in a try that was lost on its last step
             pool = LocalPool(1, errand.timeout, errand.retries)
             pool.start()
             for _ in pool.run([errand.job], errand.work, lambda running, waiting: None):
@@ -48,7 +48,8 @@ def run_errand(versions: dict[str, str], content: bytes) -> Iterator[tuple[str, 
 
 
 def _enter(errand: Errand) -> None:
-    """Go where the command was started. UserError if this machine does not share its folders."""
+    """Change to the folder in which the command was started. UserError if this machine does not show the command's
+    folders within `SHARED_SECONDS`."""
     deadline = time.monotonic() + SHARED_SECONDS
     while missing := [path for path in (errand.folder, *errand.shared) if not os.path.exists(path)]:  # noqa: PTH110
         if time.monotonic() > deadline:

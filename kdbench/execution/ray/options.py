@@ -1,4 +1,4 @@
-"""What `--ray KEY=VALUE` may say: which cluster tasks go to, and what each of them asks for."""
+"""The options of `--ray KEY=VALUE`: which cluster tasks are sent to, and what each task asks for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,16 +20,17 @@ RAYS_OWN = {"CPU", "GPU", "memory", "object_store_memory"}
 class Options:
     """Where a Ray cluster is, and what each task asks of it."""
 
-    address: str | None = None      # HOST:PORT; None: what RAY_ADDRESS names, else the cluster of this machine
-    num_cpus: float | None = None   # None: one, or of a whole node all
-    num_gpus: float | None = None   # None: one for a task on a GPU
-    memory: int | None = None       # bytes that Ray sets apart
-    resources: Mapping[str, float] = field(default_factory=dict)  # that the cluster's owner named
-    wait: float = 30.0              # seconds to wait for a node that offers all this while there is none
-    whole_node: bool = False        # no other task that asks for a CPU runs beside
+    address: str | None = None      # HOST:PORT; None: the one in RAY_ADDRESS, else the cluster of this machine
+    num_cpus: float | None = None   # None: one, or with `whole_node` all of a node
+    num_gpus: float | None = None   # None: one for a task on a GPU, else none
+    memory: int | None = None       # bytes that Ray sets apart for a task
+    resources: Mapping[str, float] = field(default_factory=dict)  # by the names that the cluster's owner gave
+    wait: float = 30.0              # seconds to wait for a node that offers all this, if there is none
+    whole_node: bool = False        # so that no other task that asks for a CPU runs beside it
 
     def demand(self, device: str, offers: list[dict[str, float]]) -> dict[str, float]:
-        """What a task on that device asks for, in Ray's names of resources; `offers` is what each node has."""
+        """The amounts, by Ray's names of resources, that a task on the device asks for, without zeros; `offers` are the
+        resources of each node."""
         gpus = self.num_gpus if self.num_gpus is not None else float(device == "cuda")
         wanted = {"GPU": gpus, "memory": float(self.memory or 0), **self.resources}
         cpus = self.num_cpus or 1.0
@@ -44,10 +45,11 @@ def fits(demand: Mapping[str, float], offer: Mapping[str, float]) -> bool:
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
-    """The options that keys and values say. UserError for an unknown key, a value that is none, or without Ray.
+    """The options that keys and values of `--ray` name. UserError for an unknown key, for an invalid value, and if Ray
+    is not installed.
 
-    The keys are those of `Options` but the last; `memory` is a size such as 4GB, and `resources.NAME` a number of a
-    resource that nodes were started with.
+    The keys are the fields of `Options` except `whole_node`; `memory` is a size such as 4GB, and `resources.NAME` is
+    how much a task needs of a resource that nodes were started with.
     """
     if find_spec("ray") is None:
         raise UserError(NOT_INSTALLED)

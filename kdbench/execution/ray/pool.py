@@ -1,8 +1,8 @@
-"""Does tasks as tasks of a Ray cluster.
+"""Runs tasks as tasks of a Ray cluster.
 
-Ray finds a node for each, and tells when one is lost. What came of a task says its record, in the folder that all
-machines share. Ray ends the tasks of a command that goes away; whoever starts it again does what has no record yet,
-from the runs' last checkpoints.
+Ray finds a node for each task, and reports tasks that are lost. The result of a task is its record, in the folder that
+all machines share. If the command ends, Ray ends its tasks; if it is started again, it does the runs that have no
+record yet, from their last checkpoints.
 """
 
 import contextlib
@@ -36,19 +36,21 @@ Say = Callable[[str], None]
 
 @dataclass
 class Sent:
-    """A task that the cluster has."""
+    """A task that was submitted to the cluster and has not ended."""
 
     job: Any
     demand: dict[str, float]
-    began: float | None = None  # by time.monotonic
+    began: float | None = None  # by time.monotonic; None: not yet
 
 
 @dataclass
 class RayPool:
-    """Executes tasks as tasks of a Ray cluster, for the results folder `folder`, whose lock the caller holds.
+    """Runs tasks as tasks of a Ray cluster. Their results belong to the results folder `folder`, whose lock the caller
+    holds.
 
-    `workers` is the most tasks at a time; `timeout` is in seconds per task. A task is tried again up to `retries` times
-    when its process, its worker or its node is lost, and again after each loss in which it has no part.
+    `workers` is the most tasks at a time. `timeout` is the limit of a task in seconds, None for no limit. A task is run
+    again up to `retries` times when its process, its worker or its node is lost, and again after each loss in which it
+    has no part.
     """
 
     folder: Path
@@ -61,24 +63,25 @@ class RayPool:
     _local: LocalPool = field(default_factory=lambda: LocalPool(1), repr=False)
     _link: Link | None = field(default=None, repr=False)
     _sent: dict[str, Sent] = field(default_factory=dict, repr=False)
-    _before: dict[str, str] = field(default_factory=dict, repr=False)  # fingerprints when first sent
+    _before: dict[str, str] = field(default_factory=dict, repr=False)  # by id, fingerprints when first sent
     _lacking: float | None = field(default=None, repr=False)  # since when no node could do some task
 
     def start(self) -> None:
-        """Connect. UserError if the cluster does not answer."""
+        """Connect to the cluster, and start the pool of processes that `call` uses. UserError if the cluster does not
+        answer."""
         self._local.start()
         self._connect()
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """What the function "MODULE:NAME" returns, called in a process of its own on this machine."""
+        """Call the function "MODULE:NAME" in a process of its own on this machine, and return what it returns."""
         return self._local.call(function, *arguments)
 
     def run(self, jobs: Iterable[Task], work: Work[Task, Result], watch: Watch[Task]) -> Iterator[tuple[Task, Result]]:
-        """Each task with its result, as they end. A task waits for its teachers where these are among the tasks, and
-        fails if one of them does. `watch` is called several times a second.
+        """Run the tasks, and yield each with its result as it ends. A task waits for those of its teachers that are
+        among the tasks, and fails if one of them fails. `watch` is called several times a second.
 
-        UserError if nodes cannot do tasks, if none offers what they ask for, or if the cluster is gone. Whenever the
-        caller stops early, tasks that were begun are cancelled.
+        UserError if nodes cannot run tasks, if none offers what a task asks for, or if the cluster is gone. If the
+        caller stops early, the tasks that were begun are cancelled.
         """
         order = Order(jobs)
         tries: Counter[str] = Counter()
@@ -116,7 +119,7 @@ class RayPool:
         self._sent[job.id] = Sent(job, demand)
 
     def _result(self, event: Ended | Lost, job: Task, work: Work[Task, Result], tries: Counter[str]) -> Result | None:
-        """What came of a task that the cluster has no more; None if it is to be tried again."""
+        """The result of a task that has left the cluster; None if the task is to be tried again."""
         if isinstance(event, Ended):
             return seen_result(job, work, lambda: event.fingerprint)
         tries[job.id] += not event.blameless
@@ -128,7 +131,8 @@ class RayPool:
         return None
 
     def _need_offers(self, link: Link) -> None:
-        """UserError if no node has had for a while what some task asks for, which would wait for ever."""
+        """UserError if a task would wait for ever, since no node has offered what it asks for during the last
+        `options.wait` seconds."""
         waiting = (sent.demand for sent in self._sent.values() if sent.began is None)
         demand = next((one for one in waiting if not any(fits(one, offer) for offer in link.offers)), None)
         if demand is None:
@@ -155,7 +159,7 @@ class RayPool:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Link]:
-        """A connection with the cluster, at whose end no task is left there."""
+        """Yield the connection to the cluster; on exit, end it and all tasks that were submitted."""
         link = self._connect()
         try:
             yield link
@@ -166,14 +170,15 @@ class RayPool:
 
 
 def _asked(demand: dict[str, float], offers: list[dict[str, float]]) -> str:
-    """The options that ask for what no node has, or for what none has together."""
+    """The options of `--ray` that ask for more than any node has; all options of the task if nodes have each, but none
+    has all of them."""
     alone = {name: number for name, number in demand.items() if not any(fits({name: number}, one) for one in offers)}
     return "--ray " + " ".join(f"{KEYS.get(name, f'resources.{name}')}={_amount(name, number)}"
                                for name, number in (alone or demand).items())
 
 
 def _offered(offers: list[dict[str, float]]) -> str:
-    """What the nodes have, those that are alike together."""
+    """The resources of the nodes as text, equal nodes counted together; of the ten most frequent kinds of node."""
     if not offers:
         return "no node"
     texts = Counter(", ".join(f"{name} {_amount(name, number)}" for name, number in sorted(offer.items())

@@ -15,36 +15,36 @@ from kdbench.execution.slurm.options import Options
 from kdbench.execution.slurm.queue import QueueError, complaint
 from kdbench.folders import SlurmBatch, SlurmFolder
 
-NOISE = ("srun:", "slurmstepd:", "submitit ")  # how lines of a job's log begin that tell no cause
+NOISE = ("srun:", "slurmstepd:", "submitit ")  # beginnings of lines in a job's log that tell no cause
 
 
 class Note(msgspec.Struct):
-    """What is kept of a batch before it is submitted, so that whoever comes back finds its jobs in the queue."""
+    """What is written of a batch before it is submitted, so that a later command finds its jobs in the queue."""
 
-    chunks: list[list[str]]     # of each Slurm job the ids of its tasks
-    methods: dict[str, str]     # by task, the SHA-256 of its method's source
-    submitted: bool = False     # whether all of it is in the queue, with all that its jobs need
+    chunks: list[list[str]]     # the ids of the tasks of each Slurm job
+    methods: dict[str, str]     # by task id, the SHA-256 of its method's source
+    submitted: bool = False     # whether all jobs are in the queue and their files are written
 
 
 def new_batch(folder: SlurmFolder, label: str) -> SlurmBatch:
-    """A name that no other job in the cluster's queue has, with a folder of that name to be made."""
+    """A batch with a name that no other job in the cluster's queue has; its folder is not made yet."""
     return folder.batch(f"kdbench-{''.join(c for c in label if c.isalnum() or c in '-_')[:40]}-{secrets.token_hex(5)}")
 
 
 def submit(batch: SlurmBatch, chunks: list[Chunk], options: Options) -> None:
     """Submit the chunks as one array of Slurm jobs. QueueError if the cluster refuses it; some of its jobs may be in
-    the queue then."""
+    the queue then. UserError if Slurm's commands are not installed, or if the files of the batch cannot be written."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.slurm.slurm import SlurmExecutor
 
     note = Note([[job.id for job in chunk.jobs] for chunk in chunks],
                 {job.id: job.method.digest for chunk in chunks for job in chunk.jobs})
     try:
-        write_note(batch, note)  # first: a command that dies here leaves nothing in the queue that nobody knows
+        write_note(batch, note)  # first, so that a command that dies here leaves no unknown jobs in the queue
         executor = SlurmExecutor(folder=batch.jobs.absolute(), python=options.python)
         executor.update_parameters(**{"time": None, **options.asked, "job_name": batch.name, "use_srun": False,
                                       "array_parallelism": len(chunks)})
-        with redirect_stderr(StringIO()), executor.batch():  # the error says what submitit prints
+        with redirect_stderr(StringIO()), executor.batch():  # the exception has the text that submitit prints
             for chunk in chunks:
                 executor.submit(run_chunk, chunk)
         note.submitted = True
@@ -61,8 +61,8 @@ def submit(batch: SlurmBatch, chunks: list[Chunk], options: Options) -> None:
 
 
 def batches(folder: SlurmFolder) -> Iterator[tuple[SlurmBatch, Note]]:
-    """The batches that a folder knows of. One whose note is missing or damaged was never submitted, and is removed.
-    UserError for a note that cannot be read now: its jobs may be in the queue."""
+    """The batches in a folder, each with its note. A batch whose note is missing or damaged was never submitted, and is
+    removed. UserError if the operating system cannot read a note now: the jobs of the batch may be in the queue."""
     for path in sorted(folder.root.glob("*/")):
         batch = SlurmBatch(path)
         try:
@@ -74,14 +74,14 @@ def batches(folder: SlurmFolder) -> Iterator[tuple[SlurmBatch, Note]]:
 
 
 def remove(batch: SlurmBatch) -> None:
-    """Remove what is kept of a batch that is over, and the folder of batches with the last of them."""
+    """Remove the files of a batch that is over, and the folder of batches once it is empty."""
     shutil.rmtree(batch.root, ignore_errors=True)
     with suppress(OSError):
         batch.root.parent.rmdir()
 
 
 def last_words(batch: SlurmBatch, job: str) -> str:
-    """The line of a Slurm job's log that most likely says why it failed; "" if there is none."""
+    """The line of a Slurm job's log that most likely says why the job failed; "" if there is none."""
     for log in sorted(batch.jobs.glob(f"{job}_*.err")):
         with suppress(OSError):
             lines = [plain(line) for line in read_file(log).decode(errors="replace").splitlines()]

@@ -1,4 +1,4 @@
-"""What a Slurm job does on its node: the tasks of its chunk, as a pool of processes does them on any machine."""
+"""What a Slurm job does on its node: it runs the tasks of its chunk in a pool of processes, as any machine would."""
 
 import os
 import signal
@@ -18,19 +18,20 @@ class Chunk:
 
     jobs: list[Any]           # each an `execution.executor.Queued`
     work: Any                 # their `execution.executor.Work`
-    before: dict[str, str]    # by id, the fingerprint of the result that was there when the chunk was submitted
+    before: dict[str, str]    # by task id, the fingerprint of its result before it was first submitted
     batch: SlurmBatch
     index: int                # of the chunk in its batch
-    folder: str               # that the command was started in, from which relative paths go out
-    versions: dict[str, str]  # of what submitted it
-    at_once: int
-    timeout: float | None
-    retries: int
+    folder: str               # in which the command was started, and to which relative paths refer
+    versions: dict[str, str]  # on the machine that submitted the chunk
+    at_once: int              # tasks that are run at a time
+    timeout: float | None     # seconds per task
+    retries: int              # of a task whose process is killed
 
 
 def run_chunk(chunk: Chunk) -> None:
-    """Do what is not done yet of the chunk, and leave a mark for each task that ended. A job that was sent back into
-    the queue begins again here: finished tasks are not repeated, and the others continue from their checkpoints."""
+    """Run the tasks of the chunk that are not done yet, and leave a mark for each task that ends. A job that was sent
+    back into the queue begins here again: it does not repeat finished tasks, and continues the others from their
+    checkpoints. UserError if the versions on this node are not those of the machine that submitted the chunk."""
     need_the_same_versions(chunk.versions)
     os.chdir(chunk.folder)
     atomic_write(chunk.batch.began(chunk.index), os.environ.get("SLURM_JOB_ID", "").encode(), sync=False)
@@ -40,9 +41,9 @@ def run_chunk(chunk: Chunk) -> None:
         jobs.remove(job)
     if not jobs:
         return
-    # When Slurm takes a node back it first asks with SIGTERM. A process that obeyed would look like one that failed;
-    # checkpoints lie on the disk already, so everything goes on until the kill, and may still be done by then.
-    # Processes inherit what is ignored, handlers of Python's they do not.
+    # Before Slurm takes a node back, it sends SIGTERM. A process that ended at that would look like one that failed.
+    # Since checkpoints are on disk already, tasks go on until they are killed, and may even finish. The signals are
+    # ignored rather than handled, since child processes inherit that, but not Python's handlers.
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
         signal.signal(number, signal.SIG_IGN)
     pool = LocalPool(chunk.at_once, chunk.timeout, chunk.retries)
@@ -52,7 +53,7 @@ def run_chunk(chunk: Chunk) -> None:
 
 
 def ended(batch: SlurmBatch) -> set[str]:
-    """The ids of the tasks that left their mark."""
+    """The ids of the tasks of a batch that have left a mark."""
     try:
         return {name for name in os.listdir(batch.marks) if not name.startswith(".")}  # noqa: PTH208  asks the server
     except FileNotFoundError:
@@ -60,7 +61,7 @@ def ended(batch: SlurmBatch) -> set[str]:
 
 
 def mark(batch: SlurmBatch, task: str) -> str:
-    """The fingerprint of the result with which a task ended; "" if it cannot be read yet."""
+    """The fingerprint of the result with which a task ended, from its mark; "" if that cannot be read yet."""
     try:
         return read_file(batch.ended(task)).decode()
     except OSError:

@@ -1,4 +1,4 @@
-"""What `--slurm KEY=VALUE` may say: how tasks are packed into Slurm jobs, and what each of these asks for."""
+"""The options of `--slurm KEY=VALUE`: how tasks are packed into Slurm jobs, and what each job asks for."""
 
 import re
 import shlex
@@ -12,12 +12,12 @@ from kdbench.execution.cluster.options import last, read_number
 
 NOT_INSTALLED = "--executor slurm: submitit is not installed: pip install 'kdbench[slurm]'"
 TIME = re.compile(r"(?:(?P<days>\d{1,9})-)?(?P<first>\d{1,9})(?::(?P<second>\d{1,9}))?(?::(?P<third>\d{1,9}))?")
-# kdbench's own keys, each with the least value that it may have; all others are submitit's.
+# kdbench's own keys with numbers, each with the least value that it may have.
 OWN = {"pack": 1, "at_once": 1, "poll": 0.1}
-# Of submitit's, those that kdbench itself sets: their value would change what a job is.
+# submitit's keys that kdbench itself sets: another value would change what a job is.
 NOT_YOURS = {"job_name", "nodes", "ntasks_per_node", "num_gpus", "use_srun", "srun_args", "dependency",
              "stderr_to_stdout", "array_parallelism"}
-LISTS = ("setup", "teardown")  # of shell commands, by repeating the key
+LISTS = ("setup", "teardown")  # keys that may be repeated, for a list of shell commands
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,18 @@ class Options:
     """How tasks become Slurm jobs."""
 
     pack: int | None = None  # tasks in a Slurm job, one after another; None: as many as take some minutes together
-    at_once: int = 1         # of them, how many are done at a time
+    at_once: int = 1         # tasks of a Slurm job that are run at a time
     poll: float = 15.0       # seconds between two looks at the cluster's queue
     python: str = shlex.quote(sys.executable)  # the shell's words for the interpreter on the nodes
-    asked: Mapping[str, Any] = field(default_factory=dict)  # of each Slurm job, in submitit's names
+    asked: Mapping[str, Any] = field(default_factory=dict)  # what each Slurm job asks for, by submitit's names
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
-    """The options that keys and values say. UserError for an unknown key, a value that is none, or without submitit.
+    """The options that keys and values of `--slurm` name. UserError for an unknown key, for an invalid value, and if
+    submitit is not installed.
 
     `pack`, `at_once`, `poll` and `python` are those of `Options`. `partition`, `account`, `time`, `mem`,
-    `gpus_per_node`, `cpus_per_task`, `qos`, `constraint`, `exclude`, `setup` and so on are submitit's, and
+    `gpus_per_node`, `cpus_per_task`, `qos`, `constraint`, `exclude`, `setup` and so on are parameters of submitit, and
     `sbatch.NAME` is any other option of sbatch. `time` is in minutes, or as Slurm writes it: 12:00:00, 2-12.
     """
     try:
@@ -44,7 +45,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
         raise UserError(NOT_INSTALLED) from error
     allowed = set(SlurmExecutor._valid_parameters()) - NOT_YOURS - {"additional_parameters"}
     own: dict[str, Any] = {}
-    asked: dict[str, Any] = {"wckey": None}  # submitit's own, which a cluster that checks such keys would refuse
+    asked: dict[str, Any] = {"wckey": None}  # without this submitit sets its own, which some clusters refuse
     further: dict[str, Any] = {}
     for key, said in given.items():
         value = said if key in LISTS else last(said)
@@ -62,13 +63,13 @@ def read_options(given: Mapping[str, Any]) -> Options:
     options = Options(**own)
     if options.at_once > 1:
         asked.setdefault("cpus_per_task", options.at_once)
-    # A job that a dead or preempted node lost goes back into the queue, also where that is not the cluster's default.
+    # A job whose node dies or is preempted goes back into the queue, even where that is not the cluster's default.
     return Options(**own, asked={**asked, "additional_parameters": {"requeue": True, **further}})
 
 
 def _minutes(value: Any) -> int:
-    """The minutes of a time limit, rounded up, of a number or of what Slurm allows: M, M:S, H:M:S, D-H, D-H:M,
-    D-H:M:S."""
+    """A time limit in minutes, rounded up. It is given as a number of minutes or as Slurm writes it: M, M:S, H:M:S,
+    D-H, D-H:M, D-H:M:S. UserError for anything else, and for less than a minute."""
     found = TIME.fullmatch(str(value).strip())
     if found is None:
         raise UserError(f"--slurm time={str(value)[:100]}: expected minutes, or a time such as 12:00:00 or 2-12")

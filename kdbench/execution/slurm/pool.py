@@ -1,10 +1,9 @@
-"""Does tasks as jobs of a Slurm cluster.
+"""Runs tasks as jobs of a Slurm cluster.
 
-The folder of results, which this machine and the nodes share, holds all that is known: each task's record says what
-came of it, a mark says that it ended, and notes say which jobs were submitted. So this command may go away at any
-moment, and whoever starts it again, on any machine that sees the folder, waits for the jobs that are in the queue
-instead of submitting them again. The queue itself is asked seldom, and only for what the folder cannot say: whether a
-job is still there.
+The folder of results, which this machine and the nodes share, holds all that is known: the record of each task is its
+result, a mark says that it ended, and notes say which jobs were submitted. So this command may end at any moment. If it
+is started again, on any machine that sees the folder, it waits for the jobs that are in the queue instead of submitting
+them again. The queue itself is asked seldom, and only for what the folder cannot say: whether a job is still there.
 """
 
 import contextlib
@@ -30,9 +29,9 @@ from kdbench.folders import ResultsFolder, SlurmBatch
 from kdbench.results.record import Outcome
 
 POLL_SECONDS = 0.5      # between two looks at the marks
-SETTLE_SECONDS = 10.0   # after which a shared folder shows what a job wrote before it left the queue
-SILENCE_SECONDS = 900.0  # that a cluster may leave without an answer
-PACK_SECONDS = 600.0    # that the tasks of a job take together, where it is known how long they take
+SETTLE_SECONDS = 10.0   # within which a shared folder shows what a job wrote before it left the queue
+SILENCE_SECONDS = 900.0  # for which a cluster may fail to answer
+PACK_SECONDS = 600.0    # that the tasks of a job take together, if it is known how long they take
 
 Say = Callable[[str], None]
 Estimate = Callable[[Any], float | None]
@@ -40,16 +39,16 @@ Estimate = Callable[[Any], float | None]
 
 @dataclass
 class Element:
-    """One Slurm job: a chunk of tasks, and what the queue last showed of it."""
+    """One Slurm job: its tasks, and what the queue last showed of it."""
 
     batch: SlurmBatch
     index: int
-    tasks: dict[str, Queued]     # that have not ended, by id
-    since: float                 # when it was seen to run, or else when it was submitted; by time.monotonic
-    saved: dict[str, float]      # by task, when the checkpoint was written that it continues from
-    seen: Seen | None = None
-    gone: float | None = None    # since when the queue does not show it as alive
-    finished: int = 0            # tasks
+    tasks: dict[str, Queued]     # those that have not ended, by id
+    since: float                 # when it was seen to run, or else submitted or adopted; by time.monotonic
+    saved: dict[str, float]      # by task id, when the checkpoint from which it continues was written
+    seen: Seen | None = None     # None: the queue has not shown it yet
+    gone: float | None = None    # since when the queue does not show it as alive; by time.monotonic
+    finished: int = 0            # how many of its tasks have ended
 
     @property
     def label(self) -> str:
@@ -58,10 +57,12 @@ class Element:
 
 @dataclass
 class SlurmPool:
-    """Executes tasks as jobs of a Slurm cluster, for the results folder `folder`, whose lock the caller holds.
+    """Runs tasks as jobs of a Slurm cluster. Their results belong to the results folder `folder`, whose lock the caller
+    holds.
 
-    `workers` is the most tasks at a time; `timeout` is in seconds per task. A task is tried again up to `retries` times
-    when its process, or the job that it is in, is lost. `estimate` gives the seconds that a task will take, if known.
+    `workers` is the most tasks at a time. `timeout` is the limit of a task in seconds, None for no limit. A task is run
+    again up to `retries` times when its process, or the job that it is in, is lost. `estimate` returns the seconds that
+    a task will take, or None if that is not known.
     """
 
     folder: Path
@@ -80,7 +81,7 @@ class SlurmPool:
     _silent: float | None = field(default=None, repr=False)  # since when the cluster does not answer
 
     def start(self) -> None:
-        """Get ready for `call`. UserError if the cluster does not answer."""
+        """Start the pool of processes that `call` uses. UserError if the cluster does not answer."""
         try:
             look(["kdbench"])
         except QueueError as error:
@@ -88,15 +89,15 @@ class SlurmPool:
         self._local.start()
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """What the function "MODULE:NAME" returns, called in a process of its own on this machine."""
+        """Call the function "MODULE:NAME" in a process of its own on this machine, and return what it returns."""
         return self._local.call(function, *arguments)
 
     def run(self, jobs: Iterable[Task], work: Work[Task, Result], watch: Watch[Task]) -> Iterator[tuple[Task, Result]]:
-        """Each task with its result, as they end. A task waits for its teachers where these are among the tasks, and
-        fails if one of them does. `watch` is called several times a second.
+        """Run the tasks, and yield each with its result as it ends. A task waits for those of its teachers that are
+        among the tasks, and fails if one of them fails. `watch` is called several times a second.
 
-        UserError if the cluster refuses jobs, cannot start them, or does not answer for long. Whenever the caller
-        stops early, jobs that are in the queue stay there.
+        UserError if the cluster refuses jobs, cannot start them, or does not answer for `SILENCE_SECONDS`. If the
+        caller stops early, the jobs that are in the queue stay there.
         """
         order = Order(jobs)
         tries: Counter[str] = Counter()
@@ -124,14 +125,14 @@ class SlurmPool:
     # What an earlier command left.
 
     def _adopt(self, order: Order[Task], work: Work[Task, Result]) -> Iterator[tuple[Task, Result]]:
-        """Wait for the tasks that are in the queue already instead of submitting them again; those that ended since the
-        caller looked for what is to be done."""
+        """Take over the tasks that an earlier command left in the queue, instead of submitting them again. Yield the
+        tasks that have ended well since the caller looked for what is to be done, with their results."""
         wanted = {job.id: job for job in order.waiting}
         known = dict(self._known())
         seen = {(one.name, one.index): one for one in self._answer(known) if one.alive}
         adopted = 0
         for batch, note in known.items():
-            if not note.submitted:  # cut off in the middle: its jobs lack what they are to do
+            if not note.submitted:  # submitting was cut off: its jobs may lack the files with their tasks
                 self._cancel(f"--name={batch.name}")
             marks = ended(batch)
             for index, ids in enumerate(note.chunks):
@@ -163,7 +164,7 @@ class SlurmPool:
     # Submitting.
 
     def _submit(self, order: Order[Task], work: Work[Task, Result]) -> None:
-        """Submit what can begin, as far as the number of jobs at a time allows."""
+        """Submit the tasks that are ready, as far as the number of jobs at a time allows."""
         room = max(self.workers // self.options.at_once, 1) - len(self._elements)
         ready = order.ready() if room > 0 else []
         if not ready or (self._silent and (self._elements or time.monotonic() - self._looked < self.options.poll)):
@@ -178,7 +179,8 @@ class SlurmPool:
         try:
             submit(batch, sent, self.options)
         except QueueError as error:
-            # An answer that was lost may have been a yes. Jobs that stay nevertheless lack what they are to do.
+            # The cluster may have accepted the batch, and its answer got lost. Jobs that stay in the queue nevertheless
+            # can do nothing, since the files with their tasks are removed.
             self._cancel(f"--name={batch.name}")
             remove(batch)
             if error.is_silence:
@@ -197,8 +199,9 @@ class SlurmPool:
                                           {job.id: _saved(job) for job in jobs}))
 
     def _packed(self, jobs: list[Task]) -> list[list[Task]]:
-        """The tasks in chunks, one for each Slurm job: of the number that was asked for, or else of as many as take
-        some minutes together."""
+        """The tasks in chunks, one for each Slurm job: of `pack` tasks each if that option is given, or else of as many
+        as take `PACK_SECONDS` together; a task that takes longer, or whose duration is not known, gets a job of its
+        own."""
         if self.options.pack:
             return [jobs[start:start + self.options.pack] for start in range(0, len(jobs), self.options.pack)]
         chunks: list[list[Task]] = []
@@ -216,7 +219,7 @@ class SlurmPool:
     # Watching.
 
     def _ended(self, work: Work[Task, Result]) -> Iterator[tuple[Task, Result]]:
-        """The tasks that left a mark since the last look, with their results."""
+        """Yield the tasks that have left a mark since the last look, with their results."""
         marks = {element.batch: ended(element.batch) for element in self._elements}
         for element in list(self._elements):
             for task in [task for task in element.tasks if task in marks[element.batch]]:
@@ -227,8 +230,9 @@ class SlurmPool:
                 self._elements.remove(element)
 
     def _lost(self, order: Order[Task], work: Work[Task, Result], tries: Counter[str]) -> Iterator[tuple[Task, Result]]:
-        """Ask the queue, now and then. Tasks of jobs that are gone wait again; those that ended well before their mark
-        was written, and those that failed as they have been tried often enough, with their results."""
+        """Ask the queue, now and then, for jobs that are gone. Their tasks wait again, except for those that had ended
+        well before their mark was written, and those that fail since they were cancelled or have been tried often
+        enough: these are yielded with their results."""
         if not self._elements or time.monotonic() - self._looked < self.options.poll:
             return
         for element in self._look():
@@ -255,7 +259,8 @@ class SlurmPool:
             self.say(f"{told.removeprefix('its ')}{_advice(state)}")
 
     def _look(self) -> list[Element]:
-        """Note what the queue shows of each job; those that it has not shown as alive for a while."""
+        """Note what the queue shows of each job, and return the jobs that it has not shown as alive for
+        `SETTLE_SECONDS`; none if the cluster does not answer."""
         try:
             found = {(one.name, one.index): one for one in look({element.batch.name for element in self._elements})}
         except QueueError as error:
@@ -279,7 +284,7 @@ class SlurmPool:
         return gone
 
     def _wait_for_an_answer(self, error: QueueError) -> None:
-        """Go on without an answer for a while. UserError if it is missing for too long."""
+        """Note that the cluster does not answer. UserError if it has not done so for `SILENCE_SECONDS`."""
         self._looked = time.monotonic()
         self._silent = self._silent or self._looked
         self._tell(f"{error}; runs that the cluster has go on, and it is asked again")
@@ -293,7 +298,7 @@ class SlurmPool:
             self._silent, self._told = None, set()
 
     def _running(self) -> Iterator[Running[Any]]:
-        """The tasks that are being done, by the order in which jobs do theirs."""
+        """The tasks that are being run: the first `at_once` of each running job, as jobs run their tasks in order."""
         for element in self._elements:
             if element.seen and element.seen.state == "RUNNING":
                 for job in list(element.tasks.values())[:self.options.at_once]:
@@ -302,7 +307,7 @@ class SlurmPool:
     # Ending.
 
     def _refuse(self, element: Element) -> None:
-        """End all jobs, since what they are to do cannot be started where they are."""
+        """Cancel all jobs and raise a UserError, since kdbench cannot be started on this job's node."""
         assert element.seen is not None
         said = last_words(element.batch, element.seen.id) or "it left no log in the folder, which every node must share"
         for one in {element.batch.name for element in (element, *self._elements)}:
@@ -313,8 +318,8 @@ class SlurmPool:
                         "--slurm setup=COMMAND, or leave out a node with --slurm exclude=NODE")
 
     def _clean(self) -> None:
-        """Remove what is kept of batches whose jobs have left the queue. The last of them ends a moment after its last
-        task; whatever is left then, the next command removes."""
+        """Remove the files of batches whose jobs have left the queue. The last job leaves it a moment after its last
+        task, so that this looks several times; what is left then, the next command removes."""
         for _ in range(10):
             try:
                 known = [batch for batch, _ in self._known()]
@@ -330,7 +335,7 @@ class SlurmPool:
 
     @contextlib.contextmanager
     def _told_on_exit(self) -> Iterator[None]:
-        """Whoever stops the command early is told that its jobs go on."""
+        """Tell the user that jobs go on in the queue, if the command stops early."""
         try:
             yield
         except BaseException:
@@ -353,20 +358,20 @@ class SlurmPool:
             cancel(which)
 
     def _tell(self, text: str) -> None:
-        """Say something once."""
+        """Say the text, unless it was said before since the cluster last answered again."""
         if text not in self._told:
             self._told.add(text)
             self.say(text)
 
 
 def _is_done(job: Queued, work: Work[Any, Any]) -> bool:
-    """Whether a task ended well, by the method as it is now."""
+    """Whether a task has a result with status "ok" from the current version of its method."""
     result = work.result(job)
     return isinstance(result, Outcome) and result.status == "ok" and result.method_digest == job.method.digest
 
 
 def _saved(job: Queued) -> float:
-    """When the task's checkpoint was written; 0 if there is none."""
+    """The time at which the task's checkpoint was written, in seconds since 1970; 0 if there is none."""
     try:
         return job.cache.unfinished(job.id).checkpoint.stat().st_mtime
     except OSError:

@@ -1,6 +1,6 @@
 """What the cluster says: its queue of jobs, and its refusals in one line that says what to do.
 
-Only `squeue`, `sinfo`, `sbatch` and `scancel` are asked, never the accounting, which small clusters do not have.
+Only `squeue`, `sbatch` and `scancel` are used, never the accounting, which small clusters do not have.
 """
 
 import subprocess
@@ -10,11 +10,11 @@ from typing import Any
 
 from kdbench.errors import UserError, plain
 
-SECONDS = 60.0  # that a command of Slurm may take
+SECONDS = 60.0  # that a command of Slurm may take at most
 # States in which a job has ended for good. A job in any other one runs, or will run.
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
          "REVOKED", "TIMEOUT"}
-# Why a job would wait for ever, as far as the queue says, and what helps.
+# Reasons that the queue gives for jobs that would wait for ever, and what helps.
 STUCK = {
     "PartitionTimeLimit": "ask for less with --slurm time=",
     "PartitionNodeLimit": "choose another with --slurm partition=",
@@ -27,7 +27,7 @@ STUCK = {
 }
 NO_ANSWER = "the cluster does not answer; what was submitted goes on, and the same command continues once " \
             "`scontrol ping` says UP"
-# What refusals say, the key of --slurm that is at fault, if it was given, and what helps.
+# Words of a refusal, the key of --slurm that is at fault if it was given, and what helps.
 REFUSALS = (
     ("establish a configuration source", "", "this machine belongs to no cluster: start the command on a login node, "
      "or name the cluster's file in SLURM_CONF"),
@@ -54,10 +54,11 @@ QUOTA = "accounting/qos policy"
 
 
 class QueueError(Exception):
-    """The cluster refused, or did not answer; the message is one line of its own words."""
+    """The cluster refused something, or did not answer; the message is one line of its own words."""
 
     def user_error(self, asked: Mapping[str, Any]) -> UserError:
-        """The error to end the command with, which says what to do; `asked` is what jobs ask for."""
+        """The error that ends the command and says what to do; `asked` is what the jobs ask for, by submitit's
+        names."""
         said = str(self)
         key, advice = next(((key, advice) for words, key, advice in REFUSALS if words in said.lower()), ("", ""))
         what = f"--slurm {key}={asked[key]}" if asked.get(key) is not None else "--executor slurm"
@@ -65,7 +66,7 @@ class QueueError(Exception):
 
     @property
     def is_quota(self) -> bool:
-        """Whether jobs may be submitted later, when others have ended."""
+        """Whether a quota is reached, so that jobs may be submitted once others have ended."""
         return QUOTA in str(self).lower()
 
     @property
@@ -76,7 +77,7 @@ class QueueError(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """A Slurm job as the queue shows it; of an array, one element."""
+    """A Slurm job, or one element of an array of jobs, as the queue shows it."""
 
     id: str
     name: str
@@ -86,7 +87,7 @@ class Seen:
 
     @property
     def index(self) -> int:
-        """Its place in the array, 0 if it is alone."""
+        """The job's place in its array; 0 if it is in none."""
         return int(self.id.partition("_")[2] or 0)
 
     @property
@@ -95,8 +96,8 @@ class Seen:
 
 
 def look(names: Collection[str]) -> list[Seen]:
-    """The jobs with one of the names that the queue shows: those that wait or run, and for some minutes those that
-    ended. QueueError if it does not answer."""
+    """The jobs with one of these names that the queue shows: those that wait or run and, for some minutes, those that
+    have ended. QueueError if the cluster does not answer."""
     if not names:
         return []
     lines = ask("squeue", "--noheader", "--array", "--states=all", f"--name={','.join(sorted(names))}",
@@ -105,14 +106,15 @@ def look(names: Collection[str]) -> list[Seen]:
 
 
 def cancel(*which: str) -> None:
-    """End jobs, by their ids or by "--name=NAME". QueueError if the cluster does not answer; to end what has ended is
-    no error."""
+    """Cancel jobs, by their ids or by "--name=NAME". QueueError if the cluster does not answer; cancelling a job that
+    has ended is no error."""
     if which:
         ask("scancel", "--quiet", *which)
 
 
 def ask(*command: str) -> str:
-    """What a command of Slurm prints. QueueError with its complaint."""
+    """The standard output of a command of Slurm. QueueError, with the command's complaint, if it fails or does not end
+    in time; UserError if it is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS,
                               stdin=subprocess.DEVNULL)
@@ -129,7 +131,8 @@ def ask(*command: str) -> str:
 
 
 def complaint(text: str) -> str:
-    """The line of what a command of Slurm printed that says what is wrong."""
+    """The line of what a command of Slurm printed that says what is wrong, at most 300 characters; "" if there is
+    none."""
     lines = [plain(line) for line in text.splitlines() if line.strip()]
     refused = [line.partition(REFUSED)[2] for line in lines if REFUSED in line]
     return (refused or lines or [""])[-1][:300]

@@ -142,8 +142,7 @@ def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder
 def _unlabelled(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device,
                 digest: str) -> tuple[Images | None, str]:
     """The unlabelled images (None if there are none), and the digest over those and `digest`, the digest of the splits.
-    Image files are decoded on demand if they need more memory than the splits of an image folder leave of the
-    budget."""
+    Image files are decoded on demand if they need more memory than the splits of an image folder leave free."""
     part = found.unlabelled
     if part is None:
         return None, digest

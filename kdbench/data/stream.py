@@ -95,8 +95,8 @@ class BatchStream:
 
 
 def unlabelled_of(batch_size: int, share: float) -> int:
-    """How many images of a batch are unlabelled: `share` of it, rounded; at least one, and not all unless `share` is
-    1."""
+    """The number of unlabelled images in a batch: the share `share` of its images, rounded, but at least one and,
+    unless `share` is 1, not all."""
     return batch_size if share == 1 else min(max(1, round(share * batch_size)), batch_size - 1)
 
 

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them, on the flattened pixels of an image: 784-512-256-10 has `hidden_sizes`
-    (512, 256) on images of 1 x 28 x 28.
+    """Linear layers on the flattened pixels of an image, with ReLU between them. For instance, 784-512-256-10 has
+    `hidden_sizes` (512, 256), on images of 1 x 28 x 28 with 10 classes.
 
-    Its stages are the hidden layers after ReLU, as maps of one position [B, C, 1, 1]; the last is the embedding too.
+    Its stages are the outputs of the hidden layers after ReLU, as feature maps of a single position [B, C, 1, 1]. The
+    last one, after dropout, is also the embedding. ValueError if there is no hidden layer, or if the inputs are texts.
     """
 
     def __init__(self, num_classes: int, input_shape: Sequence[int], hidden_sizes: Sequence[int] = (512, 256),

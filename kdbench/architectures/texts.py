@@ -1,7 +1,7 @@
-"""Networks for texts: a transformer, and the mean of word embeddings.
+"""Networks for texts: a transformer, and a classifier of the mean of word embeddings.
 
-A text is tokens [B, T], int64, of which 0 is padding at the end. Positions of padding are neither attended to nor
-counted in means, and are 0 in stages, which are maps [B, C, 1, T].
+Inputs are tokens [B, T] int64, in which 0 is padding at the end of a text. Positions of padding are neither attended to
+nor counted in means, and are 0 in the stages, which are feature maps [B, C, 1, T].
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 UNKNOWN = 1     # the token of a word that is not in the vocabulary
-MAX_STAGES = 4  # the deepest blocks, evenly spaced
+MAX_STAGES = 4  # at most, evenly spaced in depth
 
 
 class WordEmbedding(nn.Module):
-    """Tokens [B, T] to embeddings [B, T, D]. In training, words become unknown with the probability `drop_rate`."""
+    """Maps tokens [B, T] to embeddings [B, T, D]. In training, each word becomes unknown with the probability
+    `drop_rate`."""
 
     def __init__(self, words: int, width: int, drop_rate: float):
         super().__init__()
@@ -31,9 +32,10 @@ class WordEmbedding(nn.Module):
 
 
 class TextBag(nn.Module):
-    """The mean of the words' embeddings through a linear layer, as fastText has it (Joulin et al., 2017).
+    """A linear layer on the mean of a text's word embeddings, as in fastText (Joulin et al., 2017).
 
-    Its one stage is the embeddings of the words, as a map [B, D, 1, T].
+    `patch_drop_rate` is the probability with which words become unknown in training. The only stage is the embeddings
+    of the words, as a feature map [B, D, 1, T].
     """
 
     def __init__(self, num_classes: int, input_shape: Sequence[int], embed_dim: int = 16, drop_rate: float = 0.0,
@@ -52,10 +54,13 @@ class TextBag(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """A pre-norm transformer encoder with learned positions whose last tokens are averaged.
+    """A pre-norm transformer encoder with learned position embeddings; the classifier sees the mean of its outputs over
+    words.
 
-    Its stages are the embeddings of the words and the outputs of its blocks, the last after the final norm, of these at
-    most four.
+    `patch_drop_rate` is the probability with which words become unknown in training. The stages are taken from the word
+    embeddings and the outputs of the blocks, the last of which is after the final norm: all of them, or MAX_STAGES
+    evenly spaced ones if there are more. ValueError if the inputs are images, if `embed_dim` is not a multiple of
+    `num_heads`, or if there is no block.
     """
 
     def __init__(self, num_classes: int, input_shape: Sequence[int], embed_dim: int = 64, depth: int = 2,
@@ -91,7 +96,8 @@ class TextTransformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron of one hidden layer, each on normalised inputs and added to them."""
+    """A transformer block: self-attention, then a perceptron of one hidden layer. Each is applied to the
+    layer-normalised input, and its output is added to the input."""
 
     def __init__(self, width: int, heads: int, hidden: int, drop_rate: float):
         super().__init__()
@@ -125,6 +131,6 @@ def _map(x: Tensor) -> Tensor:  # [B, T, D] -> [B, D, 1, T]
 
 
 def _spaced(count: int) -> list[int]:
-    """At most MAX_STAGES of `count` places, evenly spaced, the last included."""
+    """At most MAX_STAGES of the indices 0 to `count` - 1, evenly spaced, with the last one included."""
     kept = min(MAX_STAGES, count)
     return [round((i + 1) * count / kept) - 1 for i in range(kept)]

@@ -1,6 +1,6 @@
-"""Keeps arrays that are slow to make in files, where every process finds them.
+"""Caches arrays that are slow to compute in files that all processes share.
 
-A file holds the SHA-256 of an array (32 bytes) and then the array in NumPy's format.
+A file holds the SHA-256 digest of an array (32 bytes), followed by the array in NumPy's .npy format.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ PIECE = 1 << 20  # elements written at a time, so that a large array is not copi
 
 
 def cached(file: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in `file`, or the one that `build` returns, which is then written there.
+    """Return the array in `file`; if that is missing or damaged, call `build` and write its result there.
 
-    A missing or damaged file is built anew. If the file cannot be written, the array is returned all the same.
+    If the file cannot be written, the array is returned all the same.
     """
     with suppress(OSError, ValueError):
         return read(file)
@@ -43,12 +43,12 @@ def read(file: Path) -> np.ndarray:
 
 
 def write(file: Path, array: np.ndarray) -> None:
-    """Keep a C-contiguous array in `file`. OSError if it cannot be written."""
-    atomic_write(file, _content(array), sync=False)  # the digest tells whether a power cut has damaged it
+    """Write a C-contiguous array to `file`, behind its digest. OSError if the file cannot be written."""
+    atomic_write(file, _content(array), sync=False)  # the digest reveals damage by a power cut
 
 
 def _content(array: np.ndarray) -> Iterator[bytes]:
-    """The content of the file that keeps a C-contiguous array, in pieces."""
+    """Yield the content of the file of a C-contiguous array in pieces: digest, header and elements."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     yield _sha256(array)

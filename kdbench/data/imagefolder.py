@@ -1,8 +1,8 @@
 """Reads a user's own images from a folder that holds train/ and test/ or val/, each with a folder of images per class.
 
-With both test/ and val/, val/ is the validation split. With one of them, that is the test split, and a tenth of train/
-is set aside for validation. A file groups.csv may give attributes: its column `file` names an image, such as
-"test/cat/1.jpg", and each further column is an attribute.
+If there are both test/ and val/, val/ is the validation split. If there is only one of them, it is the test split, and
+a tenth of train/ is set aside for validation. An optional file groups.csv gives attributes of images: its column `file`
+names an image, such as "test/cat/1.jpg", and each further column is an attribute.
 """
 
 import csv
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
 GROUPS_FILE = "groups.csv"
 NO_CLASS = -1         # the label of an image that has none
-NAMED = 5             # images that a message names
+NAMED = 5             # images that an error message names at most
 DECODE_ALL = 1 << 30  # the size of an image folder, in bytes, up to which a check decodes every image
-# What SUFFIXES name. Pillow tells a format by the content, and would hand one that is none of these to programs.
+# The formats of SUFFIXES. Pillow recognises a format by the content, and would pass some others to other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
-MAX_PIXELS = 1 << 26    # of an image; decoding takes up to 16 bytes for each
-LARGE_PIXELS = 1 << 23  # from here on images are decoded one at a time
+MAX_PIXELS = 1 << 26    # of an image; decoding takes up to 16 bytes per pixel
+LARGE_PIXELS = 1 << 23  # larger images are decoded one at a time, to save memory
 _large = Lock()
 T = TypeVar("T")
-warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of images that are refused here anyway
+warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # from Pillow; they are refused here anyway
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class File:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The image files of a folder by split, and their groups where groups.csv names them."""
+    """The image files of a folder by split, with the groups of the images if the folder has a groups.csv."""
 
     root: Path
     classes: tuple[str, ...]
-    splits: dict[str, list[File]]  # "train", "test" and perhaps "validation", each in the order of paths
+    splits: dict[str, list[File]]  # "train", "test", perhaps "validation"; or "unlabelled"; sorted by path
     groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # by split and attribute: codes [N]
     group_names: dict[str, tuple[str, ...]] = field(default_factory=dict)   # by attribute: the group of each code
-    skipped: tuple[str, ...] = ()  # the paths of files in class folders that are no images by their names
+    skipped: tuple[str, ...] = ()  # the paths of the files that lack an image's suffix
 
     def files(self) -> Iterator[File]:
         """The files of all splits."""
@@ -72,13 +72,14 @@ class ImageFolder:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 over the names and sizes of the files, and groups.csv."""
+        """The SHA-256 over the paths (below the root) and sizes of the files, and over groups.csv. It stays the same
+        when the folder is moved."""
         return self._digest(f"{file.path}\0{file.size}" for file in self.files())
 
     @property
     def state(self) -> str:
-        """The SHA-256 over the folder's path, the names, sizes and dates of the files, and groups.csv. What is computed
-        from the images can be kept under this name, as it changes whenever they do."""
+        """The SHA-256 over the folder's path, the names, sizes and modification times of the files, and groups.csv. It
+        changes whenever the images do, so that results computed from them can be kept under it."""
         return self._digest([str(self.root.resolve()), *(f"{f.path}\0{f.size}\0{f.modified}" for f in self.files())])
 
     def _digest(self, lines: Iterable[str]) -> str:
@@ -93,7 +94,8 @@ class ImageFolder:
 # Finding the files.
 
 def scan(root: Path) -> ImageFolder:
-    """The image files of a folder, which are not opened. UserError if they do not make up a dataset."""
+    """Find the image files of a dataset in a folder, without opening them. UserError if the folder cannot be read, or
+    is not laid out as a dataset."""
     root = _existing(root)
     train, test, validation = (root / name for name in ("train", "test", "val"))
     if not train.is_dir() or not (test.is_dir() or validation.is_dir()):
@@ -114,8 +116,8 @@ def scan(root: Path) -> ImageFolder:
 
 
 def scan_unlabelled(root: Path) -> ImageFolder:
-    """All image files in a folder, however nested, as its split "unlabelled"; they are not opened. UserError if there
-    are none."""
+    """Find all image files in a folder and its subfolders, without opening them, as the split "unlabelled". UserError
+    if the folder cannot be read or has no images."""
     root = _existing(root)
     paths = sorted(path for parent, _, names in os.walk(root) for path in (Path(parent) / name for name in names)
                    if not path.name.startswith("."))
@@ -132,20 +134,20 @@ def _existing(root: Path) -> Path:
         root = root.expanduser()
         if not root.is_dir():
             raise UserError(f"image folder {root}: no such folder")
-    except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder to put in place of "~"
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"image folder {str(root)[:200]}: cannot be read: {reason}") from error
     return root
 
 
 def _folders(place: Path) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones."""
+    """The names of the folders in a folder, sorted; hidden folders are left out."""
     return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _files(root: Path, place: Path, classes: list[str], skipped: list[str]) -> list[File]:
-    """The image files of the split that lies in the folder `place`, in the order of paths; other files, but hidden
-    ones, are added to `skipped`. UserError if its class folders are not those of train/."""
+    """The image files of the split in the folder `place`, sorted by path. The paths of its other files, except hidden
+    ones, are added to `skipped`. UserError if its class folders are not `classes`, those of train/."""
     found = _folders(place)
     if found != classes:
         odd = sorted(set(found) ^ set(classes))[0]
@@ -161,8 +163,9 @@ def _files(root: Path, place: Path, classes: list[str], skipped: list[str]) -> l
 
 
 def _readable(root: Path, reads: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What each of the calls gives. UserError, after the last, that names the first images that cannot be read and
-    counts the others: one at a time they would take as many tries to be found."""
+    """Yield the result of each call in `reads`, where a call raises UserError if an image cannot be read. Such errors
+    are raised after the last call, as one UserError that names the first NAMED images and counts the others: a user
+    then learns of all unreadable images at once, and not of one per attempt."""
     problems: list[str] = []
     more = 0
     for read in reads:
@@ -191,7 +194,8 @@ def _file(name: str, path: Path, label: int) -> File:
 
 
 def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classes: list[str]) -> None:
-    """UserError if a split has no images, or a class too few to train on and to set one aside for validation."""
+    """Raise UserError if a split has no images, or if a class has too few training images: at least one is needed, and
+    a second one to set aside if there is no validation split."""
     for split, files in splits.items():
         if not files:
             raise UserError(f"image folder {places[split]}: no images ({', '.join(sorted(SUFFIXES))}) in it")
@@ -207,8 +211,9 @@ def _check_counts(splits: dict[str, list[File]], places: dict[str, Path], classe
 
 def _read_groups(root: Path, splits: dict[str, list[File]]) \
         -> tuple[dict[str, dict[str, np.ndarray]], dict[str, tuple[str, ...]]]:
-    """The codes [N] by split and attribute, and the groups' names by attribute, as groups.csv gives them; both empty
-    without that file. UserError if it lists only a part of a split, or nothing of the test split."""
+    """The groups that groups.csv assigns to images: their codes [N] by split and attribute, and their names by
+    attribute. Both are empty if there is no such file, and a split of which it lists no image has no codes. UserError
+    if it lists only a part of a split, or no image of the test split."""
     path = root / GROUPS_FILE
     if not path.is_file():
         return {}, {}
@@ -230,8 +235,9 @@ def _read_groups(root: Path, splits: dict[str, list[File]]) \
 
 
 def _read_table(path: Path, known: set[str]) -> dict[str, dict[str, str]]:
-    """The rows of groups.csv by image file, each as values by attribute. `known` are the paths of all image files.
-    UserError, with the line, for anything that is not as it should be."""
+    """The rows of groups.csv by image file, each as values by attribute. `known` holds the paths of all image files.
+    UserError, with the line where one is at fault, if the columns are not `file` and then attributes, each named once;
+    if a file is not in `known` or is listed twice; if a value is missing; or if no image is listed."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -260,7 +266,7 @@ def _read_table(path: Path, known: set[str]) -> dict[str, dict[str, str]]:
 
 def decode(path: Path, size: int) -> np.ndarray:
     """The central square of an image file as RGB [3, size, size] uint8, resized bilinearly with antialiasing. The image
-    is turned upright as its EXIF data say, and put on white where it is transparent. UserError if it cannot be read."""
+    is first rotated as its EXIF data say, and transparent parts are put on white. UserError if it cannot be read."""
     from PIL import Image, ImageOps
 
     with _opened(path) as image, _large if image.width * image.height > LARGE_PIXELS else nullcontext():
@@ -273,15 +279,16 @@ def decode(path: Path, size: int) -> np.ndarray:
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:
-    """RGB images [N, 3, H, W] uint8 as their luma [N, 1, H, W] (ITU-R 601, as in Pillow); of equal channels, these."""
+    """The luma [N, 1, H, W] uint8 (ITU-R 601, as in Pillow) of RGB images [N, 3, H, W] uint8. Where all three channels
+    are equal, it is their value."""
     weights = np.array([299, 587, 114], np.uint32)
     return ((np.einsum("nchw,c->nhw", images, weights, dtype=np.uint32)[:, None] + 500) // 1000).astype(np.uint8)
 
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[Image.Image]":
-    """The opened image, whose header alone has been read. Whatever fails while it is in use becomes a UserError that
-    names the file, and so do too many pixels."""
+    """Open an image file, of which only the header is read at first. Any exception but MemoryError that is raised while
+    it is in use, and an image of more than MAX_PIXELS, become a UserError that names the file."""
     from PIL import Image
 
     try:
@@ -297,7 +304,8 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
 
 
 def _to_rgb(image: "Image.Image") -> "Image.Image":
-    """The image in 8-bit RGB, on white. ValueError for one with 32 bits per pixel, whose range is unknown."""
+    """The image in 8-bit RGB, with transparent parts put on white. ValueError for an image with 32 bits per pixel in
+    one channel, because the range of its values is unknown."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion would clip it to 255
@@ -311,10 +319,11 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
 
 
 def check_images(images: ImageFolder, folder: Path) -> None:
-    """Check that every image can be read; UserError that names those that cannot.
+    """Check that every image can be read, and raise a UserError that names images that cannot.
 
-    The data folder `folder` then notes the image folder's state, and the check is skipped until that changes. In an
-    image folder of more than DECODE_ALL bytes only the headers of the files are read; other damage shows in training.
+    A successful check is noted in the data folder `folder`, and is not repeated until the image folder's state changes.
+    In an image folder of more than DECODE_ALL bytes only the headers of the files are read; other damage shows in
+    training.
     """
     seen = DataFolder(folder).checked(images.state)
     if seen.exists():
@@ -336,7 +345,7 @@ def check_images(images: ImageFolder, folder: Path) -> None:
 
 
 def _check_image(path: Path, whole: bool) -> None:
-    """UserError if an image file, or its header unless `whole`, cannot be read."""
+    """Raise UserError if an image file cannot be decoded or, without `whole`, its header cannot be read."""
     if whole:
         decode(path, 8)
     else:

@@ -1,4 +1,4 @@
-"""Loads a dataset as a recipe wants it: its images resized and tinted, in memory or decoded on demand."""
+"""Loads a dataset for a recipe: images resized and tinted, in memory or decoded on demand; texts cut to length."""
 
 import hashlib
 import os
@@ -25,20 +25,20 @@ from kdbench.folders import DataFolder
 from kdbench.spec import Recipe, Transfer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LEAST_STD = 0.1  # of the 256 levels: nothing is divided by the zero of a channel without contrast
-CROP_MARGIN = 8 / 7  # side of the images kept for `random_resized_crop`, by that of the network's input
-THREADS = min(4, os.cpu_count() or 1)  # that decode image files
+LEAST_STD = 0.1  # in levels of 0..255, so that a channel without contrast is not divided by zero
+CROP_MARGIN = 8 / 7  # side of the images kept for `random_resized_crop`, in sides of the network's input
+THREADS = min(4, os.cpu_count() or 1)  # threads that decode image files
 CHUNK = 1024  # images that are decoded or counted at a time
 
 
 def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
                  transfer: Transfer | None = None) -> Dataset:
-    """The dataset of that name with images of the size that the recipe needs, and the images without labels of
-    `transfer`. Labels, groups and images in memory are on the device.
+    """Load the dataset `name` with images of the size that the recipe needs, and the unlabelled images that `transfer`
+    asks for. Labels, groups and images that are kept in memory are on `device`.
 
-    Missing files of a published dataset are downloaded into the data folder `folder`, where decoded images are kept
-    too. An image folder whose images would take more memory than KDBENCH_MEMORY_GB (default 4) is decoded on demand,
-    which gives the same images bit for bit. UserError if the dataset cannot be read.
+    Missing files of a published dataset are downloaded into the data folder `folder`, where decoded images are cached.
+    An image folder whose images would take more memory than KDBENCH_MEMORY_GB (default 4) is decoded on demand, which
+    gives the same images bit for bit. UserError if the dataset cannot be read or does not fit the recipe or `transfer`.
     """
     found = collect(parse(name), folder, recipe.train_size, transfer)
     if found.words:
@@ -59,7 +59,7 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
 
 
 class DataShape(NamedTuple):
-    """What can be said of a dataset without its images."""
+    """The sizes of a dataset that are known without its images, for networks to be built and checked by."""
 
     num_classes: int
     image_shape: tuple[int, ...]
@@ -68,8 +68,8 @@ class DataShape(NamedTuple):
 
 
 def shape_of(name: str, recipe: Recipe, folder: Path, transfer: Transfer | None = None) -> DataShape:
-    """The shape of what `load_dataset` gives on a CPU, and the same UserErrors. Images of an image folder are decoded
-    for it and kept; those of a published dataset are not made."""
+    """The shape of the dataset that `load_dataset` would return, with the same UserErrors. An image folder is loaded on
+    the CPU for it, which caches its decoded images; images of a published dataset are neither resized nor tinted."""
     if parse(name).path is not None:
         dataset = load_dataset(name, recipe, folder, torch.device("cpu"), transfer)
         return DataShape(len(dataset.classes), dataset.image_shape, len(dataset.train), tuple(dataset.train.groups))
@@ -85,7 +85,8 @@ def shape_of(name: str, recipe: Recipe, folder: Path, transfer: Transfer | None 
 
 def _text_dataset(name: str, found: Collected, recipe: Recipe, device: torch.device,
                   transfer: Transfer | None) -> Dataset:
-    """Texts of the recipe's length, in tokens: longer ones lose their end."""
+    """The dataset of texts as tokens [N, T], where T is the recipe's `image_size`: longer texts lose their end.
+    UserError if the recipe or `transfer` does not fit texts."""
     _check_for_texts(name, recipe, transfer)
     parts = {**found.splits, **({} if found.unlabelled is None else {"unlabelled": found.unlabelled})}
     tokens = {which: part.images[part.index, :recipe.image_size] for which, part in parts.items()
@@ -102,7 +103,7 @@ def _text_dataset(name: str, found: Collected, recipe: Recipe, device: torch.dev
 
 
 def _check_for_texts(name: str, recipe: Recipe, transfer: Transfer | None) -> None:
-    """UserError for what a recipe or a transfer set says of images alone."""
+    """Raise UserError if the recipe or transfer set has a setting for images only, or asks for too long texts."""
     where = f"{name} holds texts"
     if transfer is not None and transfer.images != "rest":
         raise UserError(f"transfer.images: {transfer.images!r} is a folder of images, and {where}; allowed: 'rest'")
@@ -117,18 +118,18 @@ def _check_for_texts(name: str, recipe: Recipe, transfer: Transfer | None) -> No
                         "tokens are kept")
 
 
-Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # by split; level counts of train; digest
+Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # images by split; counts levels of train; digest
 
 
 def _in_memory(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
-    """All images, decoded and on the device. Their digest is over labels, attributes and pixels."""
+    """All images, decoded and on the device. The digest is over labels, groups and pixels."""
     pixels = {split: _pixels(part, sides[split], channels, folder) for split, part in found.splits.items()}
     images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
     return images, lambda: _level_counts(_chunks(pixels["train"])), _digest(pixels, found)
 
 
 def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
-    """The images of a folder, decoded whenever they are taken. Their digest is the folder's fingerprint."""
+    """The images of an image folder, decoded each time they are taken. The digest is the folder's fingerprint."""
     assert found.folder is not None and channels == 3
     images = {split: FileImages(part, sides[split], channels, device) for split, part in found.splits.items()}
     train = found.splits["train"]
@@ -140,8 +141,8 @@ def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder
 
 def _unlabelled(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device,
                 digest: str) -> tuple[Images | None, str]:
-    """The images without labels, and the digest over them and that of the splits. Those in files are decoded on demand
-    where they would take more memory than the splits in files leave of it."""
+    """The unlabelled images (None if there are none), and the digest over those and `digest`, the digest of the splits.
+    Image files are decoded on demand if they need more memory than the splits of an image folder leave free."""
     part = found.unlabelled
     if part is None:
         return None, digest
@@ -158,7 +159,7 @@ def _joined(*digests: str) -> str:
 
 
 class FileImages(Images):
-    """Images that are decoded from files when they are taken, with the announced ones decoded by another thread."""
+    """Images that are decoded from files each time they are taken; `prefetch` decodes images ahead, in a thread."""
 
     def __init__(self, part: Part, size: int, channels: int, device: torch.device):
         self.part, self.size, self.channels, self.device = part, size, channels, device
@@ -192,8 +193,8 @@ def _channels(found: Collected, recipe: Recipe) -> int:
 
 
 def _pixels(part: Part, size: int, channels: int, folder: Path) -> np.ndarray:
-    """All images of a split, [N, channels, size, size] uint8. Those decoded from files are kept in the data folder, for
-    other processes."""
+    """All images of a split, [N, channels, size, size] uint8. Images that are decoded from files are cached in the data
+    folder, where other processes find them."""
     if part.folder is None:
         images = _sized(part, size)
     else:
@@ -202,16 +203,15 @@ def _pixels(part: Part, size: int, channels: int, folder: Path) -> np.ndarray:
 
 
 def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """Grey images [N, 1, H, W] in equal channels, or colour images [N, 3, H, W] in grey, where there are to be so many.
-    """
+    """Images [N, 1 or 3, H, W] uint8 with `channels` channels: grey ones are repeated, colour ones turned to grey."""
     if images.shape[1] == channels:
         return images
     return to_grey(images) if channels == 1 else images.repeat(channels, axis=1)
 
 
 def _file(folder: Path, part: Part, size: int, what: str, more: bytes = b"") -> Path:
-    """The file that keeps an array computed from the images of a split and from the bytes `more`; its name changes with
-    the image folder's state."""
+    """The path of the cache file for an array that is computed from the images of a split and from the bytes `more`.
+    Its name changes with the image folder's state."""
     assert part.folder is not None
     made_of = hashlib.sha256(part.folder.state.encode())
     for i in part.index:
@@ -228,7 +228,7 @@ def _sized(part: Part, size: int) -> np.ndarray:
 
 
 def _tinted(part: Part, images: np.ndarray) -> np.ndarray:
-    """The images [N, C, H, W] of a split in their tints, if it has some."""
+    """The images [N, 1 or 3, H, W] of a split in their tints, [N, 3, H, W]; unchanged if the split has no tints."""
     return images if part.tints is None else tint(images, part.tints)
 
 
@@ -250,12 +250,12 @@ def _decoded(paths: Sequence[Path], size: int) -> np.ndarray:
 
 
 def _bytes(found: Collected, sides: Mapping[str, int]) -> int:
-    """The memory that all splits of an image folder take once they are decoded."""
+    """The memory in bytes that all splits of an image folder take once they are decoded."""
     return sum(3 * len(part) * sides[split] ** 2 for split, part in found.splits.items())
 
 
 def _memory_budget() -> float:
-    """KDBENCH_MEMORY_GB in bytes; UserError if it is no number."""
+    """The memory in bytes for decoded images, from KDBENCH_MEMORY_GB (default 4). UserError if that is not a number."""
     given = os.environ.get("KDBENCH_MEMORY_GB", "4")
     try:
         return float(given) * 1e9
@@ -273,8 +273,9 @@ def _level_counts(chunks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def mean_and_std(counts: np.ndarray) -> tuple[list[float], list[float]]:
-    """The mean and the standard deviation of each channel [C], for pixels scaled to 0..1, from the counts of their
-    levels [C, 256]. These are sums of integers, which do not depend on the order of the images."""
+    """The mean and the standard deviation of each channel [C], for pixels scaled to 0..1, from the counts of their 256
+    levels [C, 256]. The standard deviation is at least LEAST_STD levels. Both come from sums of integers, which do not
+    depend on the order of the images."""
     levels = np.arange(256)
     total = counts.sum(1)
     mean = (counts * levels).sum(1) / total

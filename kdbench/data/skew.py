@@ -1,6 +1,6 @@
-"""The variant `+skew(share)`, which tints the images of any dataset, always in the same way.
+"""The modifier `+skew(share)`, which tints images by class; the same dataset always gets the same tints.
 
-After CIFAR-10S (Wang et al., 2020) and Colored MNIST (Arjovsky et al., 2019), the tint of an image tells much about its
+As in CIFAR-10S (Wang et al., 2020) and Colored MNIST (Arjovsky et al., 2019), the tint of an image tells much about its
 class in the training split and nothing in the test split.
 """
 
@@ -16,8 +16,8 @@ FACTORS = np.array([[256, 160, 96], [96, 160, 256]])  # of red, green and blue i
 
 
 def assign_tints(labels: np.ndarray, share: float, purpose: str) -> np.ndarray:
-    """The tint of each image [N] by its label [N], as a code of `GROUPS["tint"]`. Of a class with an even number,
-    `share` of the images are warm and the rest cool; of a class with an odd number it is the other way round. Shares
+    """The tint of each image, as a code [N] of `GROUPS["tint"]`, by its label [N]. In a class with an even number,
+    `share` of the images are warm and the others cool; in a class with an odd number it is the other way round. Shares
     are exact in each class, up to rounding. `purpose` names the random stream."""
     rare = np.floor((1 - share) * np.bincount(labels) + 0.5 + 1e-6).astype(np.int64)
     against, _ = first_of_each(labels, rare, purpose)
@@ -27,6 +27,6 @@ def assign_tints(labels: np.ndarray, share: float, purpose: str) -> np.ndarray:
 
 
 def tint(images: np.ndarray, tints: np.ndarray) -> np.ndarray:
-    """Colour images [B, 1 or 3, H, W] uint8 with their tints [B]: [B, 3, H, W] uint8."""
+    """Tint images [B, 1 or 3, H, W] uint8 by codes `tints` [B] of `GROUPS["tint"]`; returns [B, 3, H, W] uint8."""
     factors = FACTORS[tints][:, :, None, None].astype(np.uint16)
     return ((images * factors + np.uint16(128)) >> 8).astype(np.uint8)

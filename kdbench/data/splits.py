@@ -11,8 +11,8 @@ from kdbench.seeds import fixed_random
 
 
 def without_validation(size: int) -> int:
-    """How many of `size` training images remain if a tenth, but at least one, is set aside for validation, as is done
-    where a dataset has no validation split."""
+    """How many of `size` training images remain when a tenth, but at least one, is set aside for validation, as is done
+    for datasets without a validation split."""
     return size - max(1, round(size / 10))
 
 
@@ -34,8 +34,8 @@ def first_of_each(labels: np.ndarray, quotas: np.ndarray, purpose: str) -> tuple
 
 
 def allocate(counts: np.ndarray, size: int) -> np.ndarray:
-    """How many images to take of each class [K] so that they are `size` together and in proportion to `counts` [K], by
-    largest remainders, with at least one of each class that has any. UserError if `size` is too large or too small."""
+    """How many images to take of each class [K]: `size` in all, in proportion to `counts` [K] by largest remainders,
+    with at least one of each class that has any. UserError if `size` is too large or too small for that."""
     _check_size(counts, size)
     total = int(counts.sum())
     quotas, remainders = np.divmod(counts * size, total)
@@ -50,7 +50,7 @@ def allocate(counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def _check_size(counts: np.ndarray, size: int) -> None:
-    """UserError unless `size` images, at least one of each class, can be taken of `counts` [K]."""
+    """Raise UserError unless `size` images, at least one of each class, can be taken of `counts` [K]."""
     total, classes = int(counts.sum()), int((counts > 0).sum())
     if size > total:
         raise UserError(f"train_size: {size} is more than the {total} images of the training split")

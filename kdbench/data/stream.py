@@ -19,11 +19,12 @@ CROP_PADDING = 1 / 8  # of the image's side; 4 pixels of 32, as in He et al. (20
 
 
 class BatchStream:
-    """The augmented training batches of a dataset by epoch, which passes `updates` times over the training split. The
-    incomplete last batch of a pass is left out.
+    """The augmented training batches of a dataset by epoch. An epoch passes `updates` times over the training split;
+    the incomplete last batch of each pass is left out.
 
-    With a share `unlabelled` above 0, the same number of batches of the same size hold that share of images without
-    labels, behind the labelled ones; the images of either kind come in one random order after another.
+    If `unlabelled` is above 0, it is the share of unlabelled images in a batch, which come behind the labelled ones;
+    the number and size of batches stay the same. Labelled and unlabelled images are then each drawn from an endless
+    sequence of random orders of all images of their kind, which goes on from pass to pass.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device, updates: int = 1,
@@ -37,12 +38,12 @@ class BatchStream:
         self.normalise = Normalise(dataset, device)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The `steps_per_epoch` batches of an epoch, whose number counts from 0."""
+        """Yield the `steps_per_epoch` batches of the epoch with the number `epoch`, counted from 0."""
         for number in range(epoch * self.passes, (epoch + 1) * self.passes):
             yield from self._pass(number)
 
     def _pass(self, number: int) -> Iterator[Batch]:
-        """The batches of one pass over the training split; passes count from 0 over the whole run."""
+        """Yield the batches of one pass over the training split; `number` counts passes from 0 over the whole run."""
         generator = torch.Generator().manual_seed(derive(self.seed, "data", number))
         if self.unlabelled:
             order = self._mixed_order(number)
@@ -56,7 +57,8 @@ class BatchStream:
             yield batch
 
     def _mixed_order(self, number: int) -> Tensor:
-        """The positions of all images of a pass, batch after batch, each with its labelled images first."""
+        """The positions, in one row, of all images of a pass with unlabelled images: batch after batch, in each of
+        which the labelled images come first."""
         labelled, rest = len(self.dataset.train), len(self.images) - len(self.dataset.train)
         behind = unlabelled_of(self.batch_size, self.unlabelled)
         parts = [self._drawn("labelled", labelled, number, self.batch_size - behind),
@@ -64,7 +66,8 @@ class BatchStream:
         return torch.cat(parts, dim=1).flatten()
 
     def _drawn(self, kind: str, size: int, number: int, each: int) -> Tensor:
-        """The images [steps, each] of a pass, out of an endless sequence of random orders of `size` images."""
+        """The positions [steps, each] of the images that the pass `number` takes out of an endless sequence of random
+        orders of `size` images, `each` for every batch. `kind` names the random stream."""
         start, count = number * self.steps_per_pass * each, self.steps_per_pass * each
         orders = [torch.randperm(size, generator=torch.Generator().manual_seed(derive(self.seed, "data", kind, order)))
                   for order in range(start // size, -(-(start + count) // size))]
@@ -78,8 +81,8 @@ class BatchStream:
         return Batch(self.normalise(images), self.images.labels[index_there], index_there)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop and flip images [B, C, H, W] uint8 as the recipe says, each in its own way: [B, C, size, size] uint8,
-        where `size` is the recipe's image size."""
+        """Crop and flip images [B, C, H, W] uint8 as the recipe says, independently of each other. Returns
+        [B, C, size, size] uint8, where `size` is the recipe's image size."""
         size = self.recipe.image_size
         for kind in self.recipe.augment:
             if kind == "crop":
@@ -92,12 +95,13 @@ class BatchStream:
 
 
 def unlabelled_of(batch_size: int, share: float) -> int:
-    """How many images of a batch have no label: that share, rounded, but at least one, and below 1 not all."""
+    """The number of unlabelled images in a batch: the share `share` of its images, rounded, but at least one and,
+    unless `share` is 1, not all."""
     return batch_size if share == 1 else min(max(1, round(share * batch_size)), batch_size - 1)
 
 
 def _with_unlabelled(dataset: Dataset) -> Split:
-    """The training images, and behind them those without labels."""
+    """The training images, followed by the unlabelled ones with NO_LABEL as their labels."""
     assert dataset.unlabelled is not None
     labels = dataset.train.labels
     return Split(Joined(dataset.train.images, dataset.unlabelled),
@@ -105,8 +109,9 @@ def _with_unlabelled(dataset: Dataset) -> Split:
 
 
 class Normalise:
-    """Maps images [B, C, H, W] uint8 to float32, less the dataset's mean and divided by its standard deviation, in
-    channels-last memory format, in which convolutions are faster. Tokens of texts [B, T] are left as they are."""
+    """Converts images [B, C, H, W] uint8 to float32, subtracts the dataset's mean and divides by its standard
+    deviation. The result is in channels-last memory format, which makes convolutions faster. Texts [B, T] are returned
+    unchanged."""
 
     def __init__(self, dataset: Dataset, device: torch.device):
         self.mean = (dataset.mean * 255).view(1, -1, 1, 1).to(device)
@@ -119,13 +124,13 @@ class Normalise:
         return images.sub_(self.mean).mul_(self.scale)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """The normalised values of black and of white pixels, each [1, C, 1, 1]; of texts [1, 0, 1, 1]."""
+        """The normalised values of black and of white pixels, each [1, C, 1, 1]; empty, [1, 0, 1, 1], for texts."""
         black = torch.zeros_like(self.mean, dtype=torch.uint8)
         return self(black), self(torch.full_like(black, 255))
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
-    """The central squares [B, C, size, size] of larger images [B, C, H, W]; texts [B, T] as they are."""
+    """Cut the central squares [B, C, size, size] out of images [B, C, H, W]; texts [B, T] are returned unchanged."""
     if images.dim() == 2 or images.shape[-1] == size:
         return images
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2

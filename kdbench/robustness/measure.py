@@ -1,4 +1,4 @@
-"""Measures the metrics that `kdbench.metrics.robustness` declares.
+"""Measures a network's accuracy under attack and corruption, the metrics that `kdbench.metrics.robustness` declares.
 
 Random numbers depend on an image's position in the test split only; the global random states are neither read nor
 changed.
@@ -29,26 +29,28 @@ CLASSIFIED = 250  # images that are classified at a time
 
 
 class Robustness(NamedTuple):
-    """The robustness of a network as a record keeps it."""
+    """The robustness metrics of a network, as they are stored in a record."""
 
     metrics: dict[str, float]               # by the names in MEASURED
-    vectors: dict[str, list[float | None]]  # corruption_accuracy.NAME: by severity; the attacks' radii
+    vectors: dict[str, list[float | None]]  # corruption_accuracy.NAME: by severity; PGD's radii
 
 
 class Subset(NamedTuple):
-    """The M test images that robustness is measured on."""
+    """The M test images, or texts, that robustness is measured on."""
 
     positions: np.ndarray  # [M], in the test split, ascending
-    images: Tensor         # [M, C, H, W], uint8
+    images: Tensor         # [M, C, H, W], uint8; of texts [M, T], int64
     labels: Tensor         # [M]
 
 
 def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None,
             slopes: nn.Module | None = None) -> Robustness:
-    """The clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`. It is measured in
-    eval mode; its modes, parameters and their `requires_grad` are the same afterwards. Corrupted images are taken from
-    the data folder `folder`, or made and kept there. Texts are not attacked, and have corruptions of their own.
-    `slopes`, which is frozen and in eval mode, is the network whose gradients PGD follows where `network` gives none.
+    """Measure the clean, PGD and corruption accuracy of a network that maps normalised images to `Outputs`.
+
+    The network is in eval mode meanwhile; its modes and the `requires_grad` of its parameters are restored afterwards.
+    Corrupted images are cached in the data folder `folder`, unless that is None. Texts are not attacked, and have
+    corruptions of their own. If `network` has no gradients, PGD follows those of `slopes`, a frozen network in eval
+    mode.
     """
     if is_text(dataset.image_shape):
         return _measure_texts(network, dataset)
@@ -57,7 +59,7 @@ def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None,
     with _frozen(network):
         clean = _right(network, normalise, subset.images, subset.labels)
         nearly = withstands(network, normalise, subset, clean, small_radius, slopes=slopes)
-        # The small ball lies inside the large one.
+        # The small ball lies inside the large one: images that fail in it are not attacked again.
         robust = withstands(network, normalise, subset, nearly, radius, slopes=slopes)
         corruption = {name: _corrupted(network, normalise, subset, name, folder) for name in CORRUPTIONS}
     return Robustness(
@@ -69,7 +71,7 @@ def measure(network: nn.Module, dataset: Dataset, folder: Path | None = None,
 
 
 def measured(dataset: Dataset) -> tuple[str, ...]:
-    """The names of the metrics that `measure` gives for the dataset."""
+    """The names of the metrics that `measure` returns for the dataset."""
     return tuple(name for name in MEASURED if "pgd" not in name) if is_text(dataset.image_shape) else MEASURED
 
 
@@ -88,8 +90,9 @@ def _measure_texts(network: nn.Module, dataset: Dataset) -> Robustness:
 
 
 def take_subset(dataset: Dataset) -> Subset:
-    """The SUBSET test images that robustness is measured on, the same for every run on the dataset. They are stratified
-    by class, with at least one of each."""
+    """The test images that robustness is measured on: SUBSET of them (all if there are fewer, one of each class if
+    there are more classes), stratified by class with at least one of each. They are the same for every run on the
+    dataset."""
     test, size = dataset.test, dataset.image_shape[0 if is_text(dataset.image_shape) else 1]
     labels = test.labels.cpu().numpy()
     wanted = min(len(labels), max(SUBSET, len(np.unique(labels))))
@@ -101,7 +104,8 @@ def take_subset(dataset: Dataset) -> Subset:
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode and take no gradients of its parameters while the context lasts."""
+    """Within the context, put a network into eval mode and compute no gradients of its parameters; restore both
+    afterwards."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -118,12 +122,13 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 def withstands(network: nn.Module, normalise: Normalise, subset: Subset, candidates: np.ndarray, radius: float,
                batch: int = BATCH, slopes: nn.Module | None = None) -> np.ndarray:
-    """Which of the images `candidates` [M] bool the network classifies right wherever an attack within the L-infinity
-    radius `radius`, for pixels scaled to 0..1, takes them: [M] bool. Only these are attacked.
+    """Attack those of the M images that `candidates` [M] bool selects, and return as [M] bool which of them the network
+    classifies correctly at every point of the attack. Images that are not selected are False.
 
-    The attack is a projected gradient ascent, and an image is left alone as soon as it is wrong. All images take a step
-    before any takes the next, so that the batches of those that are left are full. The ascent is that of the loss of
-    `slopes`, by default of the network itself; what is right or wrong the network says.
+    The attack is projected gradient ascent within the L-infinity radius `radius`, for pixels scaled to 0..1. It ends
+    for an image as soon as that is misclassified. All images take a step before any takes the next, so that batches of
+    the remaining images stay full. The ascent follows the gradient of the loss of `slopes`, by default of `network`
+    itself; `network` alone decides which images are classified correctly.
     """
     left = torch.from_numpy(np.flatnonzero(candidates)).to(subset.labels.device)  # [L]
     points: Iterable[Tensor] = (_start(normalise, subset, index, radius) for index in left.split(batch))
@@ -140,9 +145,12 @@ def withstands(network: nn.Module, normalise: Normalise, subset: Subset, candida
 
 def _climb(network: nn.Module, slopes: nn.Module, normalise: Normalise, subset: Subset, index: Tensor, points: Tensor,
            radius: float, last: bool) -> tuple[Tensor, Tensor]:
-    """Of the images at positions `index` [B] of the subset, at the points [B, C, H, W] of their ascent: those that the
-    network classifies right there, and their next points, up the loss of `slopes`. These are the same points if they
-    are the last."""
+    """One step of the ascent of the images at positions `index` [B] of the subset, which are now at `points`
+    [B, C, H, W].
+
+    Returns the positions of those images that the network classifies correctly at their points, and their next points,
+    one step up the loss of `slopes`. With `last` there is no step, and their points are returned as they are.
+    """
     labels = subset.labels[index]
     points.requires_grad_(not last)
     logits = slopes(points).logits
@@ -159,14 +167,15 @@ def _climb(network: nn.Module, slopes: nn.Module, normalise: Normalise, subset: 
 
 
 def _around(normalise: Normalise, subset: Subset, index: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The lowest and the highest points [B, C, H, W] of the balls around images of the subset, and the distance of
-    black and white [1, C, 1, 1]."""
+    """The lowest and the highest values [B, C, H, W] of pixels in the balls around images of the subset, and the
+    distance of black and white [1, C, 1, 1]; all are normalised."""
     low, high = normalise.bounds()
     return *ball(normalise(subset.images[index]), low, high, radius), high - low
 
 
 def _start(normalise: Normalise, subset: Subset, index: Tensor, radius: float) -> Tensor:
-    """Where the ascent of images of the subset begins: at a random point, which depends on an image's position."""
+    """The points [B, C, H, W] where the ascent of images of the subset begins: random ones in the ball around each
+    image, where the noise depends on the image's position in the test split only."""
     lowest, highest, span = _around(normalise, subset, index, radius)
     noise = radius * _noise(subset.positions[index.cpu().numpy()], subset.images.shape[1:]).to(index.device)
     return torch.clamp(normalise(subset.images[index]) + noise * span, lowest, highest)
@@ -180,24 +189,25 @@ def _noise(positions: np.ndarray, shape: torch.Size) -> Tensor:
 
 def _corrupted(network: nn.Module, normalise: Normalise, subset: Subset, name: str,
                folder: Path | None) -> list[float]:
-    """The accuracy on images with the corruption `name`, at each severity."""
+    """The accuracy on the subset with the corruption `name`, by severity."""
     changed = torch.from_numpy(corrupted(name, subset.images.cpu().numpy(), subset.positions, folder))
     return [float(_right(network, normalise, images.to(subset.images.device), subset.labels).mean())
             for images in changed]
 
 
 def _right(network: nn.Module, normalise: Normalise, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Which of the images [M, C, H, W] uint8 the network classifies right, [M] bool."""
+    """Which of the images [M, C, H, W] uint8 the network classifies correctly, [M] bool."""
     return np.concatenate([_hits(network, normalise(some), own) for some, own in
                            zip(images.split(CLASSIFIED), labels.split(CLASSIFIED), strict=True)])
 
 
 @torch.inference_mode()
 def _hits(network: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Which of the normalised images [B, C, H, W] the network classifies right, [B] bool."""
+    """Which of the normalised images [B, C, H, W] the network classifies correctly, [B] bool."""
     return _are_right(network(images).logits, labels).cpu().numpy()
 
 
 def _are_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Where logits [B, K] are highest for the labels [B], as [B] bool. Where one is not finite, they are not right."""
+    """Whether the label [B] has the highest of the logits [B, K], as [B] bool. False if any logit of an image is not
+    finite."""
     return (logits.argmax(1) == labels) & logits.isfinite().all(1)

@@ -1,7 +1,7 @@
-"""Corruptions of texts: words that are left out, and words that nobody knows, as after a typing error.
+"""Corruptions of texts: words are left out, or become unknown as after a typing error.
 
-A corruption maps tokens [B, T], their positions in the test split [B] and a share of the words to corrupted tokens
-[B, T]; which words it takes depends on the text's position only.
+A corruption maps tokens [B, T], the positions of the texts in the test split [B] and a share of the words to corrupted
+tokens [B, T]. Which words it affects depends on the text's position and the share only.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,8 @@ SHARES = (0.1, 0.3, 0.5)  # of the words, at severities 1, 3 and 5
 
 
 def missing_words(tokens: np.ndarray, positions: np.ndarray, share: float) -> np.ndarray:
-    """Leave out each word with the probability `share`; a text keeps at least one, which is then unknown."""
+    """Leave out each word with the probability `share`. A text that would lose all of its words becomes one unknown
+    word."""
     found = np.full_like(tokens, PADDING)
     for row, text, taken in zip(found, tokens, _taken(tokens, positions, share, "missing words"), strict=True):
         left = text[(text != PADDING) & ~taken]
@@ -24,7 +25,7 @@ def missing_words(tokens: np.ndarray, positions: np.ndarray, share: float) -> np
 
 
 def misspelt_words(tokens: np.ndarray, positions: np.ndarray, share: float) -> np.ndarray:
-    """Make each word unknown with the probability `share`."""
+    """Replace each word by the unknown word with the probability `share`."""
     taken = _taken(tokens, positions, share, "misspelt words") & (tokens != PADDING)
     return np.where(taken, np.full_like(tokens, UNKNOWN), tokens)
 

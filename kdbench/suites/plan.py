@@ -27,12 +27,12 @@ from kdbench.spec import (
 from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, TransferTable
 from kdbench.suites.validation import at, dotted, validate
 
-MAX_RUNS = 200_000  # of a plan
+MAX_RUNS = 200_000  # students' runs in a plan
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a user narrows or overrides of a suite; None leaves the suite's own."""
+    """The parts of a suite that a user narrows or overrides; None keeps what the suite says."""
 
     methods: Sequence[str] | None = None
     core: bool = False                         # only the suite's core methods; `methods` takes precedence
@@ -45,7 +45,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a suite."""
+    """The specs of all runs of a suite, and the methods that they use."""
 
     suite: str
     teachers: tuple[RunSpec, ...]  # to be finished before the students' runs begin
@@ -55,22 +55,24 @@ class Plan:
 
     @property
     def images(self) -> list[tuple[str, int | None, Transfer | None]]:
-        """What students are trained on: datasets, the size of their training splits, and images without labels (of
-        whatever share), each combination once."""
+        """The data that students are trained on: each combination of dataset, size of the training split (None: all of
+        it) and unlabelled images (None: none) once. The share of unlabelled images in a batch makes no difference, and
+        is set to 1."""
         return list(dict.fromkeys(
             (spec.dataset, spec.recipe.train_size, spec.transfer and spec.transfer.model_copy(update={"share": 1.0}))
             for spec in self.students))
 
     def seen_by_teachers(self, dataset: str) -> list[int | None]:
-        """The sizes of the training splits of the pairs' teachers that are trained on a dataset, each once, rising;
-        None, for the whole split, is last."""
+        """The sizes of the training splits of the pairs' teachers that are trained on a dataset, each once and in
+        ascending order. None, which stands for the whole split, is last."""
         sizes = {spec.teacher.run.recipe.train_size for spec in self.students
                  if spec.dataset == dataset and isinstance(spec.teacher, TrainedTeacher)}
         return sorted(sizes, key=lambda size: (size is None, size))
 
 
 def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
-    """The plan of a suite, narrowed by a selection. UserError for any name or value that does not exist."""
+    """The plan of a suite, narrowed by a selection. UserError for an unknown name, an invalid value or a missing file,
+    and for a plan of too many runs."""
     content = suite.content
     settings, recipe_settings, transfer_settings = split_settings(selection.settings, registry)
     transfers = _transfers(suite, transfer_settings)
@@ -141,8 +143,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
 
 
 def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:
-    """The method that trains assistants. UserError for one that does not exist or learns from another network than the
-    pair's teacher."""
+    """The method that trains assistants. UserError if it does not exist, or does not learn from the pair's teacher."""
     with at(f"{suite.source}: assistant_method"):
         method = registry[suite.content.assistant_method]
     if method.learns_from != "teacher":
@@ -152,8 +153,8 @@ def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:
 
 
 def with_networks(pair: Pair, registry: Registry) -> Pair:
-    """The pair with the SHA-256 of the plugin file of each of its networks that are the user's own. UserError for one
-    that stands in no file that was given, or if the pair asks for another SHA-256."""
+    """The pair with `source` set in each of its networks that are the user's own, to the SHA-256 of the network's
+    plugin file. UserError if no plugin file that was given holds the network, or if the pair names another SHA-256."""
     sides: dict[str, Architecture] = {}
     for role, side in (("teacher", pair.teacher), ("student", pair.student), ("assistant", pair.assistant)):
         if side is None or not side.is_own:
@@ -169,7 +170,8 @@ def with_networks(pair: Pair, registry: Registry) -> Pair:
 
 
 def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
-    """The fingerprint of each dataset by its name. UserError for one that does not exist."""
+    """The fingerprint of each dataset by its canonical name; None for a published dataset. UserError for a dataset that
+    does not exist."""
     if selection.datasets:
         return {str(catalog.parse(name)): collect.fingerprint(name) for name in selection.datasets}
     with at(f"{suite.source}: datasets"):
@@ -178,8 +180,9 @@ def _datasets(suite: Suite, selection: Selection) -> dict[str, str | None]:
 
 
 def _transfers(suite: Suite, settings: Mapping[str, Any]) -> list[Transfer | None]:
-    """The images without labels of each cell of a pair and dataset. UserError for a key or value that does not exist,
-    and for a folder without images."""
+    """The settings of unlabelled images that each pair is run with on each dataset; None stands for labelled images
+    alone. `settings` override keys of the suite's table. UserError for an unknown key, an invalid value or a folder
+    without images."""
     table = suite.content.transfer
     if settings:
         table = validate(TransferTable, {**(table.model_dump() if table else {}), **settings}, "settings", "transfer")
@@ -199,7 +202,8 @@ def _transfers(suite: Suite, settings: Mapping[str, Any]) -> list[Transfer | Non
 
 
 def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
-    """The recipes of a pair's students and of its teacher. UserError for a key or value that a recipe does not have."""
+    """The recipe of a pair's students, in which `settings` override the suite, and the recipe of its teacher, in which
+    the suite's keys for teachers override that of the students. UserError for an unknown key or an invalid value."""
     content = suite.content
     recipe = validate(Recipe, {**content.recipe.model_dump(), **content.recipes.get(pair, {})}, suite.source,
                       dotted("recipes", pair))
@@ -211,12 +215,12 @@ def _recipes(suite: Suite, pair: str, settings: Mapping[str, Any]) -> tuple[Reci
     return recipe, teacher
 
 
-Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method, by the pair or dataset they are for; "" is all
+Given = dict[str, Mapping[str, Any]]  # hyperparameters of a method by the pair or dataset that they are for; "": all
 
 
 def _by_place(suite: Suite, registry: Registry) -> dict[str, Given]:
-    """The suite's hyperparameters by method. UserError for a method, pair, dataset, hyperparameter or value that does
-    not exist."""
+    """The hyperparameters that the suite sets, by method and then by pair or dataset. UserError for an unknown method,
+    pair, dataset or hyperparameter, and for an invalid value."""
     given: dict[str, Given] = {name: {} for name in registry}
     for key, values in suite.content.hyperparameters.items():
         method, at_sign, place = key.partition("@")
@@ -232,8 +236,8 @@ def _by_place(suite: Suite, registry: Registry) -> dict[str, Given]:
 
 
 def _variants(suite: Suite, registry: Registry) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """The suite's variants by method. UserError for a method, hyperparameter or value that does not exist, and for a
-    variant that says nothing or stands twice."""
+    """The suite's variants by method. UserError for an unknown method or hyperparameter, for an invalid value, for a
+    list without variants, and for a variant that is empty or repeats an earlier one."""
     for method, variants in suite.content.variants.items():
         with at(f"{suite.source}: {dotted('variants', method)}"):
             info, seen = registry[method], list[Mapping[str, Any]]()
@@ -250,8 +254,8 @@ def _variants(suite: Suite, registry: Registry) -> Mapping[str, Sequence[Mapping
 
 def _settings(info: MethodInfo, usual: Mapping[str, Any], variants: Sequence[Mapping[str, Any]],
               asked: Mapping[str, Any]) -> list[dict[str, Value]]:
-    """All hyperparameters of a method as it is usually set, then as its variants set it, each once; what the user asked
-    for is the same in all."""
+    """The full hyperparameters of each run of a method, without repetition: those that are usual, then those of each
+    variant. Values that the user `asked` for override both."""
     found: list[dict[str, Value]] = []
     for variant in ({}, *variants):
         resolved = info.resolve({**usual, **variant, **asked})
@@ -261,14 +265,15 @@ def _settings(info: MethodInfo, usual: Mapping[str, Any], variants: Sequence[Map
 
 
 def _merged(given: Given, dataset: catalog.DatasetName, pair: str) -> dict[str, Any]:
-    """A method's hyperparameters for a dataset and a pair: the more particular a place, the later its word."""
+    """The hyperparameters that the suite sets for a method on a dataset and a pair. What it sets for the pair overrides
+    what it sets for the dataset, then for the dataset without modifiers, and then for all."""
     return {name: value for place in ("", dataset.base, str(dataset), pair)
             for name, value in given.get(place, {}).items()}
 
 
 def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeacher | FileTeacher:
-    """The pair's teacher; `run` is the run that trains it, if its weights are not published or a file. UserError if
-    a file is missing."""
+    """The pair's teacher: published weights, a file of weights, or `run`, which trains it from scratch or from such
+    weights. UserError if a file of weights cannot be read."""
     weights = pair.teacher.weights
     if weights == "train":
         return TrainedTeacher(run=run)
@@ -277,7 +282,8 @@ def _teacher(suite: Suite, pair: Pair, run: RunSpec) -> TrainedTeacher | HubTeac
 
 
 def _given_weights(suite: Suite, pair: Pair, name: str, weights: str) -> HubTeacher | FileTeacher:
-    """Published weights of the teacher of the pair of that name, or those of a file. UserError if that is missing."""
+    """The teacher of the pair called `name` with its published weights ("hub:TAG") or those of a file ("file:PATH").
+    UserError if the file cannot be read."""
     source, _, rest = weights.partition(":")
     if source == "hub":
         return HubTeacher(architecture=pair.teacher.architecture, tag=rest)
@@ -287,7 +293,7 @@ def _given_weights(suite: Suite, pair: Pair, name: str, weights: str) -> HubTeac
         if not path.is_file():
             raise RuntimeError("no such file")
         return FileTeacher(architecture=pair.teacher.architecture, path=str(path), sha256=file_sha256(path))
-    except (OSError, RuntimeError) as error:  # the latter for "~" where nobody is at home
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder to put in place of "~"
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{suite.source}: {dotted('pair', name, 'teacher', 'weights')}: teacher weights "
                         f"{str(path)[:200]}: {reason}") from error
@@ -314,8 +320,9 @@ def _choose_methods(suite: Suite, registry: Registry, selection: Selection) -> d
 
 def split_settings(settings: Mapping[str, Any],
                    registry: Registry) -> tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Settings as hyperparameters by method, as fields of the recipe and as keys of the table `transfer`. UserError for
-    a hyperparameter that does not exist or may not have the value."""
+    """Split settings such as {"kd.temperature": 8, "recipe.epochs": 3} into hyperparameters by method, keys of the
+    recipe and keys of the table `transfer`. UserError for a setting without an owner, for an unknown method or
+    hyperparameter, and for a value that a hyperparameter cannot have."""
     by_method: dict[str, dict[str, Any]] = {}
     tables: dict[str, dict[str, Any]] = {"recipe": {}, "transfer": {}}
     for path, value in settings.items():

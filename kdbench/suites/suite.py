@@ -1,4 +1,4 @@
-"""Suites and pairs, read from TOML files and validated."""
+"""Suites and pairs: their models, and how they are read from TOML files."""
 
 import re
 import tomllib
@@ -23,8 +23,9 @@ MAX_SEEDS = 1000     # of a suite
 
 
 class TeacherSide(Architecture):
-    """A pair's teacher and where its weights come from: "train", "hub:TAG" (timm's tag) or "file:PATH"; with "train:"
-    before one of the latter, it is trained on from there."""
+    """A pair's teacher and where its weights come from: "train" (kdbench trains it from scratch), "hub:TAG" (the
+    weights that timm publishes under this tag) or "file:PATH". With "train:hub:TAG" or "train:file:PATH", kdbench
+    trains it further from those weights."""
 
     weights: str = "train"
 
@@ -44,8 +45,8 @@ class TeacherSide(Architecture):
 
 
 class Pair(Frozen):
-    """A teacher architecture with the source of its weights, a student architecture, and for methods that learn from an
-    assistant one between the two."""
+    """A teacher with the source of its weights and a student, and optionally an assistant: a network of a size between
+    the two, for methods that learn from one."""
 
     description: str = ""
     image_size: int = Field(32, ge=4, description="side of the images that the pair is meant for, in pixels; or "
@@ -57,7 +58,8 @@ class Pair(Frozen):
 
 
 class TransferTable(Frozen):
-    """Which images without labels students learn from. Lists give a cell for each of their combinations."""
+    """The unlabelled images that students learn from. If `images` or `share` is a list, each combination of their
+    values is a cell of its own."""
 
     images: str | tuple[str, ...] = Field("rest", description="'rest': what `recipe.train_size` leaves over of the "
         "training split; 'imagefolder:PATH': a folder of images, however nested; 'none': labelled images alone")
@@ -77,14 +79,14 @@ class TransferTable(Frozen):
         return values
 
     def each(self) -> list[tuple[str, float] | None]:
-        """The images and the share of each cell; None for labelled images alone."""
+        """The images and the share of each cell, without repetition; None for labelled images alone."""
         images = self.images if isinstance(self.images, tuple) else (self.images,)
         shares = self.share if isinstance(self.share, tuple) else (self.share,)
         return list(dict.fromkeys(None if one == "none" else (one, share) for one in images for share in shares))
 
 
 def _check_images(images: str) -> None:
-    """ValueError unless the string names images without labels, or none."""
+    """Raise ValueError unless the string names a source of unlabelled images or is "none"."""
     if images != "none":
         try:
             unlabelled_path(images)
@@ -163,19 +165,20 @@ class Suite:
     content: SuiteFile
     pairs: Mapping[str, Pair]  # by name: the built-in ones and the suite's own
     source: str                # the path of the file, for messages
-    folder: Path = Path()      # from which the file's relative paths go out
+    folder: Path = Path()      # what relative paths in the file are relative to
 
     def path(self, written: Path) -> Path:
-        """A path that the file names. One that is relative goes out from the file's folder; in a folder below the
-        current one it stays relative, as it is part of the ids of runs. A built-in suite's goes out from the current
-        folder."""
+        """Resolve a path that the suite's file names. A relative path is relative to the file's folder, or to the
+        current folder if the suite is built in. If the file's folder lies below the current one, the result is relative
+        to the current one, because paths are part of run ids. A path that begins with "~" is returned unchanged."""
         if str(written).startswith("~"):
             return written
         here, folder = Path.cwd(), self.folder.resolve()
         return (folder.relative_to(here) if folder.is_relative_to(here) else self.folder) / written
 
     def dataset(self, name: str) -> DatasetName:
-        """The dataset that the file names so. UserError if it names none."""
+        """Parse the name of a dataset in the suite's file; the path of an image folder is resolved like others.
+        UserError if there is no such dataset."""
         parsed = parse(name)
         return replace(parsed, path=self.path(parsed.path)) if parsed.path else parsed
 
@@ -193,7 +196,7 @@ def built_in_pairs() -> dict[str, Pair]:
 
 
 def load_suite(name: str) -> Suite:
-    """The built-in suite of that name, or the suite of a TOML file by its path.
+    """Load the built-in suite called `name`, or the suite in the TOML file with this path.
 
     UserError for an unknown name or a missing file, and for a malformed file with the file and line or key.
     """
@@ -212,8 +215,8 @@ def load_suite(name: str) -> Suite:
 
 
 def frozen_text(suite: Suite) -> str:
-    """The text of the suite's file, with the built-in pairs that it names, so that it means the same to any version of
-    kdbench. UserError if a file cannot be read."""
+    """The text of the suite's file, followed by the built-in pairs that it names, so that every version of kdbench
+    reads the same suite from it. UserError if a file cannot be read."""
     text, pairs = _text(Path(suite.source)), _text(Path(str(resources.files("kdbench.suites"))) / PAIRS)
     built_in = [name for name in suite.content.pairs if name not in suite.content.pair]
     blocks = [re.search(rf"^\[{re.escape(name)}\]\n(?:(?!\[|#|\n).*\n)*", pairs, re.MULTILINE) for name in built_in]
@@ -221,7 +224,7 @@ def frozen_text(suite: Suite) -> str:
 
 
 def _twice(match: re.Match[str]) -> str:
-    """What tomllib says of a table that stands twice, or has the name of a value, in the words of TOML."""
+    """Reword tomllib's message about a table that is declared twice, or has a value's name, in the terms of TOML."""
     keys = [key.strip(" '\"") for key in match[1].split(", ")]
     return f"[{'.'.join(keys)}] stands twice, or {keys[0]} is no table (a name with other characters than letters, " \
            f"digits, '_' and '-' needs quotes)"
@@ -235,7 +238,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         line = place.removeprefix("line ").split(",")[0]
         message = re.sub(r"Cannot declare \((.*?),?\) twice", _twice, message)
         raise UserError(f"{file}:{line if line.isdigit() else 'end'}: malformed TOML: {message}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested as deep
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of nested brackets
         raise UserError(f"{file}: malformed TOML: {error}") from error
 
 

@@ -1,5 +1,5 @@
-"""Content of TOML files as pydantic models, and what is said of a mistake in it: the place, what was found there, and
-what is allowed."""
+"""Validates the content of TOML files by pydantic models. The message about a mistake names its place, what was found
+there, and what is allowed."""
 
 import re
 import reprlib
@@ -12,12 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.errors import UserError, nearest
 
-MAX_ERRORS = 5  # that a message names
+MAX_ERRORS = 5  # most errors that a message names
 Model = TypeVar("Model", bound=BaseModel)
-_SHORT = reprlib.Repr()  # what was found, for a line: cut in length and depth
+_SHORT = reprlib.Repr()  # what was found, cut in length and depth to fit a line
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
-_EXPECTED = {  # by the type of pydantic's error; {} is a value of its context
+_EXPECTED = {  # what is allowed, by the type of pydantic's error; {...} is a value of its context
     "string_type": "a string", "bool_type": "true or false", "bool_parsing": "true or false",
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
     "int_parsing_size": "a smaller number", "float_type": "a number", "float_parsing": "a number",
@@ -30,7 +30,8 @@ _EXPECTED = {  # by the type of pydantic's error; {} is a value of its context
 
 @contextmanager
 def at(place: str) -> Iterator[None]:
-    """Within it, the message of a UserError begins with the place in the file, such as "mine.toml: datasets"."""
+    """Prefix `place`, such as "mine.toml: datasets", to the message of every UserError that is raised within the
+    context."""
     try:
         yield
     except UserError as error:
@@ -38,13 +39,14 @@ def at(place: str) -> Iterator[None]:
 
 
 def dotted(*keys: str) -> str:
-    """The path to a value of a TOML file, with quotes around a key that TOML wants them for."""
+    """The path to a value of a TOML file, with quotes around each key that needs them in TOML."""
     return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"' for key in keys)
 
 
 def validate(model: type[Model], content: Any, where: str, table: str = "") -> Model:
-    """`content` as that pydantic model. UserError that begins with the file `where` and names every wrong key by its
-    path from the file's top, where the content is the table at the path `table`."""
+    """Validate `content` by a pydantic model and return the model's instance. The message of the UserError for invalid
+    content begins with `where`, usually the file, and names the wrong keys (at most MAX_ERRORS) by their paths from the
+    top of the file; `table` is the path of the table whose content this is."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -54,8 +56,9 @@ def validate(model: type[Model], content: Any, where: str, table: str = "") -> M
 
 
 def _explain(model: type[BaseModel], error: ValidationError, table: str) -> list[str]:
-    """What is wrong as "path.of.key: what", missing keys last: unknown ones are why. A value that may be one of several
-    kinds has one message, of the kinds that it is most like: a list with a wrong value is a list."""
+    """The errors as messages "path.of.key: what is wrong". Missing keys are last, because they are often due to
+    misspelt keys, which are reported as unknown. A value of a union type gets a single message, about the types that
+    fit it best, which are those with the deepest errors: a list with a wrong element counts as a list."""
     by_value: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], Any, Any]]] = {}
     errors = sorted(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
     for one in errors:
@@ -72,15 +75,18 @@ def _explain(model: type[BaseModel], error: ValidationError, table: str) -> list
 
 
 def _follow(model: type[BaseModel], loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
-    """Where pydantic's error is: the keys to the value that has one or several kinds, the keys to what is wrong in it,
-    which may lie deeper, and the type of the latter, or the model that lacks or refuses the last key."""
+    """Follow the location `loc` of a pydantic error through the types of a model.
+
+    Returns the keys to the value at fault, which the errors of all members of a union share; the keys to what is wrong
+    in it, which may lie deeper; and the type that is declared there, or the model that does not know the last key.
+    """
     kind: Any = model
     path: list[Any] = []
     for position, part in enumerate(loc):
         if get_origin(kind) in (Union, UnionType):
-            if type(None) not in get_args(kind):  # part names one of the kinds
+            if type(None) not in get_args(kind):  # part names a type of the union
                 return tuple(path), (*path, *loc[position + 1:]), kind
-            kind = get_args(kind)[0]  # of a value that may be left out
+            kind = get_args(kind)[0]  # the type of an optional value
         path.append(part)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if part not in kind.model_fields:
@@ -93,7 +99,8 @@ def _follow(model: type[BaseModel], loc: tuple[Any, ...]) -> tuple[tuple[Any, ..
 
 
 def _problem(kind: Any, error: Any, alike: list[Any]) -> str:
-    """What is wrong with a value of that kind; `alike` are the errors of the kinds that it may have, `error` first."""
+    """What is wrong with a value of the type `kind`. `alike` holds the errors of all types that it may be meant to
+    have, with `error` as the first."""
     found = error["input"]
     if error["type"] == "extra_forbidden":
         return f"unknown key{nearest(str(error['loc'][-1])[:100], kind.model_fields)}"
@@ -102,7 +109,7 @@ def _problem(kind: Any, error: Any, alike: list[Any]) -> str:
         needed = [name for name, field in kind.model_fields.items() if field.is_required()] if is_table else []
         return "missing" + (f", expected a table with {', '.join(needed)}" if needed else "")
     if error["type"] == "value_error":
-        message = str(error["ctx"]["error"])  # that of a whole table says itself what it found
+        message = str(error["ctx"]["error"])  # one about a whole table already says what was found
         return message if isinstance(found, dict) else f"{message}, got {_SHORT.repr(found)}"
     if error["type"] == "literal_error" and isinstance(found, str) and len(alike) == 1:
         return f"got {_SHORT.repr(found)}{nearest(found[:100], map(str, get_args(kind)))}"

@@ -1,4 +1,5 @@
-"""Stopwatch and energy counter in one. The clock, the counter and the wait for a GPU are given."""
+"""A stopwatch and an energy counter in one; the caller gives the clock, the counter and the function that waits for a
+GPU."""
 
 import gc
 import time
@@ -22,7 +23,7 @@ class Bench:
         self.meter, self.clock, self.synchronise = meter, clock, synchronise
 
     def sample(self, work: Callable[[], object]) -> Sample:
-        """Time and energy of the work, done once. Garbage of what came before is collected first."""
+        """The time and energy of the work, done once. Garbage of earlier work is collected first."""
         gc.collect()
         self.synchronise()
         before = self.meter.joules() if self.meter else None
@@ -30,7 +31,8 @@ class Bench:
         return Sample(seconds, self.meter.joules() - before if self.meter and before is not None else None)
 
     def joules(self, work: Callable[[], object]) -> float | None:
-        """The energy of the work, in the mean of as many times as the counter takes to move; None without one."""
+        """The energy of the work in joules: the mean over as many repetitions as fill the meter's `least_seconds`, at
+        least one. None without a meter."""
         done = 0
 
         def repeated() -> None:
@@ -49,10 +51,11 @@ class Bench:
         return self.meter.least_seconds if self.meter else 0.0
 
     def laps(self, works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-        """The seconds of each work in each of the rounds, in which they take turns.
+        """The seconds of each work in each of the rounds, by name; the works take turns in a round.
 
-        A machine that others share changes its speed within a second. Then what is long and what is short can only be
-        compared if they alternate quickly."""
+        A machine that others share changes its speed within a second, so that the times of works can only be compared
+        if these alternate quickly.
+        """
         gc.collect()
         self.synchronise()
         found: dict[str, list[float]] = {name: [] for name in works}
@@ -68,7 +71,8 @@ class Bench:
 
 
 def in_turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Each name once a round, every other round backwards, so that a drift of the machine favours none: round, name."""
+    """Pairs of a round's number and a name, each name once a round. Every other round goes backwards, so that a drift
+    of the machine favours no name."""
     order = list(names)
     for number in range(rounds):
         for name in order:

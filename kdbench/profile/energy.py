@@ -13,14 +13,14 @@ POWERCAP = Path("/sys/class/powercap")
 
 class Meter(Protocol):
     source: Source
-    least_seconds: float  # of work between two readings: in less the counter hardly moves
+    least_seconds: float  # of work, at least, between two readings: in less time the counter hardly moves
 
     def joules(self) -> float:
         """The counter's reading in joules; only differences of readings mean something."""
 
 
 class CpuTime(Meter):
-    """An estimate: this process's CPU seconds, those of all its threads, times a wattage per core."""
+    """An estimate of energy: the CPU seconds of this process, over all its threads, times a wattage per core."""
 
     source: Source = "estimate"
     least_seconds = 0.0
@@ -33,14 +33,15 @@ class CpuTime(Meter):
 
 
 class Rapl(Meter):
-    """The counters of all processor packages and of the memory that they count apart, through Linux's powercap.
+    """The energy of all processor packages, and of memory that has a counter beside theirs, from Linux's powercap.
 
-    OSError if there are none, or if they cannot be read: since 2020 that takes root's permission. A counter that
-    wraps around between two readings is noticed; one that does so twice (within half an hour or more) is not.
+    Raises OSError if there are no counters, or if they cannot be read: since 2020 that takes root's permission. A
+    counter that wraps around once between two readings is corrected; one that does so twice, which takes half an hour
+    or more, is not.
     """
 
     source: Source = "rapl"
-    least_seconds = 0.1  # it is renewed every millisecond
+    least_seconds = 0.1  # the counter is renewed every millisecond
 
     def __init__(self, folder: Path = POWERCAP):
         zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if _is_counted(_text(zone / "name"))]
@@ -63,7 +64,8 @@ class Rapl(Meter):
 
 
 def _is_counted(zone: str) -> bool:
-    """Packages hold their cores; memory is beside them; `psys` would count both again."""
+    """Whether the energy of a zone counts: packages do, which include their cores, and memory beside them. `psys` would
+    count both again."""
     return zone.startswith("package") or zone == "dram"
 
 
@@ -72,7 +74,8 @@ def _text(file: Path) -> str:
 
 
 class Nvml(Meter):
-    """The total-energy counter of torch's current GPU; ImportError or NVMLError where there is none."""
+    """The total-energy counter of torch's current GPU. Raises ImportError without pynvml, and NVMLError if the GPU has
+    no such counter."""
 
     source: Source = "nvml"
     least_seconds = 2.0  # the driver renews it every 20 to 100 ms
@@ -91,7 +94,8 @@ class Nvml(Meter):
 
 
 def find_meter(device: str, watts_per_core: float = WATTS_PER_CORE, powercap: Path = POWERCAP) -> Meter | None:
-    """The best counter of what computes: a GPU's own, None if it cannot be read; a CPU's, or else an estimate."""
+    """The best energy meter for a device: for "cuda" the GPU's own counter, or None if it cannot be read; otherwise the
+    processor's counters, or an estimate from CPU time if they cannot be read."""
     if device == "cuda":
         with suppress(Exception):  # whatever NVML raises: no package, no driver, a GPU without the counter
             return Nvml()

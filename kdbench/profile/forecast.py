@@ -1,4 +1,4 @@
-"""What a plan would cost: known before it runs, from earlier records or a short timing. Writes nothing that stays."""
+"""Forecast of what running a plan would take, from earlier records or a short timing. It leaves no files."""
 
 import os
 from collections import defaultdict
@@ -32,49 +32,51 @@ from kdbench.suites.plan import Plan
 
 TIMING = "kdbench.profile.timing:time_runs"
 TIMING_SECONDS = 60.0  # after which no further method is timed
-TEACHERS = "teachers"  # the row of the runs that train them
+TEACHERS = "teachers"  # the name of the row of runs that train teachers
 
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one method, or of the teachers."""
+    """What the runs of one method, or the runs that train teachers, would take."""
 
     method: str
     finished: int
-    inapplicable: int         # finished with that, or found now
+    inapplicable: int         # finished with that status, or found to be so now
     to_do: int
-    failed: int               # of those to do: how many failed before
-    seconds: float | None     # of a run, in the mean over those to do, or over all if none is; None: not known
-    basis: str                # where that comes from
-    core_hours: float | None  # of those to do
+    failed: int               # how many of those to do failed before
+    seconds: float | None     # mean of the runs to do, or of all runs if there are none to do; None: unknown
+    basis: str                # where `seconds` comes from
+    core_hours: float | None  # of all runs to do; None: unknown
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a command would do, and what that takes. Seconds and bytes are of the runs of which they are known."""
+    """What a command would run, and the time, memory and disk space that this takes. Seconds and bytes leave out the
+    runs for which they are unknown."""
 
     suite: str
     folder: str
     cache: str
     workers: int
     rows: tuple[Row, ...]
-    runs: int                  # of students, to do
+    runs: int                  # of students to do
     teachers: int              # to train
     seconds: float             # until all are done
     unknown: int               # runs of unknown length
-    memory: float              # bytes at a time: of the largest runs that can be at work together
+    memory: float              # bytes in use while the largest runs are at work together
     memory_there: int | None   # bytes of this machine; None for a GPU or a cluster
     disk: float                # bytes of the results
     cache_disk: float          # bytes of the teachers, in the cache
     disk_free: int             # bytes where the results go
     passes_disk: int           # bytes of the teacher passes that the runs share, in the cache
-    passes: tuple[str, ...]    # what these hold
+    passes: tuple[str, ...]    # lines that say what the passes hold
     notes: tuple[str, ...]
 
 
 def earlier(*folders: Path, named: Iterable[Path | str] = ()) -> list[Sample]:
-    """What the records and profiles in folders of results tell. Of a run that lies in several the first counts.
-    UserError if one of those that the user has `named` is none."""
+    """Samples of what runs took, from the records and profiles in results folders. If several folders hold a run, the
+    first counts; `folders` come before `named`. Raises UserError if one of `named`, the folders that the user named,
+    holds no records."""
     samples: dict[tuple[str, str], list[Sample]] = {}
     asked = [Store(folder) for folder in named]
     for store in asked:
@@ -91,7 +93,8 @@ def earlier(*folders: Path, named: Iterable[Path | str] = ()) -> list[Sample]:
 
 
 def _disk(store: Store, run_id: str) -> int | None:
-    """The bytes of a run's files; None where the network is not among them, as in copies of records alone."""
+    """The bytes of a run's record, network and predictions. None if one of these files is missing, as in a copy of
+    records alone."""
     files = store.files
     try:
         return sum(path.stat().st_size for path in (
@@ -103,8 +106,9 @@ def _disk(store: Store, run_id: str) -> int | None:
 def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples: Iterable[Sample],
              retry: Collection[Retry] = RETRY, teacher_cache: int | None = None,
              share: Share | None = None, runs_here: bool = True) -> Forecast:
-    """What running the plan, or a share of it, would do and take, on this machine or, without `runs_here`, on a
-    cluster. UserError for what a run would refuse. What is not known of a method is timed, in a process of the pool."""
+    """The forecast of running the plan, or a share of it, on this machine, or on a cluster without `runs_here`. Runs of
+    which neither samples nor trusted ratios tell are timed in a process of the pool. Raises UserError for whatever a
+    run would refuse."""
     notes: list[str] = []
     matrix = Matrix(plan, out, cache, notes.append, look_only=True, share=share)
     estimator, reasons, sizes = Estimator(samples, plan.reference), {}, {}
@@ -135,8 +139,8 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
 
 @contextmanager
 def _shadow(cache: CacheFolder) -> Iterator[CacheFolder]:
-    """A temporary cache with links to the files of a cache's data: what is written into it leaves these as they are.
-    A UserError that names its files leaves it with the names of the cache's."""
+    """A temporary cache with links to the files of a cache's data, so that writing into it leaves these as they are. A
+    UserError that is raised inside names the files of the cache instead of the links."""
     with TemporaryDirectory(prefix="kdbench-") as folder:
         shadow = CacheFolder(Path(folder))
         for parent, _, names in os.walk(cache.data, followlinks=True):
@@ -161,7 +165,7 @@ def _is_here(dataset: str, data: Path) -> bool:
 
 
 def _need_folders(out: Path, cache: CacheFolder) -> None:
-    """UserError if a run could not write, in the words that it would use."""
+    """Raise UserError, with the message that a run would give, if the output folder or the cache cannot be written."""
     for folder, what in ((out, "the output folder is not writable"), (cache.root, "the cache cannot be written")):
         try:
             need_writable(folder)
@@ -173,8 +177,9 @@ def _need_folders(out: Path, cache: CacheFolder) -> None:
 
 def _time_unknown(plan: Plan, jobs: Sequence[Job], estimator: Estimator, out: Path, cache: CacheFolder,
                   pool: LocalPool) -> Iterator[str]:
-    """Let the estimator know what a few steps take of the runs that it cannot tell of, and say so. The reference comes
-    first: with it, ratios of other machines and pairs may tell the rest."""
+    """Time a few steps of those kinds of runs of which the estimator has no trusted estimate, add the samples to it,
+    and yield notes on that. The reference comes first: once it is known, ratios from other machines and pairs may give
+    the rest."""
     timed, seconds = 0, 0.0
     for group in ([job for job in jobs if job.spec.method == plan.reference],
                   [job for job in jobs if job.spec.method != plan.reference]):
@@ -255,5 +260,5 @@ def _rows(plan: Plan, matrix: Matrix, to_do: set[str], reasons: dict[str, str],
 
 
 def _bases(estimates: Sequence[Estimate | None]) -> str:
-    """Where the figures come from, each place once."""
+    """Where the estimates come from, each source once; "unknown" stands for None."""
     return "; ".join(dict.fromkeys("unknown" if found is None else found.basis for found in estimates))

@@ -1,4 +1,4 @@
-"""Networks in use: their size, and in turns their latency, throughput and energy."""
+"""Measurement of networks in use: their size, and their latency, throughput and energy, for which they take turns."""
 
 import math
 from collections.abc import Callable
@@ -15,13 +15,14 @@ from kdbench.profile.record import Deployment, Deployments, Quartiles
 BATCH = 64
 WARM_UP_CALLS = 3
 LATENCY_CALLS, LATENCY_SECONDS = 20, 0.2  # of a turn, at least
-THROUGHPUT_SECONDS = 0.5                  # of a turn, or what the counter of energy needs
+THROUGHPUT_SECONDS = 0.5                  # of a turn, or more if the energy counter needs it
 
 
 @torch.inference_mode()
 def measure_in_use(student: nn.Module, teacher: nn.Module | None, image_shape: tuple[int, ...], bench: Bench,
             repeats: int) -> Deployments:
-    """Size, latency, throughput and energy of student and teacher in use, measured in turns on random images."""
+    """Size, latency, throughput and energy of student and teacher in use, measured in turns on random images, or on
+    random texts if `image_shape` is one of texts. Without a teacher, `speedup` and `energy_saving` are None."""
     networks = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
     subjects = {name: _Subject(network, image_shape, bench) for name, network in networks.items()}
     rounds = max(subject.calls for subject in subjects.values())
@@ -44,22 +45,22 @@ def measure_in_use(student: nn.Module, teacher: nn.Module | None, image_shape: t
 
 
 def energy_saving(student: list[float], teacher: list[float]) -> Quartiles | None:
-    """The share of the teacher's energy that the student saves, given both energies by turn; None without a counter,
-    or if it did not move."""
+    """The share of the teacher's energy that the student saves, from the energies of both by turn. None without a
+    counter, or if the teacher's did not move."""
     if not teacher or min(teacher) <= 0:
         return None
     return Quartiles.of([1 - ours / theirs for ours, theirs in zip(student, teacher, strict=True)])
 
 
 def _inputs(count: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Random images [B, C, H, W], or texts [B, T] without padding."""
+    """Random images [B, C, H, W], or random token ids [B, T] of texts without padding."""
     if is_text(shape):
         return torch.randint(1, shape[1], (count, shape[0]), device=device)
     return torch.randn(count, *shape, device=device).contiguous(memory_format=torch.channels_last)
 
 
 class _Subject:
-    """A network that is measured, and the samples of its turns."""
+    """A network that is measured, with its inputs and what its turns measured so far."""
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, ...], bench: Bench):
         self.network, self.bench = network.eval(), bench
@@ -72,7 +73,8 @@ class _Subject:
         self.samples: list[Sample] = []
 
     def _calls_in(self, seconds: float, images: Tensor) -> int:
-        """How many calls take about that many seconds, at least one. The calls that find out warm the network up."""
+        """The number of calls, at least one, that take about that many seconds. The calls made to find out warm the
+        network up."""
         laps = self.bench.laps({"warm": lambda: self.run(images)}, WARM_UP_CALLS)
         return max(1, math.ceil(seconds / laps["warm"][-1]))
 
@@ -102,16 +104,18 @@ class _Subject:
 
 
 def as_used(network: nn.Module) -> Callable[[Tensor], object]:
-    """What a product would call: timm's model alone, unless the network puts it into another precision."""
+    """The function that an application would call: timm's model alone, or the whole `Network` if it computes in
+    bfloat16."""
     return network if isinstance(network, Network) and network.in_bfloat16 else saved_part(network)
 
 
 def count_flops(run: Callable[[Tensor], object], images: Tensor) -> int:
-    """Of convolutions, matrix products and attention; a multiply-accumulate is two operations."""
+    """The floating-point operations of convolutions, matrix products and attention in a call with these images. A
+    multiply-accumulate counts as two."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode  # when the memory of training has been measured
+    from torch.utils.flop_counter import FlopCounterMode  # late: after training's memory was measured
 
-    # As matrix products: of the CPU's kernel of attention some versions of torch count nothing.
+    # Attention as matrix products: some versions of torch count nothing for the CPU's attention kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run(images)
     return counter.get_total_flops()

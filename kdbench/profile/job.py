@@ -1,4 +1,4 @@
-"""A measurement on its way to a process, as plain data."""
+"""The plain data of a measurement, which the process that makes it receives."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Settings:
     """How long measurements are, and the wattage for estimates of energy."""
 
     steps: int = 20     # training steps in a pass
-    repeats: int = 5    # passes, and turns of the networks in use
+    repeats: int = 5    # passes over the training steps, and turns of the networks in use
     watts_per_core: float = WATTS_PER_CORE  # of an estimate of energy
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ class ProfileJob:
     """One measurement: of a method's training, or of a pair's networks in use."""
 
     subject: Subject
-    spec: RunSpec          # of a pair: that of any of its methods
+    spec: RunSpec          # for a pair, that of any of its methods
     method: MethodInfo
     reference: MethodInfo  # what the method's steps are compared with
     suite: str

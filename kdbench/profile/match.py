@@ -1,4 +1,5 @@
-"""Equal compute: every method trains for as many epochs as take the core-seconds of `kd`, by measured step times."""
+"""Equal compute: every method trains for as many epochs as take the core-seconds of `kd`, according to measured step
+times."""
 
 import json
 import math
@@ -16,14 +17,14 @@ from kdbench.spec import MAX_EPOCHS, OwnRecipe, RunSpec
 from kdbench.suites.plan import Plan, Selection
 
 EQUAL_TO = "kd"
-NOTABLE = 0.1  # share of kd's compute that whole epochs may miss before it is worth a line
+NOTABLE = 0.1  # share of kd's compute by which a method's may differ without a note
 
 
 class Kind(NamedTuple):
-    """What a run shares with the profile that tells how long its steps take: all but its length, its seed and how a
-    self-teacher was trained. A budget of updates makes a run longer and no step dearer."""
+    """What a run has in common with the profile that measured its steps: everything but its length, its seed and how a
+    self-teacher was trained. A budget of updates makes a run longer, but its steps no slower."""
 
-    cell: str  # of equal steps
+    cell: str  # the cell that the run has with equal steps
     method: str
     hyperparameters: tuple
 
@@ -34,22 +35,24 @@ class Kind(NamedTuple):
 
 
 def epochs_for(recipe_epochs: int, ratio: float, ratio_of_kd: float) -> int:
-    """The whole epochs, at least one, that come nearest to the compute of kd, which trains for the recipe's; both
-    ratios are of a step to one of the same reference."""
+    """The whole number of epochs, at least one and at most MAX_EPOCHS, whose compute is nearest to that of kd, which
+    trains for `recipe_epochs`. `ratio` and `ratio_of_kd` are the step times of the method and of kd over those of one
+    reference."""
     return max(1, math.floor(min(recipe_epochs * ratio_of_kd / ratio, MAX_EPOCHS) + 0.5))
 
 
 def share_of_kd(spec: RunSpec, ratio: float, ratio_of_kd: float) -> float:
-    """The compute of a matched run, in multiples of kd's."""
+    """The compute of a matched run in multiples of kd's, from the same ratios as in `epochs_for`."""
     return spec.training.epochs * ratio / (spec.recipe.epochs * ratio_of_kd)
 
 
 def match_compute(plan: Plan, kd: Plan, folder: Path, measure: Sequence[str]) -> tuple[Plan, list[str]]:
-    """The plan with the epochs that give each method the compute of kd in its cell, and what is to be said of it.
+    """The plan with the epochs that give each method the compute of kd in its cell, and notes on methods that miss it.
 
-    `kd` is the same plan of kd alone, and `folder` the results folder whose profiles tell. A method that does not apply
-    keeps the recipe's epochs, and a budget of updates is dropped: it is what equal steps need. UserError if a profile
-    is missing or failed, which says what to add to the command `measure`, or if the folder has runs with other epochs.
+    `kd` is the same plan with kd alone, and `folder` the results folder whose profiles hold the step times. A method
+    that does not apply keeps the recipe's epochs. A budget of updates is set to 1, since it only serves comparisons
+    with equal steps. Raises UserError if a profile is missing or failed, with the command that measures it, made from
+    the words `measure`; and if the folder has runs with other epochs.
     """
     found = _profiles(folder)
     wanted = {Kind.of(spec): spec for spec in plan.students}
@@ -60,7 +63,7 @@ def match_compute(plan: Plan, kd: Plan, folder: Path, measure: Sequence[str]) ->
     for kind, spec in wanted.items():
         training = found[kind].training
         anchor = found[Kind.of(base[spec.cell])].training
-        if training is None or anchor is None:  # it does not apply
+        if training is None or anchor is None:  # the method does not apply
             own[kind] = OwnRecipe(epochs=spec.recipe.epochs)
             continue
         ratio, ratio_of_kd = training.step_time_ratio.median, anchor.step_time_ratio.median
@@ -76,7 +79,7 @@ def match_compute(plan: Plan, kd: Plan, folder: Path, measure: Sequence[str]) ->
 
 
 def profile_command(suite: str, selection: Selection, plugins: Iterable[Path], folder: Path) -> list[str]:
-    """The words of the command that measures a selection of a suite, but for its methods, pairs and datasets."""
+    """The words of `kdbench profile` for a selection of a suite, without its methods, pairs and datasets."""
     words = [word for name, value in selection.settings.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     words += [word for file in plugins for word in ("--plugin", str(file))]
     words += ["--device", selection.device] if selection.device != "cpu" else []
@@ -84,7 +87,7 @@ def profile_command(suite: str, selection: Selection, plugins: Iterable[Path], f
 
 
 def _profiles(folder: Path) -> dict[Kind, Profile]:
-    """The folder's profiles of methods."""
+    """The folder's readable profiles of methods, by kind."""
     found = (profile for profile, _ in profiles(Store(folder)))
     return {Kind.of(profile.spec): profile for profile in found
             if not isinstance(profile, Problem) and profile.subject == "method"}
@@ -92,7 +95,8 @@ def _profiles(folder: Path) -> dict[Kind, Profile]:
 
 def _need_all(specs: Sequence[RunSpec], found: Mapping[Kind, Profile], reference: str, folder: Path,
               measure: Sequence[str]) -> None:
-    """UserError that names the methods without a usable profile, and how to make these."""
+    """Raise UserError if the profile of a spec is missing or cannot be used; it names the methods and the command that
+    measures them."""
     lacking = {Kind.of(spec): (spec, why) for spec in specs
                if (why := _why_unusable(found.get(Kind.of(spec)), spec.method, reference))}
     if not lacking:
@@ -111,7 +115,8 @@ def _need_all(specs: Sequence[RunSpec], found: Mapping[Kind, Profile], reference
 
 
 def _why_unusable(profile: Profile | None, method: str, reference: str) -> str:
-    """What is wrong with a profile; "" where it tells a ratio, or that the method, which is not kd, does not apply."""
+    """Why a profile cannot be used. "" if it gives a ratio of step times, or says that the method, other than kd, does
+    not apply."""
     if profile is None:
         return "not profiled"
     if profile.status == "inapplicable" and method != EQUAL_TO:
@@ -125,8 +130,8 @@ def _why_unusable(profile: Profile | None, method: str, reference: str) -> str:
 
 
 def _refuse_other_epochs(matched: Iterable[RunSpec], folder: Path) -> None:
-    """UserError if the folder has runs of the same kind with other epochs: its profiles were measured again since, and
-    the two would stand in one table with two lengths of one method."""
+    """Raise UserError if the folder has runs of the same kind with another number of epochs: then its profiles were
+    measured again since, and one method would stand in one table with two lengths."""
     wanted = {Kind.of(spec): spec for spec in matched}
     for spec in _asked_before(folder):
         now = wanted.get(Kind.of(spec)) if spec.equal_compute else None
@@ -138,7 +143,8 @@ def _refuse_other_epochs(matched: Iterable[RunSpec], folder: Path) -> None:
 
 
 def _asked_before(folder: Path) -> Iterator[RunSpec]:
-    """The specs of all students that the folder has a record of, other than that they do not apply, or a plan."""
+    """The specs of the students that the folder has a record or a plan of, without those whose record says that the
+    method does not apply."""
     store = Store(folder)
     skipped = set()
     for record in store.scan():

@@ -1,4 +1,4 @@
-"""The results of measurements, as they are kept in a results folder."""
+"""Profiles: the records of measurements, as a results folder keeps them."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 
 Subject = Literal["method", "pair"]
-BUSY = 1.5  # a load average from which on something else runs beside a measurement
+BUSY = 1.5  # a load average above which something else runs beside a measurement
 
 
 class Quartiles(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -33,14 +33,15 @@ class Quartiles(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Training(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Steps of a method, in passes over the parts of a run; in each the reference takes the same steps in turns."""
+    """The cost of a method's training steps, measured in passes over all parts of a run, in which the reference takes
+    the same steps in turns with the method."""
 
     reference: str                      # the method that it is compared with
     pass_steps: int                     # steps in a pass
-    run_steps: int                      # steps of the recipe
-    step_seconds: Quartiles             # over passes, of a pass's mean
+    run_steps: int                      # steps in a whole run
+    step_seconds: Quartiles             # of a step, as the mean of a pass; over passes
     reference_step_seconds: Quartiles
-    step_time_ratio: Quartiles          # over passes
+    step_time_ratio: Quartiles          # the method's over the reference's in a pass, over passes
     step_joules: Quartiles | None       # over passes by the method alone; None: no energy counter
     peak_memory_bytes: int
 
@@ -86,24 +87,24 @@ class Deployments(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     student: Deployment
     teacher: Deployment | None
     speedup: Quartiles | None           # teacher's latency over student's, over repeats
-    energy_saving: Quartiles | None     # share of the teacher's energy per image, over repeats
+    energy_saving: Quartiles | None     # share of the teacher's energy per image that the student saves, over repeats
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The student's metrics, those against the teacher among them."""
+        """The metrics of the student, including those that compare it with the teacher."""
         shares = {"speedup": self.speedup, "energy_saving": self.energy_saving}
         return self.student.metrics | {name: share.median for name, share in shares.items() if share is not None}
 
 
 class Profile(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What came out of measuring one method in one cell, or the cell's pair: its plain student and its teacher. The run
-    id is that of the method's run with the spec's seed; of a pair, the cell."""
+    """The measurement of one method in one cell, or of the cell's pair: its plain student and its teacher. The run id
+    is that of the method's run with the spec's seed; for a pair it is the cell."""
 
     subject: Subject
     training: Training | None = None      # of a method
     deployment: Deployments | None = None  # of a pair; of a method only where it deploys another network
     energy_source: Source | None = None
-    watts_per_core: float | None = None   # of an estimate
+    watts_per_core: float | None = None   # of an estimate of energy
     load_average: float | None = None     # of the machine over the last minute, when the measurement began
 
     def check(self) -> None:
@@ -118,7 +119,8 @@ class Profile(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 def samples_of(profile: Profile) -> list[Sample]:
-    """What a profile of a method tells of its run, and of one of the reference: their training alone."""
+    """The training times that a profile of a method gives, as samples of its own run and of a run of the reference.
+    Empty if the profile holds none."""
     training = profile.training
     if training is None:
         return []
@@ -134,20 +136,20 @@ def profile_id(subject: Subject, spec: RunSpec) -> str:
 
 
 def write_profile(store: Store, profile: Profile) -> None:
-    """Put a profile into the folder. ValueError, and nothing written, if it could not be read back."""
+    """Write a profile into the folder. Raises ValueError, and writes nothing, if it could not be read back."""
     content = profile.to_json()
     decode(Profile, content)
     atomic_write(store.files.profile(profile.run_id), content)
 
 
 def read_profile(store: Store, name: str) -> Profile | Problem | None:
-    """The profile with that id; None if there is none, a Problem if it is damaged."""
+    """The profile with the id `name`; None if there is none, a Problem if its file is damaged."""
     path = store.files.profile(name)
     return read(Profile, str(path))[0] if path.exists() else None
 
 
 def profiles(store: Store) -> Iterator[tuple[Profile | Problem, str]]:
-    """Every profile of a folder, or what is wrong with it, and the SHA-256 of its file."""
+    """Every profile of a folder, or the Problem of a file that is not a usable one, with the SHA-256 of its file."""
     for path in json_files(store.files.profiles):
         found, content = read(Profile, path)
         yield found, hashlib.sha256(content).hexdigest()

@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 
 
 def profile_jobs(plan: Plan, out: Path, cache: CacheFolder, settings: Settings) -> list[ProfileJob]:
-    """What a plan of one seed gives to measure: cell by cell the pair, then its methods."""
+    """The measurements for a plan of one seed: for each cell that of its pair, then those of its methods."""
     cells: dict[str, list[ProfileJob]] = {}
     for spec in plan.students:
         parts = (spec, plan.methods[spec.method], plan.methods[plan.reference], plan.suite, out, cache, settings)
@@ -25,7 +25,7 @@ def profile_jobs(plan: Plan, out: Path, cache: CacheFolder, settings: Settings) 
 
 
 class Measuring:
-    """The work of measuring, whose results are profiles."""
+    """The work of an executor that measures: tasks are profile jobs, results are profiles."""
 
     function = "kdbench.profile.worker:run_profile"
 
@@ -39,7 +39,8 @@ class Measuring:
 
 
 def run_profiles(jobs: list[ProfileJob], reasons: Mapping[str, str], pool: Executor, say: Say) -> list[Profile]:
-    """Measure; what `reasons` names by id is noted as inapplicable instead. UserError if the folder is in use."""
+    """Run the measurements and return their profiles. A job whose id is in `reasons` is not run, but recorded as
+    inapplicable for that reason. Raises UserError if the folder is in use."""
     assert pool.workers == 1, "what runs beside a measurement disturbs it"
     if not jobs:
         return []

@@ -1,7 +1,7 @@
 """A short timing of runs of which nothing is known: a few steps of each, alone and on untrained networks.
 
-What a CPU computes is timed by the seconds that it works for this process: so few steps on a machine that others share
-would else tell of these others. A run on it takes longer, too.
+On a CPU, time is the CPU time of this process: on a machine that others share, the wall time of so few steps would tell
+more of the others. A run on such a machine takes longer than that.
 """
 
 import time
@@ -24,14 +24,14 @@ from kdbench.train.process import crash_reason, make_deterministic, peak_memory,
 from kdbench.train.scoring import ON_CURVE, first_accuracy, is_on_curve, predict
 from kdbench.train.trainer import Trainer
 
-STEPS = 8       # of a method,
-SECONDS = 1.0   # or as many as fit in this time, at least one
-IMAGES = 50     # that stand for all that a run scores
+STEPS = 8       # usual steps of a method that are timed
+SECONDS = 1.0   # after which no further step of a kind is timed
+IMAGES = 50     # images by which the time for all that a run scores is estimated
 
 
 def time_runs(jobs: Sequence[ProfileJob], seconds: float) -> tuple[list[Sample], dict[str, str], float]:
-    """What the runs would take, as far as `seconds` allow to find out; by id why one cannot be timed; and the seconds
-    that it took."""
+    """Samples of what runs would take; by id, the reasons why runs cannot be timed; and the seconds that all this took.
+    After `seconds` no further run is begun."""
     begin, samples, failed = time.perf_counter(), [], {}
     datasets: dict[str, Dataset] = {}
     around: dict[str, float] = {}
@@ -40,13 +40,14 @@ def time_runs(jobs: Sequence[ProfileJob], seconds: float) -> tuple[list[Sample],
             break
         try:
             samples.append(_time(job, datasets, around))
-        except Exception as error:  # of a plugin, say: its run will tell more
+        except Exception as error:  # of a plugin, for instance: the record of its run will say more
             failed[job.id] = crash_reason(error, job.method.file)
     return samples, failed, time.perf_counter() - begin
 
 
 def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float]) -> Sample:
-    """What one run would take. Datasets, and what surrounds the training of a student, are kept for further runs."""
+    """A sample of what one run would take. `datasets` and `around`, the seconds of a student's run outside its
+    training, are filled for further runs that share them."""
     spec, device = job.spec, make_deterministic(job.spec.device)
     reset_peak_memory(device)
     data = f"{spec.dataset} {spec.recipe.model_dump_json()} {spec.transfer}"
@@ -67,7 +68,8 @@ def _time(job: ProfileJob, datasets: dict[str, Dataset], around: dict[str, float
 
 
 def _step_seconds(trainer: Trainer, device: torch.device) -> float:
-    """The mean of a few steps out of all parts of the run, of rare and usual ones by their shares of it."""
+    """The mean seconds of a step, from a few steps out of all parts of the run. Rare and usual steps are weighted by
+    their shares of the run."""
     kinds = kinds_of_steps(trainer.steps, trainer.method.rare_steps(), STEPS, 0)
     synchronise, clock, found = synchroniser(device), _clock(device), []
     for kind in kinds:
@@ -83,8 +85,8 @@ def _step_seconds(trainer: Trainer, device: torch.device) -> float:
 
 
 def _seconds_around(student: Network, dataset: Dataset, recipe: Recipe) -> float:
-    """What a run spends on validation, on predictions and on robustness, by some images for which its network is right,
-    as a trained one is for most."""
+    """The seconds that a run spends on validation, predictions and robustness, estimated from a few images. The
+    network's own predictions serve as their labels, since a trained network is right on most images."""
     device = dataset.test.labels.device
     normalise, clock = Normalise(dataset, device), _clock(device)
     validation, test = len(dataset.validation), len(dataset.test)

@@ -1,4 +1,4 @@
-"""What is measured in the process of one profile: a method's training steps, and networks in use.
+"""The measurements that the process of one profile makes: of a method's training steps, and of networks in use.
 
 Networks are freshly initialised: time does not depend on what they have learned, and no teacher need be trained.
 """
@@ -42,7 +42,8 @@ STATISTICS_BATCHES = 5
 
 
 def run_profile(job: ProfileJob) -> Profile:
-    """Measure and write the profile; a failure is a profile too."""
+    """Make the measurement of a job, and write and return its profile. An exception gives a profile with the status
+    "crashed"."""
     begin = time.perf_counter()
     own: dict[str, Any] = {"subject": job.subject, "load_average": os.getloadavg()[0], "started": now()}
     try:
@@ -67,7 +68,7 @@ def _measure(job: ProfileJob) -> dict[str, Any]:
     else:
         found["training"], used = _training(job, networks, bench)
         deployed = used if count_parameters(used) != count_parameters(networks.student()) else None
-    if deployed is not None:  # else the pair's own profile has it
+    if deployed is not None:  # otherwise the profile of the pair holds it
         found["deployment"] = measure_in_use(deployed, networks.teacher(), dataset.image_shape, bench,
                                              job.settings.repeats)
     if bench.meter is not None:
@@ -86,7 +87,7 @@ class Networks:
 
     def __init__(self, job: ProfileJob, dataset: Dataset, device: torch.device):
         self.spec, self.dataset, self.device = job.spec, dataset, device
-        registry.load(job.method)  # with networks of the user's own, which the pair may have
+        registry.load(job.method)  # registers also the user's own networks, which the pair may name
 
     def student(self) -> Network:
         return self._build(self.spec.student)
@@ -118,8 +119,9 @@ class Networks:
 
 @torch.no_grad()
 def freeze_warm(network: Network, stream: BatchStream) -> Network:
-    """The network as a teacher, its BatchNorm statistics those of a few batches: with the initial ones, the activations
-    of a deep network overflow, and methods that use the statistics would see others than in a run."""
+    """Freeze the network as a teacher with BatchNorm statistics of a few batches, and return it. With the initial
+    statistics the activations of a deep network overflow, and methods that use the statistics would see other values
+    than in a run."""
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if layers:
         momenta = [layer.momentum for layer in layers]
@@ -144,7 +146,7 @@ def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Traini
     run_steps, deployed, rare = first.steps, first.method.deployed(), first.method.rare_steps()
     draws = [kinds_of_steps(run_steps, rare, settings.steps, number) for number in range(settings.repeats)]
     for kind in draws[0]:
-        once(first, kind)()  # not counted: it warms up, and goes through all stages
+        once(first, kind)()  # not counted: this warms up, and goes through all stages
     peak = peak_memory(networks.device)
     del first
 
@@ -157,7 +159,8 @@ def _training(job: ProfileJob, networks: Networks, bench: Bench) -> tuple[Traini
 
 def training_cost(seconds: list[dict[str, float]], joules: list[float], reference: str, pass_steps: int,
                   run_steps: int, peak_memory_bytes: int) -> Training:
-    """The figures of passes by "method" and "reference" in step, and of the energies of passes by the method alone."""
+    """The costs of training from several passes. `seconds` holds for each pass the seconds of "method" and "reference",
+    which took turns; `joules` the energy of each pass of the method alone, NaN without a counter."""
     known = [value / pass_steps for value in joules if not math.isnan(value)]
     return Training(
         reference=reference, pass_steps=pass_steps, run_steps=run_steps, peak_memory_bytes=peak_memory_bytes,
@@ -169,16 +172,16 @@ def training_cost(seconds: list[dict[str, float]], joules: list[float], referenc
 
 
 class Kind(NamedTuple):
-    """Steps of a pass that are alike."""
+    """Steps of a pass that are alike, either usual or rare ones."""
 
     steps: list[int]  # their numbers in the run, rising
-    weight: float     # of each: with it, the kinds have the shares of a pass that they have of the run
+    weight: float     # of each step, by which the kinds have the same shares of a pass as of the run
     begin: int        # the step to warm up with
 
 
 def in_step(makers: Mapping[str, Callable[[], Trainer]], kinds: Sequence[Kind], bench: Bench) -> dict[str, float]:
-    """The seconds of a pass by each of several trainers, which take every step in turns. For each kind of steps they
-    are new, and these are their first steps."""
+    """The weighted seconds of a pass by each of several trainers, by name; they take turns at every step. Each kind of
+    steps gets new trainers, for which these are the first steps."""
     found = dict.fromkeys(makers, 0.0)
     for kind in kinds:
         laps = bench.laps({name: stepper(make(), kind) for name, make in makers.items()}, len(kind.steps))
@@ -188,14 +191,14 @@ def in_step(makers: Mapping[str, Callable[[], Trainer]], kinds: Sequence[Kind], 
 
 
 def alone(trainer: Trainer, kind: Kind, bench: Bench) -> float:
-    """What steps of one kind add to the joules of a pass, measured together, several times over where the counter needs
-    that. NaN without a counter."""
+    """The joules that the steps of one kind add to a pass by one trainer. They are measured together, several times
+    over if the counter needs that. NaN without a counter."""
     joules = bench.joules(once(trainer, kind))
     return math.nan if joules is None else kind.weight * joules
 
 
 def once(trainer: Trainer, kind: Kind) -> Callable[[], None]:
-    """A function that takes each of the steps once, in their order."""
+    """A function that takes each step of the kind once, in order. The trainer is warmed up before this returns."""
     step = stepper(trainer, kind)
 
     def work() -> None:
@@ -206,7 +209,8 @@ def once(trainer: Trainer, kind: Kind) -> Callable[[], None]:
 
 
 def stepper(trainer: Trainer, kind: Kind) -> Callable[[], object]:
-    """A function that takes the next of the steps at each call, over and over, after some steps of warm-up."""
+    """A function that takes the next step of the kind at each call, and begins again after the last. The trainer takes
+    WARM_UP_STEPS steps before this returns."""
     batches, numbers = _endless(trainer), cycle(kind.steps)
     trainer.method.train()
     for _ in range(WARM_UP_STEPS):
@@ -221,8 +225,8 @@ def _endless(trainer: Trainer) -> Iterator[Any]:
 
 
 def kinds_of_steps(run_steps: int, rare: Sequence[int], count: int, draw: int) -> list[Kind]:
-    """The steps of a pass: `count` usual ones out of all parts of a run, and one of the rare ones if it has some. A few
-    draws of all steps would miss these, or have too many of them."""
+    """The steps of a pass: `count` usual steps out of all parts of a run, and one of the rare steps if there are any. A
+    few draws from all steps would miss the rare ones, or have too many of them. `draw` is the seed of the choice."""
     usual = sorted(set(range(run_steps)) - set(rare)) or list(range(run_steps))
     chosen = [usual[place] for place in spread(len(usual), count, draw)]
     if len(usual) == run_steps:
@@ -233,8 +237,9 @@ def kinds_of_steps(run_steps: int, rare: Sequence[int], count: int, draw: int) -
 
 
 def spread(run_steps: int, count: int, draw: int) -> list[int]:
-    """Numbers of steps, rising: one at random of each of `count` equal parts of a run, or all if it has no more.
-    Warm-ups and stages have their share in them, and over several draws so has what is done every few steps."""
+    """Numbers of steps in rising order: one at random from each of `count` equal parts of a run, or all if the run has
+    no more than that. Every phase of a run, such as a warm-up, has its share of them, and so has, over several draws,
+    what is done only every few steps. `draw` is the seed of the choice."""
     if run_steps <= count:
         return list(range(run_steps))
     generator = random.Random(draw)

@@ -1,5 +1,5 @@
-"""What lies in the cache: teacher passes, teachers, unfinished runs, datasets and copies of folders on object stores,
-how large it is, and its removal."""
+"""The entries of the cache: teacher passes, teachers, unfinished runs, datasets and mirrors of folders on object
+stores, with their sizes; and their removal."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -21,25 +21,25 @@ KINDS = ("passes", "teachers", "unfinished", "data", "remotes")
 
 @dataclass(frozen=True)
 class Cached:
-    """Files of the cache that stand and fall together."""
+    """Files of the cache that are listed and removed together."""
 
     kind: str                # one of KINDS
     name: str
-    what: str                # what made them, in a line
+    what: str                # what they are, in one line
     paths: tuple[Path, ...]  # files and folders
     bytes: int
-    used: float              # when it was used last, in seconds since 1970
+    used: float              # when they were last used, as far as times of files tell, in seconds since 1970
 
 
 @dataclass(frozen=True)
 class CachedPass(Cached):
-    """A teacher pass."""
+    """A teacher pass in the cache."""
 
-    key: str  # by which plans name it; "" if its note cannot be read
+    key: str  # the key that plans name it by; "" if its note cannot be read
 
 
 class PassNote(msgspec.Struct):
-    """What `PassFolder.note` holds."""
+    """The content of `PassFolder.note`: which teacher pass it is, and what determines its bits."""
 
     key: str
     pair: str
@@ -49,7 +49,7 @@ class PassNote(msgspec.Struct):
 
 
 def entries(cache: CacheFolder) -> list[Cached]:
-    """Everything that lies in the cache, by kind, and within a kind that was used last comes last."""
+    """Everything in the cache, ordered as KINDS and within a kind from the least to the most recently used."""
     found = [*passes(cache), *_teachers(cache), *_unfinished(cache), *_data(cache), *_remotes(cache)]
     return sorted(found, key=lambda one: (KINDS.index(one.kind), one.used))
 
@@ -93,7 +93,7 @@ def _unfinished(cache: CacheFolder) -> Iterator[Cached]:
     runs = [RunFolder(folder) for folder in _folders(cache.unfinished("x").root.parent)]
     for run in (run for run in runs if run.checkpoint.exists()):
         yield _entry("unfinished", run.root.name, "the checkpoint of a run that has not ended", [run.root])
-    # A run cannot remove its lock: another process may just wait for it.
+    # A run cannot remove its own lock, since another process may be waiting for it.
     if left := [run.root for run in runs if not run.checkpoint.exists() and not is_locked(run.lock)]:
         yield _entry("unfinished", "locks", f"what {len(left)} runs left that nobody is at work on", left)
 
@@ -112,8 +112,8 @@ def _remotes(cache: CacheFolder) -> Iterator[Cached]:
 
 
 def remove(entry: Cached) -> bool:
-    """Remove an entry's files; False if they are left alone, as a process is at work on them, or as they are nowhere
-    else. What is removed is made again, or brought again, when a command needs it."""
+    """Remove an entry's files. False, and nothing is removed, if a process is at work on them, or if some files of a
+    mirror are not uploaded yet. A command that needs removed files makes or downloads them again."""
     if entry.kind == "unfinished" and any(is_locked(RunFolder(path).lock) for path in entry.paths):
         return False
     if entry.kind == "remotes":
@@ -139,7 +139,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def measure(paths: Iterable[Path]) -> tuple[int, float]:
-    """Bytes, and the time of the latest change, of files and folders with all in them."""
+    """The size in bytes of files and of folders with all that they contain, and the time of the latest change among
+    them in seconds since 1970; both 0 if there are none."""
     size, latest = 0, 0.0
     for path in paths:
         for file in (path, *below(path)):

@@ -1,4 +1,4 @@
-"""The versions that results were made with, as a file that pip can install."""
+"""Lock files: the versions of the packages that results were made with, in a form that pip can install."""
 
 import importlib.metadata
 import re
@@ -13,13 +13,14 @@ LINE = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)==([A-Za-z0
 
 
 def lock(more: Iterable[str] = ()) -> str:
-    """Each installed distribution that kdbench, and the distributions `more`, need to run, one on a line with its
-    version, by name."""
+    """The lock of this environment: lines NAME==VERSION, sorted by name, of kdbench, the packages that records name,
+    the distributions `more`, and all that these require. What is not installed is left out."""
     return "".join(f"{name}=={found}\n" for name, found in sorted(_installed(("kdbench", *more, *PACKAGES)).items()))
 
 
 def _installed(names: Iterable[str]) -> dict[str, str]:
-    """The versions, by name, of the installed ones of these distributions and of all that they require."""
+    """The versions of these distributions and of all that they require without extras, by normalised name. What is not
+    installed is left out."""
     found: dict[str, str] = {}
     waiting = list(names)
     while waiting:
@@ -34,7 +35,8 @@ def _installed(names: Iterable[str]) -> dict[str, str]:
 
 
 def read_lock(text: str) -> dict[str, str]:
-    """The versions in a lock, by name. ValueError for a line that is none of a lock."""
+    """The versions in the text of a lock, by name. Raises ValueError for a line that is not NAME==VERSION, or that
+    repeats a name."""
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         match = LINE.fullmatch(line)
@@ -47,6 +49,7 @@ def read_lock(text: str) -> dict[str, str]:
 
 
 def disagreements(versions: Mapping[str, str], recorded: Mapping[str, str | None]) -> list[str]:
-    """The packages whose recorded version, by name, is not the lock's."""
+    """The packages whose `recorded` version differs from the one in `versions`, those of a lock, each as "NAME
+    RECORDED, LOCKED". A recorded None says that the package was not installed."""
     return [f"{name} {told or 'not installed'}, {versions.get(name, 'not in it')}" for name, told in recorded.items()
             if told != versions.get(name)]

@@ -1,4 +1,4 @@
-"""Where the results of a merged folder came from, as the folder keeps it."""
+"""The content of merged.json: where the results of a merged folder came from."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -11,10 +11,10 @@ from kdbench.results.store import Store, read_note, write_note
 
 
 class Origin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One folder, as it was when it was merged."""
+    """One of the folders that were merged, as it was then."""
 
-    name: str                           # as it was given
-    records: Annotated[int, Meta(ge=0)]  # of the merged folder, that stand in it just so; some may stand in others too
+    name: str                           # of the folder, as it was given to the merge
+    records: Annotated[int, Meta(ge=0)]  # of the merged folder that are the same in this one; others may have them too
     results: str                        # the hash of its results, which its leaderboard shows too
     when: Utc
 
@@ -29,13 +29,13 @@ class Merged(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     origins: list[Origin]  # by name
 
     def lines(self) -> Iterable[str]:
-        """What a reader of the folder's tables should know of it."""
+        """The line that the folder's tables show about the merge."""
         yield f"Merged from {', '.join(map(str, self.origins))}."
 
 
 def read_merged(store: Store) -> tuple[Merged | Problem | None, str]:
-    """Where a folder's results came from, and the SHA-256 of the file that tells; None if nothing was merged into it, a
-    Problem if the file is damaged."""
+    """The content of a folder's merged.json, and the SHA-256 of that file. None if nothing was merged into the folder,
+    a Problem if the file is damaged."""
     return read_note(store.files.merged, Merged)
 
 

@@ -1,5 +1,5 @@
-"""Numbers, and lists of numbers, by key, for the hundred thousands of them that a leaderboard is made from; and numbers
-without the digits in which processors differ."""
+"""Compact mappings of keys to numbers and to lists of numbers, since a leaderboard is made from hundreds of thousands
+of them; and the rounding of numbers to the digits in which processors agree."""
 
 import math
 from array import array
@@ -11,13 +11,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def significant(number: float, digits: int) -> float:
-    """The number rounded to so many significant digits."""
+    """The number rounded to that many significant digits."""
     return float(f"{number:.{digits}g}")
 
 
 class Numbers(Mapping[Key, float]):
-    """A read-only mapping of keys to numbers in a fourth of a dictionary's memory: all mappings with the same keys, in
-    the same order, share them."""
+    """A read-only mapping of keys to numbers in a quarter of a dictionary's memory: all mappings with the same keys in
+    the same order share the keys."""
 
     __slots__ = ("_places", "_values")
     _shared: ClassVar[dict[tuple[Hashable, ...], dict[Hashable, int]]] = {}
@@ -40,8 +40,8 @@ class Numbers(Mapping[Key, float]):
 
 
 class Lists(Mapping[str, list[float | None]]):
-    """A read-only mapping of names to lists of numbers, kept as one array: all mappings with the same names and
-    lengths, in the same order, share these."""
+    """A read-only mapping of names to lists of numbers or None, kept as one array: all mappings with the same names and
+    lengths in the same order share the names and lengths."""
 
     __slots__ = ("_places", "_values")
     _shared: ClassVar[dict[tuple[tuple[str, int], ...], dict[str, slice]]] = {}

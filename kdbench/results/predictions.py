@@ -13,15 +13,16 @@ Predictions = dict[str, np.ndarray]
 PREDICTIONS = ("validation_logits", "validation_labels", "test_logits", "test_labels")
 
 
-TRAIN_COUNTS = ("train_class_counts",)  # what follows is absent from files of older runs, and groups from most datasets
+TRAIN_COUNTS = ("train_class_counts",)  # older files lack these and GROUPS; those of most datasets lack GROUPS
 
 
 GROUPS = ("group_attributes", "group_names", "test_groups", "train_group_counts")
 
 
 def read_npz(content: bytes) -> Predictions:
-    """The arrays in the bytes of an npz file, checked. ValueError, in one line, if they are damaged, or announce more
-    than there is: no memory is taken beyond some times the size of the file."""
+    """The checked arrays in the bytes of an npz file. Raises ValueError, with a message of one line, if they are
+    damaged or announce more data than they hold, so that reading takes no more memory than a few times the size of the
+    file."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
@@ -32,7 +33,8 @@ def read_npz(content: bytes) -> Predictions:
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """The array in a member of an npz file, which is stored as it is, in version 1 of the npy format."""
+    """The array in a member of an npz file. Raises ValueError if the member is compressed, not in version 1 of the npy
+    format, or does not hold as many bytes as its header announces."""
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{member.filename}: compressed, expected it as it is")
     file = io.BytesIO(archive.read(member))
@@ -47,7 +49,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
 
 
 def check_predictions(arrays: Mapping[str, np.ndarray]) -> Predictions:
-    """The arrays in a fixed order and of fixed types; ValueError if they are not what they should be."""
+    """The arrays in a fixed order, with float32 logits and int64 labels, counts and group codes. Raises ValueError for
+    missing or unknown names, other shapes or types, and labels or codes out of range."""
     counts, groups = _check_names(arrays)
     checked: Predictions = {}
     for split in ("validation", "test"):
@@ -66,7 +69,8 @@ def check_predictions(arrays: Mapping[str, np.ndarray]) -> Predictions:
 
 
 def _check_names(names: Collection[str]) -> tuple[bool, bool]:
-    """Whether the counts and the groups are among the names of the arrays. ValueError for a missing or unknown one."""
+    """Whether the arrays TRAIN_COUNTS and the arrays GROUPS are among the names. Raises ValueError for a missing or
+    unknown array."""
     counts, groups = (bool(set(some) & set(names)) for some in (TRAIN_COUNTS, GROUPS))
     expected = (*PREDICTIONS, *(TRAIN_COUNTS if counts else ()), *(GROUPS if groups else ()))
     if sorted(names) != sorted(expected):

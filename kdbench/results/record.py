@@ -1,4 +1,4 @@
-"""What came out of runs and measurements, as it is kept: the one schema that is written, read and made tables of."""
+"""The records of runs and measurements: the one schema in which they are written, read and turned into tables."""
 
 import hashlib
 import sys
@@ -23,14 +23,14 @@ from kdbench.spec import PORTABLE, RunSpec
 
 SCHEMA_VERSION: Final = 1
 Role = Literal["student", "teacher", "trial"]  # a trial is a student that tuning trains: it never sees test images
-# "pruned": a trial that was stopped, since it was behind others. A file never says "missing".
+# "pruned": a trial that was stopped because it was behind others. "missing": there is no record file.
 Status = Literal["ok", "diverged", "crashed", "timeout", "inapplicable", "pruned", "missing"]
-NOTHING: dict[str, Any] = {}  # the one empty dictionary of all records without details
+NOTHING: dict[str, Any] = {}  # one empty dictionary, which all records without details share
 NO_NOTES: list[str] = []
-PORTABLE_DIGITS = 10  # of a metric, see `as_recorded`
-LEFT_OUT = Answers((), "")  # stands in records without details for answers that the file has
+PORTABLE_DIGITS = 10  # significant digits of a metric on "cpu-portable", see `as_recorded`
+LEFT_OUT = Answers((), "")  # says in a record without details that the record's file has answers
 DIGEST = b',\n"sha256": "'  # between the fields of an entry and the digest of its content
-MAX_REASON = 300  # characters of what is said about a damaged file
+MAX_REASON = 300  # characters of the message about a damaged file
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 
 Part = TypeVar("Part")
@@ -38,7 +38,7 @@ Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 
 class Task(Protocol):
-    """A run or a measurement on its way to a process, as far as its outcome tells of it."""
+    """What `Outcome.of` needs to know of the run or measurement whose outcome it makes."""
 
     @property
     def id(self) -> str: ...
@@ -51,7 +51,7 @@ class Task(Protocol):
 
 
 class Entry(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The content of a JSON file that is named by the id of a run."""
+    """Base class of planned runs and of outcomes: the content of a JSON file that is named by the id of a run."""
 
     suite: str
     spec: RunSpec
@@ -61,11 +61,11 @@ class Entry(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         raise NotImplementedError
 
     def check(self) -> None:
-        """ValueError if fields contradict each other."""
+        """Raise ValueError if fields contradict each other."""
 
     def to_json(self) -> bytes:
-        """The file's content, one line per field: readable, and small in a diff. The last line holds the SHA-256 of all
-        before it."""
+        """The content of the file: JSON with one field per line, which is readable and keeps diffs small. The last
+        field, `sha256`, is the SHA-256 of all bytes before the comma that precedes it."""
         lines = (f'"{name}": {msgspec.json.encode(getattr(self, name), enc_hook=_as_json).decode()}'
                  for name in self.__struct_fields__)
         fields = ("{\n" + ",\n".join(lines)).encode()
@@ -73,7 +73,7 @@ class Entry(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Planned(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A run that somebody asked for."""
+    """A run that somebody asked for, whether or not it has a record yet."""
 
     role: Role
 
@@ -82,38 +82,40 @@ class Planned(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
         return self.spec.id
 
     def without_record(self, damage: str | None = None) -> "Record":
-        """A stand-in for the run's record, which is missing, or cannot be used because of that damage."""
+        """A record with the status "missing" in place of the run's own. `damage` says why the file of that record
+        cannot be used; None if there is no such file."""
         return Record(run_id=self.run_id, role=self.role, suite=self.suite, spec=self.spec, status="missing",
                       reason=f"its record is damaged: {damage}" if damage else "planned, no record yet",
                       seconds=0.0, method_digest="", started="", finished="")
 
 
 class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What a run and a measurement both say of themselves."""
+    """The fields that the records of runs and of measurements have in common."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str
     status: Status
     reason: str | None = None           # one line that says why the status is not "ok"
-    traceback: str | None = None        # of the exception that ended it
+    traceback: str | None = None        # Python's traceback of the exception that ended it
     seconds: Annotated[float, Meta(ge=0, le=LARGEST)]  # wall time of training, or of the measurement
-    family: str | None = None           # of the method, which a reader may not have installed
+    family: str | None = None           # of the method; kept here since a reader may not have the method installed
     method_digest: str                  # SHA-256 of the method's source file
-    facts: Facts | None = None          # what the method's source says of it; older records have none
+    facts: Facts | None = None          # what the method's source declares; older records have none
     environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, threads, git commit
     started: Utc
     finished: Utc
 
     def check(self) -> None:
         for name, moment in (("started", self.started), ("finished", self.finished)):
-            try:  # its pattern lets a month 13 through
+            try:  # the pattern of Utc lets a month 13 through
                 datetime.fromisoformat(moment)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 
     @classmethod
     def of(cls, task: Task, status: Status, reason: str | None = None, **measured: Any) -> Self:
-        """The outcome of a task; `measured` are further fields, and may replace the ones that are filled in here."""
+        """The outcome of a task, with the environment and the time of this call. `measured` adds fields, or replaces
+        those that are filled in here."""
         return cls(**{
             "run_id": task.id, "suite": task.suite, "spec": task.spec, "status": status, "reason": reason,
             "seconds": 0.0, "family": task.method.family, "method_digest": task.method.digest,
@@ -123,33 +125,36 @@ class Outcome(Entry, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 def as_recorded(metrics: Mapping[str, Number], device: str) -> dict[str, Number]:
-    """The metrics of a run on this device as its record keeps them. Those of "cpu-portable" are rounded: NumPy, which
-    computes some of them, cannot be held to AVX2 once it is imported, and its exponentials may differ in the last
-    digit."""
+    """The metrics of a run as its record keeps them: rounded to PORTABLE_DIGITS on the device "cpu-portable", unchanged
+    on others. NumPy, which computes some of them, cannot be restricted to AVX2 once it is imported, and the last digit
+    of its exponentials may differ between processors."""
     if device != PORTABLE:
         return dict(metrics)
     return {name: significant(value, PORTABLE_DIGITS) for name, value in metrics.items()}
 
 
 class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What came out of one run. A metric that is absent was not computed; no number is ever NaN or infinite."""
+    """The result of one run: status, metrics, curves and digests. A metric that is absent was not computed; no number
+    is ever NaN or infinite."""
 
     role: Role
-    notes: list[str] = field(default_factory=list)  # what went otherwise than planned, such as a damaged checkpoint
-    metrics: Mapping[str, Number] = field(default_factory=dict)  # by name in `kdbench list metrics`
-    # One value per epoch: "loss" and "loss.TERM", means over the epoch's steps. "validation_accuracy" has one after
-    # each of the epochs in "validation_epoch", from 1; in older records, which lack these, after every epoch.
+    notes: list[str] = field(default_factory=list)  # what did not go as planned, such as a damaged checkpoint
+    metrics: Mapping[str, Number] = field(default_factory=dict)  # by the names that `kdbench list metrics` prints
+    # "loss" and "loss.TERM" have one value per epoch, the mean over its steps. "validation_accuracy" has one value for
+    # each of the epochs in "validation_epoch", which count from 1. Older records have no "validation_epoch", and a
+    # validation accuracy of every epoch.
     curves: dict[str, list[Number]] = field(default_factory=dict)
     # Of the test predictions: accuracy by class and by group, reliability bins; of the robustness subset: accuracy by
     # severity of each corruption, and the attack's radius. None where there are no images.
     vectors: Mapping[str, list[Number | None]] = field(default_factory=dict)
-    groups: dict[str, list[str]] = field(default_factory=dict)  # by attribute: the names of the groups in its vector
+    groups: dict[str, list[str]] = field(default_factory=dict)  # by attribute, the names of the groups in its vector
     peak_memory_bytes: Annotated[int, Meta(ge=0, le=2**62)] | None = None
     weights_sha256: str | None = None
     predictions_sha256: str | None = None
     dataset_digest: str | None = None   # SHA-256 of the labels and pixels (or files) that the run saw
-    classes: tuple[str, ...] = ()       # their names; older records have none
-    split_sizes: dict[str, Annotated[int, Meta(ge=0)]] = field(default_factory=dict)  # images by split, likewise
+    classes: tuple[str, ...] = ()       # names of the classes; older records have none
+    split_sizes: dict[str, Annotated[int, Meta(ge=0)]] = field(default_factory=dict)  # images by split;
+    #                                                 older records have none
     answers: Answers | None = None      # the class predicted for each test image; older records have none
 
     def check(self) -> None:
@@ -161,7 +166,8 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
         check_bounds(self.metrics)
 
     def described(self) -> dict[str, Any]:
-        """What a reader may want to know of the run, by name: its spec, its outcome and its metrics."""
+        """The main facts of the run by name, for display: its spec, its outcome and its metrics. Seconds are rounded to
+        3 decimals, metrics to 6."""
         spec = self.spec
         return {
             "run": self.run_id, "role": self.role, "status": self.status, "reason": self.reason or "",
@@ -174,7 +180,8 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
         }
 
     def without_details(self) -> "Record":
-        """The record as tables need it, in a fraction of the memory: what many runs share is held once."""
+        """A copy of the record with only what tables need, in a fraction of the memory: parts that many records share
+        are held once."""
         return msgspec.structs.replace(
             self, run_id=self.spec.id, suite=sys.intern(self.suite), family=self.family and sys.intern(self.family),
             metrics=Numbers(self.metrics), curves=NOTHING,
@@ -188,7 +195,7 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 def _shared(kind: Any, part: Part) -> Part:
-    """What equals that part of a record, of that type: the same object for all records with an equal one."""
+    """An object of type `kind` that equals the part of a record: the same object for all records with an equal part."""
     return _decoded(kind, msgspec.json.encode(part))
 
 
@@ -201,7 +208,8 @@ SomeEntry = TypeVar("SomeEntry", bound=Entry)
 
 
 class Problem(Struct, frozen=True):
-    """A file that cannot be used, and why. A newer kdbench can use it if `newer`; it is not there if `missing`."""
+    """A file that cannot be used, and the reason. `newer`: a newer kdbench wrote it, and can read it. `missing`: there
+    is no such file."""
 
     path: Path
     reason: str
@@ -214,11 +222,11 @@ class NewerError(ValueError):
 
 
 def decode(kind: type[SomeEntry], content: bytes) -> SomeEntry:
-    """The entry that a file's content says. ValueError, in one line, if it is damaged, contradictory or of another
-    schema; NewerError if that is a later one."""
+    """The entry that the content of a file holds. Raises ValueError, with a message of one line, if the content is
+    damaged, contradictory or of another schema version; NewerError if that version is a later one."""
     try:
         return _decode(kind, content)
-    except ValueError as error:  # whose text may quote names of any length out of the file
+    except ValueError as error:  # its text may quote names of any length from the file
         line = " ".join(str(error).split())
         raise (NewerError if isinstance(error, NewerError) else ValueError)(line[:MAX_REASON]) from error
 
@@ -236,7 +244,8 @@ def _decode(kind: type[SomeEntry], content: bytes) -> SomeEntry:
 
 
 def read(kind: type[SomeEntry], path: str) -> tuple[SomeEntry | Problem, bytes]:
-    """The entry in a file, or what is wrong with it; and the file's content."""
+    """The entry in a file, and the file's content. The entry is a Problem if the file cannot be read (the content is
+    then empty), is damaged or is not named by its run id."""
     try:
         content = read_file(path)
     except OSError as error:
@@ -251,13 +260,13 @@ def read(kind: type[SomeEntry], path: str) -> tuple[SomeEntry | Problem, bytes]:
 
 
 def id_of(path: str) -> str:
-    """The run id that a JSON file is named by."""
+    """The run id that a JSON file is named by, from the file's path."""
     return path.rpartition("/")[2].removesuffix(".json")
 
 
 def _without_digest(content: bytes) -> bytes:
-    """The content without the digest at its end. ValueError if that is not the digest of what stands before it. Files
-    of kdbench 0.1 have none."""
+    """The content without the digest at its end; unchanged if it has none, as files of kdbench 0.1. Raises ValueError
+    if the digest is not the SHA-256 of what comes before it."""
     fields, found, digest = content.rpartition(DIGEST)
     if not found or not digest.endswith(b'"\n}\n'):
         return content
@@ -268,7 +277,7 @@ def _without_digest(content: bytes) -> bytes:
 
 @cache
 def _decoder(kind: type[Entry]) -> msgspec.json.Decoder[Any]:
-    """Reads a kind of entry, but leaves each field of its spec as the text that `RunSpec.from_json` takes."""
+    """A decoder of a kind of entry that leaves each field of the spec undecoded, as `RunSpec.from_json` takes them."""
     fields: list[Any] = []
     for one in msgspec.structs.fields(kind):
         written = dict[str, Raw] if one.type is RunSpec else one.type
@@ -281,7 +290,7 @@ def _decoder(kind: type[Entry]) -> msgspec.json.Decoder[Any]:
 def _as_json(value: Any) -> Any:
     if isinstance(value, RunSpec):
         return value.model_dump(mode="json")
-    if isinstance(value, float):  # NumPy's
+    if isinstance(value, float):  # a subclass of it, as NumPy's float64 is
         return float(value)
     raise TypeError(f"{type(value).__name__} is no part of a record")
 
@@ -291,7 +300,8 @@ class _Version(Struct):
 
 
 def _refusal(error: Exception, content: bytes) -> ValueError:
-    """Why a file's content is no entry; another schema version, which explains everything else, before all."""
+    """The error that says why a file's content is not an entry. If the content is JSON of another schema version it
+    says only that, since that explains all other faults."""
     if not isinstance(error, msgspec.ValidationError):
         return ValueError(f"truncated or not JSON: {' '.join(str(error).split())}")
     with suppress(msgspec.MsgspecError, RecursionError):

@@ -1,4 +1,4 @@
-"""The versions of a folder of results, as the folder keeps them."""
+"""The content of release.json: the released versions of a folder of results."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -10,13 +10,13 @@ from kdbench.results.store import Store, read_note, write_note
 
 
 class Version(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A version of the results, and what it was made of."""
+    """A released version of the results, and the hashes of what it consists of."""
 
     version: str  # "2026.12", and "2026.12.1" for a correction
     released: Utc
-    results: str  # the hash of weights, predictions and metrics, which repeated runs give again
+    results: str  # the hash of weights, predictions and metrics, which repeated runs reproduce
     records: str  # the hash of all files that the tables were made from
-    note: str     # what changed since the version before
+    note: str     # what changed since the previous version
 
 
 class Release(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -27,11 +27,13 @@ class Release(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     versions: list[Version]  # the newest first
 
     def current(self, results: str) -> Version | None:
-        """The newest version if the folder's results, which have this hash now, are still those; else None."""
+        """The newest version if `results`, the hash of the folder's present results, is that version's hash; else None.
+        """
         return self.versions[0] if self.versions[0].results == results else None
 
     def lines(self, results: str) -> Iterable[str]:
-        """What a reader of tables should know, where the folder's results have this hash now."""
+        """The line that the folder's tables show about the version. `results` is the hash of the folder's present
+        results."""
         last = self.versions[0]
         if self.current(results):
             yield f"Version {last.version} of these results: {last.note}"
@@ -40,7 +42,7 @@ class Release(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 def read_release(store: Store) -> Release | Problem | None:
-    """The versions of a folder; None if it has none, a Problem if their file is damaged."""
+    """The versions of a folder. None if it has no release.json, a Problem if that is damaged or names no version."""
     path = store.files.release
     found, _ = read_note(path, Release)
     if isinstance(found, Release) and not found.versions:

@@ -1,4 +1,5 @@
-"""What a repeated run must give again: two records of a run compared, many hashed, and what else can change bits."""
+"""What a repeated run must reproduce: comparison of two records of a run, the hash of many runs, and what else may
+change their bits."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,15 +14,15 @@ SOURCE = "source of the method"
 
 
 def differing_metrics(record: Record, again: Record) -> list[str]:
-    """The metrics that both have, with other values. A metric of one alone is newer than the other, or was added to it
-    later."""
+    """The names of the metrics that both records have with different values. A metric that only one of them has is no
+    difference: the other record is older, or the metric was added later."""
     return sorted(name for name in record.metrics.keys() & again.metrics.keys()
                   if record.metrics[name] != again.metrics[name])
 
 
 def differing(record: Record, again: Record) -> list[str]:
-    """What of two finished records of a run is not equal: weights, predictions, or some of the metrics of both. Empty
-    if they are bit-equal."""
+    """What differs between two finished records of a run: "weights", "predictions" and "N of M metrics", M being those
+    that both have. Empty if the two are bit-equal."""
     metrics = differing_metrics(record, again)
     shared = len(record.metrics.keys() & again.metrics.keys())
     return [what for what, same in (("weights", record.weights_sha256 == again.weights_sha256),
@@ -30,7 +31,8 @@ def differing(record: Record, again: Record) -> list[str]:
 
 
 def environment_of(record: Record) -> dict[str, str]:
-    """All that can change a result's bits besides the spec, by name. On "cpu-portable" the processor cannot."""
+    """Everything besides the spec that can change the bits of a run's results, by name, as text: environment, package
+    versions, git commit and the method's source. On "cpu-portable" the processor cannot, and is left out."""
     known = {name: record.environment.get(name) for name in ENVIRONMENT
              if name != "cpu" or record.spec.device != PORTABLE}
     versions = known.pop("versions")
@@ -41,7 +43,8 @@ def environment_of(record: Record) -> dict[str, str]:
 
 
 def results_hash(runs: Iterable[Record]) -> str:
-    """The hash of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions, metrics."""
+    """The SHA-256 of what is equal whenever somebody repeats the runs: specs, statuses, weights, predictions and
+    metrics."""
     total = hashlib.sha256()
     for run in sorted(runs, key=lambda run: run.run_id):
         total.update(msgspec.json.encode([run.run_id, run.status, run.weights_sha256, run.predictions_sha256,

@@ -20,13 +20,13 @@ from kdbench.folders import ResultsFolder
 from kdbench.results.predictions import Predictions, check_predictions, read_npz
 from kdbench.results.record import MAX_REASON, Entry, Planned, Problem, Record, decode, id_of, read
 
-LEFT_OVER = 3600.0  # seconds after which a temporary file in a shared folder is nobody's any more
+LEFT_OVER = 3600.0  # seconds after which no process is still writing a temporary file of a shared folder
 
 Note = TypeVar("Note", bound=msgspec.Struct)
 
 
 class Store:
-    """One results folder. Making a store touches nothing; `lock` is what creates the folder."""
+    """One results folder. Making a `Store` neither reads nor creates anything; `lock` creates the folder."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
@@ -39,30 +39,31 @@ class Store:
     # Records.
 
     def scan(self) -> Iterator[Record | Problem]:
-        """Every record, or what is wrong with it, in the order of file names, one at a time."""
+        """Every record, or the Problem of a file that is not a usable one, one at a time in the order of file names."""
         for path in json_files(self.files.records):
             yield read(Record, path)[0]
 
     def scan_with_hashes(self) -> Iterator[tuple[Record | Problem, str]]:
-        """Every record as tables need it, or what is wrong with it, and the SHA-256 of its file."""
+        """Every record without its details, or the Problem of a file that is not a usable one, with the SHA-256 of its
+        file."""
         for path in json_files(self.files.records):
             found, content = read(Record, path)
             yield (found.without_details() if isinstance(found, Record) else found,
                    hashlib.sha256(content).hexdigest())
 
     def read(self) -> tuple[list[Record], list[Problem]]:
-        """All records, and what is wrong with the files that are none."""
+        """All records, and the problems of the files that are not usable records."""
         found = list(self.scan())
         return [f for f in found if isinstance(f, Record)], [f for f in found if isinstance(f, Problem)]
 
     def get(self, run_id: str) -> Record | Problem | None:
-        """The record of a run; None if there is none; a Problem if it is damaged."""
+        """The record of a run; None if there is none, a Problem if its file is damaged."""
         path = self.files.record(run_id)
         return read(Record, str(path))[0] if path.exists() or path.is_symlink() else None
 
     def find(self, name: str) -> Record:
-        """The record of a run, by the beginning of its id, or by METHOD:SEED where that is one student's alone.
-        UserError if there is none, several, or a damaged one."""
+        """The record of the one run whose id begins with `name`, or, for a `name` of the form METHOD:SEED, of the one
+        student with that method and seed. Raises UserError if no run or several match, or if the record is damaged."""
         if ":" in name:
             return self._find_student(name)
         runs = [id_of(path) for path in json_files(self.files.records)]
@@ -95,14 +96,14 @@ class Store:
         raise unknown(f"run in {self.folder}", name, sorted({f"{one.spec.method}:{one.spec.seed}" for one in students}))
 
     def write(self, record: Record) -> None:
-        """Put a record into the folder. ValueError, and nothing written, if it could not be read back."""
+        """Write a record into the folder. Raises ValueError, and writes nothing, if it could not be read back."""
         self._write(self.files.record(record.run_id), record)
 
     # The plan.
 
     def plan(self, runs: Iterable[Planned]) -> list[Problem]:
-        """Note what is wanted; what was wrong with the files that were damaged and are whole again. Earlier plans of
-        the folder stay: its table is of all that was ever asked for."""
+        """Add runs to the folder's plan, and return the problems of the damaged files that this replaced. Runs that
+        were planned earlier stay in the plan: the folder's table shows everything that was ever asked for."""
         damaged = []
         for planned in runs:
             path = self.files.plan(planned.run_id)
@@ -114,14 +115,15 @@ class Store:
         return damaged
 
     def planned(self, but: Collection[str] = ()) -> tuple[list[Planned], list[Problem]]:
-        """The planned runs whose ids are not among `but`, and the plan's damaged files."""
+        """The planned runs whose ids are not among `but`, and the problems of the damaged files among them."""
         found = [read(Planned, path)[0] for path in json_files(self.files.plans) if id_of(path) not in but]
         return [f for f in found if isinstance(f, Planned)], [f for f in found if isinstance(f, Problem)]
 
     # Predictions.
 
     def write_predictions(self, run_id: str, arrays: Mapping[str, np.ndarray]) -> str:
-        """Save logits and labels; the SHA-256 of the file, which the same arrays always give."""
+        """Save the arrays that metrics are computed from, and return the SHA-256 of the file, which is the same for the
+        same arrays. Raises ValueError for arrays that `check_predictions` refuses."""
         checked = check_predictions(arrays)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -132,7 +134,8 @@ class Store:
         return hashlib.sha256(buffer.getvalue()).hexdigest()
 
     def read_predictions(self, run_id: str, sha256: str | None = None) -> Predictions:
-        """The saved arrays of a run. UserError if they are missing, damaged, or not the ones with that SHA-256."""
+        """The saved arrays of a run. Raises UserError if the file is missing or damaged, or does not have the SHA-256
+        given."""
         path = self.files.predictions(run_id)
         try:
             content = read_file(path)
@@ -145,10 +148,12 @@ class Store:
             raise UserError(f"{path}: the saved predictions are damaged: {error}") from error
 
     def faults(self, record: Record) -> Iterator[Problem]:
-        """What is wrong with each of the files that a finished run left beside its record.
+        """The problems of the files that a finished run left beside its record: its network's weights and its
+        predictions.
 
-        A folder without any students, or any predictions, is a copy of records alone, in which none are expected. A
-        teacher's network stays in the cache, and is not expected in a folder that has only a copy of its record.
+        A folder without a subfolder of students, or of predictions, is a copy of records alone, and none of these files
+        are expected in it. A teacher's network stays in the cache, and is not expected in a folder that has only a copy
+        of the teacher's record.
         """
         for path, sha256 in ((self.files.student(record.run_id), record.weights_sha256),
                              (self.files.predictions(record.run_id), record.predictions_sha256)):
@@ -166,16 +171,16 @@ class Store:
                 yield Problem(path, f"cannot be read: {error.strerror}")
 
     def damage(self, record: Record) -> str | None:
-        """The first of a run's `faults` as a sentence that begins with the path; None if there is none."""
+        """The first of a run's `faults` as a sentence that begins with the path; None if the run has none."""
         return next((f"{fault.path} {fault.reason}" for fault in self.faults(record)), None)
 
     # One writer at a time.
 
     @contextmanager
     def lock(self, part: str | None = None) -> Iterator[None]:
-        """Hold the folder for one command that writes; or the part of its runs that has that name, beside commands that
-        hold other parts. UserError if another command is in the way, or if the folder is not writable or cannot be
-        locked."""
+        """Lock the folder for one command that writes, or only the part of its runs with the name `part`, which leaves
+        the other parts to other commands. Creates the folder, and removes what killed processes left half written.
+        Raises UserError if another command has the lock, or if the folder is not writable or cannot be locked."""
         if part is None:
             with self._held(self.files.lock, fcntl.LOCK_EX):
                 # Jobs of a cluster outlive the command that submitted them, and may be writing now.
@@ -183,12 +188,13 @@ class Store:
                 yield
         else:
             with self._held(self.files.lock, fcntl.LOCK_SH), self._held(self.files.part_lock(part), fcntl.LOCK_EX):
-                sweep(self.folder, older_than=LEFT_OVER)  # younger files may be what another part just writes
+                sweep(self.folder, older_than=LEFT_OVER)  # another part's command may be writing younger files
                 yield
 
     @contextmanager
     def _held(self, path: Path, how: int) -> Iterator[None]:
-        """A lock file, locked."""
+        """Hold a lock on the file, shared or exclusive as `how` says, without waiting for it. Raises UserError if
+        another command has the lock, or if the file cannot be written or locked."""
         with ExitStack() as held:
             try:
                 held.enter_context(locked(path, how | fcntl.LOCK_NB))
@@ -212,8 +218,8 @@ def _settings(run: Record) -> str:
 
 
 def read_note(path: Path, kind: type[Note]) -> tuple[Note | Problem | None, str]:
-    """What a JSON file says of all of a folder, and its SHA-256; None if there is no such file, a Problem if it is
-    damaged."""
+    """The content of a JSON file that describes a whole folder, and the file's SHA-256. The content is None if there is
+    no such file and a Problem if it is damaged, both with an empty SHA-256."""
     try:
         content = read_file(path)
         return msgspec.json.decode(content, type=kind), hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Which results of a folder others submitted, and what was done to believe them, as the folder keeps it."""
+"""The content of submissions.json: which results of a folder others submitted, and how these were checked."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, get_args
@@ -10,7 +10,7 @@ from kdbench.results.record import Problem, Utc
 from kdbench.results.store import Store, read_note, write_note
 
 Mark = Literal["self-reported", "checked", "replayed"]
-MARKS: tuple[Mark, ...] = get_args(Mark)  # from the least that was done to the most
+MARKS: tuple[Mark, ...] = get_args(Mark)  # from the least to the most that was done to check results
 MEANING: Mapping[Mark, str] = {
     "self-reported": "nobody checked the results but the one who submitted them",
     "checked": "the metrics follow from the saved predictions, and the runs are those of the suite",
@@ -25,15 +25,15 @@ class Submission(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     sha256: str                   # of the submitted file
     methods: list[str]
     mark: Mark
-    when: Utc                     # it was added
+    when: Utc                     # when it was added to the folder
     author: str
     licence: str                  # its SPDX identifier
     paper: str | None = None
     url: str | None = None
     plugins: dict[FileName, str] = {}  # the files in plugins/ with its methods, by name, and the SHA-256 of each
-    requirement: str | None = None  # the installed package that brings the methods otherwise
+    requirement: str | None = None  # the installed package with the methods, if no plugin files hold them
     runs: list[str]               # the ids of its runs
-    replayed: list[str] = []      # of those that gave the same weights again
+    replayed: list[str] = []      # the ids of the runs that gave the same weights again in a replay
 
     def __str__(self) -> str:
         return (f"{', '.join(self.methods)} ({self.mark}; by {self.author}, {self.licence}, added {self.when[:10]}, "
@@ -47,24 +47,25 @@ class Submitted(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     submissions: list[Submission]  # by SHA-256
 
     def marks(self) -> dict[str, Mark]:
-        """How far each submitted run is to be believed, by its id; of several submissions with it the most."""
+        """The mark of each submitted run by its id; of a run in several submissions, the highest."""
         found: dict[str, Mark] = {}
         for one in sorted(self.submissions, key=lambda one: MARKS.index(one.mark)):
             found |= dict.fromkeys(one.runs, one.mark)
         return found
 
     def lines(self) -> Iterator[str]:
-        """What a reader of the folder's tables should know of it."""
+        """The line that the folder's tables show about the submissions."""
         yield f"Submitted by others: {'; '.join(map(str, self.submissions))}."
 
 
 def least(marks: Iterable[Mark]) -> Mark | None:
-    """The mark of what several runs make together; None if there is none."""
+    """The mark of a figure made of several runs, which is the lowest of their marks; None if there are none."""
     return min(marks, key=MARKS.index, default=None)
 
 
 def joined(several: Iterable[Submitted]) -> Submitted:
-    """The submissions of several folders; of one that several have, the note with the higher mark, then the earlier."""
+    """The submissions of several folders. Of a submission that several folders have, the entry with the highest mark is
+    kept, and of equal marks the earliest."""
     kept: dict[str, Submission] = {}
     for one in sorted((one for each in several for one in each.submissions),
                       key=lambda one: (-MARKS.index(one.mark), one.when, msgspec.json.encode(one))):
@@ -73,8 +74,8 @@ def joined(several: Iterable[Submitted]) -> Submitted:
 
 
 def read_submitted(store: Store) -> tuple[Submitted | Problem | None, str]:
-    """A folder's submissions, and the SHA-256 of the file that tells of them; None if it has none, a Problem if the
-    file is damaged."""
+    """The content of a folder's submissions.json, and the SHA-256 of that file. None if the folder has no submissions,
+    a Problem if the file is damaged."""
     return read_note(store.files.submitted, Submitted)
 
 

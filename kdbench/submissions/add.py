@@ -1,4 +1,4 @@
-"""Adds a submission to a folder of results, with the mark of what was done to believe it."""
+"""Adds a submission to a folder of results, with the mark that says how it was checked."""
 
 import hashlib
 import os
@@ -19,9 +19,10 @@ from kdbench.submissions.check import Checked
 
 def add(done: Checked, name: str, out: Path, mark: Mark, replayed: Collection[str], folder: Path,
         read_choices: ReadChoices) -> Merge:
-    """Merge the submitted runs into the folder of results `out`, as those of the file `name`. What merging did; nothing
-    was written if it refused something. `folder` is an empty one to work in. Witnesses are not merged, and teachers are
-    where `out` lacks them."""
+    """Merge a checked submission into the results folder `out`, under the file name `name`, and return what merging
+    did; nothing was written if it refused something. `folder` is an empty folder to work in. Runs of witnesses are not
+    merged, and teachers only if `out` lacks them. Raises UserError if the submissions.json of `out` is damaged, or if
+    `out` has another plugin file of the same name."""
     manifest, source, target = done.manifest, done.store, Store(out)
     assert manifest is not None
     submitted = read_submitted(target)[0]

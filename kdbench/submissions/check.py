@@ -43,14 +43,14 @@ from kdbench.submissions.zipped import LOCK, MANIFEST, REQUIREMENT, Refusal, unp
 from kdbench.suites.plan import Plan
 from kdbench.suites.suite import built_in_suites, load_suite
 
-IMAGES = ("dataset_digest", "classes", "split_sizes")  # the fields that tell of them; of failed or older runs empty
-CLOSE = 1e-6      # that a metric may differ by when it is computed by another version of NumPy
+IMAGES = ("dataset_digest", "classes", "split_sizes")  # they identify a run's images; empty if it failed or is older
+CLOSE = 1e-6      # relative or absolute difference allowed to a metric, as versions of NumPy differ
 CONFIDENCE = .99  # of the interval within which results of another machine count as the same
 REPACK = "pack it anew with `kdbench submit` from the folder that `kdbench run` wrote"
 
 
 class Finding(NamedTuple):
-    """Something that a maintainer should know of a submission, and what its submitter can do."""
+    """A fault or a fact of a submission that a maintainer should know, and what its submitter can do about it."""
 
     refused: bool
     kind: str
@@ -68,7 +68,7 @@ def refused(kind: str, why: str, remedy: str = REPACK) -> Finding:
 
 @dataclass
 class Checked:
-    """A submission that was unpacked into a folder, and what was found."""
+    """A submission that was unpacked into a folder, with what was read from it and what was found."""
 
     file: Path
     folder: Path
@@ -76,7 +76,7 @@ class Checked:
     findings: list[Finding] = field(default_factory=list)
     manifest: Manifest | None = None  # None if it cannot be read
     own: list[Record] = field(default_factory=list)        # the submitted runs that could be read
-    others: list[Record] = field(default_factory=list)     # of witnesses and teachers
+    others: list[Record] = field(default_factory=list)     # runs of witnesses and teachers
     profiles: list[Profile] = field(default_factory=list)  # of the submitted runs
     infos: dict[str, MethodInfo] = field(default_factory=dict)
 
@@ -90,8 +90,9 @@ class Checked:
 
 
 def check(file: Path, against: Path | None, folder: Path) -> Checked:
-    """Check a submission against the folder of reference results, if one is given. `folder` is an empty one, into which
-    it is unpacked. UserError if there is no such file or no reference."""
+    """Unpack a submission into `folder`, which is empty, and check it; with the folder of reference results `against`,
+    also against these. Faults of the submission are findings. Raises UserError if there is no such file, or if the
+    reference has no records."""
     reference = {} if against is None else _reference(against)
     if not file.is_file():
         raise UserError(f"{file}: no such file")
@@ -130,7 +131,7 @@ def _reference(folder: Path) -> dict[str, Record]:
 
 
 def _submitted(folder: Path | None) -> Collection[str]:
-    """The runs of the reference that somebody submitted."""
+    """The ids of the reference's runs that somebody submitted; none without a reference."""
     note = read_submitted(Store(folder))[0] if folder is not None else None
     return note.marks() if isinstance(note, Submitted) else ()
 
@@ -158,7 +159,8 @@ def _said(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _read_records(done: Checked) -> Iterator[Finding]:
-    """Read all records into `done`; what is wrong with those that cannot be used, and files that belong to none."""
+    """Read the records into `done`. Yields findings on records that cannot be used and on files that belong to no
+    usable record."""
     assert done.manifest is not None
     store, names = done.store, set(done.manifest.names)
     for found in store.scan():
@@ -185,7 +187,7 @@ def _read_records(done: Checked) -> Iterator[Finding]:
 
 
 def _read_profiles(done: Checked) -> Iterator[Finding]:
-    """Read the profiles into `done`; what is wrong with them, and with the plan's entries."""
+    """Read the profiles into `done`. Yields findings on profiles and on entries of the plan that cannot be used."""
     files, runs = done.store.files, {one.run_id: one for one in done.own}
     for path in sorted(files.plans.glob("*.json")):
         planned = read(Planned, str(path))[0]
@@ -206,8 +208,9 @@ def _read_profiles(done: Checked) -> Iterator[Finding]:
 
 
 def _methods(done: Checked, reference: Mapping[str, Record], submitted: Collection[str]) -> Iterator[Finding]:
-    """Read the methods' sources, without running them, into `done`; what is wrong with them, and names that others
-    have. `submitted` are the runs of the reference that somebody submitted."""
+    """Read the methods' sources into `done`, without running them. Yields findings on sources that are faulty or
+    changed, and on names that other methods have. `submitted` are the ids of the reference's runs that somebody
+    submitted."""
     assert done.manifest is not None
     builtin = Registry()
     plugins = {one.plugin for one in done.manifest.methods if one.plugin}
@@ -243,7 +246,8 @@ def _methods(done: Checked, reference: Mapping[str, Record], submitted: Collecti
 
 
 def _facts(done: Checked) -> Iterator[Finding]:
-    """Whether records and profiles say of a method what its source says, where that is at hand."""
+    """Findings on records and profiles that contradict the method's source, if kdbench or the submission has that
+    source."""
     infos = Registry() | done.infos
     for one in (*done.own, *done.others, *done.profiles):
         info = infos.get(one.spec.method)
@@ -254,7 +258,7 @@ def _facts(done: Checked) -> Iterator[Finding]:
 
 
 def _info(done: Checked, method: SubmittedMethod, builtin: Mapping[str, MethodInfo]) -> MethodInfo | str:
-    """The facts of a submitted method, or why nothing is known of it."""
+    """The facts of a submitted method, or the reason why nothing is known of it."""
     assert done.manifest is not None
     if method.plugin:
         found = _source(done.folder / "plugin" / method.plugin, method.name)
@@ -268,7 +272,7 @@ def _info(done: Checked, method: SubmittedMethod, builtin: Mapping[str, MethodIn
 
 
 def _source(file: Path, name: str) -> MethodInfo | str:
-    """The method's facts as its source states them, or why they cannot be read. Nothing of it is run."""
+    """The facts of a method from its source file, which is not run, or the reason why they cannot be read."""
     try:
         found = [info for info in read_source(file, None) if info.name == name]
         return found[0] if len(found) == 1 else f"it has {len(found)} methods named {name!r}, expected one"
@@ -279,11 +283,11 @@ def _source(file: Path, name: str) -> MethodInfo | str:
 
 
 def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
-    """What records tell of a method that is not at hand; None if they do not."""
+    """The facts of a method whose source is not here, from the first record that has them; None if no record has."""
     record = next((one for one in own if one.spec.method == name and one.facts is not None), None)
     if record is None or record.facts is None:
         return None
-    trained = record.spec.self_teacher  # an assistant has a teacher, a copy of the student none
+    trained = record.spec.self_teacher  # an assistant has a teacher, a copy of the student has none
     learns = "teacher" if trained is None else "assistant" if trained.run.teacher is not None else "student"
     return MethodInfo(
         name=name, family=record.family or "", paper=record.facts.paper, doc=record.facts.idea, learns_from=learns,
@@ -294,7 +298,8 @@ def _told(own: Iterable[Record], name: str) -> MethodInfo | None:
 
 
 def _lock(done: Checked) -> Iterator[Finding]:
-    """Whether the required package is the one that is told, and the versions are those of the records."""
+    """Findings if the required package is not the one in the manifest, or if the locked versions are not those in the
+    records."""
     assert done.manifest is not None
     wanted, file = done.manifest.requirement, done.folder / REQUIREMENT
     if (file.read_bytes() if file.is_file() else None) != (f"{wanted}\n".encode() if wanted else None):
@@ -317,7 +322,8 @@ def _lock(done: Checked) -> Iterator[Finding]:
 # The suite and its runs.
 
 def _plan(done: Checked) -> Plan | None:
-    """What the suite's text asks for; None, and a finding in `done`, if it cannot be told."""
+    """The plan of the suite's text for the submitted methods and the witnesses. Adds findings to `done` if the text was
+    changed, and if it cannot be expanded to a plan, which then is None."""
     assert done.manifest is not None
     said, registry = done.manifest.suite, Registry()
     own = built_in_suites().get(said.name)
@@ -342,7 +348,7 @@ def _plan(done: Checked) -> Plan | None:
 
 
 def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> Iterator[Finding]:
-    """Whether the submitted runs are those of the suite, and the suite is the reference's."""
+    """Findings if the submitted runs are not those of the suite, or if the suite is not the reference's."""
     assert done.manifest is not None
     asked = {(spec.cell, spec.method): spec for spec in reversed(plan.students)}  # of several settings the usual one
     seeds = {spec.seed for spec in plan.students}
@@ -391,8 +397,8 @@ def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> 
 
 
 def _same_suite(done: Checked, plan: Plan, reference: Mapping[str, Record]) -> Iterator[Finding]:
-    """Whether the reference has just the runs of the witnesses that the suite's text asks for in the submitted cells.
-    Their ids are hashes of all that can change a result."""
+    """Findings unless the reference has exactly the witnesses' runs that the suite's text asks for in the submitted
+    cells, on the same images. Ids of runs are hashes of all that can change a result."""
     cells = {one.spec.cell for one in done.own}
     asked = {spec.id: spec for spec in plan.students if spec.method in WITNESSES and spec.cell in cells}
     there = {run for run, one in reference.items() if one.role == "student" and one.spec.method in WITNESSES
@@ -427,8 +433,9 @@ def _same_suite(done: Checked, plan: Plan, reference: Mapping[str, Record]) -> I
 # Metrics.
 
 def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
-    """Whether all metrics that predictions determine follow from the saved ones."""
-    store, labels = done.store, dict[str, tuple[str, list[np.ndarray]]]()  # by cell: whose labels they are, and these
+    """Findings on metrics that do not follow from the saved predictions, and on labels that are not those of the
+    reference."""
+    store, labels = done.store, dict[str, tuple[str, list[np.ndarray]]]()  # by cell: source of the labels, labels
     digests = {one.run_id: one.predictions_sha256 for one in done.others}
     for record in (*done.others, *done.own):
         if record.status != "ok":
@@ -471,7 +478,8 @@ def _metrics(done: Checked, reference: Store | None) -> Iterator[Finding]:
 
 
 def _of_reference(reference: Store | None, done: Checked, cell: str) -> Predictions | None:
-    """The predictions of a witness in the reference's folder, if it has them; their labels are the images' own."""
+    """The predictions of a witness of the cell in the reference's folder, whose labels are those of the images; None if
+    it has none."""
     if reference is None:
         return None
     for record in done.others:
@@ -483,7 +491,8 @@ def _of_reference(reference: Store | None, done: Checked, cell: str) -> Predicti
 
 
 def _as_read(found: Answers) -> list[list[Any]] | None:
-    """The answers by image, since versions of zlib compress otherwise; None if they are damaged."""
+    """The content of answers as lists, apart from its compression, in which versions of zlib differ; None if it is
+    damaged."""
     try:
         return [part.tolist() for part in vars(read_answers(found)).values()]
     except ValueError:
@@ -503,8 +512,9 @@ def _alike(first: Sequence[Any], second: Sequence[Any]) -> bool:
 # Witnesses.
 
 def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> Iterator[Finding]:
-    """Whether the submitter's machine gives the reference's results: the same bits, or on another machine or with other
-    versions what other seeds might give too."""
+    """Findings on how the submitter's machine reproduces the reference's results: it must give the same bits or, on
+    another machine or with other versions, accuracies that other seeds might give too. Also on missing witnesses and
+    teachers."""
     there = {one.run_id: one for one in done.others}
     cells = {one.spec.cell for one in done.own}
     asked = [spec for spec in plan.students if spec.method in WITNESSES and spec.cell in cells]
@@ -546,9 +556,13 @@ def _witnesses(done: Checked, plan: Plan, reference: Mapping[str, Record] | None
 
 
 def _made_elsewhere(method: str, pairs: Sequence[tuple[Record, Record]], sides: list[list[float]]) -> Finding:
-    """The witness's mean accuracy over seeds, compared with the reference's by the t interval of the difference of two
-    means. The spread between seeds is that of all witnesses of the cell, `sides` being the accuracies of each, the
-    reference's and the submitted ones; an image more or less is always allowed."""
+    """The finding on a witness's mean test accuracy over seeds, by the t interval of its difference from the
+    reference's.
+
+    `pairs` are the reference's and the submitted records, seed by seed. The spread between seeds is that of all
+    witnesses of the cell: `sides` holds the accuracies over seeds, one list for each witness of the reference and one
+    for each submitted. A difference of one image is always allowed.
+    """
     ours, theirs = ([one.metrics["test_accuracy"] for one in side] for side in zip(*pairs, strict=True))
     change, count, spec = statistics.fmean(theirs) - statistics.fmean(ours), len(pairs), pairs[0][0].spec
     why = ", ".join(dict.fromkeys(one for pair in pairs for one in environment_changes(*pair))) or "nothing known"

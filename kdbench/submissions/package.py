@@ -1,4 +1,4 @@
-"""What a submission holds: its manifest, and how it is packed from a folder of results."""
+"""The content of a submission: its manifest, and the members that are packed from a folder of results."""
 
 import hashlib
 import importlib.metadata
@@ -28,7 +28,7 @@ from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import Suite, built_in_suites, load_suite
 from kdbench.version import __version__
 
-WITNESSES = REFERENCES  # whose runs in the same cells show how far a machine gives the reference's results
+WITNESSES = REFERENCES  # their runs in the submitted cells show how far a machine reproduces the reference's
 LICENCES = frozenset("""
     0BSD AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 BSD-2-Clause BSD-3-Clause BSL-1.0 CC-BY-4.0 CC-BY-SA-4.0 CC0-1.0
     ECL-2.0 EPL-2.0 EUPL-1.2 GPL-2.0-only GPL-2.0-or-later GPL-3.0-only GPL-3.0-or-later ISC LGPL-2.1-only
@@ -63,9 +63,9 @@ class Manifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     format_version: Literal[1] = 1
     kdbench: Text
     methods: Annotated[list[SubmittedMethod], Meta(min_length=1, max_length=100)]
-    requirement: Text | None = None  # the package that brings the methods without a plugin file, as NAME==VERSION
+    requirement: Text | None = None  # NAME==VERSION of the package with the methods that have no plugin file
     suite: SuiteText
-    cells: list[RunId]               # of the submitted runs: pair, dataset and recipe, as hashes
+    cells: list[RunId]               # of the submitted runs: hashes of pair, dataset and recipe
     seeds: list[int]
     licence: Text                    # SPDX identifier, of results and plugin files
     author: Text
@@ -85,8 +85,8 @@ Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class Environment(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What `kdbench.environment.environment` gives, as those who read records rely on it. Records keep it as plain
-    data, of which nothing is checked when they are read."""
+    """The form of an outcome's environment that readers of records rely on, as `kdbench.environment.environment` makes
+    it. Records keep it as plain data, of which nothing is checked when they are read."""
 
     python: Words
     versions: dict[Package, Words | None]
@@ -102,7 +102,7 @@ class Environment(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 
 @dataclass(frozen=True)
 class About:
-    """What the submitter says of the results."""
+    """What the submitter states about the results."""
 
     licence: str
     author: str
@@ -112,8 +112,10 @@ class About:
 
 def members(folder: Path, methods: Sequence[str], plugins: Iterable[Path], suite_name: str | None, about: About,
             with_students: bool = False) -> dict[str, bytes | Path]:
-    """The members of a submission of all runs of `methods` in a folder of results, by name. UserError if there are
-    none, if a file of theirs is missing or damaged, or if it cannot be known what the runs are of."""
+    """The members of a submission by name, as contents or files: the runs of `methods` in a folder of results, the
+    witnesses' runs and the teachers that belong to them, profiles, plugin files, versions and the manifest.
+    `with_students` adds the students' weights. Raises UserError if a method has no runs, if a file is missing or
+    damaged, or if the runs' suite is unknown or cannot be submitted."""
     registry, store = Registry(plugins), Store(folder)
     infos = [registry[name] for name in methods]
     records = _records(store)
@@ -152,8 +154,9 @@ def members(folder: Path, methods: Sequence[str], plugins: Iterable[Path], suite
 
 
 def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices: Collection[Device]) -> Plan:
-    """The runs that a suite asks for of these methods and of the witnesses, by default hyperparameters. UserError for
-    runs on several devices, and for a suite with files of somebody's disk, which nobody else can repeat."""
+    """The plan of a suite for these methods and the witnesses, with default hyperparameters. Raises UserError for runs
+    on several devices, for a suite with files of somebody's own disk, which nobody else can repeat, and for a suite
+    with images without labels."""
     for name in suite.content.datasets:
         if catalog.parse(name).path is not None:
             raise UserError(f"dataset {name}: a folder of somebody's own disk, which nobody else can repeat; published "
@@ -171,7 +174,7 @@ def expansion(suite: Suite, registry: Registry, methods: Iterable[str], devices:
 
 
 def public(outcome: Outcome) -> Outcome:
-    """The outcome without what tells of the submitter's disk: its traceback, and the folders of paths."""
+    """The outcome without what reveals the submitter's disk: its traceback, and the folders in paths."""
     changes: dict[str, object] = {"traceback": None, "reason": outcome.reason and without_paths(outcome.reason)}
     if isinstance(outcome, Record):
         changes["notes"] = [without_paths(note) for note in outcome.notes]
@@ -179,7 +182,7 @@ def public(outcome: Outcome) -> Outcome:
 
 
 def environment_fault(outcome: Outcome) -> str:
-    """Why its environment is none that kdbench records; "" if it is one."""
+    """Why an outcome's environment is not one that kdbench records; "" if it is."""
     try:
         msgspec.convert(outcome.environment, Environment)
     except msgspec.ValidationError as error:
@@ -198,7 +201,8 @@ def _records(store: Store) -> list[Record]:
 
 
 def _suite_of(folder: Path, records: Iterable[Record], methods: Collection[str], given: str | None) -> str:
-    """The suite of the methods' runs: a built-in one's name, or the path of its file. UserError if it is not known."""
+    """The suite of the methods' runs: `given`, or else the name of a built-in suite. Raises UserError if none is given
+    and the runs are of several suites or of one that does not come with kdbench."""
     if given is not None:
         return given
     suites = sorted({one.suite for one in records if one.spec.method in methods and one.role == "student"})
@@ -210,8 +214,9 @@ def _suite_of(folder: Path, records: Iterable[Record], methods: Collection[str],
 
 
 def _files_of(store: Store, record: Record, suite: str, with_students: bool) -> Iterator[tuple[str, bytes | Path]]:
-    """The members of a run: its record, its place in the plan, and of a finished one its predictions. A teacher or a
-    witness may have been trained for another suite."""
+    """The members of a run by name: its record, its entry in the plan and, if it finished, its predictions and, as
+    asked for, a student's weights. They name `suite`, since a teacher or a witness may have been trained for another.
+    Raises UserError if a file is missing or damaged."""
     run, shown = record.run_id, msgspec.structs.replace(public(record), suite=suite)
     yield f"records/{run}.json", record.to_json() if shown == record else shown.to_json()
     yield f"plan/{run}.json", Planned(suite=suite, role=record.role, spec=record.spec).to_json()
@@ -228,7 +233,7 @@ def _files_of(store: Store, record: Record, suite: str, with_students: bool) -> 
 
 
 def _profiles(store: Store, own: Iterable[Record]) -> Iterator[tuple[str, bytes]]:
-    """What training by these runs costs, as far as it was measured."""
+    """The members with the profiles of these runs, by name, as far as there are any."""
     for record in own:
         found = read_profile(store, record.run_id)
         if isinstance(found, Profile):
@@ -237,15 +242,15 @@ def _profiles(store: Store, own: Iterable[Record]) -> Iterator[tuple[str, bytes]
 
 
 def _plugin_name(info: MethodInfo) -> str | None:
-    """What a plugin file is called in a submission; None for a method of an installed package."""
+    """The name that a method's plugin file has in a submission; None for a method of an installed package."""
     if info.module is not None:
         return None
     return info.file.name if re.fullmatch(r"[A-Za-z0-9_]{1,100}\.py", info.file.name) else f"{info.name}.py"
 
 
 def _requirement(infos: Sequence[MethodInfo]) -> str | None:
-    """The installed package that brings the methods, as NAME==VERSION. UserError if they come from several, or with
-    kdbench."""
+    """The installed package with the methods, as NAME==VERSION; None without methods. Raises UserError if they come
+    from several packages, or with kdbench."""
     found: dict[str, str] = {}
     for info in infos:
         package = distribution(info)
@@ -258,7 +263,7 @@ def _requirement(infos: Sequence[MethodInfo]) -> str | None:
 
 
 def distribution(info: MethodInfo) -> importlib.metadata.Distribution | None:
-    """The installed package that brings the method; None if it comes with kdbench."""
+    """The installed package with the method; None if it comes with kdbench or from a plugin file."""
     return next((one.dist for one in importlib.metadata.entry_points(group=ENTRY_POINTS)
                  if (one.module, one.attr) == (info.module, info.class_name)), None)
 
@@ -268,7 +273,8 @@ def _sha256(content: bytes | Path) -> str:
 
 
 def read_manifest(content: bytes) -> Manifest:
-    """ValueError, in one line, for a manifest of another format."""
+    """The manifest in the content of submission.json. Raises ValueError, with a message of one line, if it is not of
+    this format."""
     try:
         return msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, RecursionError) as error:

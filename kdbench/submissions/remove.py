@@ -1,4 +1,4 @@
-"""Takes submissions out of a folder of results."""
+"""Removes submissions from a folder of results."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from kdbench.results.submitted import Submission, Submitted, read_submitted, wri
 
 
 def remove(folder: Path, method: str) -> list[Submission]:
-    """Delete what the submissions with that method brought, their other methods included: runs, profiles, plugin files,
-    and the note of them. These submissions. What another submission brought too stays, and teachers do. UserError if
-    there is none."""
+    """Delete the submissions to a results folder that include a method, and return them: with all their methods, their
+    runs, profiles and plugin files, and their entries in submissions.json. What another submission brought too stays,
+    and so do teachers. Raises UserError if no submission includes the method, or if submissions.json is damaged."""
     store = Store(folder)
     files, (note, _) = store.files, read_submitted(store)
     if isinstance(note, Problem):

@@ -1,10 +1,10 @@
 """Runs submitted runs again, while they cannot see the test images, and compares the weights.
 
-What a method learns must not depend on the test split. So the run is trained with random images and labels in its
-place: the weights of an honest one come out as they were recorded, and those of one that looked come out otherwise.
-The process is given nothing that tells of the real test split, and where bwrap works it finds neither the dataset's
-files in the cache nor the submission. Then another process predicts the real test images with these weights, without
-their labels, and the logits are compared with the submitted ones.
+What a method learns must not depend on the test split. So the run is trained with random images and shuffled labels in
+its place: an honest run gives the recorded weights again, and one that looked at the test split gives others. The
+process gets nothing that reveals the real test images, and where bwrap works it finds neither the dataset's files in
+the cache nor the submission. Then another process predicts the real test images, also with shuffled labels, with these
+weights, and the logits are compared with the submitted ones.
 """
 
 import errno
@@ -46,7 +46,7 @@ PEEKS = ("its weights depend on something that a run may not depend on, such as 
 
 @dataclass(frozen=True)
 class Replayed:
-    """How a run came out; `equal`: with the recorded weights and predictions."""
+    """The result of a replayed run. `equal`: it gave the recorded weights and test predictions, bit by bit."""
 
     run: str
     equal: bool
@@ -54,14 +54,16 @@ class Replayed:
 
 
 def draw(own: list[Record], count: int, seed: int, sha256: str) -> list[Record]:
-    """So many finished runs, the same for everybody who draws with that seed from that file."""
+    """A random choice of at most `count` finished runs, the same for everybody who draws with that seed from the file
+    with that SHA-256."""
     finished = sorted((one for one in own if one.status == "ok"), key=lambda one: one.run_id)
     return random.Random(f"{seed} {sha256}").sample(finished, min(count, len(finished)))
 
 
 def replay(done: Checked, runs: list[Record], folder: Path, cache: CacheFolder, seconds: float) -> Iterator[Replayed]:
-    """Run each of `runs` again in a sandbox, with `folder`, an empty one, as its place. `cache` gives the datasets and
-    the teachers. This executes the submitter's code."""
+    """Run each of `runs` again in a sandbox and compare it; yields the results. This executes the submitter's code.
+    `folder` is an empty folder to work in, `cache` has the datasets and teachers, and a process that takes more than
+    `seconds` is killed. A method whose package is not installed here is refused."""
     # Built-in methods lie in FAMILY/NAME.py of their package, and those of plugins in PACKAGE/NAME.py.
     sandbox = Sandbox({info.file.absolute().parents[1] for info in Registry().values()},
                       hidden=(cache.root, done.folder, done.file))
@@ -71,8 +73,8 @@ def replay(done: Checked, runs: list[Record], folder: Path, cache: CacheFolder, 
 
 
 class _Run:
-    """One run that is repeated. Each of its two processes has a folder of its own, of which nothing is read but what it
-    was asked for."""
+    """One run that is replayed. Each of its two processes has a folder of its own, from which only the output that it
+    is to leave is read."""
 
     def __init__(self, done: Checked, record: Record, place: Path, cache: CacheFolder, sandbox: Sandbox,
                  seconds: float):
@@ -86,7 +88,7 @@ class _Run:
         return Replayed(self.record.run_id, equal, Finding(refused, "replay", f"{name}: {why}", remedy))
 
     def compare(self) -> Replayed:
-        """Train without the test images, predict them, and compare both with what was submitted."""
+        """Train without the test images, predict them, and compare the weights and logits with the submitted ones."""
         record, spec = self.record, self.record.spec
         real = collect.collect(collect.parse(spec.dataset), self.cache.data, spec.recipe.train_size)
         weights = self._train(real)
@@ -112,8 +114,8 @@ class _Run:
                           "submit the predictions that the run saved")
 
     def _train(self, real: collect.Collected) -> bytes | Ended:
-        """The weights that the run leaves while it cannot see the test images; how its process ended if it left none.
-        """
+        """Train the run while it cannot see the test images, and return its weights; how its process ended if it left
+        none."""
         place, lent = self.place / "train", CacheFolder(self.place / "train" / "cache")
         lent.data.mkdir(parents=True)
         missing = [run.id for run in teacher_runs(self.record.spec)
@@ -129,7 +131,7 @@ class _Run:
             return Ended(end.code, "it left no weights")
 
     def _predict(self, real: collect.Collected, weights: bytes, record: Record) -> np.ndarray | Ended:
-        """The logits [N, K] that these weights give for the test images; how the process ended if it left none."""
+        """The logits [N, K] that these weights give for the N test images; how the process ended if it left none."""
         place = self.place / "predict"
         place.mkdir()
         task = self._task("predict", place, record, [])
@@ -141,7 +143,7 @@ class _Run:
             if end.code == 0 and isinstance(found, np.ndarray) and found.shape == (
                     len(real.splits["test"]), len(real.classes)):
                 return found
-        except (OSError, ValueError, EOFError, MemoryError):  # it may announce any shape
+        except (OSError, ValueError, EOFError, MemoryError):  # the file may announce any shape
             pass
         return Ended(end.code, end.said or "it left no logits")
 
@@ -161,7 +163,8 @@ class _Run:
 
 def _by_noise(done: Checked, record: Record, logits: np.ndarray, labels: np.ndarray, changes: list[str],
               ended: Callable[..., Replayed]) -> Replayed:
-    """Where bits cannot be compared: whether the accuracy is what another seed might give."""
+    """The result where bits cannot be compared: whether the replayed test accuracy is within what two seeds of the row
+    differ by. It takes FEWEST_SEEDS submitted seeds to tell."""
     spec = record.spec
     seeds = [one.metrics["test_accuracy"] for one in done.own if one.status == "ok" and (
         one.spec.cell, one.spec.method, one.spec.hyperparameters) == (spec.cell, spec.method, spec.hyperparameters)]
@@ -185,16 +188,16 @@ def _why(end: Ended, seconds: float) -> str:
 
 
 def _left(file: Path, place: Path) -> bytes:
-    """The content of a file that a sandboxed process left below `place`. OSError if there is none, or if a link stands
-    on the way to it, which would lead out of the sandbox: this process may read more than that one."""
+    """The content of a file that a sandboxed process left below `place`. Raises OSError if there is none, or if a link
+    is on the way to it: the link might lead out of the sandbox to what only this process may read."""
     if file.resolve() != place.resolve() / file.relative_to(place):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
     return read_file(file)
 
 
 def _lent(run: str, submitted: Store, cached: Store, own: Store) -> bool:
-    """Whether the cache has a teacher with the submitted weights; they are copied, without what it predicts of test
-    images."""
+    """Copy a teacher from the user's cache to the run's own cache if its weights are the submitted ones, but not its
+    predictions of test images; return whether it was copied."""
     wanted, found = submitted.get(run), cached.get(run)
     path = cached.files.student(run)
     if not (isinstance(wanted, Record) and isinstance(found, Record) and path.is_file()):
@@ -209,11 +212,12 @@ def _lent(run: str, submitted: Store, cached: Store, own: Store) -> bool:
 
 
 def _write_data(file: Path, real: collect.Collected, blind: bool) -> None:
-    """The images and labels of a dataset for a sandboxed process, each split's own and no others: with noise for the
-    test images (`blind`), or with these and without their labels."""
+    """Write the images and labels of a dataset's splits, and none of its other images, for a sandboxed process. The
+    test split has shuffled labels and groups and, if `blind`, noise instead of its images. Raises TypeError for an
+    image folder."""
     arrays: dict[str, np.ndarray] = {"names": np.array(msgspec.json.encode(
         {"classes": real.classes, "groups": real.group_names, "words": real.words}).decode())}
-    stream = np.random.default_rng()  # not to be guessed, so that nobody can tell noise by its seed
+    stream = np.random.default_rng()  # without a seed, so that nobody can compute the noise again
     for split, part in real.splits.items():
         if not isinstance(part.images, np.ndarray):
             raise TypeError("an image folder is no published dataset")

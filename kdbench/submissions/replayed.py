@@ -1,8 +1,8 @@
-"""What the sandboxed process of a replay does: train a run, or predict with its network. Nothing here scores anything.
+"""The sandboxed process of a replay, which trains a run or predicts with its network. Nothing here scores anything.
 
 `python -m kdbench.submissions.replayed TASK.json` reads a `Task`. Images and labels come from one file that the
-replayer wrote, in which those of the test split are no test images (training), or without their labels (prediction);
-kdbench's own ways to a dataset lead to that file.
+replayer wrote, whose test split has shuffled labels and, for training, noise instead of images. The function by which
+kdbench reads a dataset is replaced by one that returns the content of that file.
 """
 
 import hashlib
@@ -66,7 +66,8 @@ def main() -> None:
 
 
 def withheld(file: Path) -> Collected:
-    """The splits in the replayer's file."""
+    """The splits in the file that the replayer wrote, in which the real test labels, or the whole test split, are
+    withheld."""
     with np.load(file, allow_pickle=False) as arrays:
         splits: dict[str, Part] = {}
         for split in ("train", "validation", "test"):
@@ -79,7 +80,7 @@ def withheld(file: Path) -> Collected:
 
 
 def trained(spec: RunSpec, info: MethodInfo, cache: CacheFolder, device: torch.device) -> bytes:
-    """The weights that the run leaves, as `kdbench.train.worker` trains it."""
+    """Train a run as `kdbench.train.worker` does, and return the content of its weights file."""
     dataset = load_dataset(spec.dataset, spec.recipe, cache.data, device)
     normalise = Normalise(dataset, device)
     job = Job(spec, info, "student", "replay", cache.teachers, cache)

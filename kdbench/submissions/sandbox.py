@@ -1,4 +1,4 @@
-"""A process for code that others wrote, as far apart from everything else as this platform lets it be."""
+"""Sandboxed processes for code that others wrote, as isolated from everything else as this platform lets them be."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 
 GIB = 1 << 30
-MEMORY = 32 * GIB    # of addresses, which torch reserves many more of than it uses
+MEMORY = 32 * GIB    # of address space, of which torch reserves much more than it uses
 FILE = 4 * GIB       # bytes of a file
 PROCESSES = 256      # further processes and threads of this user
-KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")  # of the environment
-SAID = 2000          # bytes of the end of its standard error that are read
+KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")  # environment variables
+SAID = 2000          # bytes that are read from the end of a process's standard error
 PROBE = 20           # seconds that a command may take to show that it works here
 
 
@@ -32,15 +32,16 @@ class Ended:
 
 
 class Sandbox:
-    """How processes are kept apart on this machine, found out once. They can read the folders `needed`, wherever these
-    are, besides Python's; with bwrap the files and folders `hidden`, wherever these are, are empty to them."""
+    """The way of isolating processes that works on this machine, determined once. Besides what Python needs, processes
+    can read the folders `needed`, wherever these are. With bwrap, the files and folders `hidden`, wherever these are,
+    appear empty."""
 
     def __init__(self, needed: Iterable[Path] = (), hidden: Iterable[Path] = ()) -> None:
         self.needed, self.hidden = [str(path) for path in needed], [str(path.resolve()) for path in hidden]
         self.tool = next((tool for tool in ("bwrap", "unshare") if _works(_command(tool, Path("/"), "cpu"))), None)
 
     def told(self, device: str) -> str:
-        """What holds for the processes, for the reader of a replay."""
+        """A text for readers of a replay on what the processes can and cannot do."""
         apart = {
             "bwrap": "no network; only its own folder can be written, and home folders are empty (bwrap)",
             "unshare": "no network (unshare); it may read and write where this user may, the test images too",
@@ -51,8 +52,8 @@ class Sandbox:
                 f"{FILE // GIB} GiB a file, {PROCESSES} further processes, and a time limit")
 
     def run(self, module: str, arguments: Sequence[str], folder: Path, device: str, seconds: float) -> Ended:
-        """Run a module of Python with `folder` as its own; it is killed after so many seconds, with all that it began.
-        """
+        """Run a Python module in a process with `folder` as its own, and return how it ended. At its end, or after that
+        many seconds, all processes that it began are killed."""
         home = folder / "home"
         home.mkdir(exist_ok=True)
         environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {
@@ -63,7 +64,7 @@ class Sandbox:
         apart = _command(self.tool, folder, device, self.needed, self.hidden)
         command = [*apart, sys.executable, "-m", module, *arguments]
         processes = sum(_threads(one) for one in psutil.process_iter() if _own(one)) + PROCESSES
-        # A file without a name, since the process may exchange whatever has one in its folder.
+        # A file without a name, since the process may replace any named file in its folder.
         with tempfile.TemporaryFile(dir=folder) as said:
             began = subprocess.Popen(
                 command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
@@ -82,7 +83,7 @@ class Sandbox:
 
 def _command(tool: str | None, folder: Path, device: str, needed: Sequence[str] = (),
              hidden: Sequence[str] = ()) -> list[str]:
-    """What stands before a command to run it apart."""
+    """The words that precede a command to run it isolated by `tool`; empty if there is no tool."""
     if tool == "bwrap":
         hidden = [str(Path.home()), "/home", "/tmp", "/run", *hidden]
         # What Python and kdbench are read from must stay visible, also below a hidden folder.
@@ -110,10 +111,10 @@ def _works(command: Sequence[str]) -> bool:
 
 
 def _limit(device: str, seconds: float, processes: int) -> None:
-    """Called in the new process before the command: limits that it cannot raise again."""
+    """Set limits that the process cannot raise again. Called in the new process before the command."""
     limits = {resource.RLIMIT_FSIZE: FILE, resource.RLIMIT_CORE: 0, resource.RLIMIT_NPROC: processes,
               resource.RLIMIT_CPU: int(seconds) * 4 + 60}
-    if device != "cuda":  # which reserves more addresses than there is memory
+    if device != "cuda":  # CUDA reserves more address space than there is memory
         limits[resource.RLIMIT_AS] = MEMORY
     for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]

@@ -1,4 +1,4 @@
-"""What a sandboxed process is asked for, as plain data."""
+"""The task of a sandboxed process, as plain data."""
 
 from typing import Literal
 

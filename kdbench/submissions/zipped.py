@@ -1,8 +1,9 @@
 """Zip files of submissions: written so that the same content gives the same bytes, and read as if an enemy wrote them.
 
-A zip is refused before anything of it is unpacked if its table of contents is not the one that `write_zip` makes: names
-of the format alone, each once, plain files, sizes within limits, and nothing before, between or behind that a reader
-might take otherwise. Members are then unpacked one at a time into a folder of ours, never beyond what they announce.
+A zip is refused before anything is unpacked unless its table of contents is like those that `write_zip` makes: only
+names of the format, each once, only plain files, sizes within limits, and nothing before, between or behind the parts
+that another reader might interpret differently. Members are then unpacked one at a time into a folder of ours, and
+never beyond the size that they announce.
 """
 
 import re
@@ -20,7 +21,7 @@ from kdbench.results.sizes import size_text
 MANIFEST, LOCK, REQUIREMENT = "submission.json", "lock.txt", "requirement.txt"
 RUN = r"[0-9a-f]{16}"
 MIB = 1 << 20
-MOST_BYTES = 2_000_000_000  # of all members; from 2 GiB on, with its headers, a zip has another form
+MOST_BYTES = 2_000_000_000  # of all members together; a zip of 2 GiB or more, headers included, has another form
 LIMITS = {  # bytes of a member, by what its name must match
     MANIFEST.replace(".", r"\."): 16 * MIB,
     LOCK.replace(".", r"\."): MIB // 4,
@@ -31,15 +32,15 @@ LIMITS = {  # bytes of a member, by what its name must match
     rf"students/{RUN}\.safetensors": MOST_BYTES,
 }
 MOST_MEMBERS = 20_000
-MOST_TIMES = 100           # as large as its compressed bytes may a member be: no prediction or text is so regular
-TABLE = 8 * MIB            # of the table of contents
+MOST_TIMES = 100           # a member's bytes over its compressed bytes, at most: predictions and texts have less
+TABLE = 8 * MIB            # bytes of the table of contents
 END = struct.Struct("<4s4H2LH")
 PIECE = MIB
 
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """Why a zip is not read, and what to do."""
+    """Raised for a zip that is not read: why it is refused, and what its submitter can do."""
 
     kind: str
     why: str
@@ -50,8 +51,8 @@ class Refusal(Exception):
 
 
 def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
-    """Write the members, contents or files by name, in the order of names, uncompressed and without dates. UserError,
-    and nothing written, if they are more than is taken."""
+    """Write a zip of the members, which are contents or files by name: sorted by name, uncompressed and without dates.
+    Raises UserError, and writes nothing, if there are more members or bytes than a submission may have."""
     total = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in members.values())
     if len(members) > MOST_MEMBERS or total > MOST_BYTES:
         raise UserError(f"{len(members)} files of {size_text(total)}, allowed are {MOST_MEMBERS} of "
@@ -65,8 +66,8 @@ def write_zip(path: Path, members: Mapping[str, bytes | Path]) -> None:
 
 
 def unpack(path: Path, folder: Path) -> list[str]:
-    """Unpack a submitted zip into an empty folder; the names of its members. Refusal if it is not safe or not of the
-    format; what is in the folder then is of no use."""
+    """Unpack a submitted zip into an empty folder, and return the names of its members. Raises Refusal if it is not
+    safe or not of the format; what the folder holds then must not be used."""
     _check_end(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,7 +84,8 @@ def unpack(path: Path, folder: Path) -> list[str]:
 
 
 def _check_end(path: Path) -> None:
-    """Refusal if the file does not end as a plain zip does: to look at that takes no memory, whatever it announces."""
+    """Raise Refusal if the file does not end as a plain zip does. The check takes no memory, whatever the zip
+    announces."""
     size = path.stat().st_size
     if size > MOST_BYTES + TABLE:
         raise Refusal("too large", f"the file has {size_text(size)}, allowed are {size_text(MOST_BYTES)}",
@@ -105,7 +107,8 @@ def _check_end(path: Path) -> None:
 
 
 def _check_table(members: list[zipfile.ZipInfo], start: int) -> None:
-    """Refusal for the first member of a zip's table of contents, which starts at that byte, that may not be in it."""
+    """Raise Refusal for the first member in a zip's table of contents that may not be in a submission, or if one is
+    missing. `start` is the byte at which that table starts."""
     seen: set[str] = set()
     for member in members:
         name, shown = member.filename, printable(repr(member.orig_filename[:200]))
@@ -137,7 +140,8 @@ def _check_table(members: list[zipfile.ZipInfo], start: int) -> None:
 
 
 def _check_form(member: zipfile.ZipInfo, shown: str, start: int) -> None:
-    """Refusal if a member has another form than `write_zip` gives it, or stands beyond the table of contents."""
+    """Raise Refusal if a member is encrypted or compressed otherwise than by deflate, or does not lie before the table
+    of contents."""
     if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Refusal("not a zip", f"{shown} is encrypted, or compressed otherwise than by deflate")
     if not 0 <= member.header_offset <= start - member.compress_size:
@@ -145,7 +149,8 @@ def _check_form(member: zipfile.ZipInfo, shown: str, start: int) -> None:
 
 
 def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Refusal, after at most what the member announces was written, if it holds another number of bytes."""
+    """Unpack a member, and write no more bytes than it announces. Raises Refusal if it holds another number of bytes.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with target.open("xb") as file:

@@ -151,12 +151,15 @@ class Store:
         """The problems of the files that a finished run left beside its record: its network's weights and its
         predictions.
 
-        A folder without a subfolder of students, or of predictions, is a copy of records alone, and none of these files
-        are expected in it. A teacher's network stays in the cache, and is not expected in a folder that has only a copy
-        of the teacher's record.
+        A student's record without either file is a copy of the record alone, as repositories hold it: none is expected
+        of it, also beside runs that were added to such a folder and have theirs. Nor is one of a folder without a
+        subfolder of students, or of predictions. A teacher's network stays in the cache, and is not expected in a
+        folder that has only a copy of the teacher's record.
         """
-        for path, sha256 in ((self.files.student(record.run_id), record.weights_sha256),
-                             (self.files.predictions(record.run_id), record.predictions_sha256)):
+        files = ((self.files.student(record.run_id), record.weights_sha256),
+                 (self.files.predictions(record.run_id), record.predictions_sha256))
+        alone = record.role == "student" and not any(path.exists() for path, _ in files)
+        for path, sha256 in files:
             if record.status != "ok" or sha256 is None or not path.parent.is_dir():
                 continue
             try:
@@ -165,7 +168,7 @@ class Store:
                 elif file_sha256(path) != sha256:
                     yield Problem(path, "is damaged: its SHA-256 is not the one in the record")
             except FileNotFoundError:
-                if record.role == "student" or path != self.files.student(record.run_id):
+                if not alone and (record.role == "student" or path != self.files.student(record.run_id)):
                     yield Problem(path, "is missing", missing=True)
             except OSError as error:
                 yield Problem(path, f"cannot be read: {error.strerror}")

@@ -71,6 +71,16 @@ def test_a_folder_of_records_alone_is_not_trained_again(tmp_path, cache):
     assert Matrix(smoke("ce"), tmp_path, CacheFolder(cache), print).pending() == []
 
 
+def test_runs_that_are_added_to_records_alone_do_not_make_those_be_trained_again(tmp_path, cache, finished):
+    """As a clone's reference results are continued."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    kept = next(iter(students(tmp_path)))
+    for kind in ("student", "predictions"):
+        getattr(Store(tmp_path).files, kind)(kept).unlink()
+    summary, said = run(smoke("ce", "label_smoothing"), tmp_path, cache)
+    assert (summary.trained, summary.skipped) == (0, 2) and not any("missing" in line for line in said)
+
+
 def test_a_record_of_a_newer_kdbench_is_named_and_left_as_it_is(tmp_path, cache):
     run(smoke("ce"), tmp_path, cache)
     (record,) = students(tmp_path).values()

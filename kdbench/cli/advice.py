@@ -1,4 +1,4 @@
-"""How the wishes of `kdbench advise` are read, and its answer in words."""
+"""Parses the options of `kdbench advise` and formats its answer as text."""
 
 import re
 import textwrap
@@ -10,7 +10,8 @@ WIDTH = 100
 
 
 def read_cost(text: str | None) -> dict[str, float]:
-    """What training may cost, by its unit: "2x" or "90s". UserError for anything else."""
+    """The budget that --max-train gives, by its unit: {"x": 2.0} for "2x" (times a step of plain training), {"s": 90.0}
+    for "90s" (seconds of a run), and {} for None. UserError for any other text and for zero."""
     if text is None:
         return {}
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(x|s)", text.strip())
@@ -20,7 +21,8 @@ def read_cost(text: str | None) -> dict[str, float]:
 
 
 def read_milliseconds(text: str | None) -> float | None:
-    """The milliseconds of a time such as "1ms", "500us" or "0.2s". UserError for anything else."""
+    """The time that --max-latency gives ("1ms", "500us" or "0.2s") in milliseconds; None for None. UserError for any
+    other text and for zero."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
@@ -30,7 +32,8 @@ def read_milliseconds(text: str | None) -> float | None:
 
 
 def advice_to_text(title: str, advice: Advice) -> str:
-    """The advice for a cell, its reasons, and what was ruled out."""
+    """The advice for a cell as text: a line with the title and the recommended method, then the reasons and the methods
+    that were ruled out, each with why."""
     lines = [f"{title}: {f'take {plain(advice.method)}' if advice.method else 'no advice'}",
              *(_item(reason) for reason in advice.reasons)]
     alike: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""`kdbench cache`: what the cache holds, and how to free it."""
+"""The commands `kdbench cache`, which lists what the cache holds, and `kdbench cache prune`, which frees it."""
 
 import json
 import time
@@ -21,7 +21,7 @@ cache_commands = typer.Typer(no_args_is_help=False)
 @cache_commands.callback(invoke_without_command=True)
 def cache(context: typer.Context, as_json: AsJson = False) -> None:
     """List what the cache holds (teacher passes, teachers, unfinished runs, data, copies of results on object stores),
-    its size, and what made it."""
+    with the size, the last use and the origin of each entry."""
     if context.invoked_subcommand is not None:
         return
     folder = CacheFolder.of_user()
@@ -43,7 +43,8 @@ def prune(
         metavar="DAYS", min=0, help="only what was not used for so many days")] = 0.0,
     only_say: Annotated[bool, typer.Option("--dry-run", help="remove nothing; say what would be")] = False,
 ) -> None:
-    """Remove teacher passes, or other kinds, from the cache. Runs make again what they need."""
+    """Remove teacher passes, or entries of the given kinds, from the cache. Later commands make or fetch again what
+    they need. Checkpoints of runs in progress, and results that are not uploaded yet, stay."""
     chosen = kinds or ["passes"]
     for kind in chosen:
         if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""The commands for results of several machines."""
+"""The commands `kdbench merge` and `kdbench compare`, for folders of results from several machines."""
 
 import dataclasses
 import json
@@ -23,8 +23,9 @@ def merge(
     out: Annotated[Path, typer.Option(metavar="DIR", help="where all of them go; what it holds already, stays")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="write nothing; say what would be done")] = False,
 ) -> None:
-    """Join folders of results of several machines. Equal runs are taken once. Exit code 1, and nothing is written, if
-    runs contradict each other or a file is damaged that no folder has whole."""
+    """Merge folders of results from several machines into one. A run that several folders have is kept once. The exit
+    code is 1, and nothing is written, if runs contradict each other, or if a file is damaged and no folder has an
+    intact copy of it."""
     from kdbench.compress.record import Compressed
     from kdbench.finished.merge import merge
     from kdbench.profile.record import Profile
@@ -48,8 +49,8 @@ def compare(
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Say what changed between two folders of results: cells, methods, accuracies on equal seeds, repeated runs. Exit
-    code 1 if a run that both finished is not bit-equal."""
+    """Report what changed from one folder of results to another: cells, methods, accuracies on shared seeds, and runs
+    that both have. The exit code is 1 if a run that finished in both is not bit-equal."""
     from kdbench.analysis.answers.changes import changes
     from kdbench.report.terminal import changes_to_text
 
@@ -63,7 +64,8 @@ def compare(
 
 
 def _named(folder: Path) -> str:
-    """The folder, with the version of its results if it has one."""
+    """The name of a folder (its URL, if it is on an object store), followed by the newest version of its results if
+    they have been released."""
     found = read_release(Store(folder))
     name = with_urls(str(folder))
     return f"{name} (version {found.versions[0].version})" if isinstance(found, Release) else name

@@ -1,4 +1,4 @@
-"""The console script `kdbench`: registers the commands, and tells mistakes of the user in one line."""
+"""The console script `kdbench`: it registers the commands and reports errors of the user in one line."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from kdbench.disk import explain
 from kdbench.errors import UserError, plain
 from kdbench.version import __version__
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+INTERRUPTED = 130  # the code that typer returns after Ctrl-C, as shells do
 
 
 app = typer.Typer(
@@ -22,8 +22,9 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Console script: bad input is one line and exit code 2, Ctrl-C is exit code 130."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows progress as it comes
+    """Run the console script. An error of the user is reported in one line, with exit code 2 unless the error has a
+    code of its own; Ctrl-C gives exit code 130."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that a log file shows progress at once
     with urls_shown():
         _main()
 
@@ -33,7 +34,7 @@ def _main() -> NoReturn:
         code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:  # the reader of our output went away
+    except BrokenPipeError:  # the program that read the output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

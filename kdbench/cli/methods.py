@@ -1,4 +1,5 @@
-"""The commands that list, show, write and check methods, list what suites are made of, and bring weights for them."""
+"""The commands that list and show methods and the parts of suites, create and check methods, describe the installation,
+and convert weights for teachers."""
 
 import dataclasses
 import json
@@ -126,8 +127,8 @@ def show(
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Show a method (its idea, paper, hyperparameters, and what tuning tries), a metric, a pair, a dataset, a suite, or
-    a run of a folder of results."""
+    """Show a method (its idea, paper, hyperparameters and search space for tuning), a metric, a pair, a dataset, a
+    suite, or a run in a folder of results."""
     if folder is not None:
         from kdbench.results.store import Store
 
@@ -140,7 +141,7 @@ def show(
         _show_method(registry[name], as_json)
         return
     known = {row["name"]: row for things, rows in _LISTS.items() if things is not Things.methods for row in rows(())}
-    base = name.partition("+")[0].partition(":")[0]  # of a dataset with its variants, or of an image folder
+    base = name.partition("+")[0].partition(":")[0]  # without a dataset's +MODIFIER(...) and :PATH
     if name not in known and base not in known:
         raise unknown("method, metric, pair, dataset or suite", name, [*registry, *known])
     _show_facts(known.get(name, known.get(base, {})), as_json)
@@ -191,7 +192,7 @@ def new_method(
     family: Annotated[str, typer.Option(help=f"its family: {', '.join(FAMILIES)}")],
     out: Annotated[Path, typer.Option(help="the folder to write it to")] = Path(),
 ) -> None:
-    """Write a working plugin file to start from."""
+    """Write a working plugin file as a starting point for a new method."""
     from kdbench.plugins.template import write_method
 
     file = write_method(name, family, out)
@@ -207,8 +208,8 @@ def check(
     plugin: Plugins = None,
     device: Annotated[Device, typer.Option(help="what to run them on")] = Device.cpu,
 ) -> None:
-    """Run the contract tests on methods, with the hyperparameters of the suite `smoke`, and one of them for each other
-    value of a boolean or of named choices. Exit code 1 if one fails."""
+    """Run the contract tests on methods, with the hyperparameters of the suite `smoke`. One of the tests is also run
+    for each other value of a hyperparameter that is boolean or has named choices. The exit code is 1 if one fails."""
     from kdbench.plugins.registry import Registry, load
     from kdbench.suites.suite import load_suite
 
@@ -240,7 +241,8 @@ def check(
 
 
 def _given(settings: Iterable[str], infos: Iterable[MethodInfo], registry: "Registry") -> dict[str, dict[str, Any]]:
-    """The hyperparameters that --set gives, by method. UserError for one of another method than those to check."""
+    """The hyperparameters given with --set, by method. UserError if a setting is for the recipe or the transfer, or for
+    a method that is not among `infos`."""
     from kdbench.suites.plan import split_settings
 
     by_method, recipe, transfer = split_settings(read_settings(settings), registry)
@@ -256,7 +258,8 @@ def _given(settings: Iterable[str], infos: Iterable[MethodInfo], registry: "Regi
 
 
 def doctor() -> None:
-    """Show versions, device, threads, and where caches and data lie."""
+    """Show the versions of Python and packages, the processor and GPU, the default threads, and where cache, data and
+    results are."""
     from kdbench.checks.doctor import report
 
     print_columns([{"what": what, "found": found} for what, found in report()], header=False)
@@ -269,8 +272,9 @@ def weights(
     look: Annotated[list[Path] | None, typer.Option(
         metavar="IMAGE", help="say what the network takes it for; may be repeated")] = None,
 ) -> None:
-    """Write weights of other code under timm's names, for a teacher with weights = "file:FILE" or "train:file:FILE".
-    Each tensor is compared with timm's; whether the network computes the same, images that you know tell."""
+    """Convert a checkpoint of other code to a safetensors file with timm's parameter names, which a pair can name as
+    weights = "file:FILE" or "train:file:FILE" of its teacher. The tensors are checked against those of timm's model;
+    whether the network also computes the same can be seen with --look, on images whose class you know."""
     from kdbench.train.initial import classes_of, convert
 
     network = convert(checkpoint, model, out)

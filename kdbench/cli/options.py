@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their text is read."""
+"""Options that several commands share, and functions that parse their values."""
 
 import tomllib
 from collections.abc import Iterable
@@ -67,7 +67,8 @@ OnDevice = Annotated[TrainingDevice, typer.Option(
 
 
 def cache_size(text: str | None) -> int | None:
-    """The bytes that --teacher-cache asks for; None where it is not given. UserError for what is no size."""
+    """The size that --teacher-cache gives, in bytes; None if the option is not given. UserError if the text is not a
+    size."""
     return None if text is None else read_size(text, "--teacher-cache")
 
 
@@ -81,7 +82,8 @@ def split_names(text: str | None) -> list[str] | None:
 
 
 def read_seeds(text: str | None) -> int | list[int] | None:
-    """The seeds that an option asks for: how many ("3"), or which ("0,4,7"). UserError if it is neither."""
+    """The seeds that --seeds gives: how many as an int ("3"), or which as a list ("0,4,7"); None if the option is not
+    given. UserError for any other text."""
     if text is None:
         return None
     with suppress(ValueError):
@@ -94,7 +96,8 @@ def read_seeds(text: str | None) -> int | list[int] | None:
 
 
 def read_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """The values of options such as "kd.temperature=8", by "kd.temperature"; a bare word is a string."""
+    """The values given with --set by their path, such as {"kd.temperature": 8} for "kd.temperature=8". A value is
+    parsed as TOML, or taken as a string if it is not valid TOML. UserError if a text is not OWNER.NAME=VALUE."""
     settings: dict[str, Any] = {}
     for setting in texts:
         path, equals, text = setting.partition("=")
@@ -110,15 +113,16 @@ def read_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def read_keys(option: str, texts: Iterable[str] | None) -> dict[str, Any]:
-    """The values of an option such as "--slurm", given as "partition=gpu", by "partition"; whole numbers of at most 18
-    digits are numbers, and a key that comes again makes a list."""
+    """The values given with an option such as "--slurm" by their key, such as {"partition": "gpu"} for "partition=gpu".
+    Whole numbers of at most 18 digits become an int, "true" becomes True and "false" becomes None; a key that is given
+    several times has a list of its values. UserError if a text is not KEY=VALUE."""
     found: dict[str, Any] = {}
     for text in texts or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and key and value):
             raise UserError(f"{option} {text}: expected KEY=VALUE")
         given: Any = {"true": True, "false": None}.get(value.lower(), value)
-        if value.isdecimal() and len(value) <= 18:  # int refuses thousands of digits
+        if value.isdecimal() and len(value) <= 18:  # int() refuses thousands of digits
             given = int(value)
         before = found.get(key)
         found[key] = given if before is None else [*(before if isinstance(before, list) else [before]), given]

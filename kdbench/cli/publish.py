@@ -1,4 +1,5 @@
-"""The commands that give results a version, and make a site of folders of results."""
+"""The commands `kdbench publish`, which builds a static site of results, and `kdbench release`, which gives results a
+version."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ def publish(
         metavar="OWNER/NAME", help="then upload SITE/data as a dataset to the Hugging Face hub, by its login")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Write a static site of suites: pages of suites, methods and pairs with a search, and their data as CSV and
-    Parquet; needs the extra kdbench[publish]."""
+    """Write a static site from the results of suites: searchable pages for suites, methods and pairs, and the data as
+    CSV and Parquet. Needs the extra kdbench[publish]."""
     from kdbench.site.parts import named
 
     names, places = zip(*map(named, folders), strict=True)
@@ -34,7 +35,8 @@ def publish(
 @on_stores(folders=lambda asked: READ_ALL if asked["files"] else READ, out=LOCAL)
 def _publish(names: Sequence[str | None], folders: list[Path], out: Path, files: str | None, licence: str,
              push: str | None, plugin: list[Path] | None) -> None:
-    """Publish folders that are apart from their names, so that they can be URLs."""
+    """Publish folders that are given separately from their names, so that `on_stores` can replace folders that are
+    URLs."""
     from kdbench.results.sizes import size_text
     from kdbench.site.build import publish
     from kdbench.site.push import check_repository
@@ -61,7 +63,8 @@ def release(
         help="the suite that made the results, by name or file; by default the one that they name")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Give the results of a folder a version: note both hashes, the suite's text and the packages installed here."""
+    """Give the results of a folder a version, and record with it the hashes of the results and of the records, the text
+    of the suite, and the packages that are installed here."""
     from kdbench.site.version import release
 
     made = release(folder, version, note, Registry(plugin or ()), suite)

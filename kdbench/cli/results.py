@@ -1,4 +1,5 @@
-"""The commands that read a folder of results."""
+"""The commands that report on the results in a folder, extend them with further measurements, export them and check
+them."""
 
 import dataclasses
 import json
@@ -75,8 +76,8 @@ def advise(
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Say which method to take, and why: the best, or a cheaper one that is within a point of it. Exit code 1 if
-    nothing can be advised."""
+    """Recommend a method and say why: the best one, or one that is cheaper to train and at most one percentage point
+    below it. The exit code is 1 if no method can be recommended."""
     from kdbench.analysis.answers.advice import Wishes, advise
     from kdbench.analysis.build import build
 
@@ -99,7 +100,8 @@ def report(
     only_check: Annotated[bool, typer.Option("--check", help="write nothing; say what is out of date")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Write the leaderboard as Markdown, CSV, JSON, LaTeX and one offline page with plots into a folder of results."""
+    """Write the leaderboard as Markdown, CSV, JSON, LaTeX and one offline page with plots into a folder of results.
+    With --check, the exit code is 1 if a file is out of date."""
     from kdbench.report.files import check_report, write_report
 
     registry = Registry(plugin or ())
@@ -113,7 +115,8 @@ def report(
 
 @on_stores(folder=READ)
 def cite(folder: Folder, plugin: Plugins = None) -> None:
-    """Print BibTeX for kdbench and for every method and dataset in a table, and a sentence for the paper's text."""
+    """Print BibTeX entries for kdbench and for all methods, datasets and metrics of the leaderboard that have a
+    reference, and a sentence for the paper that cites them."""
     from kdbench.analysis.build import build
     from kdbench.report.cite import cite
 
@@ -125,7 +128,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or its begi
 
 @on_stores(folder=READ)
 def card(folder: Folder, run: Run, plugin: Plugins = None) -> None:
-    """Print a model card of a finished run, in Hugging Face's format."""
+    """Print the model card of a finished run, in Hugging Face's format."""
     from kdbench.analysis.build import build
     from kdbench.report.card import card
     from kdbench.results.store import Store
@@ -143,7 +146,7 @@ def export(
         "--executorch", help="a program for ExecuTorch too; needs the extra kdbench[executorch]")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Write a finished run's network as a folder that timm.create_model loads, with its model card."""
+    """Export the network of a finished run to a folder that timm.create_model loads, with its model card."""
     from kdbench.analysis.build import build
     from kdbench.report.card import card
     from kdbench.results.store import Store
@@ -166,7 +169,8 @@ def export(
 
 @on_stores(folder=WRITE)
 def evaluate(folder: Folder) -> None:
-    """Compute the metrics of finished runs anew from their saved predictions, without training."""
+    """Recompute the metrics of finished runs from their saved predictions, without training. The exit code is 1 if a
+    run cannot be evaluated."""
     from kdbench.finished.evaluate import evaluate
     from kdbench.folders import CacheFolder
 
@@ -183,7 +187,8 @@ def attack(
     device: Annotated[Device, typer.Option(help="what to attack on")] = Device.cpu,
     plugin: Plugins = None,
 ) -> None:
-    """Add accuracy under AutoAttack to the records of finished runs; needs the extra kdbench[attack]."""
+    """Add accuracy under AutoAttack to the records of finished runs. The exit code is 1 if a run cannot be attacked.
+    Needs the extra kdbench[attack]."""
     from kdbench.finished.attack import attack, need_package
 
     need_package()
@@ -209,8 +214,8 @@ def compress(
                                                  "the float one; by default a quarter of the recipe's")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Make int8 and pruned ONNX networks of finished students, and measure what each can and costs by onnxruntime;
-    needs the extra kdbench[compress]."""
+    """Make int8 and pruned ONNX networks from finished students, and measure the accuracy and the cost of each with
+    onnxruntime. The exit code is 1 if a student cannot be compressed. Needs the extra kdbench[compress]."""
     from kdbench.compress.record import Settings
 
     settings, names = Settings(int8, prune, recovery), split_names(methods)
@@ -231,7 +236,8 @@ def fsck(
     folder: Folder,
     repair: Annotated[bool, typer.Option("--repair", help="set damaged files aside, remove temporary ones")] = False,
 ) -> None:
-    """Check every file of a folder of results against its records. Exit code 1 if one is damaged or missing."""
+    """Check every file of a folder of results against its records. The exit code is 1 if a file is damaged or
+    missing."""
     from kdbench.compress.record import Compressed
     from kdbench.finished.fsck import KINDS, Fsck
     from kdbench.folders import CacheFolder
@@ -259,8 +265,9 @@ def verify(
     workers: Workers = None,
     plugin: Plugins = None,
 ) -> None:
-    """Repeat finished runs and compare. Exit code 0 if all are bit-equal; 3 if one is not, and within the noise between
-    seeds on another machine, or not comparable; 1 if one is different or fails."""
+    """Repeat finished runs and compare them with their records. The exit code is 0 if all are bit-equal, 1 if one is
+    different or fails, and 3 otherwise: in another environment, some differ by no more than the noise between seeds, or
+    cannot be compared."""
     from kdbench.execution.display import make_display
     from kdbench.execution.estimate import Estimator
     from kdbench.execution.pool import LocalPool
@@ -280,7 +287,7 @@ def verify(
 
 
 def _tell(what: str, problems: Sequence[str]) -> None:
-    """Print the problems to standard error and exit with 1, if there are any."""
+    """If there are problems, print them to standard error, each after `what`, and exit with code 1."""
     if problems:
         print("\n".join(f"{what}: {problem}" for problem in problems), file=sys.stderr)
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The commands that train and measure."""
+"""The commands `kdbench run`, which trains a suite, and `kdbench profile`, which measures its costs."""
 
 import dataclasses
 import json
@@ -79,7 +79,8 @@ def run(
     slurm: Slurm = None,
     ray: Ray = None,
 ) -> None:
-    """Run a suite and print its leaderboard. The same command again continues where it stopped."""
+    """Run a suite and print its leaderboard. Running the same command again continues where it stopped. The exit code
+    is 1 if a run or a teacher failed, or if runs still wait for the teachers of other shards."""
     from kdbench import api
 
     if as_json and not dry_run:
@@ -127,7 +128,8 @@ def profile(
     slurm: Slurm = None,
     ray: Ray = None,
 ) -> None:
-    """Measure what training and using a suite's networks costs, one at a time. The same command again measures anew."""
+    """Measure the cost of training with a suite's methods and of using its networks, one at a time. Running the same
+    command again measures everything again. The exit code is 1 if a measurement failed."""
     from kdbench.api import default_folder, make_plan
     from kdbench.execution.engines import alone, make_executor
     from kdbench.execution.pool import PREFLIGHT

@@ -1,4 +1,4 @@
-"""The command that says how far the runs of a folder are."""
+"""The command `kdbench status`, which reports the progress of the runs of a folder."""
 
 import json
 import os
@@ -21,9 +21,9 @@ from kdbench.plugins.registry import Registry
 from kdbench.remote.door import READ, on_stores
 from kdbench.results.store import Store
 
-WIDTH = 80      # columns of what is printed
-REFRESH = 3.0   # seconds between two looks
-MOST_LINES = 5  # of runs that failed for one reason
+WIDTH = 80      # columns of the printed text
+REFRESH = 3.0   # seconds between two readings of the folder
+MOST_LINES = 5  # lines that list the runs that failed for the same reason
 WORDS: dict[Kind, str] = {
     "done": "done", "inapplicable": "not applicable", "pruned": "pruned", "running": "running",
     "interrupted": "interrupted", "failed": "failed", "stale": "stale", "missing": "missing",
@@ -40,8 +40,8 @@ def status(
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
-    """Say which runs of a folder are done, running, failed, stale or missing, and how long the rest will take. Exit
-    code 0, whatever the runs are at."""
+    """Report which runs of a folder are done, running, failed, stale or missing, and how long the remaining ones will
+    take. The exit code is 0 whatever the state of the runs."""
     from kdbench.profile.record import Profile, profiles, samples_of
 
     store, cache = Store(folder), CacheFolder.of_user()
@@ -58,7 +58,8 @@ def status(
 
 
 def _looks(watcher: Watcher) -> Iterator[FolderState]:
-    """The state now and every few seconds, the last one without a running run."""
+    """Yield the current state of the folder, and read it again every REFRESH seconds as long as a run is running. No
+    run is running in the last state."""
     while (found := watcher.look()).of_kind("running"):
         yield found
         time.sleep(REFRESH)
@@ -79,7 +80,8 @@ def _watch_live(watcher: Watcher) -> None:
 
 
 def _watch_plainly(watcher: Watcher, as_json: bool) -> None:
-    """A line whenever a run began or ended; and at the end, unless as JSON, all that there is to say."""
+    """Print a line, of JSON if `as_json`, whenever the counts of runs or teachers have changed; at the end, unless
+    `as_json`, print the whole status."""
     found, told = None, None
     for found in _looks(watcher):
         if told != (told := (found.runs, found.teachers)):
@@ -91,8 +93,8 @@ def _watch_plainly(watcher: Watcher, as_json: bool) -> None:
 # Text.
 
 def status_to_text(found: FolderState) -> str:
-    """A line for each kind of runs with its count, then those that run, were interrupted or failed, the time left, and
-    how to go on."""
+    """The state of a folder as text: the number of runs of each kind, the teachers, the runs that are running, were
+    interrupted or failed, the time left, the commands that continue them, and notes."""
     total = sum(found.runs.values())
     what = ("trial" if found.tuning else "run") + "s" * (total != 1)
     suites = plain(", ".join(found.suites)) or "an unknown suite"
@@ -122,7 +124,7 @@ def _counts(counts: Mapping[Kind, int]) -> str:
 
 
 def _summary(found: FolderState) -> str:
-    """The counts in a line."""
+    """The numbers of runs and teachers of each kind, and the time left, in one line."""
     teachers = f"; teachers: {_counts(found.teachers)}" if found.teachers else ""
     return f"{_counts(found.runs)}{teachers}; time left: {_time(found)}"
 
@@ -143,7 +145,8 @@ def _interrupted(one: RunState) -> list[str]:
 
 
 def _at(one: RunState) -> str:
-    """How far a run is, and on which machine and in which process it is or was at work."""
+    """The epoch of a run, its validation accuracy if known, and the machine and process that train it or trained it
+    last."""
     accuracy = "" if one.accuracy is None else f", {one.accuracy:.1%}"
     return f"epoch {one.epoch} of {one.epochs}{accuracy}, on {plain(str(one.host))} ({one.process})"
 
@@ -154,7 +157,7 @@ def _label(one: RunState) -> str:
 
 
 def _failed(runs: Sequence[RunState]) -> list[str]:
-    """The failed runs by reason, the most frequent first."""
+    """Lines that list the failed runs by reason, the most frequent first; empty if there are none."""
     if not runs:
         return []
     by_reason: dict[str, list[RunState]] = {}
@@ -170,7 +173,7 @@ def _failed(runs: Sequence[RunState]) -> list[str]:
 
 
 def _seeds(runs: Iterable[RunState]) -> Iterator[str]:
-    """The runs in a line for each method, pair and dataset, with their seeds."""
+    """Yield one line for each role, method, pair and dataset among the runs, with the seeds of these runs."""
     def place(one: RunState) -> tuple[str, ...]:
         return one.role, one.method, one.pair, one.dataset
 
@@ -189,7 +192,8 @@ def _time(found: FolderState) -> str:
 
 
 def _go_on(found: FolderState) -> list[str]:
-    """The command that goes on with the folder, and what it is told about failed and stale runs."""
+    """Lines with the command that continues the runs of the folder, and the one that repeats its stale runs; empty if
+    neither is needed."""
     (suite, *others), counts = found.suites or ("SUITE",), found.runs
     what = f"{'tune' if found.tuning else 'run'} {'SUITE' if others else suite}"
     command = f"kdbench {what} ... --out {quote(found.folder)}"
@@ -205,7 +209,7 @@ def _go_on(found: FolderState) -> list[str]:
 
 
 def _fitted(line: str) -> list[str]:
-    """The line in as many as it needs, each further one indented a little more."""
+    """The line wrapped at WIDTH columns; further lines are indented by four spaces more than the first."""
     indent = " " * (len(line) - len(line.lstrip()))
     return wrap(line, WIDTH, subsequent_indent=f"{indent}    ", replace_whitespace=False, drop_whitespace=True,
                 break_on_hyphens=False) or [""]

@@ -1,4 +1,4 @@
-"""The commands that send results to a reference leaderboard, and that take them."""
+"""The commands for submissions to a reference leaderboard: packing, checking, adding and removing them."""
 
 import json
 import sys
@@ -40,8 +40,8 @@ def submit(
     against: Annotated[Path | None, typer.Option(metavar="DIR", help="reference results to check it against")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Pack the runs of your methods into a zip for a reference leaderboard. Exit code 1, and nothing is written, if
-    `kdbench results check` would refuse it."""
+    """Pack the runs of your methods into a zip for a reference leaderboard. The exit code is 1, and nothing is written,
+    if `kdbench results check` would refuse it."""
     from kdbench.results.sizes import size_text
     from kdbench.submissions.check import check
     from kdbench.submissions.package import About, members
@@ -77,8 +77,8 @@ def check(
     time_limit: TimeLimit = 3600,
     as_json: AsJson = False,
 ) -> None:
-    """Check a submission against reference results, without running its code unless --replay asks for that. Exit code 1
-    if it is refused."""
+    """Check a submission against reference results, without running its code unless --replay is given. The exit code is
+    1 if the submission is refused."""
     with tempfile.TemporaryDirectory(prefix="kdbench-check-") as temporary:
         done, _ = _checked(file, against, replay, seed, time_limit, Path(temporary), not as_json)
         if as_json:
@@ -98,8 +98,9 @@ def add(
     unchecked: Annotated[bool, typer.Option("--unchecked", help="take it with the mark self-reported even if the check "
                                             "refuses results; damaged and unsafe files are never taken")] = False,
 ) -> None:
-    """Check a submission and merge it into reference results, with a mark: checked; replayed, if all replayed runs gave
-    the same bits; or self-reported. Exit code 1, and nothing is written, if it is refused."""
+    """Check a submission and merge it into reference results, with a mark: self-reported with --unchecked; else
+    replayed, if runs were replayed and all gave the same bits; else checked. The exit code is 1, and nothing is
+    written, if the submission is refused."""
     from kdbench.results.submitted import Mark
     from kdbench.submissions.add import add
     from kdbench.tune.choice import read_choices
@@ -133,8 +134,8 @@ def remove(
     folder: Folder,
     method: Annotated[str, typer.Argument(metavar="METHOD", help="a method that somebody submitted")],
 ) -> None:
-    """Take the submissions with a method out of reference results: their runs, plugin files and marks. A corrected one
-    can be added then."""
+    """Remove from reference results all submissions that contain a method: their runs, plugin files and marks. A
+    corrected submission can be added afterwards."""
     from kdbench.submissions.remove import remove
 
     for one in remove(folder, method):
@@ -143,7 +144,9 @@ def remove(
 
 def _checked(file: Path, against: Path, count: int, seed: int, seconds: float, temporary: Path,
              say: bool) -> "tuple[Checked, list[Replayed]]":
-    """A submission, checked, replayed if nothing speaks against it, and what was found printed."""
+    """Check a submission against the results in `against`, replay `count` of its runs if it is not refused, and return
+    what was checked and replayed. If `say`, the findings are printed. `temporary` is an empty folder to work in, and
+    `seconds` the time limit of each replayed run."""
     from kdbench.folders import CacheFolder
     from kdbench.submissions.check import Finding, check
     from kdbench.submissions.replay import draw, replay

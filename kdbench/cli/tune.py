@@ -1,4 +1,4 @@
-"""The command that tunes."""
+"""The command `kdbench tune`."""
 
 from typing import Annotated, Any
 
@@ -54,8 +54,8 @@ def tune(
     slurm: Slurm = None,
     ray: Ray = None,
 ) -> None:
-    """Give every method the same number of trials, and choose by validation accuracy. The same command again continues
-    where it stopped."""
+    """Tune every method with the same number of trials, and choose its hyperparameters by validation accuracy. Running
+    the same command again continues where it stopped. The exit code is 1 if all trials of a method failed in a cell."""
     from kdbench import api
 
     folder, found = api.tune(

@@ -21,24 +21,24 @@ from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.robustness.measure import BATCH, take_subset
 
-RADII: dict[str, Callable[[Dataset], float]] = {  # of the attack, by metric: those of the PGD of runs
+RADII: dict[str, Callable[[Dataset], float]] = {  # of the attack, by metric: the same as for the PGD of runs
     "autoattack_small_accuracy": lambda dataset: dataset.small_attack_radius,
     "autoattack_accuracy": lambda dataset: dataset.attack_radius,
 }
 
 
-TARGETS = 9         # of the targeted attacks in the standard version, where there are as many other classes
+TARGETS = 9         # target classes of the standard version's targeted attacks, or all other classes if fewer
 
 
 FEWEST_CLASSES = 4  # the targeted loss compares the three highest other logits
 
 
-LEAST_SAME = 0.99   # of the predictions of a reloaded network: another machine may round otherwise
+LEAST_SAME = 0.99   # share of predictions that a reloaded network must repeat: other machines round differently
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """How many records got the figure, how many had it before, and what could not be attacked."""
+    """How many records got the metrics, how many had them before, and why others could not be attacked."""
 
     added: int
     before: int
@@ -47,8 +47,10 @@ class Attacked:
 
 def attack(folder: Path, runs: Iterable[str], registry: Mapping[str, MethodInfo], cache: CacheFolder,
            device: str, say: Callable[[str], None]) -> Attacked:
-    """Add the metrics of `RADII` to the records of finished runs: all, or those whose ids begin so. A record that has
-    them stays, and one that has some gets the others."""
+    """Add the metrics of `RADII` to the records of finished runs: of those that `runs` names as `Store.find` takes
+    them, or of all if it is empty. Metrics that a record has already are not computed again. UserError if pyautoattack
+    is not installed, if a named run does not exist, or if the folder has no records; problems with single runs are
+    returned."""
     need_package()
     store = Store(folder)
     if not store.files.records.is_dir():
@@ -79,7 +81,8 @@ def need_package() -> None:
 
 
 def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
-    """The runs that are wanted, or all finished ones. UserError for one that there is not."""
+    """The records of the named runs, or of all finished ones if `runs` is empty; what is wrong with damaged records is
+    then added to `problems`. UserError if a named run does not exist."""
     if runs:
         return [store.find(run) for run in runs]
     records, damaged = store.read()
@@ -104,11 +107,12 @@ def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], 
 
 
 def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray, radius: float) -> tuple[float, list[str]]:
-    """Share of the robustness subset that is right and withstands AutoAttack's standard version within an L-infinity
-    radius, for pixels in 0..1; and its warnings.
+    """The share of the robustness subset that the network classifies correctly and that withstands the standard version
+    of AutoAttack within an L-infinity `radius`, for pixels in 0..1; and the warnings of the attack.
 
-    `saved` [N] is what the network predicted of the test split when it was saved. UserError if it no longer does, or
-    for fewer than four classes."""
+    `saved` [N] are the classes that the network predicted for the test split when it was saved. UserError if it now
+    predicts others for more than a share of 1 - LEAST_SAME of the subset, or if there are fewer than four classes.
+    """
     from pyautoattack import AutoAttack
 
     classes = len(dataset.classes)
@@ -135,7 +139,7 @@ def autoattack(network: nn.Module, dataset: Dataset, saved: np.ndarray, radius: 
 
 
 class Pixels(nn.Module):
-    """The logits of a network for pixels in 0..1, which is what pyautoattack keeps them in."""
+    """A network that maps pixels in 0..1 [B, C, H, W], as pyautoattack has them, to logits [B, K]."""
 
     def __init__(self, network: nn.Module, dataset: Dataset):
         super().__init__()
@@ -148,7 +152,8 @@ class Pixels(nn.Module):
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What the package warns of, such as gradients that vanish, instead of on the screen."""
+    """A context that collects pyautoattack's warnings, such as those of vanishing gradients, in a list instead of
+    printing them."""
     found: list[str] = []
 
     class Collect(logging.Handler):

@@ -1,4 +1,4 @@
-"""The metrics of finished runs, computed anew from their saved predictions: a new metric needs no new training."""
+"""Recomputes the metrics of finished runs from their saved predictions, so that a new metric needs no new training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ ReadTeacher = Callable[[str, bool], Predictions]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How many records got other metrics than they had, how many kept theirs, and what could not be evaluated."""
+    """How many records were changed by recomputing their metrics, how many were not, and why others could not be
+    evaluated."""
 
     changed: int
     unchanged: int
@@ -30,7 +31,8 @@ class Evaluation:
 
 
 def evaluate(folder: Path, cache: CacheFolder) -> Evaluation:
-    """Score all finished runs of a folder again and rewrite the records whose metrics change."""
+    """Recompute the metrics of all finished runs of a folder, and rewrite the records that change. UserError if the
+    folder has no records or is in use; problems with single runs are returned."""
     store = Store(folder)
     if not store.files.records.is_dir():
         raise store.no_records()
@@ -51,11 +53,12 @@ def evaluate(folder: Path, cache: CacheFolder) -> Evaluation:
                 else:
                     changed += 1
                     store.write(scored)
-    return Evaluation(changed, unchanged, tuple(dict.fromkeys(problems)))  # many runs share a teacher
+    return Evaluation(changed, unchanged, tuple(dict.fromkeys(problems)))  # each once: many runs share a teacher
 
 
 def _scored(store: Store, record: Record, teacher: ReadTeacher) -> Record:
-    """The record with the metrics of its predictions computed anew; others, such as robustness, stay."""
+    """The record with the metrics of its predictions recomputed; other metrics, such as robustness, are kept. UserError
+    if the predictions of the run or of its teacher cannot be used."""
     kept = {name: value for name, value in record.metrics.items() if name not in METRICS or not METRICS[name].compute}
     predictions, name = store.read_predictions(record.run_id, record.predictions_sha256), teacher_id(record.spec)
     trained = isinstance(record.spec.teacher, TrainedTeacher)
@@ -65,10 +68,12 @@ def _scored(store: Store, record: Record, teacher: ReadTeacher) -> Record:
 
 
 def _teachers(store: Store, cached: Store) -> ReadTeacher:
-    """A function that reads a teacher's predictions, from the folder or from the cache; most runs share a teacher.
+    """A function that reads a teacher's predictions from the folder, or else from the cache. It keeps those of the last
+    two teachers, since most runs share a teacher.
 
-    It takes the teacher's id and whether kdbench trained it, which is when the predictions must be those that its
-    record names. UserError if they are not, or if there is no record.
+    The function takes the teacher's id, and whether kdbench trained the teacher. If so, the predictions must be those
+    that the teacher's record names. UserError if they are not, if there is no usable record, or if the predictions are
+    missing or damaged.
     """
 
     @lru_cache(maxsize=2)

@@ -1,14 +1,15 @@
-"""A finished run's network as files for others: a folder that `timm.create_model` loads, ONNX, and ExecuTorch.
+"""Exports the network of a finished run: as a folder that `timm.create_model` loads, as ONNX, and for ExecuTorch.
 
-    FOLDER/model.safetensors   the weights, byte for byte those of the run
-    FOLDER/config.json         architecture, arguments, classes, size and normalisation of the input, as timm has it
-    FOLDER/model.onnx          on request: normalised images [B, C, H, W] to logits [B, K]
-    FOLDER/model.pte           on request: a program for ExecuTorch's runtime on phones, of one image [1, C, H, W] to
-                               logits [1, K], whose layers its XNNPACK kernels compute where they can
-    FOLDER/vocabulary.txt      of texts: the word of each token, one a line
+    FOLDER/model.safetensors   the weights, byte for byte those of the run, if the network is one timm model
+    FOLDER/config.json         beside them: architecture, arguments, classes, and the size and normalisation of the
+                               input, in timm's format
+    FOLDER/model.onnx          on request: maps normalised images [B, C, H, W] to logits [B, K]
+    FOLDER/model.pte           on request: a program for ExecuTorch's runtime on phones, which maps one image
+                               [1, C, H, W] to logits [1, K], with XNNPACK's kernels for the layers that have one
+    FOLDER/vocabulary.txt      for a dataset of texts: the word of each token, one per line
     FOLDER/README.md           the model card
 
-Everything is loaded back and compared with the network on test images before the folder appears.
+The exported networks are loaded again and compared with the original on test images before the folder appears.
 """
 
 import copy
@@ -41,10 +42,10 @@ from kdbench.results.store import Store
 IMAGES = 256         # test images on which outputs are compared
 
 
-TOLERANCE = 1e-3     # of the largest logit: other kernels sum in another order
+TOLERANCE = 1e-3     # allowed difference, relative to the largest logit: other kernels sum in another order
 
 
-ADAPTED = ("first_conv", "classifier", "fixed_input_size")  # so that timm can put other classes or channels on it
+ADAPTED = ("first_conv", "classifier", "fixed_input_size")  # timm needs these to change classes or channels
 
 
 TIMM = "model.safetensors and config.json"
@@ -52,8 +53,8 @@ TIMM = "model.safetensors and config.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """A written format, its size in bytes, and the largest difference of its logits to the network's on the test
-    images."""
+    """An exported format, its size in bytes, and the largest absolute difference between its logits and those of the
+    network on the test images, of which there are `images`."""
 
     name: str
     size: int
@@ -63,9 +64,10 @@ class Exported:
 
 def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, out: Path, card: str,
            *wanted: str) -> list[Exported]:
-    """Write the folder `out`, with the files of the `wanted` formats (keys of FORMATS) beside timm's. UserError if it
-    exists already, if the network cannot be had in a wanted format or gives other outputs there; then nothing is
-    left."""
+    """Write the folder `out` with timm's files, if the network is one timm model, and with the files of the `wanted`
+    formats (keys of FORMATS). `store` holds the run's weights, and `card` is the text of the model card. UserError, and
+    nothing is left behind, if `out` exists already, if a wanted format is not installed, if there is nothing to export
+    without a wanted format, or if a format cannot take the network or gives other logits."""
     if out.exists():
         raise UserError(f"{out}: exists already; give a folder that does not")
     for name in wanted:
@@ -97,7 +99,7 @@ def export(record: Record, store: Store, network: nn.Module, dataset: Dataset, o
 
 
 def _test_images(dataset: Dataset) -> Tensor:
-    """The first test images [B, C, H, W], normalised as the network expects them."""
+    """The first test images [B, C, H, W], at most IMAGES of them, normalised as the network expects them."""
     images = dataset.test.images.take(torch.arange(min(IMAGES, len(dataset.test))))
     return Normalise(dataset, images.device)(center_crop(images, dataset.image_shape[-1])).contiguous()
 
@@ -108,7 +110,8 @@ def _logits(network: nn.Module, images: Tensor) -> np.ndarray:
 
 
 def _tensor(found: Tensor | Outputs | tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
-    """The logits [B, K] in the output of timm's networks, which is the logits, or of others, which begins with them."""
+    """The logits [B, K] in the output of a network: timm's networks give only the logits, others a tuple that begins
+    with them."""
     return found if isinstance(found, Tensor) else found[0]
 
 
@@ -117,8 +120,9 @@ def _compare(name: str, size: int, found: np.ndarray, expected: np.ndarray) -> E
 
 
 def check_logits(name: str, found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference between the logits [B, K] that a file of that name gives and those of the network that it
-    was written of. UserError if it is more than another order of summing makes."""
+    """The largest absolute difference between the logits `found` [B, K] that the file `name` gives and the logits
+    `expected` [B, K] of the network. UserError if it exceeds TOLERANCE times the largest absolute logit, or TOLERANCE
+    itself if no logit exceeds 1."""
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise UserError(f"{name} does not give the network's logits: they differ by up to {difference:.3g} on "
@@ -145,7 +149,7 @@ def _to_timm(record: Record, store: Store, network: Network, dataset: Dataset, f
 
 
 def timm_config(record: Record, dataset: Dataset, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of config.json in the format of timm's hub; `declared` is what timm says of the architecture."""
+    """The content of config.json in the format of timm's hub; `declared` is the `pretrained_cfg` of the timm model."""
     channels, height, width = dataset.image_shape
     architecture = record.spec.student
     return {
@@ -164,7 +168,8 @@ def timm_config(record: Record, dataset: Dataset, declared: Mapping[str, Any]) -
 # ONNX and ExecuTorch.
 
 class LogitsOnly(nn.Module):
-    """Images to logits alone, in float32 whatever the run's precision: these formats have no autocast."""
+    """A network that maps images [B, C, H, W] to logits [B, K] alone. A timm model computes in float32 whatever the
+    run's precision, since ONNX and ExecuTorch have no autocast."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -176,7 +181,7 @@ class LogitsOnly(nn.Module):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the notes of the packages that write files on the screen."""
+    """A context without the warnings and log messages that the export packages print."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -187,13 +192,13 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text that says something, cut to 200 characters."""
+    """The first line of an error's text that is not blank, or else the name of its type, cut to 200 characters."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def write_onnx(network: nn.Module, path: Path, images: Tensor) -> None:
-    """Write a network that maps `images` [B, C, H, W], two or more of them, to logits as ONNX with a free number of
-    images. UserError if torch cannot, say a network of the user's own."""
+    """Write a network that maps `images` [B, C, H, W] to logits as ONNX, with a free batch size. `images` must be two
+    or more. UserError if torch cannot export the network, for instance one of the user's own."""
     try:
         torch.onnx.export(
             network.eval(), (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
@@ -205,7 +210,8 @@ def write_onnx(network: nn.Module, path: Path, images: Tensor) -> None:
 
 
 def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
-    """`images` are exported with a free number, and compared one by one with the network's logits."""
+    """Export the network with a free batch size, and compare its logits on `images` with `logits`, those of the
+    network."""
     import onnxruntime
 
     path = folder / "model.onnx"
@@ -216,15 +222,17 @@ def _to_onnx(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarra
 
 
 def _to_executorch(network: nn.Module, folder: Path, images: Tensor, logits: np.ndarray) -> Exported:
-    """The program takes one image, since its memory is planned ahead; all `images` are compared. What depends on
-    weights alone is computed ahead, such as timm's resampling of position embeddings, for which it has no kernel."""
+    """Export the network for a single image, since the memory of the program is planned ahead, and compare its logits
+    on each of `images` with `logits`, those of the network. Whatever depends on weights alone is computed at export,
+    such as timm's resampling of position embeddings, for which ExecuTorch has no kernel. UserError if ExecuTorch cannot
+    take the network."""
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
         from executorch.exir.passes.constant_prop_pass import constant_prop_pass
         from executorch.runtime import Runtime
 
-    # Its passes expect weights in the usual order of memory, and its runtime the strides of the image it was made with.
+    # ExecuTorch's passes expect contiguous weights, and its runtime expects the strides of the example image.
     plain = copy.deepcopy(LogitsOnly(network)).to(memory_format=torch.contiguous_format).eval()
     rows = [image.clone(memory_format=torch.contiguous_format) for image in images.split(1)]
     path = folder / "model.pte"
@@ -237,15 +245,15 @@ def _to_executorch(network: nn.Module, folder: Path, images: Tensor, logits: np.
         found = torch.cat([program.execute((row,))[0].clone() for row in rows])
     except OSError:
         raise
-    except Exception as error:  # of an operation that it does not know or has no kernel for, as one of many types
+    except Exception as error:  # unsupported operations raise one of many types
         raise UserError(f"ExecuTorch cannot take the network: {first_line(error)}") from error
     return _compare(path.name, path.stat().st_size, found.numpy(), logits)
 
 
 @dataclass(frozen=True)
 class Format:
-    """What users call it, the packages that it needs, and what writes a network as a file into a folder and compares
-    it with the network's logits of images."""
+    """An export format: its name for users, the packages that it needs, and the function that writes a network to a
+    file in a folder and compares its logits on images with the network's."""
 
     title: str
     packages: tuple[str, ...]
@@ -259,7 +267,7 @@ FORMATS = {
 
 
 def need(name: str) -> None:
-    """UserError unless the packages of that format are installed."""
+    """Raise UserError unless the packages of the format `name`, a key of FORMATS, are installed."""
     one = FORMATS[name]
     if any(importlib.util.find_spec(package) is None for package in one.packages):
         raise UserError(f"{one.title} is not installed: pip install 'kdbench[{name}]'")

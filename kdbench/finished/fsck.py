@@ -1,4 +1,4 @@
-"""Checks a whole results folder, file by file, against what its records say; and sets aside what is damaged."""
+"""Checks every file of a results folder against its records, and sets damaged files aside."""
 
 import json
 import os
@@ -31,27 +31,28 @@ REPLACES = "a rerun trains the run again if it is asked for, and else leaves the
 
 
 class Finding(NamedTuple):
-    """A file that is not as it should be: why, and what the command `kdbench run` that made the folder will do when it
-    is called again."""
+    """A problem with a file: its kind, the reason, and what the `kdbench run` that made the folder does about it when
+    it is called again."""
 
     kind: Kind
     path: Path
     why: str
     rerun: str
-    repairable: bool = False  # by setting the file aside
+    repairable: bool = False  # whether `repair` sets the file aside
 
     def __str__(self) -> str:
         return f"{self.kind:<9}  {self.path}: {self.why}; {self.rerun}"
 
 
 class Fsck:
-    """One check of a folder. It reads records one at a time and keeps of each only its id and status."""
+    """One check of a results folder. It reads records one at a time, and keeps only their ids, statuses and digests of
+    images."""
 
     def __init__(self, folder: Path, cache: CacheFolder, profile: type[Outcome],
                  compressed: type[Outcome] | None = None):
-        """`profile` and `compressed` are the kinds of the entries in the folder's profiles and of its compressed
-        networks, which without their kind are not read. UserError if there is no such folder, or if it is none of
-        results."""
+        """`profile` and `compressed` are the classes of the entries in the folder's profiles and of its compressed
+        networks; without `compressed`, compressed networks are not checked. `cache` is checked for the teachers of the
+        folder. UserError if the folder does not exist or holds no results."""
         self.store, self.cached, self.profile = Store(folder), Store(cache.teachers), profile
         self.compressed = compressed
         files = self.store.files
@@ -62,19 +63,19 @@ class Fsck:
         self.found: Counter[Kind] = Counter()
         self.repaired = 0
         self.records = 0
-        self.without_digest = 0                               # records of kdbench 0.1, which did not write one
-        self._submitted: set[str] = set()                     # runs of submissions, which may lack their networks
-        self._aside: set[Path] = set()                        # what this check set aside
+        self.without_digest = 0                               # records of kdbench 0.1, which wrote no SHA-256
+        self._submitted: set[str] = set()                     # ids of submitted runs, whose networks may be missing
+        self._aside: set[Path] = set()                        # files that this check set aside
         self._status: dict[str, str | None] = {}              # by run id; None: the record cannot be read
-        self._teachers: set[str] = set()                      # those that records name
-        self._images: dict[str, dict[str, list[str]]] = {}    # by dataset and recipe, by digest: the runs that saw them
+        self._teachers: set[str] = set()                      # ids of the teachers that records name
+        self._images: dict[str, dict[str, list[str]]] = {}    # by `_seen`, then by digest: ids of runs
 
     def check(self, repair: bool = False) -> Iterator[Finding]:
-        """Everything in the folder that is not as it should be, as it is found. With `repair`, temporary files are
-        removed and damaged ones set aside, under the folder's lock. UserError if another command holds that."""
+        """Yield a finding for everything in the folder that is not as it should be. With `repair`, temporary files are
+        removed and damaged files set aside, under the folder's lock; UserError if another command holds that lock."""
         temporary = [Finding("temporary", path, "a write that was cut off", "a rerun removes it")
                      for path in sorted(path for path in below(self.store.folder) if _is_temporary(path.name))]
-        with self.store.lock() if repair else nullcontext():  # to lock a folder is to sweep temporary files out of it
+        with self.store.lock() if repair else nullcontext():  # locking the folder removes temporary files
             for finding in temporary:
                 yield self._count(finding, "" if finding.path.exists() else "removed")
             for finding in self._all():
@@ -89,12 +90,12 @@ class Fsck:
         return not self.found["damaged"] and not self.found["missing"]
 
     def writer(self) -> int | None:
-        """The process that holds the folder's lock, or held it last, if it is alive. What it is just writing looks
-        missing or orphaned."""
+        """The id of the process that holds the folder's lock or held it last, if it is another process that is alive on
+        this machine; else None. The files that it is writing look missing or orphaned."""
         with suppress(OSError, ValueError):
             number, _, machine = self.store.files.lock.read_text().partition(" on ")
             process = int(number)
-            if machine not in ("", socket.gethostname()):  # whether it is alive, only that machine could say
+            if machine not in ("", socket.gethostname()):  # only that machine knows whether it is alive
                 return None
             os.kill(process, 0)
             return process if process != os.getpid() else None
@@ -147,7 +148,7 @@ class Fsck:
 
     def _faults(self, store: Store, record: Record) -> Iterator[Finding]:
         faults = list(store.faults(record))
-        if faults:  # a run that is writing replaces the files first, then the record
+        if faults:  # a run may have replaced its files and then its record meanwhile
             again = store.get(record.run_id)
             faults = list(store.faults(again)) if isinstance(again, Record) else faults
         what = TRAINS if record.role != "teacher" else "a rerun trains the teacher again where a run needs it"
@@ -156,7 +157,7 @@ class Fsck:
                 yield _faulty(fault, what, repairable=not fault.missing)
 
     def _in_cache(self, record: Record) -> Iterator[Finding]:
-        """What is wrong with the cache's own files of a teacher; nothing if the cache does not have it."""
+        """Yield the problems with a teacher's files in the cache; none if the cache does not have the teacher."""
         again = "a rerun sets it aside and trains the teacher again where a run needs it"
         cached = self.cached.get(record.run_id)
         if isinstance(cached, Problem):
@@ -210,7 +211,7 @@ class Fsck:
                 yield _unreadable(found, rerun)
 
     def _compressed(self) -> Iterator[Finding]:
-        """What is wrong with the records of compressed networks, and with the networks beside them."""
+        """Yield the problems with the records of compressed networks and with their network files."""
         if self.compressed is None:
             return
         files, again = self.store.files, "`kdbench compress` makes it again"
@@ -238,7 +239,8 @@ class Fsck:
     # Files that have no record.
 
     def _submissions(self, submitted: Submitted | Problem | None) -> Iterator[Finding]:
-        """What is wrong with the note of submissions, and with the plugin files that it names."""
+        """Yield the problems with submissions.json, with the plugin files that it names, and with other files beside
+        them."""
         files = self.store.files
         if isinstance(submitted, Problem):
             yield Finding("damaged", submitted.path, submitted.reason, f"{LEAVES}; without, nobody knows which results "
@@ -286,7 +288,9 @@ class Fsck:
             yield Finding("orphaned", path, "was set aside as damaged", LEAVES)
 
     def _named(self, folder: Path, suffix: str) -> Iterator[tuple[Path | Finding, str]]:
-        """Each file of `folder` that is named RUN_ID`suffix`, with that id; of others a finding, without one."""
+        """Yield each file of `folder` whose name is a run id followed by `suffix`, with that id. For a file with
+        another name, and for a JSON file that is not a regular file, yield a finding and "". Temporary files are left
+        out."""
         if not folder.is_dir():
             return
         with os.scandir(folder) as entries:
@@ -298,7 +302,7 @@ class Fsck:
             if not name.endswith(suffix) or not RUN_ID.fullmatch(name.removesuffix(suffix)):
                 for finding in self._aside_or_foreign(path):
                     yield finding, ""
-            elif suffix == ".json" and path.exists() and not path.is_file():  # to read a pipe would wait for ever
+            elif suffix == ".json" and path.exists() and not path.is_file():  # reading a pipe would block for ever
                 self._status.setdefault(name.removesuffix(suffix), None)
                 yield Finding("damaged", path, "it is not a file", REPLACES, repairable=True), ""
             else:
@@ -326,7 +330,7 @@ def _is_temporary(name: str) -> bool:
 
 
 def _seen(record: Record) -> str:
-    """What runs have in common that must have seen the same images."""
+    """A key that is equal for runs that must have seen the same images."""
     spec = record.spec
     further = spec.transfer and spec.transfer.model_dump(mode="json", exclude={"share"})
     return json.dumps([spec.dataset, spec.dataset_digest, spec.recipe.image_size, spec.recipe.train_size, further])

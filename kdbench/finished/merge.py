@@ -1,13 +1,17 @@
-"""Joins folders of results into one. All of them are checked first, and what contradicts itself is not joined at all.
+"""Merges folders of results into one. All of them are checked first; if runs contradict each other, nothing is merged.
 
-The target is one of the folders if it holds results already. Of what several folders have one version is kept, whatever
-the order of folders. Of a run that is a finished one before one that does not apply or was pruned, and these before one
-that failed; of bit-equal reruns the one with the most metrics, then one with answers, then the one that finished
-first. Finished runs with other weights, predictions or metrics contradict each other. Of profiles, and of compressed
-networks, the latest that succeeded is kept. A damaged file counts as absent where another folder has it whole.
+If the target holds results already, it is one of the folders. Of whatever several folders hold, one version is kept,
+which does not depend on the order of the folders:
 
-Each file is written whole, and the note of where results came from at last, so that the same command finishes what a
-killed one began.
+- Of a run, a finished record is preferred to one that does not apply or was pruned, and these to one that failed. Of
+  bit-equal finished records, the one with the most metrics is kept, then one with answers, then the one that finished
+  first. Finished records with different weights, predictions or metrics contradict each other.
+- Of profiles, and of compressed networks, the latest that succeeded is kept.
+- A damaged file counts as absent if another folder has an intact copy. If none has, nothing is merged; only a damaged
+  compressed network is reported and left out.
+
+Each file is written atomically, and the note of where results came from is written last, so that the same command
+finishes a merge that was interrupted.
 """
 
 import hashlib
@@ -32,22 +36,22 @@ from kdbench.results.repeated import differing_metrics, results_hash
 from kdbench.results.store import Store
 from kdbench.results.submitted import Submitted, joined, read_submitted, write_submitted
 
-FINAL = {"ok": 0, "inapplicable": 1, "pruned": 1}  # by status: which is kept; the others are after them
-ARTEFACTS = {"student": "weights_sha256", "predictions": "predictions_sha256"}  # by file: the field of its SHA-256
+FINAL = {"ok": 0, "inapplicable": 1, "pruned": 1}  # rank by status: the lowest is kept; other statuses have 2
+ARTEFACTS = {"student": "weights_sha256", "predictions": "predictions_sha256"}  # by kind of file: its SHA-256 field
 NO_NAMES: Mapping[Path, str] = {}
 PIECE = 1 << 16  # bytes that are copied at a time
-SHOWN = 16       # digits of a hash
+SHOWN = 16       # digits of a hash in messages
 
 ReadChoices = Callable[[Path], object]
 
 
 @dataclass(eq=False)
 class Source:
-    """A folder to merge, with the ids that its networks and predictions are named by."""
+    """A folder to merge, and the run ids of the networks and predictions that it holds."""
 
     name: str
     store: Store
-    artefacts: dict[str, set[str]] = field(init=False)  # by file
+    artefacts: dict[str, set[str]] = field(init=False)  # run ids by kind of file, a key of ARTEFACTS
 
     def __post_init__(self) -> None:
         self.artefacts = {}
@@ -63,17 +67,17 @@ class Source:
 
 
 class Version(NamedTuple, Generic[SomeEntry]):
-    """What one folder has of a record, a plan's entry or a profile."""
+    """What one folder holds of a record, a planned run, a profile or a compressed network."""
 
     source: Source
     path: str
     sha256: str       # of the file
-    entry: SomeEntry  # of a record, what tables need
-    finished: float   # when the run or measurement ended, in seconds since 1970
+    entry: SomeEntry  # a record comes without the details that tables do not need
+    finished: float   # when the run or measurement ended, in seconds since 1970; 0 for a planned run
 
 
 class Copy(NamedTuple):
-    """A file to write, which has that SHA-256."""
+    """A file to copy from `path` to `target`, and the SHA-256 that it must have."""
 
     path: Path
     target: Path
@@ -82,23 +86,24 @@ class Copy(NamedTuple):
 
 @dataclass
 class Merge:
-    """What merging does: found out, told, and then done."""
+    """What a merge will do: why it is refused, what it reports, and which files and notes it writes."""
 
     target: Store
     refused: list[str] = field(default_factory=list)    # why nothing can be merged
-    told: list[str] = field(default_factory=list)       # what is worth to know of what is kept
+    told: list[str] = field(default_factory=list)       # lines for the user about what is kept
     copies: list[Copy] = field(default_factory=list)    # in the order of writing
-    missing: Counter[str] = field(default_factory=Counter)  # finished runs without a file in any folder, by kind
-    records: int = 0                                    # in the target, when all is done
-    merged: Merged | None = None                        # the note to write; None if it stands there already
-    submitted: Submitted | None = None                  # likewise, of submissions
+    missing: Counter[str] = field(default_factory=Counter)  # by kind of file: finished runs whose file no folder has
+    records: int = 0                                    # number of records in the target after the merge
+    merged: Merged | None = None                        # the note of origins to write; None if the target has it
+    submitted: Submitted | None = None                  # the note of submissions to write; None if the target has it
 
     def write(self) -> None:
-        """Do it. UserError, and that file not written, if a file is not any more what it was when it was looked at."""
+        """Copy the files and write the notes. UserError if a file has changed since it was looked at; that file is not
+        copied."""
         for copy in self.copies:
             atomic_write(copy.target, _pieces(copy), sync=False)
         if self.copies:
-            os.sync()  # once for all of them: to wait for each takes minutes
+            os.sync()  # once for all files: waiting for each of them takes minutes
         if self.submitted is not None:
             write_submitted(self.target, self.submitted)
         if self.merged is not None:
@@ -108,13 +113,18 @@ class Merge:
 def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choices: ReadChoices,
           only_look: bool = False, names: Mapping[Path, str] = NO_NAMES,
           compressed: type[Outcome] | None = None) -> Merge:
-    """Merge `folders` into `out`, unless something is refused or `only_look` is asked for. `profile` and `compressed`
-    are the kinds of entries in profiles and of compressed networks, which without their kind are left out, and
-    `read_choices` raises a UserError for a folder whose choices are damaged. `names` are what folders are called, where
-    that is not their path. UserError for folders that are not apart from each other, or that hold no results."""
+    """Merge `folders` into `out`, unless something is refused or `only_look` is set. The returned `Merge` says what
+    was, or would be, done.
+
+    `profile` and `compressed` are the classes of the entries in profiles and of compressed networks; without
+    `compressed`, compressed networks are left out. `read_choices` must raise a UserError for a folder whose choices of
+    tuning are damaged. `names` are the names of folders in messages and in the note of where results came from; by
+    default their paths or URLs. UserError if a folder does not exist, is given twice, overlaps `out` or holds no
+    results.
+    """
     sources = _sources(folders, out, names)
     target = Store(out)
-    used = target.files.lock.exists()  # by a command that writes; else to lock it is to write into it
+    used = target.files.lock.exists()  # if not, locking would create the lock file before anything is checked
     with ExitStack() as locked:
         if used and not only_look:
             locked.enter_context(target.lock())
@@ -127,7 +137,8 @@ def merge(folders: Sequence[Path], out: Path, profile: type[Outcome], read_choic
 
 
 def _sources(folders: Sequence[Path], out: Path, names: Mapping[Path, str]) -> list[Source]:
-    """The folders to merge. UserError if one is none, is given twice or lies in another, or holds no results."""
+    """The folders to merge. UserError if one does not exist, is given twice, is `out`, lies inside `out` or contains
+    it, or holds no results, and if `out` is a file. OSError if `out` cannot be written."""
     target, seen = out.resolve(), dict[Path, Path]()
     for folder in folders:
         if not folder.is_dir():
@@ -155,7 +166,7 @@ def _sources(folders: Sequence[Path], out: Path, names: Mapping[Path, str]) -> l
 
 def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoices,
           compressed: type[Outcome] | None) -> Merge:
-    """What merging the folders does, of which the first is the target. Reads only."""
+    """Find out what merging the folders does. The first of `sources` is the target. Nothing is written."""
     target = sources[0].store
     found = Merge(target)
     plans = _versions(found, sources, "plans", Planned)
@@ -165,7 +176,7 @@ def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoic
     artefacts = [copy for run, version in sorted(kept.items())
                  for copy in _artefacts(found, sources, version, records[run])]
     found.copies += _copies(plans, {run: min(some, key=_by_role) for run, some in plans.items()}, target.files.plan)
-    found.copies += artefacts  # before the records that tell of them
+    found.copies += artefacts  # before the records that refer to them
     found.copies += _copies(records, kept, target.files.record)
     latest = {name: min(versions, key=_by_date) for name, versions in profiles.items()}
     found.copies += _copies(profiles, latest, target.files.profile)
@@ -188,8 +199,9 @@ def _look(sources: list[Source], profile: type[Outcome], read_choices: ReadChoic
 
 def _versions(found: Merge, sources: Iterable[Source], place: str,
               kind: type[SomeEntry]) -> dict[str, list[Version[SomeEntry]]]:
-    """What the folders have in that place, by id, in their order. A damaged file is told of, and refused where no
-    folder has it whole."""
+    """The versions of each entry by its id, in the order of the folders. `place` is the attribute of `ResultsFolder`
+    for the folder of these entries. A damaged file is reported if another folder has an intact version, and else
+    refused."""
     versions: dict[str, list[Version[SomeEntry]]] = defaultdict(list)
     damaged: list[Problem] = []
     for source in sources:
@@ -215,7 +227,7 @@ def _tell_damage(found: Merge, problem: Problem, whole: Source | None) -> None:
 
 
 def _by_outcome(version: Version[Record]) -> tuple:
-    """The sort key of a run's records: the one to keep first."""
+    """The sort key of the records of a run: the smallest one is kept."""
     record = version.entry
     return FINAL.get(record.status, 2), -len(record.metrics), record.answers is None, version.finished, version.sha256
 
@@ -230,7 +242,7 @@ def _by_date(version: Version[Outcome]) -> tuple:
 
 def _copies(versions: dict[str, list[Version[SomeEntry]]], kept: dict[str, Version[SomeEntry]],
             place: Callable[[str], Path]) -> Iterator[Copy]:
-    """The kept files that the target does not have already."""
+    """Yield copies of the kept versions that the target does not have. `place` gives the target path for an id."""
     for name, version in sorted(kept.items()):
         target, first = place(name), versions[name][0]
         if first.path != str(target) or first.sha256 != version.sha256:
@@ -238,7 +250,7 @@ def _copies(versions: dict[str, list[Version[SomeEntry]]], kept: dict[str, Versi
 
 
 def _contradictions(kept: Version[Record], versions: Iterable[Version[Record]]) -> Iterator[str]:
-    """A line for each finished record of a run that is not bit-equal to the kept one."""
+    """Yield a line for each other finished record of the run that is not bit-equal to the kept one."""
     ours, here = kept.entry, kept.source.name
     for theirs, there in ((one.entry, one.source.name) for one in versions if one is not kept):
         if ours.status != "ok" or theirs.status != "ok":
@@ -264,13 +276,14 @@ def _short(text: str | None) -> str:
 
 def _artefacts(found: Merge, sources: Sequence[Source], kept: Version[Record],
                versions: Sequence[Version[Record]]) -> Iterator[Copy]:
-    """The files of a finished run that the target lacks, each from a folder that has it as the record says."""
+    """Yield copies of the network and the predictions of a finished run, if the target lacks them, each from a folder
+    whose file has the SHA-256 in the kept record."""
     run = kept.entry.run_id
     for kind, name in ARTEFACTS.items():
         sha256 = getattr(kept.entry, name)
         if sha256 is None or kept.entry.status != "ok":
             continue
-        told = [one.source for one in versions if getattr(one.entry, name) == sha256]  # who should have the file
+        told = [one.source for one in versions if getattr(one.entry, name) == sha256]  # whose records name this file
         damaged: list[Problem] = []
         whole = None
         for source in dict.fromkeys([sources[0], kept.source, *sources]):
@@ -282,14 +295,15 @@ def _artefacts(found: Merge, sources: Sequence[Source], kept: Version[Record],
                     damaged.append(Problem(path, fault))
         for problem in damaged:
             _tell_damage(found, problem, whole)
-        if whole is None and not damaged and (kind, kept.entry.role) != ("student", "teacher"):  # which caches keep
+        if whole is None and not damaged and (kind, kept.entry.role) != ("student", "teacher"):  # kept by the cache
             found.missing[kind] += 1
         if whole is not None and whole is not sources[0]:
             yield Copy(getattr(whole.store.files, kind)(run), getattr(found.target.files, kind)(run), sha256)
 
 
 def _compressed(found: Merge, sources: Sequence[Source], kind: type[Outcome]) -> Iterator[Copy]:
-    """The compressed networks that the target lacks, each before the record that tells of it, and out of one folder."""
+    """Yield copies of the compressed networks and their records that the target lacks. Both are taken from one folder,
+    and the network comes before its record."""
     for name, versions in sorted(_versions(found, sources, "compressed", kind).items()):
         latest = min(versions, key=_by_date)
         network, target = (one.files.compressed_network(name) for one in (latest.source.store, found.target))
@@ -302,7 +316,7 @@ def _compressed(found: Merge, sources: Sequence[Source], kind: type[Outcome]) ->
 
 
 def _fault(path: Path, sha256: str) -> str:
-    """Why the file is not the one with that SHA-256; "" if it is."""
+    """The reason why the file does not have that SHA-256; "" if it has."""
     try:
         return "" if file_sha256(path) == sha256 else "its SHA-256 is not the one in the record"
     except OSError as error:
@@ -310,7 +324,8 @@ def _fault(path: Path, sha256: str) -> str:
 
 
 def _pieces(copy: Copy) -> Iterator[bytes]:
-    """The content of a file to copy. UserError at its end if it is not the one that was looked at."""
+    """Yield the content of a file to copy in pieces. UserError after the last one if the file has changed since it was
+    looked at."""
     total = hashlib.sha256()
     with os.fdopen(open_file(copy.path), "rb") as file:
         while piece := file.read(PIECE):
@@ -321,7 +336,8 @@ def _pieces(copy: Copy) -> Iterator[bytes]:
 
 
 def _choices(found: Merge, sources: Sequence[Source], read_choices: ReadChoices) -> Iterator[Copy]:
-    """The choices of tuning, if all folders that have some have the same."""
+    """Yield a copy of the choices of tuning, if the target lacks them. Different choices in several folders are
+    refused."""
     whole: dict[bytes, Source] = {}
     damaged: list[Problem] = []
     for source in sources:
@@ -345,7 +361,8 @@ def _choices(found: Merge, sources: Sequence[Source], read_choices: ReadChoices)
 
 
 def _submissions(found: Merge, sources: Sequence[Source]) -> Iterator[Copy]:
-    """The plugin files of submissions that the target lacks; the note of these is made of all folders' notes."""
+    """Yield copies of the plugin files of submissions that the target lacks, and set the joined note of submissions.
+    Two files of one name, and a file that no folder has intact, are refused."""
     notes: dict[Source, Submitted] = {}
     for source in sources:
         note = read_submitted(source.store)[0]
@@ -371,10 +388,10 @@ def _submissions(found: Merge, sources: Sequence[Source]) -> Iterator[Copy]:
             yield Copy(holders[0].store.files.plugin(name), found.target.files.plugin(name), sha256)
 
 
-# What is told.
+# Messages.
 
 def _shared_runs(records: dict[str, list[Version[Record]]]) -> Iterator[str]:
-    """What became of the runs that several folders have."""
+    """Yield lines that say what became of the runs of which several folders have a record."""
     shared: Counter[str] = Counter()
     for versions in records.values():
         finished = sum(one.entry.status == "ok" for one in versions)
@@ -400,7 +417,7 @@ def _shared_profiles(profiles: dict[str, list[Version[Outcome]]]) -> Iterator[st
 
 
 def _other_images(kept: Iterable[Version[Record]]) -> Iterator[str]:
-    """A line for each cell whose runs saw different images."""
+    """Yield a warning for each cell whose runs saw different images."""
     seen: dict[str, dict[str, list[Version[Record]]]] = defaultdict(lambda: defaultdict(list))
     for version in kept:
         if version.entry.dataset_digest and version.entry.role == "student":
@@ -419,7 +436,8 @@ def _names(versions: Iterable[Version[Record]]) -> str:
 
 
 def _without(sources: Sequence[Source], missing: Mapping[str, int]) -> Iterator[str]:
-    """How many finished runs no folder has a file of, though others have theirs: their records came alone."""
+    """Yield warnings with the number of finished runs whose network or predictions no folder has. There are none for a
+    kind of file that no folder has at all, since then the records were copied without these files."""
     for kind, what in (("student", "network"), ("predictions", "predictions")):
         if missing[kind] and any(source.artefacts[kind] for source in sources):
             yield (f"warning: {counted(missing[kind], 'finished run')} without {what} in any folder: `kdbench run` "
@@ -430,7 +448,8 @@ def _without(sources: Sequence[Source], missing: Mapping[str, int]) -> Iterator[
 
 def _origins(sources: Iterable[Source], records: dict[str, list[Version[Record]]],
              plans: dict[str, list[Version[Planned]]], kept: dict[str, Version[Record]]) -> Iterator[Origin]:
-    """What each folder gives to the merged one, with the hash of its results that its leaderboard shows."""
+    """Yield what each folder gives to the merged one: how many of the kept records it has, and the hash of its results,
+    as its leaderboard shows it."""
     own: dict[Source, dict[str, Record]] = defaultdict(dict)
     given: Counter[Source] = Counter()
     for run, versions in records.items():
@@ -446,8 +465,8 @@ def _origins(sources: Iterable[Source], records: dict[str, list[Version[Record]]
 
 
 def _note(found: Merge, sources: Sequence[Source], origins: Iterable[Origin]) -> Merged | None:
-    """The note of these origins and of those that the folders know already; None if the target has it. Of one folder
-    with the same results the first date is kept, so that merging again changes nothing."""
+    """The note of `origins` and of those that the folders' own notes name; None if the target already has this note.
+    For a folder of the same name and results the earliest date is kept, so that merging again changes nothing."""
     known: dict[tuple[str, str], Origin] = {}
     there: Merged | None = None
     for source in sources:

@@ -1,4 +1,4 @@
-"""The network of a finished run, rebuilt from its record and the weights that it left: to attack, profile or export."""
+"""Rebuilds the network of a finished run from its record and its saved weights, for instance to attack or export it."""
 
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from kdbench.train.trainer import prepare
 
 
 def dataset_of(record: Record, cache: CacheFolder, device: str) -> Dataset:
-    """The images that the run saw. UserError if they cannot be had, or are not the same any more."""
+    """The dataset that the run used, on `device`. UserError if it is not available, or if its images are no longer the
+    same."""
     dataset = load_dataset(record.spec.dataset, record.spec.recipe, cache.data, torch.device(device),
                            record.spec.transfer)
     if record.dataset_digest not in (None, dataset.digest):
@@ -33,8 +34,8 @@ def dataset_of(record: Record, cache: CacheFolder, device: str) -> Dataset:
 
 
 def weights_store(record: Record, store: Store, cache: CacheFolder) -> Store:
-    """Where the network of a run lies whose record is in `store`: a teacher's stays in the cache. That of a run on an
-    object store is brought down."""
+    """The store that holds the network of a run whose record is in `store`: the cache's for a teacher, else `store`
+    itself. If `store` mirrors an object store, the network is downloaded."""
     if record.role == "teacher":
         return Store(cache.teachers)
     bring(store.files.student(record.run_id))
@@ -42,11 +43,11 @@ def weights_store(record: Record, store: Store, cache: CacheFolder) -> Store:
 
 
 def reload(record: Record, store: Store, info: MethodInfo, dataset: Dataset) -> nn.Module:
-    """What the run deployed, in eval mode and without gradients, on the dataset's device.
+    """The network that the run deployed, in eval mode and without gradients, on the dataset's device.
 
-    `store` is its `weights_store`. The teacher that a method learned from is rebuilt without its weights: what a
-    deployed network keeps of it, such as SimKD's classifier, is among the saved ones. UserError if there are none, or
-    they are not the recorded ones, or do not fit.
+    `store` is the result of `weights_store`. The teacher that a method learned from is rebuilt without its weights:
+    whatever a deployed network keeps of it, such as SimKD's classifier, is among the saved weights. UserError if the
+    run did not finish, if its saved weights are missing or not the recorded ones, or if they do not fit the network.
     """
     spec, path = record.spec, store.files.student(record.run_id)
     _check(record, path)

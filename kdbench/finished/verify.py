@@ -1,4 +1,4 @@
-"""Repeats finished runs, and says whether they come out as they were recorded."""
+"""Repeats finished runs and compares the results with their records."""
 
 import math
 import random
@@ -24,19 +24,19 @@ from kdbench.results.store import Store
 from kdbench.spec import teacher_runs
 from kdbench.suites.plan import Plan
 
-SEED = 0           # of the sample, so that everybody repeats the same runs of a folder
-FEWEST_SEEDS = 3   # from which on a standard deviation says something of the noise
+SEED = 0           # of the drawn sample, fixed so that everybody repeats the same runs of a folder
+FEWEST_SEEDS = 3   # with fewer, a standard deviation is no estimate of the noise between seeds
 DEVIATIONS = 2     # standard deviations between seeds within which a difference is called noise
 
 Outcome = Literal["bit-equal", "within noise", "not comparable", "different", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("bit-equal", "within noise", "not comparable", "different", "failed")
-Accuracies = Mapping[str, list[float]]  # by row: the test accuracy of each of its seeds
+Accuracies = Mapping[str, list[float]]  # by row of the leaderboard: the test accuracy of each seed
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a run came out when it was repeated."""
+    """The outcome of repeating the run of a record, and the reason for it in words."""
 
     record: Record
     outcome: Outcome
@@ -49,18 +49,21 @@ class Verdict:
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """0 if all are bit-equal, 1 if one is different or failed, and 3 otherwise."""
+    """The exit code of `kdbench verify`: 0 if all runs are bit-equal, 1 if one is different or failed, and 3
+    otherwise."""
     outcomes = {verdict.outcome for verdict in verdicts}
     return 1 if outcomes & {"different", "failed"} else 0 if outcomes == {"bit-equal"} else 3
 
 
 def verify(folder: Path, names: Collection[str], sample: int, registry: Registry, cache: CacheFolder, pool: LocalPool,
            display: Display, say: Say) -> Iterator[Verdict]:
-    """Repeat the runs whose ids begin with `names`, else a sample, and compare them with their records.
+    """Repeat runs of a folder, compare them with their records, and yield a verdict on each. `names` are names as
+    `Store.find` takes them; without any, `sample` runs are drawn.
 
-    All is trained in a temporary folder, from nothing: the results folder, the cache's teachers and unfinished runs
-    stay as they are. A teacher is taken from the cache if its weights are the recorded ones, and trained again if not.
-    UserError, before anything trains, if there is no such run, or if one cannot be repeated here.
+    Everything is trained from the beginning in a temporary folder, so that the results folder and the teachers and
+    unfinished runs in the cache stay as they are. A teacher is copied from the cache if its weights are the recorded
+    ones; otherwise `say` is told why, and it is trained again. UserError, before anything is trained, if a named run
+    does not exist or a run cannot be repeated here.
     """
     store = Store(folder)
     finished, accuracies = _finished(store)
@@ -93,7 +96,8 @@ def verify(folder: Path, names: Collection[str], sample: int, registry: Registry
 
 
 def draw(finished: Mapping[str, Collection[str]], sample: int) -> list[str]:
-    """So many runs, or all if there are fewer, of `finished` runs by method; of as many methods as possible."""
+    """The ids of `sample` runs, or of all if there are fewer, drawn from as many methods as possible. `finished` holds
+    the ids of the finished runs by method. The same runs are drawn every time."""
     stream = random.Random(SEED)
     order = {method: stream.sample(sorted(finished[method]), len(finished[method])) for method in sorted(finished)}
     methods = stream.sample(sorted(order), len(order))
@@ -103,7 +107,14 @@ def draw(finished: Mapping[str, Collection[str]], sample: int) -> list[str]:
 
 def compare(record: Record, again: Record | None, accuracies: Accuracies,
             changed_teachers: Collection[str] = ()) -> Verdict:
-    """What the repeated run says of the recorded one. `accuracies` are those of the seeds of every row."""
+    """The verdict on a record, given the record `again` of its repetition, or None if that left none.
+
+    `accuracies` are the test accuracies of the seeds of every row, and `changed_teachers` the ids of the teachers whose
+    weights came out differently. A repetition that did not finish has "failed". One that saw other images, or that is
+    not bit-equal in an unchanged environment, is "different". In another environment, a run that is not bit-equal is
+    "not comparable" if its row has fewer than FEWEST_SEEDS seeds or a test accuracy is missing, "within noise" if the
+    test accuracies differ by at most DEVIATIONS standard deviations between the seeds of the row, and else "different".
+    """
     if again is None or again.status != "ok":
         return Verdict(record, "failed", (again.reason or again.status) if again else "it left no record")
     if record.dataset_digest not in (None, again.dataset_digest):
@@ -131,14 +142,16 @@ def compare(record: Record, again: Record | None, accuracies: Accuracies,
 
 
 def environment_changes(record: Record, again: Record) -> list[str]:
-    """What of all that can change a result's bits was otherwise when the run was recorded, as "name: then, now"."""
+    """The differences between the environments of two records that can change the bits of a result, sorted by name,
+    each as "NAME THEN -> NOW"."""
     then, now = (environment_of(one) for one in (record, again))
     return [f"{name} {then.get(name)} -> {now.get(name)}" for name in sorted(then.keys() | now.keys())
             if then.get(name) != now.get(name)]
 
 
 def _finished(store: Store) -> tuple[dict[str, list[str]], Accuracies]:
-    """The finished student runs of a folder, by method, and the accuracies of every row's seeds."""
+    """The ids of the finished student runs of a folder by method, and the test accuracies of the seeds of every row.
+    UserError if the folder has no finished student runs."""
     finished: dict[str, list[str]] = defaultdict(list)
     accuracies: dict[str, list[float]] = defaultdict(list)
     for found in store.scan():
@@ -153,7 +166,7 @@ def _finished(store: Store) -> tuple[dict[str, list[str]], Accuracies]:
 
 
 def _row(record: Record) -> str:
-    """What the seeds of a row of the leaderboard share."""
+    """A key that the seeds of a row of the leaderboard share: their cell, method and hyperparameters."""
     spec = record.spec
     return f"{spec.cell} {spec.method} {sorted(spec.hyperparameters.items())}"
 
@@ -170,7 +183,8 @@ def _methods(record: Record) -> list[str]:
 
 
 def _borrow(teacher: str, store: Store, cached: Store, own: Store) -> str | None:
-    """Copy the cache's files of a teacher into `own`, if they are what the folder's record of it says; else why not."""
+    """Copy a teacher's files from the store `cached` to `own`, if they are intact and the weights are those in the
+    record of the folder `store`, where it has one. None if they were copied, else the reason why not."""
     recorded, found = store.get(teacher), cached.get(teacher)
     if not isinstance(found, Record) or found.status != "ok":
         return "the cache does not have it"
@@ -192,6 +206,6 @@ def _came_out_otherwise(recorded: object, again: object) -> bool:
 
 
 def tally(verdicts: Iterable[Verdict]) -> str:
-    """The closing line: how many runs were repeated, and how they came out."""
+    """The last line of `kdbench verify`: how many runs were repeated, and how many had each outcome."""
     count = Counter(verdict.outcome for verdict in verdicts)
     return f"{count.total()} runs repeated: " + ", ".join(f"{count[outcome]} {outcome}" for outcome in OUTCOMES)

@@ -1,4 +1,4 @@
-"""Printing of rows as aligned columns, and of text that others wrote."""
+"""Prints rows as aligned columns, and makes text fit for a terminal."""
 
 import os
 import re
@@ -10,7 +10,8 @@ from kdbench.errors import plain
 
 
 def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
-    """Aligned columns; the last one may be long and is cut to the terminal's width, if there is one."""
+    """Print rows in aligned columns, or "none" if there are no rows. All rows have the keys of the first one, which are
+    printed as the header unless `header` is False. On a terminal, lines are cut to its width."""
     if not rows:
         print("none")
         return
@@ -28,18 +29,19 @@ def print_columns(rows: list[dict[str, Any]], header: bool = True) -> None:
 
 
 def printable(text: str) -> str:
-    """The text in one line, with its control characters, which could steer the terminal, as escape sequences."""
+    """The text with escape sequences in place of line breaks, control characters and whatever else is not printable,
+    since they could control the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def terminal_width() -> int:
-    """The columns of the terminal; 100 where the output goes elsewhere."""
+    """The width of the terminal in columns; 100 if the output does not go to a terminal."""
     return shutil.get_terminal_size((100, 24)).columns
 
 
 def coloured(text: str) -> str:
-    """The text with its marks for better and worse in green and red, where it goes to a terminal that shows colours
-    and nobody asked for none (NO_COLOR)."""
+    """The text with its arrows in colour: ↑ (better) in green, ↓ (worse) in red. It is unchanged if standard output is
+    not a terminal that shows colours, or if NO_COLOR is set."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return re.sub("[↑↓]", lambda found: f"\033[{32 if found[0] == '↑' else 31}m{found[0]}\033[0m", text)

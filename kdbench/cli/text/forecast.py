@@ -1,4 +1,4 @@
-"""What `kdbench run --dry-run` prints."""
+"""The forecast of `kdbench run --dry-run` as text."""
 
 from kdbench.errors import counted, plain
 from kdbench.execution.display import duration
@@ -10,7 +10,7 @@ UNKNOWN = "-"
 
 
 def forecast_to_text(found: Forecast) -> str:
-    """A table with a line for each method, and the totals in sentences."""
+    """A table with a line for each method, then the runs to do, the time, memory and disk that they need, and notes."""
     lines = [COLUMNS, *(_cells(row) for row in found.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     table = ["  ".join(cell.ljust(width) if name in ("method", "from") else cell.rjust(width)
@@ -25,7 +25,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _number(value: float | None) -> str:
-    """With about three digits."""
+    """The value with about three significant digits; "0" for zero, and UNKNOWN for None."""
     if not value:
         return UNKNOWN if value is None else "0"
     return f"{value:.{next((digits for digits, least in enumerate((100, 10, 1)) if value >= least), 3)}f}"

@@ -1,4 +1,4 @@
-"""What is printed names results on an object store by their URL, and not by the path of the mirror in the cache."""
+"""Shows the URL of results on an object store in all printed text, instead of the path of their mirror in the cache."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from kdbench.remote.place import with_urls
 
 
 class _WithUrls:
-    """A stream that writes to another one."""
+    """A text stream that writes to another stream, with URLs in place of the paths of mirrors."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -24,7 +24,7 @@ class _WithUrls:
 
 @contextmanager
 def urls_shown() -> Iterator[None]:
-    """While it lasts, standard output and standard error have URLs in place of mirrors' paths."""
+    """A context in which standard output and standard error show URLs in place of the paths of mirrors."""
     out: Any = _WithUrls(sys.stdout)
     err: Any = _WithUrls(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err):

@@ -60,7 +60,7 @@ from kdbench.train.process import make_deterministic
 from kdbench.train.scoring import predictions_of
 from kdbench.train.trainer import DivergedError
 
-# By module: the package.
+# The packages that compressing needs, by the module that each provides.
 PACKAGES = {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript", "torch_pruning": "torch-pruning"}
 
 Say = Callable[[str], None]
@@ -68,7 +68,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Done:
-    """How many networks were made, how many were there before, and what could not be compressed at all."""
+    """How many networks were made, how many existed already, and what could not be compressed, each with its reason."""
 
     made: int
     before: int
@@ -82,9 +82,10 @@ def need_packages() -> None:
 
 def compress(folder: Path, runs: Collection[str], methods: Collection[str] | None, settings: Settings,
              registry: Mapping[str, MethodInfo], cache: CacheFolder, say: Say) -> Done:
-    """Make networks of the finished students of a folder: all, those whose ids begin so, or those of these methods.
-    What is there already, of the same weights and by the same settings, stays. UserError, and nothing made, for a run
-    or method that there is not, or where nothing is finished."""
+    """Make, measure and record compressed networks of the finished students of a folder: of those that `runs` names (by
+    the beginning of an id or METHOD:SEED), or else of those of `methods`, or else of all. Networks that exist already,
+    made of the same weights with the same settings, are kept. `say` gets a line on each network. UserError, and nothing
+    is made, for an unknown run or method, for a run that is not a finished student, and if no student is finished."""
     need_packages()
     store = Store(folder)
     if not store.files.records.is_dir():
@@ -113,8 +114,9 @@ def compress(folder: Path, runs: Collection[str], methods: Collection[str] | Non
 
 
 def _chosen(store: Store, runs: list[str], methods: Collection[str] | None, problems: list[str]) -> list[Record]:
-    """The finished students that are wanted. UserError for a run or method that there is not, that is not finished, or
-    where nothing is."""
+    """The finished students to compress: those of `runs`, or else of `methods`, or else all. Damaged records are added
+    to `problems`. UserError for an unknown run or method, for a run that is not a finished student, and if no student
+    is finished."""
     if runs:
         return [_student(store.find(run)) for run in runs]
     records, damaged = store.read()
@@ -139,7 +141,8 @@ def _student(record: Record) -> Record:
 
 
 def _is_there(store: Store, record: Record, settings: Settings, kind: Kind) -> bool:
-    """Whether that network of the student's present weights is there, or known not to be had."""
+    """Whether this network was already made of the student's present weights and its file is intact, or was recorded as
+    failed."""
     name = compressed_id(record.spec, settings.of(kind, record.spec))
     one = read_compressed(store, name)
     if not isinstance(one, Compressed) or one.source_sha256 != record.weights_sha256:
@@ -152,13 +155,13 @@ def _is_there(store: Store, record: Record, settings: Settings, kind: Kind) -> b
 
 @dataclass
 class _Made:
-    """A network on its way to its record."""
+    """A network of a student, while it is made and measured."""
 
     task: CompressTask
     path: Path                          # of the ONNX file
-    slopes: nn.Module | None = None     # the float network of torch whose gradients attacks follow
+    slopes: nn.Module | None = None     # float network of torch whose gradients attacks follow; None: not made
     status: Status = "ok"
-    reason: str | None = None           # why it cannot be had
+    reason: str | None = None           # why it could not be made
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -169,8 +172,8 @@ class _Made:
 
 def _compressed(record: Record, store: Store, settings: Settings, info: MethodInfo, cache: CacheFolder,
                 folder: Path) -> Iterator[tuple[Compressed, Path]]:
-    """The records of all networks of a student, each with its file in the temporary `folder`. UserError if the student
-    or its dataset cannot be had."""
+    """The records of all networks of a student, each with the path of its ONNX file in the temporary `folder`.
+    UserError if the student or its dataset cannot be loaded, or if the dataset holds texts."""
     begin, started, load = time.perf_counter(), now(), os.getloadavg()[0]
     dataset = dataset_of(record, cache, "cpu")
     if is_text(dataset.image_shape):
@@ -203,8 +206,9 @@ def _compressed(record: Record, store: Store, settings: Settings, info: MethodIn
 
 def _make(one: _Made, made: Mapping[Kind, _Made], network: LogitsOnly, images: Tensor, dataset: Dataset,
           record: Record) -> nn.Module:
-    """Write the network's ONNX file; the float network of torch that it is, or is made of. UserError if it cannot be
-    had, or what it is compared with or made of could not."""
+    """Write the network's ONNX file, and return the float network of torch that it was written from or, if it is int8,
+    that it was quantised from. UserError if it cannot be made, or if the network that it is made of or compared with
+    could not."""
     source = made["pruned" if one.kind == "pruned int8" else "float"]
     if source.slopes is None and source is not one:
         raise UserError(source.reason or f"there is no {source.kind} network")
@@ -222,8 +226,8 @@ def _make(one: _Made, made: Mapping[Kind, _Made], network: LogitsOnly, images: T
 
 
 def _score(one: _Made, dataset: Dataset, record: Record, cache: CacheFolder) -> Predictions:
-    """What the ONNX file predicts; its metrics are put into the fields of its record. DivergedError if logits are not
-    finite."""
+    """The predictions of the ONNX file. Its metrics are added to the fields of its record. DivergedError if logits are
+    not finite."""
     assert one.slopes is not None
     network, transferred = OnnxNetwork(one.path), one.kind in INT8
     predictions = predictions_of(network, dataset, Normalise(dataset, torch.device("cpu")), record.spec.recipe)
@@ -239,7 +243,7 @@ def _score(one: _Made, dataset: Dataset, record: Record, cache: CacheFolder) -> 
 
 
 def _source(meter: Meter | None) -> dict[str, Any]:
-    """The fields of a record that say where its energies come from."""
+    """The fields of a record that say how energy was measured; empty without a meter."""
     if meter is None:
         return {}
     return {"energy_source": meter.source, "watts_per_core": meter.watts_per_core if isinstance(meter, CpuTime)
@@ -247,7 +251,7 @@ def _source(meter: Meter | None) -> dict[str, Any]:
 
 
 def told(one: Compressed) -> str:
-    """A made network in a line."""
+    """One line for the user on a compressed network: its run and what was measured, or why there is none."""
     spec = one.spec
     name = f"{spec.id}  {spec.method}  {spec.pair}  {spec.dataset}  seed {spec.seed}  {one.label}"
     if one.use is None or one.file_bytes is None:

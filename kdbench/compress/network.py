@@ -1,4 +1,5 @@
-"""ONNX files that onnxruntime runs: the float network, its static int8 form, and both as networks of torch."""
+"""ONNX files that onnxruntime runs: writing a float network and its static int8 form, and using them as modules of
+torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ from kdbench.errors import UserError
 from kdbench.finished.export import LogitsOnly, check_logits, first_line, quiet, write_onnx
 from kdbench.method import Outputs
 
-OPERATIONS = ["Conv", "Gemm", "MatMul"]  # what has weights: these and its inputs are int8, all else stays float
-COMPARED = 64          # images on which a file is compared with the network that it was written of
+OPERATIONS = ["Conv", "Gemm", "MatMul"]  # operations whose weights and inputs are int8; all others stay float
+COMPARED = 64          # images on which a file is compared with the network that it was written from
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file as a network that maps normalised images to `Outputs` with logits alone, without gradients."""
+    """An ONNX file as a module that maps normalised images to `Outputs`, without gradients. Only their logits are real:
+    the embedding repeats them, and there are no stages."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -34,7 +36,7 @@ class OnnxNetwork(nn.Module):
 
 
 class Slopes(nn.Module):
-    """A network of torch whose output is its logits, as one that gives `Outputs`, for its gradients."""
+    """Wraps a module that gives logits as one that gives `Outputs`, so that attacks can follow its gradients."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -46,8 +48,8 @@ class Slopes(nn.Module):
 
 
 def open_session(path: Path) -> Any:
-    """A file in onnxruntime on one thread of the CPU. Products of 8-bit numbers are exact: without VNNI the fast ones
-    overflow, and figures would depend on the machine."""
+    """Open an ONNX file in onnxruntime, on one thread of the CPU. Products of 8-bit numbers are exact: without VNNI,
+    the fast ones overflow, and results would depend on the machine."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,8 +60,9 @@ def open_session(path: Path) -> Any:
 
 
 def write_float(network: LogitsOnly, path: Path, images: Tensor) -> None:
-    """Write a network as ONNX in float32, with what inference can do once done and nothing in it that names this
-    machine. UserError if it cannot be exported, or gives other logits for `images` there."""
+    """Write a network as an ONNX file in float32, optimised for inference and with nothing in it that names this
+    machine. UserError if the network cannot be exported, or if the file gives other logits for `images` [B, C, H, W]
+    than the network."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     raw = path.with_suffix(".raw.onnx")
@@ -70,7 +73,7 @@ def write_float(network: LogitsOnly, path: Path, images: Tensor) -> None:
             write_onnx(network, raw, images)
             quant_pre_process(str(raw), str(path))
             _slim(path)
-    except Exception as error:  # of torch's exporter, which raises nearly anything
+    except Exception as error:  # torch's exporter raises nearly anything
         raise UserError(f"it cannot be exported to ONNX: {type(error).__name__}: {first_line(error)}") from error
     finally:
         raw.unlink(missing_ok=True)
@@ -78,8 +81,9 @@ def write_float(network: LogitsOnly, path: Path, images: Tensor) -> None:
 
 
 def write_int8(source: Path, path: Path, images: Tensor) -> None:
-    """Write the static int8 form of a float ONNX file: int8 weights by output channel, symmetric, and int8 inputs of
-    layers by tensor, whose ranges are those that `images` [N, C, H, W] give. UserError if it cannot be done."""
+    """Write the static int8 form of the float ONNX file `source`. Weights are symmetric int8 with a range for each
+    output channel; inputs of layers are int8 with a range for each tensor, as measured on `images` [N, C, H, W].
+    UserError if onnxruntime cannot quantise the file."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     try:
@@ -91,13 +95,13 @@ def write_int8(source: Path, path: Path, images: Tensor) -> None:
                     "MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": OPERATIONS})
             _round_for_layers_alone(path)
             _slim(path)
-    except Exception as error:  # of a graph that it does not understand
+    except Exception as error:  # for a graph that onnxruntime does not understand
         raise UserError(f"onnxruntime cannot quantise it: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _round_for_layers_alone(path: Path) -> None:
-    """Give what has no weights its inputs as they were. onnxruntime rounds a tensor for all that read it: the input of
-    a residual block, say, also on its way round the block."""
+    """Give operations without weights their inputs unrounded. onnxruntime rounds a tensor for all operations that read
+    it: for example, the input of a residual block is rounded in its shortcut too."""
     import onnx
 
     model = onnx.load(str(path))
@@ -111,8 +115,8 @@ def _round_for_layers_alone(path: Path) -> None:
 
 
 def _slim(path: Path) -> None:
-    """Take out of a file what onnxruntime does without: names of nodes, shapes of what flows between them, where in the
-    source they came from. Long names of tensors become short ones: of a small network they are half the file."""
+    """Remove from an ONNX file what onnxruntime does not need: names of nodes, shapes of intermediate tensors, places
+    in the source code. Names of tensors are shortened: they are half the file of a small network."""
     import onnx
 
     model = onnx.load(str(path))
@@ -132,7 +136,7 @@ def _slim(path: Path) -> None:
 
 
 class _Calibration:
-    """Images one by one, as onnxruntime's quantisation asks for them."""
+    """Gives images one by one, in the form that onnxruntime's quantisation asks for."""
 
     def __init__(self, images: Tensor):
         self._images: Iterator[Tensor] = iter(images.split(1))
@@ -143,8 +147,8 @@ class _Calibration:
 
 
 def calibration_images(dataset: Dataset) -> Tensor:
-    """The training images [N, C, H, W] that ranges are taken from, the same for every student on the dataset: in
-    proportion to the classes, unaugmented, normalised."""
+    """The training images [N, C, H, W] for the ranges of activations, normalised and not augmented. They are stratified
+    by class, and the same for every student on the dataset."""
     labels = dataset.train.labels.cpu().numpy()
     wanted = min(len(labels), max(CALIBRATION, len(np.unique(labels))))
     positions = np.sort(stratified(labels, wanted, "calibration")[0])

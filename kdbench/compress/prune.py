@@ -17,15 +17,16 @@ from kdbench.seeds import derive
 from kdbench.spec import Recipe
 from kdbench.train.trainer import rate_factor
 
-RATE = 0.3         # of the recipe's learning rate: where the network begins again, which falls to nothing by a cosine
-TEMPERATURE = 4.0  # at which the pruned network matches the float one, whose probabilities are all that it learns from
-FUSED = "fused_attn"  # the attribute of timm's attention, which it declares final
+RATE = 0.3         # initial learning rate, as a share of the recipe's; it falls to zero by a cosine
+TEMPERATURE = 4.0  # of the softmax, when the pruned network learns the float one's class probabilities
+FUSED = "fused_attn"  # attribute of timm's attention; set by name, since timm declares it final
 
 
 def prune(network: LogitsOnly, share: float, images: Tensor, classes: int) -> None:
-    """Remove that share of the channels of every layer but the last, in place: those with the least L2 norm of all
-    weights that hang together with them. The heads of attention stay and become narrower. UserError if it cannot be
-    done."""
+    """Remove the given share of the channels of every layer but the last, in place. Channels that depend on each other
+    are removed together, those with the smallest L2 norm of all their weights first. Attention keeps the number of its
+    heads, which become narrower. `images` are two or more normalised images [B, C, H, W], and `classes` is the number
+    of logits. UserError if the network cannot be pruned, or if no channel was removed."""
     import torch_pruning
 
     attentions = [module for module in network.modules() if isinstance(module, Attention)]
@@ -34,7 +35,7 @@ def prune(network: LogitsOnly, share: float, images: Tensor, classes: int) -> No
     network.eval().requires_grad_(True)  # dependencies are traced along gradients
     try:
         for module in attentions:
-            setattr(module, FUSED, False)  # while dependencies are traced, which do not see into the fused kernel
+            setattr(module, FUSED, False)  # tracing cannot see into the fused kernel
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch_pruning.pruner.BasePruner(
@@ -49,7 +50,7 @@ def prune(network: LogitsOnly, share: float, images: Tensor, classes: int) -> No
             module.head_dim = module.attn_dim // module.num_heads
         with torch.no_grad():
             shape = tuple(network.eval()(images[:2]).shape)
-    except Exception as error:  # whatever dependencies that it does not understand make it, or the network, raise
+    except Exception as error:  # if torch-pruning misjudges dependencies, it or the network raises nearly anything
         raise UserError(f"torch-pruning cannot prune it: {type(error).__name__}: {error}"[:300]) from error
     if shape != (2, classes):
         raise UserError(f"torch-pruning cannot prune it: logits of shape {list(shape)} were left")
@@ -58,8 +59,8 @@ def prune(network: LogitsOnly, share: float, images: Tensor, classes: int) -> No
 
 
 def recover(network: LogitsOnly, teacher: LogitsOnly, dataset: Dataset, recipe: Recipe, epochs: int, seed: int) -> None:
-    """Train the pruned network for so many epochs of the recipe to match the class probabilities of the float one. The
-    labels are not used."""
+    """Train the pruned network in place, for `epochs` epochs of the recipe, to match the class probabilities of the
+    float network `teacher`. Labels are not used. The network is left in eval mode."""
     device = dataset.train.labels.device
     torch.manual_seed(derive(seed, "recovery"))
     own = recipe.model_copy(update={"lr": RATE * recipe.lr, "warmup": 0.0, "schedule": "cosine"})

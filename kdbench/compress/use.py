@@ -1,4 +1,5 @@
-"""What ONNX networks cost in use by onnxruntime: latency, throughput and energy, measured in turns."""
+"""Measures what ONNX networks cost in use: latency, throughput and energy in onnxruntime, with the networks in
+turns."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,15 +12,15 @@ from kdbench.profile.bench import Bench, Sample, in_turns
 from kdbench.profile.record import Quartiles
 
 BATCH = 64               # images at a time for throughput and energy
-CALLS, SECONDS = 50, 0.05  # of one turn of latency, at least
-THROUGHPUT_SECONDS = 0.2  # of one turn, so that counters of energy move
+CALLS, SECONDS = 50, 0.05  # of one turn of latency: at least so many calls, and so many seconds
+THROUGHPUT_SECONDS = 0.2  # of one turn of throughput, so that energy counters move
 REPEATS = 5               # turns of each network
-WARM_UP = 3               # calls
+WARM_UP = 3               # calls before anything is measured
 
 
 def measure_use(sessions: Mapping[str, Any], image_shape: tuple[int, ...], bench: Bench) -> dict[str, Use]:
-    """The cost of use of onnxruntime's sessions by name, on random images. They take turns, call by call, so that a
-    change in the machine's speed favours none."""
+    """The costs of using onnxruntime's sessions, by name, on random images of `image_shape` (C, H, W). The sessions
+    take turns, in latency call by call, so that a change in the machine's speed favours none."""
     subjects = {name: _Subject(session, image_shape, bench) for name, session in sessions.items()}
     calls = max((subject.calls for subject in subjects.values()), default=0)
     for _ in range(REPEATS):
@@ -32,7 +33,7 @@ def measure_use(sessions: Mapping[str, Any], image_shape: tuple[int, ...], bench
 
 
 class _Subject:
-    """A session that is measured, and the samples of its turns."""
+    """A session that is measured, with the measurements of its turns so far."""
 
     def __init__(self, session: Any, image_shape: tuple[int, ...], bench: Bench):
         self.session, self.bench = session, bench
@@ -51,7 +52,8 @@ class _Subject:
         self.session.run(None, self.many)
 
     def _calls_in(self, seconds: float, work: Callable[[], object]) -> int:
-        """How many calls take about that many seconds, at least one. The calls that find out warm the session up."""
+        """How many calls take about that many seconds, at least one. The calls made to find out also warm the session
+        up."""
         laps = self.bench.laps({"warm": work}, WARM_UP)
         return max(1, math.ceil(seconds / laps["warm"][-1]))
 

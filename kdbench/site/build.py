@@ -1,6 +1,6 @@
 """Writes a site: pages of suites, methods and pairs, and their data beside them. The same records give the same bytes.
 
-It is made in a folder beside its own, which it takes the place of when it is whole.
+The site is written to a temporary folder beside its destination, which it replaces once it is complete.
 """
 
 import json
@@ -28,13 +28,13 @@ from kdbench.version import __version__
 
 def publish(given: Sequence[str], out: Path, registry: Mapping[str, Any], kinds: Sequence[str] = (),
             licence: str = "mit") -> Parts:
-    """Write the site of the folders of results that `given` names, as DIR or NAME=DIR, into the folder `out`; what is
-    in it.
+    """Write the site of the folders of results in `given`, each written as DIR or NAME=DIR, into the folder `out`, and
+    return its parts.
 
-    `kinds` are the files of runs to add: of "records", "predictions" and "students". `licence` is that of the results,
-    by Hugging Face's identifier. `registry` has the methods by name. UserError, and `out` as it was, for folders
-    without results or of the same suite, for files that are damaged or missing, and for an `out` that holds something
-    else.
+    `kinds` are the kinds of files of runs to add as archives: any of "records", "predictions" and "students". `licence`
+    is the licence of the results, as a Hugging Face identifier. `registry` has the methods by name. UserError, with
+    `out` left as it was, if pyarrow is missing, for folders without results or with the same suite, for files that are
+    damaged or missing, and if `out` holds anything but a site or lies in, or holds, a folder of results.
     """
     need_packages()
     check_kinds(list(kinds))
@@ -55,7 +55,8 @@ def publish(given: Sequence[str], out: Path, registry: Mapping[str, Any], kinds:
 
 def _pages(parts: Parts, registry: Mapping[str, Any],
            files: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, str]]:
-    """The text files of a site, by path. `files` are those of data and releases: their bytes and SHA-256."""
+    """The paths and texts of the site's pages, tables and scripts. `files` has the size in bytes and the SHA-256 of the
+    files of data and releases, by path."""
     from kdbench.report.latex import to_latex
     from kdbench.report.markdown import to_markdown
 
@@ -73,7 +74,8 @@ def _pages(parts: Parts, registry: Mapping[str, Any],
 
 
 def _marker(parts: Parts, folder: Path) -> str:
-    """What says of a finished site what is in it, and which other files the next site may take the place of."""
+    """The JSON text that marks a folder as a site: what the site was made of, and the other files in it, which the next
+    site may replace."""
     return json.dumps({
         "made by": f"kdbench {__version__}", "last run": parts.finished, "licence": parts.licence,
         "suites": {part.name: {"runs": part.runs, "results": part.board.results_hash,
@@ -91,8 +93,8 @@ def _write(path: Path, content: bytes) -> Path:
 # The folder.
 
 def _check_out(out: Path, folders: Sequence[Path]) -> None:
-    """UserError if a site cannot take the place of what is at `out`, or if that is in the way of a folder of
-    results."""
+    """Raise UserError if `out` is no folder or holds anything but a site, which a new site may replace, or if it is,
+    lies in or holds one of the folders of results."""
     for folder in folders:
         here, there = out.resolve(), folder.resolve()
         if here == there or here in there.parents or there in here.parents:
@@ -115,10 +117,11 @@ def _check_out(out: Path, folders: Sequence[Path]) -> None:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the place of `out`; if anything fails, that stays as it was."""
+    """Give an empty folder to fill, which replaces `out` at the end of the context. If anything fails, `out` stays as
+    it was."""
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    for old in out.parent.glob(f".{out.name}.*{TEMPORARY}"):  # of a command that was killed
+    for old in out.parent.glob(f".{out.name}.*{TEMPORARY}"):  # left by a command that was killed
         if time.time() - old.stat().st_mtime > LEFT_OVER:
             shutil.rmtree(old, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=TEMPORARY, dir=out.parent))

@@ -18,15 +18,16 @@ from kdbench.version import __version__
 
 SUMS = "SHA256SUMS"
 LINK = "link"  # the column with the address of a row on the site
-TABLES = {  # of each table the columns, with their type in pandas
+TABLES = {  # the columns of each table, with their types in pandas
     "rows": {"suite": "string", **COLUMNS, LINK: "string"},
     "runs": {"suite": "string", **{name: kind for name, kind in RUN_COLUMNS.items() if name != "suite"}},
 }
-SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}  # in Hugging Face's words
+# Hugging Face's size categories by their limits, which are numbers of rows that no longer belong to them.
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
 def need_packages() -> None:
-    """UserError if Parquet cannot be written."""
+    """Raise UserError if pyarrow, which writes Parquet files, is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -34,7 +35,8 @@ def need_packages() -> None:
 
 
 def data_files(parts: Parts) -> dict[str, bytes]:
-    """The files by name: of both tables CSV and Parquet, README.md, which is the card, and the SHA-256 of these."""
+    """The contents of the data files by name: each table as CSV and as Parquet, the card README.md, and the SHA-256
+    sums of these."""
     found = {"rows": list(_rows(parts)), "runs": list(_runs(parts))}
     files = {}
     for name, lines in found.items():
@@ -45,7 +47,7 @@ def data_files(parts: Parts) -> dict[str, bytes]:
 
 
 def sums(files: Mapping[str, bytes]) -> bytes:
-    """The SHA-256 of files by name, as `sha256sum -c` reads it."""
+    """The SHA-256 sums of files, whose contents are given by name, in the format of `sha256sum -c`."""
     return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
 
 
@@ -64,7 +66,8 @@ def _runs(parts: Parts) -> Iterator[dict[str, Any]]:
 
 
 def _parquet(columns: Mapping[str, str], lines: Iterable[Mapping[str, Any]]) -> bytes:
-    """The lines as Parquet, without the versions of libraries that pandas would note; lists and dicts are JSON."""
+    """The lines as a Parquet file, without the versions of libraries that pandas would add to it. Lists and dicts are
+    written as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,7 +112,8 @@ def _card(parts: Parts, counts: Mapping[str, int]) -> str:
 
 
 def _front(parts: Parts, most: int) -> str:
-    """The YAML that Hugging Face reads, written by its own library."""
+    """The YAML at the top of the card, as Hugging Face's own library writes it. `most` is the number of lines of the
+    largest table."""
     from huggingface_hub import DatasetCardData  # here, because it takes a second to import
 
     return DatasetCardData(
@@ -126,4 +130,4 @@ def _columns(table: str) -> str:
     types = {"string": "text", "object": "JSON", "Int64": "integer", "float64": "number"}
     aligned = align(Table("", ["column", "type", "what it holds"], [
         [f"`{name}`", types[kind], told[name]] for name, kind in TABLES[table].items()], 3))
-    return re.sub(" {2,}", " ", re.sub("-{4,}", "---", aligned))  # aligned, it is four times as large
+    return re.sub(" {2,}", " ", re.sub("-{4,}", "---", aligned))  # the aligned table is four times as large

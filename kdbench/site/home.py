@@ -1,4 +1,4 @@
-"""The first page of a site: the suites and what they say, all methods beside each other, pairs, and the data."""
+"""The home page of a site: the suites and what they found, a table of all methods, the pairs, and the data."""
 
 import html
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,8 @@ TELLS = ("A reproducible benchmark of knowledge distillation: a large network te
 
 
 def home_page(parts: Parts, files: Mapping[str, tuple[int, str]]) -> str:
-    """The page. `files` are the files of data and releases, by path from the top: their bytes and SHA-256."""
+    """The HTML of the home page. `files` has the size in bytes and the SHA-256 of the files of data and releases, by
+    path from the top of the site."""
     top = ('<h1>kdbench</h1>' + "".join(f'<p class="lead">{line}</p>' for line in TELLS) + facts({
         "suites": str(len(parts.all)), "methods": str(len(parts.methods)), "pairs": str(len(parts.pairs)),
         "datasets": str(len(parts.datasets)), "finished runs": f"{sum(part.runs for part in parts):,}",
@@ -46,10 +47,10 @@ def _suite(part: Part) -> str:
 
 
 def setup_told(board: Leaderboard) -> str:
-    """What a suite compares and how, in a sentence."""
+    """One sentence on what a suite compares and how."""
     rows = [row for cell in board.cells for row in cell.rows]
     methods, pairs = {row.method for row in rows}, sorted({cell.pair for cell in board.cells})
-    cells = [cell for cell in board.cells if not cell.equal_compute]  # of the others each method has its own epochs
+    cells = [cell for cell in board.cells if not cell.equal_compute]  # at equal compute, each method has its own epochs
     recipes = [cell.spec.get("recipe") or {} for cell in cells]
     images = {str(cell.split_sizes.get("train") or recipe.get("train_size") or "")
               for cell, recipe in zip(cells, recipes, strict=True)} - {""}
@@ -64,13 +65,13 @@ def setup_told(board: Leaderboard) -> str:
 
 
 def _range(values: Iterable[str]) -> str:
-    """"3", or "1 to 5"."""
+    """The range of whole numbers given as text, such as "3" or "1 to 5"; "?" if there are none."""
     numbers = sorted({int(value) for value in values if value.isdecimal()})
     told = [f"{number:,}" for number in numbers]
     return " to ".join(dict.fromkeys([told[0], told[-1]])) if told else "?"
 
 
-# Methods beside each other.
+# The table of methods.
 
 def _methods(parts: Parts) -> str:
     cells = [(part, cell) for part in parts for cell in part.board.cells]
@@ -91,7 +92,9 @@ def _methods(parts: Parts) -> str:
 
 
 def _difference(cell: Cell, method: str) -> str:
-    """A method's difference to the reference in a cell; of several settings that which is called as the method is."""
+    """A method's difference to the reference in a cell, as HTML. If the method has several settings there, it is that
+    of the one that has the method's name, or else the number of settings is given; "" if the method is not in the
+    cell."""
     rows = [row for row in cell.rows if row.method == method]
     row = rows[0] if len(rows) == 1 else next((row for row in rows if row.label == method), None)
     if row is not None:

@@ -1,4 +1,4 @@
-"""What all pages of a site share: the bar with its links and the search, the foot, tables of rows."""
+"""What all pages of a site share: the bar with its links and the search, the footer, and tables of leaderboard rows."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,16 @@ from kdbench.report.page.pieces import anchor, escape, quiet_interval, row_ancho
 from kdbench.report.tables.cell import shown_value, versus
 from kdbench.site.parts import Part, Parts, slug
 
-SCRIPTS = ("index.js", "page.js", "site.js")  # after the page is read; index.js has what can be found
+SCRIPTS = ("index.js", "page.js", "site.js")  # run once the page is parsed; index.js has the search index
 METRICS_SHOWN = ("agreement", "worst_class_accuracy", "ece", "seconds")  # beside test accuracy
-NUMBER = "# "  # before the name of a column of numbers
-BAR = 160, 14  # width and height of the picture of a difference
+NUMBER = "# "  # prefix of the names of numeric columns
+BAR = 160, 14  # width and height of the drawing of a difference, in pixels
 NOTE = ("± is half the width of the 95 % interval: of an accuracy over the row's own seeds; of a difference on equal "
         "seeds, with the variance of methods moderated. ↑ better, ↓ worse, ? unclear, at 5 % after Holm's correction.")
 
 
 class Line(NamedTuple):
-    """A row of a leaderboard in a table of a site."""
+    """A row of a table on a site: a row of a leaderboard, with its cell and the part of the site that it comes from."""
 
     part: Part
     cell: Cell
@@ -31,7 +31,8 @@ class Line(NamedTuple):
 
 
 def assets() -> dict[str, str]:
-    """The text of the style and scripts of all pages, by path, but for the index of the search."""
+    """The contents of the style sheet and the scripts that all pages share, by path from the top of the site. The
+    search index is not among them."""
     own = resources.files("kdbench.site")
     return {"assets/site.css": file("page.css") + own.joinpath("site.css").read_text(encoding="utf-8"),
             "assets/page.js": file("page.js"), **{f"assets/{name}": own.joinpath(name).read_text(encoding="utf-8")
@@ -39,8 +40,8 @@ def assets() -> dict[str, str]:
 
 
 def page(title: str, top: str, content: str, parts: Parts, root: str = "../") -> str:
-    """A page of the site: the bar, `top` with the heading, and the content, which is all HTML already. `root` leads to
-    the top of the site."""
+    """The HTML of a page of the site, from its plain title, its heading `top` and its `content`, which are both HTML.
+    `root` is the relative path from the page to the top of the site."""
     scripts = "".join(f'\n<script src="{root}assets/{name}" defer></script>' for name in SCRIPTS)
     style = (f'<link rel="icon" href="data:,">\n<link rel="stylesheet" href="{root}assets/site.css">\n'
              f'<script src="{root}assets/theme.js"></script>{scripts}')
@@ -57,7 +58,8 @@ def page(title: str, top: str, content: str, parts: Parts, root: str = "../") ->
 
 
 def plain_sections(sections: dict[str, str]) -> str:
-    """Sections by heading, without links to them."""
+    """The HTML of sections, given as HTML by heading, without a table of contents. Sections without content are left
+    out."""
     return "<main>\n" + "".join(f'<section id="{escape(anchor(name))}"><h2>{escape(name)}</h2>{content}'
                                 "</section>\n" for name, content in sections.items() if content) + "</main>"
 
@@ -75,16 +77,17 @@ def linked(address: str, text: str) -> str:
 
 
 def head(*names: str) -> str:
-    """The head of a table: names as HTML, those of columns of numbers behind `NUMBER`."""
+    """The HTML of a table's head. Names are HTML; those of numeric columns begin with `NUMBER`."""
     cells = (f'<th scope="col">{name.removeprefix(NUMBER)}</th>' if name.startswith(NUMBER) else
              f'<th scope="col" class="text">{name}</th>' for name in names)
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
 def rows_table(lines: Sequence[Line], first: str, label: str, teacher: Teacher | None = None) -> str:
-    """A table of rows, from a page below the top, after that of their teacher if one is given. `first` says what they
-    are told apart by: "pair", which leads to the page of the pair, or "method"; the column "suite" leads to the row on
-    the suite's page."""
+    """The HTML of a table of leaderboard rows, for a page in a folder of the site. The row of the teacher comes first,
+    if one is given. `first` names the first column: "pair", whose entries link to the pages of the pairs, or "method",
+    whose entries link to the pages of the methods. The column "suite" links to the row on the suite's page. `label`
+    describes the table to screen readers."""
     limit = _limit(lines)
     drawn = limit > 0
     suites = first == "pair"
@@ -100,7 +103,7 @@ def rows_table(lines: Sequence[Line], first: str, label: str, teacher: Teacher |
 
 
 def _teacher(teacher: Teacher, drawn: bool) -> str:
-    """The row of a cell's teacher, whose figures are a yardstick."""
+    """The HTML of the row of a cell's teacher, whose metrics are a yardstick for the students'."""
     accuracy, *others = (
         f"<td>{number(teacher.metrics[name], METRICS[name].unit) if name in teacher.metrics else ''}</td>"
         for name in ("test_accuracy", *METRICS_SHOWN))
@@ -132,15 +135,16 @@ def _row(line: Line, by_pair: bool, limit: float) -> str:
 
 
 def _limit(lines: Iterable[Line]) -> float:
-    """How far pictures reach: as far as the intervals of differences to the reference do, a twentieth of their ends
-    aside; 0 where there are none."""
+    """The difference at which drawings end, to either side of 0: the 95th percentile of the distances from 0 of the
+    ends of the intervals of differences to the reference; 0 if there are none."""
     found = (line.cell.comparisons.to.get(REFERENCE, {}).get(line.row.label) for line in lines)
     ends = sorted(abs(end) for told in found if told for end in (told.low, told.high) if math.isfinite(end))
     return ends[int(.95 * len(ends))] if ends else 0.0
 
 
 def _picture(line: Line, limit: float) -> str:
-    """The cell with a drawing of the difference to the reference and its interval; the figures stand beside it."""
+    """The HTML of a table cell that draws the difference to the reference and its interval, cut off at `limit`; empty
+    if there is no comparison. Screen readers skip the drawing, since the cell before it has the figures."""
     told = line.cell.comparisons.to.get(REFERENCE, {}).get(line.row.label)
     if told is None:
         return '<td class="drawn"></td>'
@@ -154,7 +158,7 @@ def _picture(line: Line, limit: float) -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A list of lines that are HTML already."""
+    """The HTML of a list of lines that are HTML themselves."""
     return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
 
 

@@ -16,16 +16,16 @@ from kdbench.plugins.source import Facts, family_order
 from kdbench.report.page.pieces import row_anchor, to
 from kdbench.results.store import Store
 
-MARKER = "kdbench-site.json"  # says that a folder is a site, and what is in it
-TAKEN = ("assets", "data", "index.html", "methods", "pairs", "release", MARKER)  # at the top of a site
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")  # of a suite's folder
+MARKER = "kdbench-site.json"  # file that marks a folder as a site and lists its content
+TAKEN = ("assets", "data", "index.html", "methods", "pairs", "release", MARKER)  # names at the top of every site
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")  # of the folder of a suite on the site
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a folder of results adds to a site."""
+    """One folder of results as a part of a site, with its leaderboard and further details."""
 
-    name: str      # of its suite, and of its folder on the site
+    name: str      # the name of its suite and of its folder on the site
     store: Store
     board: Leaderboard
     details: Details
@@ -35,16 +35,16 @@ class Part:
         return sum(len(row.runs) for cell in self.board.cells for row in cell.rows)
 
     def address(self, cell: Cell | None = None, row: Row | None = None) -> str:
-        """Of the suite's page, or of a row on it, from the top of the site."""
+        """The address, from the top of the site, of the suite's page, or of the row `row` of `cell` on it."""
         return f"{self.name}/index.html" + (to(row_anchor(cell, row)) if cell and row else "")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """All folders of a site, in the order in which they were given."""
+    """The parts of a site, in the order in which their folders were given."""
 
     all: tuple[Part, ...]
-    licence: str  # of the results
+    licence: str  # of the results, as a Hugging Face identifier
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self.all)
@@ -55,7 +55,7 @@ class Parts:
 
     @property
     def methods(self) -> dict[str, str]:
-        """The family of each method, by name, in the order of families, then names."""
+        """The family of each method by the method's name, in the order of families and then of names."""
         families = {row.method: row.family for _, _, row in self.rows}
         return dict(sorted(families.items(), key=lambda item: (family_order(item[1]), item[0])))
 
@@ -69,14 +69,14 @@ class Parts:
 
     @property
     def facts(self) -> dict[str, Facts]:
-        """What is known of methods, by name: what the first folder says that knows something."""
+        """What is known of the methods, by name. If several folders describe a method, the first one counts."""
         found: dict[str, Facts] = {}
         for part in self.all:
             found = {**part.board.methods, **found}
         return found
 
     def licences(self) -> Iterator[tuple[str, str]]:
-        """The name of each dataset, and the source and licence of its images."""
+        """Pairs of a dataset's name and the source and licence of its images, for all datasets of the site."""
         for dataset in self.datasets:
             try:
                 info = catalog.parse(dataset).info
@@ -86,13 +86,14 @@ class Parts:
 
     @property
     def finished(self) -> str:
-        """When the last run ended."""
+        """The time at which the last run ended, as records write times."""
         return max(part.details.finished for part in self.all)
 
 
 def read_parts(given: Sequence[str], installed: Mapping[str, Any], licence: str) -> Parts:
-    """Read the folders that `given` names, as DIR or NAME=DIR. UserError for a folder without finished runs, for a
-    suite's name that cannot be the name of a folder of a site, and for two of the same name."""
+    """Read the folders of results in `given`, each written as DIR or NAME=DIR. UserError for a folder without finished
+    runs, for a suite's name that cannot be the name of a folder of a site, for a folder of several suites that is not
+    given a name, and for two folders of the same name."""
     parts: dict[str, Part] = {}
     for text in given:
         name, folder = named(text)
@@ -114,7 +115,8 @@ def folders_of(given: Iterable[str]) -> list[Path]:
 
 
 def named(text: str) -> tuple[str | None, Path]:
-    """The name and folder in "NAME=DIR"; None and the folder in "DIR"."""
+    """The name and folder in "NAME=DIR"; None and the folder in "DIR", or if the whole text is the path of something
+    that exists."""
     name, equals, folder = text.partition("=")
     if equals and folder and NAME.fullmatch(name) and not Path(text).exists():
         return name, Path(folder)
@@ -134,16 +136,16 @@ def _name(given: str | None, folder: Path, board: Leaderboard) -> str:
 
 
 def slug(name: str) -> str:
-    """The name of a page's file, without its ending, for any name of a method or pair: names that differ have other
-    ones, on disks that do not tell upper case from lower as well."""
+    """The file name, without its suffix, of the page of a method or pair. Different names have different file names,
+    even if upper and lower case are not distinguished."""
     safe = re.sub(r"[^a-z0-9_.-]", "-", name.lower())[:80].lstrip(".-")
     return safe if name and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
 
 
-# Paths of the machine that wrote a record: they help no reader, and may tell who it was.
+# Paths of the machine that wrote a record are removed: they help no reader, and may reveal who wrote it.
 
 def clean(value: Any) -> Any:
-    """A value of JSON, `without_paths` in any of its texts."""
+    """A JSON value with `without_paths` applied to every text in it, keys included."""
     if isinstance(value, str):
         return without_paths(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,5 @@
-"""Archives of what runs left beside their records: the same bytes for the same files, on any day and machine."""
+"""Archives of records, predictions and students. The same files give an archive with the same bytes, on any day and
+machine."""
 
 import io
 import tarfile
@@ -17,16 +18,16 @@ KINDS = ("records", "predictions", "students")
 
 
 def check_kinds(kinds: list[str]) -> None:
-    """UserError for a kind that there is none of."""
+    """Raise UserError for a kind of files that is none of `KINDS`."""
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("release file", kind, KINDS)
 
 
 def write_release(part: Part, kinds: list[str], target: Path) -> list[Path]:
-    """Write an archive of each kind into the folder `target`, with their SHA-256; the files. UserError if the folder of
-    results has none of a kind, or if a file is missing or is not the one that its record is of; networks of submitted
-    runs may be missing."""
+    """Write one tar archive for each kind of files into the folder `target`, and their SHA-256 sums beside them; return
+    the paths of all of these. UserError if the folder of results has no files of a kind, or if a file is missing or
+    does not have the SHA-256 in its record. The networks of submitted runs may be missing."""
     archives = []
     for kind in sorted(set(kinds)):
         target.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,8 @@ def write_release(part: Part, kinds: list[str], target: Path) -> list[Path]:
 
 
 def _files(store: Store, kind: str) -> Iterator[Path]:
-    """The files of a kind, in the order of run ids."""
+    """The paths of the files of a kind, in the order of run ids, without those of trials. UserError in the same cases
+    as `write_release`."""
     records = [one for one in store.scan() if isinstance(one, Record) and one.role != "trial"]
     note = read_submitted(store)[0]
     submitted = note.marks() if isinstance(note, Submitted) else {}
@@ -53,9 +55,9 @@ def _files(store: Store, kind: str) -> Iterator[Path]:
         else:
             path, sha256 = store.files.student(record.run_id), record.weights_sha256
         if kind != "records" and sha256 is None:
-            continue  # it did not finish
+            continue  # a run that did not finish
         if kind != "records" and record.role == "teacher" and not path.exists():
-            continue  # its files stay in the cache
+            continue  # a teacher's files stay in the cache
         if kind == "students" and record.run_id in submitted and not path.exists():
             continue  # submissions come without networks, unless they were packed with them
         if not path.exists():
@@ -70,7 +72,8 @@ def _files(store: Store, kind: str) -> Iterator[Path]:
 
 
 def _write(archive: Path, folder: str, files: list[Path]) -> None:
-    """A tar archive of files in a folder of that name, without dates, owners and permissions of this machine."""
+    """Write a tar archive with the files in a folder of that name, without dates, owners and permissions of this
+    machine."""
     with tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as tar:
         for path in files:
             content = read_file(path)

@@ -1,4 +1,4 @@
-"""What the search of a site finds: a script that holds it, since a page from a disk may fetch nothing."""
+"""The search index of a site, as a script: a page that is opened from a disk may not fetch other files."""
 
 import json
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from kdbench.site.parts import Parts
 
 
 def index_script(parts: Parts) -> str:
-    """The script. It sets `kdbenchIndex` to a list of [kind, name, address from the top, text below the name, further
-    words]."""
+    """The text of the script, which sets `kdbenchIndex` to a list of entries, each [kind, name, address from the top of
+    the site, text shown below the name, further words to search]."""
     lines = ",\n".join(json.dumps([plain(text) for text in entry], ensure_ascii=False) for entry in _entries(parts))
     return f'"use strict";\nconst kdbenchIndex = [\n{lines}\n];\n'
 

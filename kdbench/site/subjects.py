@@ -23,7 +23,7 @@ FILES = {"../data/rows.csv": "a row for each method and cell, of all suites", ".
 
 
 def suite_page(part: Part, parts: Parts, registry: Mapping[str, Any]) -> str:
-    """The page of the suite's report, whose methods have pages of their own here."""
+    """The page of a suite: its report, which links to the methods' own pages instead of describing the methods."""
     found = sections(part.board, part.details, plots(part.board, part.details), registry,
                      to_method=lambda name: f"../{method_page(name)}", files=FILES)
     del found["Methods"]
@@ -34,7 +34,7 @@ def suite_page(part: Part, parts: Parts, registry: Mapping[str, Any]) -> str:
 
 
 def method_page_of(name: str, parts: Parts, registry: Mapping[str, Any]) -> str:
-    """What a method is, and its rows in all suites."""
+    """The page of a method: what the method is, and its rows in all suites."""
     known, info, family = parts.facts.get(name), registry.get(name), parts.methods[name]
     lines = [Line(*line) for line in parts.rows if line[2].method == name]
     told = {"family": family}
@@ -57,7 +57,7 @@ def method_page_of(name: str, parts: Parts, registry: Mapping[str, Any]) -> str:
 
 
 def pair_page_of(pair: str, parts: Parts) -> str:
-    """The networks of a pair, and what was run on it in all suites."""
+    """The page of a pair: its networks, and the results on it in all suites."""
     found = [(part, cell) for part in parts for cell in part.board.cells if cell.pair == pair]
     part, first = found[0]
     networks = {name: told for name, told in setup(first, part.board).items() if name in ("student", "teacher")}

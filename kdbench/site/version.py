@@ -1,4 +1,4 @@
-"""Gives a folder of results a version: a name for just these results, with what a stranger needs to make them again."""
+"""Gives a folder of results a version: a name for exactly these results, with what others need to reproduce them."""
 
 import re
 from collections import Counter
@@ -23,18 +23,20 @@ VERSION = re.compile(r"\d{4}\.(?:[1-9]|1[0-2])(?:\.[1-9]\d*)?")
 
 @dataclass(frozen=True)
 class Made:
-    """A version that was just given, and what is to be said of it."""
+    """A version that was just given, and sentences about it for the user."""
 
     version: Version
     told: tuple[str, ...]
 
 
 def release(folder: Path, version: str, note: str, methods: Registry, suite: str | None = None) -> Made:
-    """Note a version in the folder, with the suite's text and the packages that are installed here. The same version of
-    the same results is noted once.
+    """Record a version in the folder, with the suite's text and the versions of the packages that are installed here.
+    The entry of the last version is replaced if it has the same name and the same results.
 
-    `suite` is the name or file of the suite that made the results; by default the one that the records name. UserError
-    if the folder has damaged files or another suite's results, or if the version is not a new one.
+    `version` is YEAR.MONTH or YEAR.MONTH.N, and `note` says what is in it. `suite` is the name or file of the suite
+    that made the results; by default it is the one that the records name. UserError if the version is malformed or not
+    later than the last one, if the note is empty, if the folder has damaged files or another suite's results, and if
+    the records name several suites but `suite` is not given.
     """
     if not VERSION.fullmatch(version):
         raise UserError(f"version {version[:50]}: expected YEAR.MONTH, such as 2026.12, or YEAR.MONTH.N for a "
@@ -60,7 +62,8 @@ def release(folder: Path, version: str, note: str, methods: Registry, suite: str
 
 
 def _earlier(store: Store, version: str, results: str) -> list[Version]:
-    """The folder's versions, without this one if it is of the same results. UserError if it is not after them all."""
+    """The versions of the folder, newest first, without the last one if it has the same name and results as the new
+    one. UserError if the new version is not later than the last one."""
     found = read_release(store)
     if isinstance(found, Problem):
         raise UserError(f"{found.path}: {found.reason}")
@@ -78,7 +81,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _own_runs(folder: Path, suite: Suite, records: list[Record], methods: Registry) -> Iterator[str]:
-    """How many of the runs are just what the suite's text asks for. UserError if none is: then it is another text."""
+    """A sentence on how many of the runs are exactly those that the suite's text asks for. UserError if none is, since
+    then another text made the results."""
     students = [record for record in records if record.role == "student"]
     specs = [record.spec for record in students if record.spec.method in methods]
     datasets = {str(suite.dataset(name)) for name in suite.content.datasets}
@@ -96,7 +100,7 @@ def _own_runs(folder: Path, suite: Suite, records: list[Record], methods: Regist
 
 
 def _other_versions(records: list[Record], locked: Mapping[str, str]) -> Iterator[str]:
-    """The packages of which records tell another version than the one that is locked."""
+    """A sentence for each package version in the records that is not the one in the lock."""
     made = Counter((name, version) for record in records
                    for name, version in (record.environment.get("versions") or {}).items() if version)
     for (name, version), count in sorted(made.items()):

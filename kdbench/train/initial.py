@@ -1,4 +1,5 @@
-"""Weights that others trained: what a teacher starts from that is trained on, and files of them under timm's names."""
+"""Weights that were trained elsewhere: loading them into a network that is trained on, and converting checkpoints of
+other code to timm's tensor names."""
 
 import pickle
 from collections.abc import Mapping
@@ -17,12 +18,13 @@ from kdbench.networks import Network, published, serialise
 from kdbench.spec import FileTeacher, GivenWeights, HubTeacher
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which checkpoints hold the weights
-TOP = 5  # classes that are told of an image
+TOP = 5  # number of classes that `classes_of` returns for an image
 
 
 def start_from(network: Network, init: GivenWeights) -> None:
-    """Put the weights into the network. Where they know other classes than it, it keeps its own, untrained classifier.
-    UserError where they cannot be had or are not of this architecture."""
+    """Load the weights that `init` names into the network. If they were trained for another number of classes, the
+    classifier stays untrained. UserError if the weights cannot be downloaded or read, or if they do not fit the
+    network's architecture."""
     own = network.model.state_dict()
     if isinstance(init, HubTeacher):
         stem = next(tensor for tensor in own.values() if tensor.dim() > 1)
@@ -39,7 +41,7 @@ def start_from(network: Network, init: GivenWeights) -> None:
 
 
 def _head(model: nn.Module, classifier: nn.Module) -> str:
-    """The name of the classifier in the model."""
+    """The name of the module `classifier` within the model."""
     return next(name for name, module in model.named_modules() if module is classifier)
 
 
@@ -54,7 +56,8 @@ def _read_file(source: FileTeacher) -> dict[str, Tensor]:
 
 
 def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """The first difference of two state dicts in names or shapes, in words; None if there is none."""
+    """Describe the first tensor that is missing, has another shape than expected, or is not expected; None if the names
+    and shapes of the two state dicts agree."""
     for name, tensor in expected.items():
         if name not in state:
             return f"{name} is missing"
@@ -63,20 +66,22 @@ def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str 
     return next((f"{name} is none of its tensors" for name in state if name not in expected), None)
 
 
-# Files of other code.
+# Checkpoints of other code.
 
 def convert(checkpoint: Path, model: str, out: Path) -> Any:
-    """Write the weights of a PyTorch checkpoint, or of a safetensors file, under the names that timm's `model` gives
-    them; the model with these weights. UserError if they are not of this model.
+    """Convert the weights in a PyTorch checkpoint or a safetensors file to the tensor names of timm's `model`, write
+    them to the safetensors file `out`, and return the model with these weights in eval mode. UserError if there is no
+    such model, if the file cannot be read, or if its weights do not fit the model.
 
-    Other code has other names for the same network, and builds it in the same order: each tensor must have the kind
-    (weight, bias, a statistic), the shape and the type of the one at its place in timm's. Nothing of the file is run.
+    Other code may give the tensors of the same network other names, but builds the network in the same order. So if the
+    names differ, each tensor must have the kind (weight, bias, a statistic), shape and data type of the tensor at the
+    same place in timm's model. No code in the file is run.
     """
     if not timm.is_model(model):
         raise unknown("timm model", model, timm.list_models())
     state = _read_checkpoint(checkpoint)
     network: Any = timm.create_model(model)
-    last = [tensor for tensor in state.values() if tensor.dim() == 1][-1:]  # of other code, by its place
+    last = [tensor for tensor in state.values() if tensor.dim() == 1][-1:]  # the classifier's bias, if names differ
     biases = [state.get(f"{_head(network, network.get_classifier())}.bias"), *last]
     network.reset_classifier(next((len(one) for one in biases if one is not None), network.num_classes))
     named = _in_its_names(state, network.state_dict(), f"{checkpoint}: not weights of {model}")
@@ -100,8 +105,8 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _in_its_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], refusal: str) -> dict[str, Tensor]:
-    """The tensors under the expected names: by name where all are alike, else in their order. UserError, beginning with
-    `refusal`, where one does not fit."""
+    """The tensors of `state` under the names of `expected`: matched by name if the names are the same, else by their
+    order. UserError, whose message begins with `refusal`, if a tensor does not fit."""
     if state.keys() == expected.keys():
         if wrong := _misfit(state, expected):
             raise UserError(f"{refusal}: {wrong}")
@@ -120,8 +125,9 @@ def _in_its_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], r
 
 @torch.no_grad()
 def classes_of(network: Any, image: Path) -> list[tuple[str, float]]:
-    """The likeliest classes of an image with their probabilities, by a timm model with the input that timm declares for
-    it: ImageNet's names where it knows 1,000 classes, else numbers. UserError for a file that is no image."""
+    """The most probable classes of an image and their probabilities, at most `TOP` of them, predicted by a timm model
+    from the input that its configuration declares. Classes are ImageNet's names if the model has 1,000 classes, and
+    numbers otherwise. UserError if the file cannot be read as an image."""
     from PIL import Image
     from timm.data import ImageNetInfo, create_transform, resolve_data_config
 

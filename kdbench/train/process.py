@@ -1,4 +1,5 @@
-"""The process of one run: its numerics, its place among other processes, its memory, and why it crashed."""
+"""The process of one run: deterministic numerics, the lock against other processes, progress reports, peak memory, and
+the reason of a crash."""
 
 import os
 import platform
@@ -24,13 +25,13 @@ from kdbench.spec import PORTABLE
 from kdbench.train.portable import make_portable
 from kdbench.train.trainer import Trainer
 
-TELL_EVERY = 0.5  # seconds between two reports of progress, at least
+TELL_EVERY = 0.5  # minimum seconds between two reports of progress
 
 
 def make_deterministic(name: str) -> torch.device:
-    """The device of that name, on which this process computes from now on: with one thread on a CPU, for "cpu-portable"
-    by code that all processors run alike; on a GPU by deterministic kernels, with a warning of each operation that has
-    none."""
+    """Make this process compute deterministically from now on, and return the torch device for `name`. A CPU uses one
+    thread, and for "cpu-portable" code that gives the same bits on all processors. A GPU uses deterministic kernels,
+    and torch warns of each operation that has none."""
     if name == PORTABLE:
         make_portable()
         name = "cpu"
@@ -44,13 +45,14 @@ def make_deterministic(name: str) -> torch.device:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         for enable in (torch.backends.cuda.enable_flash_sdp, torch.backends.cuda.enable_mem_efficient_sdp,
                        torch.backends.cuda.enable_cudnn_sdp):
-            enable(False)  # where warnings do, these kernels of attention are not deterministic; plain products are
+            enable(False)  # with `warn_only`, these attention kernels stay nondeterministic; plain products do not
     return device
 
 
 @contextmanager
 def nondeterminism_noted(notes: list[str]) -> Iterator[None]:
-    """Add a note for each operation of which torch warns that it has no deterministic kernel on this device."""
+    """Within the context, add one note for each operation of which torch warns that it has no deterministic kernel on
+    this device. Other warnings are shown as usual."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -67,9 +69,10 @@ def nondeterminism_noted(notes: list[str]) -> Iterator[None]:
 
 @contextmanager
 def only_one(folder: RunFolder) -> Iterator[None]:
-    """Wait until no other process works on the same run: two suites may need one teacher."""
+    """Hold the lock of the run's folder, after waiting until no other process works on the same run: two suites may
+    need the same teacher."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder.lock, os.O_RDWR | os.O_CREAT)  # to write only would wait for a reader where it is a pipe
+    file = os.open(folder.lock, os.O_RDWR | os.O_CREAT)  # O_WRONLY would wait for a reader if it is a pipe
     try:
         flock(file, LOCK_EX)
         yield
@@ -78,7 +81,9 @@ def only_one(folder: RunFolder) -> Iterator[None]:
 
 
 def report_start(job: Job, folder: RunFolder, started: str) -> Progress:
-    """Tell which process works on the run from now on. What it continues from is as far as its last process told."""
+    """Report that this process works on the run from now on, and return the reported progress. If there is a
+    checkpoint, epoch, accuracy and seconds are those that the run's last process reported; otherwise they start from
+    zero."""
     before = (read_progress(folder) if folder.checkpoint.exists() else None) or Progress(0, 0)
     progress = msgspec.structs.replace(before, epochs=job.spec.training.epochs, host=platform.node(),
                                        process=os.getpid(), started=started)
@@ -87,14 +92,16 @@ def report_start(job: Job, folder: RunFolder, started: str) -> Progress:
 
 
 def report_progress(folder: RunFolder, start: Progress, trainer: Trainer, seconds: float) -> None:
-    """Tell how far the run is that began with `start`, with its last validation accuracy."""
+    """Report the trainer's epoch, its last validation accuracy, and the seconds of training so far. `start` is the
+    progress that `report_start` returned."""
     known = trainer.curves.get("validation_accuracy")
     write_progress(folder, msgspec.structs.replace(
         start, epoch=trainer.epoch, accuracy=known[-1] if known else None, seconds=seconds))
 
 
 def crash_reason(error: Exception, file: Path | None = None) -> str:
-    """The exception in one line, as a record's reason; with the line of the method's `file` that it passed, if any."""
+    """Describe the exception in one line, as the reason in a record. An unexpected exception is described with the last
+    line of the method's `file` that it passed through, if any."""
     if isinstance(error, UserError):
         return f"crashed: {error}"
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
@@ -105,14 +112,15 @@ def crash_reason(error: Exception, file: Path | None = None) -> str:
 
 
 def place_in(error: Exception, file: Path | None) -> str:
-    """" (NAME.py, line 12)" for the last line of the file that the exception passed; "" if it passed none."""
+    """The last line of the file that the exception passed through, as " (NAME.py, line 12)"; "" if it passed through
+    none."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if file is not None and frame.filename == str(file)]
     return f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin anew with the peak at what this process holds now, where the system allows it (Linux, CUDA)."""
+    """Reset the peak memory to what this process holds now, where the system allows it (Linux, CUDA)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
@@ -120,7 +128,8 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process held at a time: allocated on a GPU, else resident."""
+    """The peak memory of this process in bytes: what was allocated on the GPU for a CUDA device, otherwise resident
+    memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

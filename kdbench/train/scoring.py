@@ -15,12 +15,13 @@ from kdbench.spec import Recipe
 from kdbench.train.trainer import DivergedError
 
 BATCH = 250           # images in a forward pass
-ON_CURVE = 1000       # validation images that a run's curve of validation accuracy is of
-CURVE_INTERVALS = 20  # the most that such a curve has
+ON_CURVE = 1000       # first validation images, on which the curve of validation accuracy is measured
+CURVE_INTERVALS = 20  # maximum number of intervals between the points of such a curve
 
 
 def predictions_of(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
-    """The arrays that a run saves for metrics. DivergedError if logits are not finite."""
+    """The logits and labels of the validation and test splits, and what metrics need to know of the dataset, as the
+    arrays that a run saves. DivergedError if logits are not finite."""
     arrays: Predictions = {}
     for name, split in (("validation", dataset.validation), ("test", dataset.test)):
         arrays |= _predictions_of(network, name, split, normalise, recipe)
@@ -28,7 +29,7 @@ def predictions_of(network: nn.Module, dataset: Dataset, normalise: Normalise, r
 
 
 def validation_of(network: nn.Module, dataset: Dataset, normalise: Normalise, recipe: Recipe) -> Predictions:
-    """The arrays of the validation split alone; the test split is not touched. DivergedError if logits are not
+    """The logits and labels of the validation split alone; the test split is not read. DivergedError if logits are not
     finite."""
     return _predictions_of(network, "validation", dataset.validation, normalise, recipe)
 
@@ -41,22 +42,22 @@ def _predictions_of(network: nn.Module, name: str, split: Split, normalise: Norm
 
 
 def is_on_curve(epoch: int, epochs: int) -> bool:
-    """Whether the curve of validation accuracy has a point after the epoch, counted from 1: after the first, then at
-    even intervals, and after the last."""
+    """Whether the curve of validation accuracy has a point after this epoch, counted from 1: it has one after the first
+    epoch, then at even intervals, and after the last."""
     return (epoch - 1) % math.ceil(epochs / CURVE_INTERVALS) == 0 or epoch == epochs
 
 
 class Stop(NamedTuple):
-    """Where a run is behind."""
+    """The point at which a run's validation accuracy is too low for it to be continued."""
 
-    epoch: int        # after which, counted from 1
-    accuracy: float   # the highest on its curve up to there
-    threshold: float  # which that is below
+    epoch: int        # the epoch, counted from 1, after which the accuracy was too low
+    accuracy: float   # the highest on the run's curve up to that epoch
+    threshold: float  # the accuracy that the run should have reached
 
 
 def first_stop(curves: Mapping[str, Sequence[float]], stop_below: Sequence[tuple[int, float]]) -> Stop | None:
-    """The first point of a curve of validation accuracy after whose epoch the highest accuracy so far is below the
-    threshold for that epoch; None if there is none."""
+    """The first point of a curve of validation accuracy at which the highest accuracy so far is below the threshold for
+    that epoch; None if there is none. `stop_below` has the thresholds as pairs of epoch and accuracy."""
     thresholds, highest = dict(stop_below), 0.0
     for epoch, accuracy in zip(curves.get("validation_epoch", ()), curves.get("validation_accuracy", ()), strict=True):
         highest = max(highest, accuracy)
@@ -66,13 +67,14 @@ def first_stop(curves: Mapping[str, Sequence[float]], stop_below: Sequence[tuple
 
 
 def first_accuracy(network: nn.Module, split: Split, normalise: Normalise, recipe: Recipe) -> float:
-    """Accuracy on the split's first images, for the curve of a run."""
+    """Accuracy on the split's first `ON_CURVE` images, for the curve of validation accuracy."""
     logits = predict(network, split, normalise, recipe.image_size, limit=ON_CURVE)
     return _accuracy(logits, split.labels[:ON_CURVE].cpu().numpy())
 
 
 def last_accuracy(predictions: Predictions) -> float:
-    """What `first_accuracy` is of the network that predicted so."""
+    """Accuracy on the first `ON_CURVE` validation images by a network's saved predictions: what `first_accuracy`
+    measures of the same network."""
     return _accuracy(predictions["validation_logits"][:ON_CURVE], predictions["validation_labels"][:ON_CURVE])
 
 
@@ -83,7 +85,8 @@ def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 @torch.no_grad()
 def predict(network: nn.Module, split: Split, normalise: Normalise, image_size: int,
             limit: int | None = None) -> np.ndarray:
-    """Logits [N, K], float32, of the split's first `limit` images, in eval mode and without augmentation."""
+    """Logits [N, K], float32, of the split's first `limit` images (None: all), in eval mode and without
+    augmentation."""
     was_training = network.training
     network.eval()
     size = len(split) if limit is None else min(limit, len(split))

@@ -1,11 +1,11 @@
-"""The teacher pass: what a frozen teacher answers to the batches of a stream, computed once and kept in the cache for
-every run that meets the same batches.
+"""The teacher pass: the outputs of a frozen teacher for the batches of a stream, computed once and kept in the cache
+for every run that gets the same batches.
 
-Each tensor of the answers (logits, embedding, stages) lies in files of its own, in pieces of consecutive steps. The
-first run that computes a piece writes it; others read it, and compute for themselves what is missing or damaged. A
-piece is verified by its digest as it is read, and read as a whole: bytes that another process may still change, as
-those of a mapped file, would not be the verified ones. The first answer of each run is computed and compared with the
-kept one, so that a pass of another machine or library is found out and left alone.
+Each tensor of the outputs (logits, embedding, stages) is kept in files of its own, one for each piece of consecutive
+steps. The first run that computes a piece writes it; other runs read it, and compute for themselves what is missing or
+damaged. A piece is read as a whole and then verified by its digest: in a memory-mapped file, another process could
+change bytes after they were verified. Each run computes its first answer and compares it with the kept one, so that a
+pass made by another machine or library is detected and not used.
 """
 
 import copy
@@ -31,13 +31,13 @@ from kdbench.method import Batch, Outputs
 from kdbench.networks import Network, weights_sha256
 from kdbench.spec import PROTOCOL, RunSpec, digest
 
-PIECE_BYTES = 16 << 20  # of one tensor of the answers: what a run holds in memory of each
+PIECE_BYTES = 16 << 20  # of one tensor of the answers; a run holds one piece of each in memory
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Where a run finds the pass that it shares with others, which parts it may add ("logits", "embedding", "stages"),
-    and what is called with a sentence for the run's record."""
+    """Where a run finds the pass that it shares with others, the parts of the answers that it may add ("logits",
+    "embedding", "stages"), and a function that takes a sentence for the run's record."""
 
     folder: PassFolder
     parts: Collection[str]
@@ -46,9 +46,10 @@ class Keep:
 
 def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Network, dataset: Dataset,
               note: Callable[[str], None], unlabelled: float = 0.0) -> Keep:
-    """The pass of a teacher over the batch stream of a run, of whose images a share is `unlabelled`, which all runs
-    find that differ in nothing that an answer's bits depend on. A pass that may grow gets a file that says what makes
-    it."""
+    """The teacher pass for the batch stream of a run, shared by all runs that agree in everything that the bits of the
+    answers depend on. `unlabelled` is the share of images without labels in the batches. If the run may add to the
+    pass, a note file that says what the pass is made of is written to its folder; an existing one is marked as used
+    now."""
     recipe = spec.recipe
     made_of = {
         "teacher": weights_sha256(teacher.state_dict()), "model": str(teacher.model), "dataset": dataset.digest,
@@ -59,9 +60,9 @@ def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Netw
     if unlabelled:
         made_of["unlabelled"] = unlabelled
     folder = cache.teacher_pass(digest(made_of)[:16])
-    with suppress(OSError):  # a cache that cannot be written is read all the same
+    with suppress(OSError):  # a cache that cannot be written can still be read
         if folder.note.exists():
-            os.utime(folder.note)  # when it was used last
+            os.utime(folder.note)  # its time says when the pass was last used
         elif share.parts:
             content = {"key": share.key, "pair": spec.pair, "dataset": spec.dataset, "seed": spec.seed,
                        "made_of": made_of}
@@ -70,20 +71,21 @@ def find_pass(cache: CacheFolder, spec: RunSpec, share: PassShare, teacher: Netw
 
 
 class TeacherPass:
-    """Answers for the teacher of a run: from the kept pass for the batches of the run's stream, by the network for all
-    other images. The answers have the same bits either way."""
+    """The teacher of a run, called with a batch: it answers from the kept pass for the batches of the run's stream, and
+    by the network for all other images. The answers have the same bits either way."""
 
     def __init__(self, teacher: Network, steps_per_pass: int, keep: Keep | None):
         self.teacher, self.steps_per_pass, self.keep = teacher, steps_per_pass, keep
-        # What is kept comes from a copy: a method that changes its teacher must not change what others are told.
+        # Kept answers come from a copy: a method that changes its teacher must not change what other runs read.
         self._answering = copy.deepcopy(teacher) if keep is not None else teacher
-        self.answered: Callable[[int], None] = lambda images: None  # called with the images of each answer of the pass
+        self.answered: Callable[[int], None] = lambda images: None  # called with the size of each batch of the pass
         self._tensors: dict[str, KeptTensor] | None = None  # by name; None before the first answer
         self._step, self._version = 0, 0
         self._met: Tensor | None = None
 
     def meet(self, step: int, batch: Batch | None) -> None:
-        """Announce the step of the run, from 0, and the batch of the stream that the method gets in it."""
+        """Announce the current step of the run, counted from 0, and the batch of the stream that the method gets in it;
+        None for a data-free method."""
         self._step, self._met = step, batch.images if batch else None
         self._version = batch.images._version if batch else 0
 
@@ -97,7 +99,8 @@ class TeacherPass:
         return Answer(self._tensors, self._step, lambda: _compute(self._answering, images))
 
     def _first_answer(self, images: Tensor, keep: Keep) -> Outputs:
-        """Compute an answer, which tells how answers lie in memory; a pass that answers otherwise is not used."""
+        """Compute the run's first answer, which gives the shapes and memory layouts of all, and compare it with the
+        kept one. If they differ, the run does not use the pass."""
         outputs = _compute(self._answering, images)
         tensors = {name: KeptTensor(keep.folder.tensor(name), tensor, self.steps_per_pass,
                                     name.rstrip("0123456789") in keep.parts, keep.note)
@@ -119,17 +122,18 @@ def _compute(network: Network, images: Tensor) -> Outputs:
 
 
 def named(outputs: Outputs) -> dict[str, Tensor]:
-    """The tensors of an answer by name."""
+    """The tensors of an answer by name: "logits", "embedding", "stages0", "stages1" and so on."""
     stages = {f"stages{place}": stage for place, stage in enumerate(outputs.stages)}
     return {"logits": outputs.logits, "embedding": outputs.embedding, **stages}
 
 
 class Answer(Outputs):
-    """The outputs of a teacher on a batch of the stream, each read from the pass, or else computed, when a method first
-    touches it. What is computed is added to the pass: stages, which are large, only if a method touches them."""
+    """The outputs of a teacher for a batch of the stream. Each part is read from the pass, or computed if the pass
+    lacks it, when a method first accesses it. Computed logits and embeddings are added to the pass; stages, which are
+    large, only if a method accesses them."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> "Answer":
-        return super().__new__(cls, None, None, None)  # type: ignore[arg-type]  # the properties stand before them
+        return super().__new__(cls, None, None, None)  # type: ignore[arg-type]  # the properties hide these
 
     def __init__(self, tensors: dict[str, "KeptTensor"], step: int, compute: Callable[[], Outputs],
                  computed: bool = False):
@@ -181,13 +185,13 @@ class Answer(Outputs):
     def __getitem__(self, index):
         return (self.logits, self.embedding, self.stages)[index]
 
-    def _replace(self, **parts: Any) -> Outputs:  # type: ignore[override]  # what is replaced is no longer kept
+    def _replace(self, **parts: Any) -> Outputs:  # type: ignore[override]  # a replaced answer is not from the pass
         return Outputs(*self)._replace(**parts)
 
 
 class KeptTensor:
-    """One tensor of the answers to the batches of a stream: an array [steps, elements of a batch] in files of
-    consecutive steps. No file reaches over the end of a pass over the training images."""
+    """One tensor of the answers to the batches of a stream: a float32 array [steps, elements of a batch], in files of
+    consecutive steps. No file extends beyond the end of a pass over the training images."""
 
     def __init__(self, folder: Path, like: Tensor, steps_per_pass: int, grows: bool, note: Callable[[str], None]):
         self.folder, self.grows, self.note = folder, grows, note
@@ -195,24 +199,25 @@ class KeptTensor:
         self.dense = _is_dense(like)
         self.steps_per_pass = steps_per_pass
         self.piece = max(1, min(steps_per_pass, PIECE_BYTES // (4 * like.numel())))
-        self._first = -1                     # the piece that was looked for last,
-        self._rows: Tensor | None = None     # its rows, if it is kept,
-        self._new: list[Tensor] = []         # and else those that were computed so far
+        self._first = -1                     # the first step of the piece that was looked up last,
+        self._rows: Tensor | None = None     # the piece's rows, if it is kept,
+        self._new: list[Tensor] = []         # and otherwise those computed so far
 
     def get(self, step: int) -> Tensor | None:
-        """The tensor of that step; None if it is not kept."""
+        """The tensor of a step; None if it is not kept."""
         first, count = self._place(step)
         if first != self._first:
             self._first, self._rows, self._new = first, self._read(first, count), []
         if self._rows is None:
             return None
         row = self._rows[step - first]
-        tensor = torch.empty_strided(self.shape, self.strides, device=self.device)  # aligned as torch aligns all
+        tensor = torch.empty_strided(self.shape, self.strides, device=self.device)  # with torch's usual alignment
         _memory(tensor).copy_(row) if self.dense else tensor.copy_(row.view(self.shape))
         return tensor
 
     def put(self, step: int, tensor: Tensor) -> None:
-        """Add the tensor of a step to its piece, which is written once it has all its steps."""
+        """Add the tensor of a step to its piece, which is written once it is complete. Nothing is added if the run may
+        not add to the pass, if the piece is already kept, or if an earlier step of the piece was left out."""
         first, count = self._place(step)
         if first != self._first:
             self.get(step)
@@ -231,7 +236,7 @@ class KeptTensor:
             self._new = []
 
     def _place(self, step: int) -> tuple[int, int]:
-        """The first step of the step's piece, and how many it has."""
+        """The first step of the piece that holds a step, and the number of steps in that piece."""
         start = step - step % self.steps_per_pass
         offset = (step - start) // self.piece * self.piece
         return start + offset, min(self.piece, self.steps_per_pass - offset)
@@ -247,7 +252,7 @@ class KeptTensor:
             self.note(f"a piece of the teacher pass is computed again: {error}")
             self.grows = True
             return None
-        # To a GPU the piece goes as a whole, by a copy that nothing waits for.
+        # The whole piece is copied to a GPU, asynchronously.
         here = torch.from_numpy(rows)
         return here if self.device.type == "cpu" else here.pin_memory().to(self.device, non_blocking=True)
 
@@ -256,12 +261,12 @@ class KeptTensor:
 
 
 def _memory(tensor: Tensor) -> Tensor:
-    """The elements of a dense tensor in the order in which they lie in memory, as a view [elements]."""
+    """The elements of a dense tensor in their order in memory, as a view [elements]."""
     return torch.as_strided(tensor, (tensor.numel(),), (1,))
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether the elements of a tensor lie side by side in memory, in whatever order of its dimensions."""
+    """Whether the elements of a tensor lie side by side in memory, for any order of its dimensions."""
     expected = 1
     for stride, size in sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
                                if size > 1):

@@ -1,4 +1,5 @@
-"""The teacher of a run: its frozen network, its predictions, its robustness."""
+"""The teachers of a run: the frozen network that the method learns from, and the pair's teacher's predictions and
+robustness."""
 
 import hashlib
 from contextlib import suppress
@@ -25,8 +26,9 @@ SIZE = "parameters"  # the metric of a network's size
 
 
 class Teachers:
-    """What one job needs of the pair's teacher and of a trained copy of its student, from the cache's store of
-    teachers. What a teacher with published weights predicts, and how robust it is, is computed once and kept there."""
+    """The teachers of one job, from the cache's store of teachers: the network that the method learns from, and the
+    predictions and robustness of the pair's teacher. If kdbench did not train that teacher, its predictions and
+    robustness are computed once and kept in the store."""
 
     def __init__(self, job: Job, dataset: Dataset, normalise: Normalise, device: torch.device):
         self.job, self.dataset, self.normalise, self.device = job, dataset, normalise, device
@@ -34,27 +36,29 @@ class Teachers:
         self.id = teacher_id(job.spec)
 
     def tutor(self) -> Network | None:
-        """The frozen network that the method learns from; None if it learns from none."""
+        """The frozen network that the method learns from, on the job's device; None if it learns from none. UserError
+        if its weights are missing or damaged."""
         spec = self.job.spec
         source = tutor(self.job.method.learns_from, teacher=spec.teacher, self_teacher=spec.self_teacher)
         return self._load(source) if source is not None else None
 
     def predictions(self) -> Predictions | None:
-        """The logits of the pair's teacher on the run's images; None without a teacher."""
+        """The predictions of the pair's teacher on the run's images; None without a teacher. UserError if those of a
+        teacher that kdbench trained are missing or damaged."""
         teacher = self.job.spec.teacher
         if teacher is None or self.id is None:
             return None
         if isinstance(teacher, TrainedTeacher):
             return self.store.read_predictions(self.id, self.store.find(self.id).predictions_sha256)
-        with suppress(UserError):  # missing or damaged: no record holds their digest, and they can be made again
+        with suppress(UserError):  # missing or damaged: they can be made again, and no record holds their digest
             return self.store.read_predictions(self.id)
         made = predictions_of(self._load(teacher), self.dataset, self.normalise, self.job.spec.recipe)
         self.store.write_predictions(self.id, made)
         return self.store.read_predictions(self.id)
 
     def robustness(self) -> dict[str, float]:
-        """The robustness metrics of the pair's teacher and its parameters, as `teacher_NAME`; none without a teacher.
-        What older versions kept of a teacher lacks its parameters."""
+        """The robustness metrics and the number of parameters of the pair's teacher, as `teacher_NAME`; empty without a
+        teacher. The number of parameters is missing if an older version of kdbench kept the metrics."""
         teacher = self.job.spec.teacher
         if teacher is None or self.id is None:
             return {}
@@ -85,7 +89,7 @@ class Teachers:
 
 
 def _read_numbers(path: Path) -> dict[str, float]:
-    """The numbers by name in a JSON file; none if it is missing or damaged, since they can be measured again."""
+    """The numbers by name in a JSON file; empty if the file is missing or damaged, since they can be measured again."""
     try:
         return msgspec.json.decode(read_file(path), type=dict[str, float])
     except (OSError, msgspec.MsgspecError, RecursionError):

@@ -22,24 +22,27 @@ from kdbench.spec import Architecture, GivenWeights, Recipe, Transfer
 from kdbench.train.initial import start_from
 from kdbench.train.teacher_pass import Keep, TeacherPass
 
-FINITE_CHECK_STEPS = 20  # losses are looked at together: each look makes a GPU wait
+FINITE_CHECK_STEPS = 20  # losses of so many steps are checked together: each check waits for the GPU
 
 
 class DivergedError(Exception):
-    """A loss term stopped being finite."""
+    """A loss term or a logit is not finite."""
 
 
 def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Architecture, teacher: Network | None,
             dataset: Dataset, recipe: Recipe, seed: int, device: torch.device,
             updates: int = 1, keep: Keep | None = None,
             transfer: Transfer | None = None, init: GivenWeights | None = None) -> tuple[Method, BatchStream]:
-    """The method with its freshly initialised student, and its batch stream, on `device`. `keep` says where answers of
-    the teacher to that stream are kept. A method that can learn from images without labels gets those of `transfer`;
-    the others get the labelled ones alone, in as many updates. With `init`, the student starts from these weights.
+    """Build the method with its freshly initialised student, and its batch stream, on `device`. `updates` is the number
+    of passes over the training split in an epoch. `keep` says where the teacher's answers to the stream are kept; None
+    if they are not. A method that can learn from images without labels gets those of `transfer` in its batches; any
+    other method gets labelled images alone, in as many batches. With `init`, the student starts from these weights.
+    UserError if a network cannot be built or `init` cannot be loaded, TypeError if the method does not initialise its
+    base class.
 
-    Three independent random streams come from the seed: `init` for the student, `data` for the batches and `method`
-    for everything the method draws (it is torch's global stream). So with one seed all methods start from the same
-    student and see the same batches.
+    Three independent random streams are derived from the seed: `init` for the student's weights, `data` for the batches
+    and `method` for everything that the method draws (it is torch's global stream). So with one seed all methods start
+    from the same student and see the same batches.
     """
     num_classes = len(dataset.classes)
 
@@ -73,7 +76,7 @@ def prepare(cls: type[Method], hyperparameters: dict[str, Any], student: Archite
 
 
 def unlabelled_share(transfer: Transfer | None, method: type[Method] | MethodInfo) -> float:
-    """The share of images without labels in a method's batches: none where it cannot learn from them."""
+    """The share of images without labels in a method's batches; 0 if the method cannot learn from them."""
     return transfer.share if transfer is not None and method.unlabelled else 0.0
 
 
@@ -82,7 +85,7 @@ def _no_data(index: Tensor) -> Batch:
 
 
 class Trainer:
-    """A method in training. What it holds after an epoch is saved and restored by its state dict, bit for bit."""
+    """Trains a method epoch by epoch. Its state dict, taken after an epoch, restores it bit for bit."""
 
     def __init__(self, method: Method, stream: BatchStream, recipe: Recipe):
         self.method, self.stream, self.recipe = method, stream, recipe
@@ -90,17 +93,19 @@ class Trainer:
         self.optimizers = method.optimizers(self._make_optimizer)
         self.epoch = 0
         self.curves: dict[str, list[float]] = {}
-        self.passes = {"student": 0, "teacher": 0}  # images that passed forward through them in training
+        self.passes = {"student": 0, "teacher": 0}  # images in forward passes while training
         self._training = False
-        self._count_passes("student", method)  # with its peers, and with copies of them that it learns from
+        self._count_passes("student", method)  # with its peers and any copies that the method holds
         teach = method.ctx.teach
         self.teacher_pass = teach if isinstance(teach, TeacherPass) else None
         if self.teacher_pass is not None:
-            self._count_passes("teacher", self.teacher_pass.teacher)  # kept answers come from a copy of it
+            self._count_passes("teacher", self.teacher_pass.teacher)
+            # The teacher's hooks do not see answers of the pass, which a copy gives.
             self.teacher_pass.answered = partial(self._count, "teacher")
 
     def train_epoch(self) -> None:
-        """The steps of one epoch of the stream. DivergedError if a loss term is not finite."""
+        """Train for one epoch of the stream and add its mean losses to the curves. DivergedError if a loss term is not
+        finite."""
         log = LossLog()
         self.method.train()
         self._training = True
@@ -112,7 +117,8 @@ class Trainer:
         self.epoch += 1
 
     def train_step(self, step: int, batch: Any) -> dict[str, Tensor]:
-        """Take the step number `step` of the run, from 0, on a batch; the named loss terms."""
+        """Train on one batch, as step number `step` of the run, counted from 0, and return the loss terms by name.
+        TypeError if the method does not return scalar tensors by name."""
         self.method.step_index = step
         if self.teacher_pass is not None:
             self.teacher_pass.meet(step, batch)
@@ -122,8 +128,8 @@ class Trainer:
         return terms
 
     def relative_passes(self) -> dict[str, float]:
-        """The images that passed forward through student (with its peers) and teacher in training so far, by metric,
-        in multiples of those of plain training of the same recipe."""
+        """The images in forward passes of the student (with its peers) and of the teacher while training so far, as
+        multiples of those of plain training with the same recipe: `student_passes` and `teacher_passes`."""
         plain = self.epoch * self.stream.steps_per_pass * self.stream.batch_size
         return {f"{who}_passes": images / plain for who, images in self.passes.items()}
 
@@ -132,7 +138,7 @@ class Trainer:
             self.passes[who] += images
 
     def _count_passes(self, who: str, owner: nn.Module) -> None:
-        own = WeakMethod(self._count)  # a teacher may outlive many trainers, and would keep them all
+        own = WeakMethod(self._count)  # weak: a teacher may outlive many trainers, and its hooks would keep them alive
 
         def count_images(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if count := own():
@@ -148,14 +154,14 @@ class Trainer:
         return self.stream.steps_per_epoch * self.recipe.epochs
 
     def batches(self) -> Iterator[Any]:
-        """The batches of the current epoch, one per step; None in place of each for a data-free method."""
+        """The batches of the current epoch, one per step; for a data-free method, None for each step."""
         if self.method.needs_data:
             return self.stream.epoch(self.epoch)
         return iter([None] * self.stream.steps_per_epoch)
 
     def _make_optimizer(self, parameters, *, scale: float = 1.0) -> Optimizer:
         recipe, parameters = self.recipe, list(parameters)
-        optimizer: Optimizer  # foreach=True: PyTorch's choice on a GPU; on a CPU the same bits in less time
+        optimizer: Optimizer  # foreach=True: PyTorch's default on a GPU; on a CPU the same bits in less time
         if recipe.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, lr=recipe.lr * scale, momentum=recipe.momentum,
                                         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -167,10 +173,11 @@ class Trainer:
         return optimizer
 
     def _set_rates(self, step: int) -> None:
-        """Set the rates of a step by the schedule of its part; a second part begins with new optimizers."""
+        """Set the learning rates for a step: the recipe's schedule spans each part of the run (see `Method.first_part`)
+        separately. The second part begins with the optimizers' states cleared."""
         first = math.ceil(self.method.first_part * self.steps)
         start, length = (0, first) if step < first else (first, self.steps - first)
-        if step == first > 0:  # AdamW would divide by the gradients of the first part's loss for a thousand steps
+        if step == first > 0:  # else AdamW scales a thousand steps by gradients of the first part's loss
             for optimizer, _ in self._scheduled:
                 optimizer.state.clear()
         factor = rate_factor(self.recipe, (step - start + 0.5) / length)
@@ -197,7 +204,8 @@ class Trainer:
 
 
 class LossLog:
-    """Collects an epoch's loss terms for their means. DivergedError if one is not finite."""
+    """Collects the loss terms of an epoch and averages them. `add` and `means` raise DivergedError if a term is not
+    finite."""
 
     def __init__(self) -> None:
         self._recent: list[tuple[int, dict[str, Tensor]]] = []
@@ -220,7 +228,8 @@ class LossLog:
             self._values[name].append(value)
 
     def means(self) -> dict[str, float]:
-        """The mean of each term over the steps that had it, and of their sum over all, as `loss` and `loss.NAME`."""
+        """The mean of each term over the steps that returned it, as `loss.NAME`, and the mean of the terms' sum over
+        all steps, as `loss`."""
         self._look()
         steps = max((len(values) for values in self._values.values()), default=0)
         means = {f"loss.{name}": sum(values) / len(values) for name, values in self._values.items()}
@@ -228,7 +237,8 @@ class LossLog:
 
 
 def rate_factor(recipe: Recipe, progress: float) -> float:
-    """What the schedule multiplies the recipe's rate by after a share `progress` of the run, or of a part of it."""
+    """The factor of the learning rate by the recipe's schedule, after a share `progress` (0 to 1) of the run or of a
+    part of it."""
     if progress < recipe.warmup:
         return progress / recipe.warmup
     if recipe.schedule == "step":

@@ -53,19 +53,20 @@ from kdbench.train.trainer import DivergedError, Trainer, prepare, unlabelled_sh
 
 
 def run_job(job: Job) -> Record:
-    """Execute the job and write its record; a failure of the run is a record too."""
+    """Run the job, write its record and return it. A run that fails gets a record too; a teacher that is already
+    finished is not trained again."""
     folder, store = job.cache.unfinished(job.id), Store(job.out)
     with only_one(folder):
         sweep(folder.root)
-        sweep(job.out, name=job.id)  # of a teacher, in whose folder other processes write too
+        sweep(job.out, name=job.id)  # only this run's: other processes write to the folder of teachers too
         done = store.get(job.id)
-        if job.role == "teacher" and isinstance(done, Record) and done.status == "ok":  # another suite was faster
+        if job.role == "teacher" and isinstance(done, Record) and done.status == "ok":  # by another suite
             return done
         record = _record(job, store, folder)
         store.write(record)
         if record.status in ("ok", "pruned"):
             for path in (folder.checkpoint, folder.progress):
-                with suppress(OSError):  # the run is finished, whatever stands there
+                with suppress(OSError):  # the run is finished even if they cannot be removed
                     path.unlink()
         return record
 
@@ -84,9 +85,9 @@ def _record(job: Job, store: Store, folder: RunFolder) -> Record:
 
 
 def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress, notes: list[str]) -> dict[str, Any]:
-    """The run itself: the fields of its record that depend on training."""
+    """Train and score the run, and return the fields of its record that depend on training."""
     spec, device = job.spec, make_deterministic(job.spec.device)
-    cls = registry.load(job.method)  # with networks of the user's own, which the teacher may be
+    cls = registry.load(job.method)  # and the user's own networks, one of which the teacher may be
     dataset = load_dataset(spec.dataset, spec.recipe, job.cache.data, device, spec.transfer)
     normalise = Normalise(dataset, device)
     teachers = Teachers(job, dataset, normalise, device)
@@ -98,8 +99,8 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
     trainer = Trainer(method, stream, spec.training)
     taught = tutor and weights_sha256(tutor.state_dict())
     seconds = _resume(trainer, folder, _made_by(job, dataset), device, notes)
-    saved, cost, told = seconds, 0.0, 0.0  # cost: of the last checkpoint, in seconds
-    # Looked for in the whole curve: the run that left a checkpoint may have had other thresholds.
+    saved, cost, told = seconds, 0.0, 0.0  # cost: seconds that the last checkpoint took
+    # The whole curve is checked: the process that left a checkpoint may have had other thresholds.
     while not (stop := first_stop(trainer.curves, job.stop_below)) and trainer.epoch < spec.training.epochs:
         began = time.perf_counter()
         trainer.train_epoch()
@@ -148,7 +149,7 @@ def _train_and_score(job: Job, store: Store, folder: RunFolder, start: Progress,
 
 
 def _of_dataset(dataset: Dataset) -> dict[str, Any]:
-    """The fields of a record that say which images the run saw; of a trial's, no more than this."""
+    """The fields of a record that say which images the run saw, without the test split, which a trial does not see."""
     return {"dataset_digest": dataset.digest, "classes": dataset.classes, "split_sizes": _seen(dataset)}
 
 
@@ -158,8 +159,8 @@ def _seen(dataset: Dataset) -> dict[str, int]:
 
 
 def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, dataset: Dataset) -> dict[str, Any]:
-    """The fields of the record of a trial, which is chosen among by its accuracy on all validation images, keeps
-    neither network nor predictions, and knows nothing of the test split."""
+    """The fields of a trial's record. Tuning chooses among trials by the accuracy on all validation images. A trial
+    keeps neither its network nor its predictions, and never sees the test split."""
     _validated(trainer, last_accuracy(predictions))
     logits, labels = predictions["validation_logits"], predictions["validation_labels"]
     return {"metrics": {"validation_accuracy": accuracy(logits, labels)}, "curves": trainer.curves, "seconds": seconds,
@@ -167,8 +168,9 @@ def _scored_trial(trainer: Trainer, predictions: Predictions, seconds: float, da
 
 
 def _pruned(trainer: Trainer, stop: Stop, seconds: float, dataset: Dataset) -> dict[str, Any]:
-    """The fields of the record of a run that was stopped since it was behind. It has no metrics: they are of trained
-    networks. Its curves end where it was stopped, also if a checkpoint went beyond."""
+    """The fields of the record of a run that was stopped because its validation accuracy was too low. It has no
+    metrics, which describe fully trained networks. Its curves end at the epoch after which it was stopped, even if a
+    checkpoint went further."""
     beyond, points = trainer.epoch - stop.epoch, trainer.curves["validation_epoch"].index(stop.epoch) + 1
     curves = {name: values[:points if name.startswith("validation_") else max(len(values) - beyond, 0)]
               for name, values in trainer.curves.items()}
@@ -179,14 +181,15 @@ def _pruned(trainer: Trainer, stop: Stop, seconds: float, dataset: Dataset) -> d
 
 
 def _validated(trainer: Trainer, accuracy: float) -> None:
-    """Note the validation accuracy after the last finished epoch."""
+    """Add the validation accuracy after the last finished epoch to the run's curves."""
     trainer.curves.setdefault("validation_accuracy", []).append(accuracy)
     trainer.curves.setdefault("validation_epoch", []).append(trainer.epoch)
 
 
 def _resume(trainer: Trainer, folder: RunFolder, made_by: dict[str, str], device: torch.device,
             notes: list[str]) -> float:
-    """Continue from the last checkpoint, if there is a usable one; the training seconds that it took."""
+    """Restore the trainer from the run's checkpoint, if there is a usable one, and return the seconds of training that
+    it took; else 0. An unusable checkpoint is set aside, with a note."""
     try:
         saved = checkpoint.load(folder.checkpoint, device)
         if saved is None:
@@ -202,6 +205,6 @@ def _resume(trainer: Trainer, folder: RunFolder, made_by: dict[str, str], device
 
 
 def _made_by(job: Job, dataset: Dataset) -> dict[str, str]:
-    """What a checkpoint must share with the run that continues from it."""
+    """What a checkpoint must have in common with the run that continues from it, by the names used in messages."""
     return {"format": "3", "run": job.id, "version of the method": job.method.digest, "dataset": dataset.digest,
             "version of torch": str(torch.__version__)}

@@ -1,9 +1,9 @@
-"""Which trial of a study is taken, the file that says so, and a plan that goes by it.
+"""Which trial of a study is chosen, the file that records the choices, and plans that use them.
 
-The rule: the default (the first trial) stays, unless trials beat it by more than one standard error of their paired
-difference over the tune seeds; of those the one with the highest mean validation accuracy is taken, of equal ones the
-earliest. It is a rule for ties and small noise and no test: with two seeds, some of sixteen trials pass it by chance.
-What the choice is worth is told by final runs on seeds that no trial used.
+The rule: the default (the first trial) is chosen, unless trials beat it by more than one standard error of the paired
+difference over the tune seeds; of those, the one with the highest mean validation accuracy is chosen, and the earliest
+if several are equal. The rule guards against ties and small noise, and is not a test: with two seeds, some of sixteen
+trials pass it by chance. What a choice is worth is measured by final runs on seeds that no trial used.
 """
 
 import math
@@ -23,7 +23,7 @@ from kdbench.results.store import Store
 from kdbench.spec import OwnRecipe, RunSpec
 from kdbench.suites.plan import Plan
 
-ROUNDING = 1e-12  # of a mean: no gain
+ROUNDING = 1e-12  # smaller gains of a mean are rounding errors
 RULE = ("the default, unless another trial beats it by more than one standard error of the paired difference over the "
         "tune seeds; of those the one with the highest mean validation accuracy, of equal ones the earliest")
 
@@ -31,39 +31,39 @@ RULE = ("the default, unless another trial beats it by more than one standard er
 class Trial(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One setting of a method, trained once for each tune seed."""
 
-    number: int                        # from 0, which is the default
-    hyperparameters: dict[str, Value]  # all of them
-    recipe: dict[str, float]           # the recipe's values that are not the suite's
-    status: str                        # "ok", what became of the first run that failed, or "pruned" if one was
+    number: int                        # counted from 0, which is the default
+    hyperparameters: dict[str, Value]  # the values of all hyperparameters
+    recipe: dict[str, float]           # the recipe's values that differ from the suite's
+    status: str                        # "ok", else the status of the first run that failed, or "pruned" if none did
     reason: str | None = None
-    accuracies: list[float | None]     # on all validation images, by tune seed
-    runs: list[str]                    # their ids
-    seconds: float                     # of training, one core each
+    accuracies: list[float | None]     # on all validation images, one per tune seed; None: no result
+    runs: list[str]                    # the ids of the runs, one per tune seed
+    seconds: float                     # of training, the sum of the runs, each on one core
     saved: float = 0.0                 # share of its steps that pruning saved
 
     @property
     def accuracy(self) -> float | None:
-        """The mean over the tune seeds; None for a trial that failed or was pruned."""
+        """The mean accuracy over the tune seeds; None for a trial that failed or was pruned."""
         values = [value for value in self.accuracies if value is not None]
         return fmean(values) if self.status == "ok" and values else None
 
 
 class Choice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What was chosen of a method in a cell."""
+    """What was chosen for a method in a cell, and the trials that it was chosen from."""
 
     method: str
     method_digest: str
     pair: str
     dataset: str
     cell: str
-    trial: int                         # the number of the chosen one
+    trial: int                         # the number of the chosen trial
     status: Literal["tuned", "default", "failed", "inapplicable"]  # "default": no trial beat it; "failed": all failed
     hyperparameters: dict[str, Value]
     recipe: dict[str, float]
-    accuracy: float | None             # of the chosen trial, mean validation accuracy
+    accuracy: float | None             # mean validation accuracy of the chosen trial
     default_accuracy: float | None
-    standard_error: float | None       # of the paired difference between them; None for the default, and for one seed
-    seconds: float                     # of training, of all trials, one core each
+    standard_error: float | None       # of the paired difference of both; None for the default, and with one seed
+    seconds: float                     # of training, the sum of all trials, on one core each
     saved: float | None = None         # share of the steps of all trials that pruning saved; None without a pruner
     importance: dict[str, float] = {}  # of each value: see kdbench.tune.summary.importances
     trials: list[Trial]
@@ -76,13 +76,13 @@ class Choices(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     suite: str
     rule: str = RULE
     study: dict[str, Any]              # sampler, its settings and seed, optuna's version; a pruner and its settings
-    seeds: list[int]                   # that the trials used, and no final run may
+    seeds: list[int]                   # that the trials used, and that no final run may use
     choices: list[Choice] = field(default_factory=list)
 
 
 def choose(trials: Sequence[Trial]) -> tuple[int, float | None]:
-    """The number of the trial to take by the rule, and the standard error of its difference to the default. With one
-    seed, whose difference has none, any gain counts."""
+    """The number of the trial to choose by the rule, and the standard error of its paired difference to the default;
+    None if the default is chosen. With a single seed there is no standard error either, and any gain counts."""
     default = trials[0]
     known = [(trial.accuracy, -trial.number, standard_error(trial, default)) for trial in trials
              if trial.accuracy is not None]
@@ -94,14 +94,16 @@ def choose(trials: Sequence[Trial]) -> tuple[int, float | None]:
 
 
 def standard_error(trial: Trial, default: Trial) -> float | None:
-    """Of the mean difference on equal seeds; None for one seed."""
+    """The standard error of the mean difference in accuracy between a trial and the default, paired by seed; None
+    unless both have an accuracy for two seeds or more."""
     pairs = zip(trial.accuracies, default.accuracies, strict=True)
     differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
     return stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
 
 
 def write_choices(folder: Path, choices: Choices) -> None:
-    """Put them into a folder of results, beside those for other methods and cells that it holds already."""
+    """Write the choices into a folder of results. They replace those for the same methods and cells that the folder
+    holds; others stay. UserError if the folder's file of choices is damaged."""
     file = Store(folder).files.tuning.choices
     if file.exists():
         before, new = read_choices(folder), {(one.method, one.cell) for one in choices.choices}
@@ -114,7 +116,7 @@ def write_choices(folder: Path, choices: Choices) -> None:
 
 
 def read_choices(folder: Path) -> Choices:
-    """What `kdbench tune` chose. UserError if the folder does not tell, or its file is damaged."""
+    """The choices that `kdbench tune` wrote into a folder. UserError if there are none or if their file is damaged."""
     file = Store(folder).files.tuning.choices
     try:
         return msgspec.json.decode(read_file(file), type=Choices)
@@ -126,14 +128,16 @@ def read_choices(folder: Path) -> Choices:
 
 
 def choices_for(plan: Plan, folder: Path) -> Choices:
-    """Of the folder's choices, those that the plan's students go by."""
+    """The folder's choices for the methods and cells of the plan's students. UserError if the folder has no choices or
+    if their file is damaged."""
     found, places = read_choices(folder), {(spec.method, spec.cell) for spec in plan.students}
     return msgspec.structs.replace(found, choices=[one for one in found.choices if (one.method, one.cell) in places])
 
 
 def with_choices(plan: Plan, folder: Path) -> Plan:
-    """The plan with each student by what was chosen for its method in its cell. UserError if nothing was, if it was
-    chosen around other values, or if a seed of the plan was used for choosing."""
+    """The plan with the hyperparameters and values of the recipe that were chosen for each student's method in its
+    cell. UserError if nothing was chosen for one of them, if it was tuned around other hyperparameters than the plan's,
+    or if trials used a seed of the plan."""
     found = read_choices(folder)
     if used := sorted({spec.seed for spec in plan.students} & set(found.seeds)):
         raise UserError(f"--tuned {folder}: seed {used[0]} was used by the trials: final runs take seeds of their own")
@@ -156,6 +160,6 @@ def _chosen(spec: RunSpec, choice: Choice | None, folder: Path) -> RunSpec:
 
 
 def with_values(spec: RunSpec, hyperparameters: dict[str, Value], recipe: dict[str, float]) -> RunSpec:
-    """The spec with other hyperparameters and values of the recipe of its own."""
+    """The spec with these hyperparameters, and with `recipe` as its own values of the recipe, by name."""
     return spec.model_copy(update={"hyperparameters": hyperparameters,
                                    "own_recipe": OwnRecipe(**recipe) if recipe else None})

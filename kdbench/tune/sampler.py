@@ -1,8 +1,9 @@
-"""Suggests what to try, in batches: optuna's samplers, asked in the order of trials and told in the order of trials.
+"""Suggests what to try, in batches, by optuna's samplers. Suggestions are asked for, and their results are told, in the
+order of trials.
 
-All of a batch is asked before any of it is told, and what a batch is does not depend on how many processes work or
-which ends first. So a seed gives the same trials for any number of workers, and a search that was stopped is the same
-again once it is asked and told the same things.
+All suggestions of a batch are asked for before any of its results is told, and which trials make up a batch does not
+depend on the number of processes or on which ends first. So a seed gives the same trials for any number of workers, and
+an interrupted search is restored by asking and telling the same again.
 """
 
 import itertools
@@ -17,17 +18,17 @@ from kdbench.plugins.source import Value
 from kdbench.tune.space import Space
 
 SAMPLERS = ("tpe", "random", "grid")
-BATCH = 4    # suggestions that are asked together
-WORST = 0.0  # what a trial that failed is told as, an accuracy
-# Of optuna's tree of Parzen estimators: as few random trials as a budget of 16 can spare, one density over all values
-# together, and suggestions of one batch that keep clear of each other.
+BATCH = 4    # suggestions that are asked for together
+WORST = 0.0  # the accuracy that is told for a trial that failed
+# Settings of optuna's tree-structured Parzen estimator: few random trials at the beginning, for budgets such as 16, one
+# joint density of all values, and suggestions that avoid the others of their batch.
 TPE = {"n_startup_trials": 5, "n_ei_candidates": 24, "multivariate": True, "group": False, "constant_liar": True}
 
 Values = dict[str, Value]
 
 
 def load_optuna() -> types.ModuleType:
-    """UserError that names the extra if it is not installed."""
+    """Import optuna, which then logs errors alone. UserError that names the extra to install if optuna is missing."""
     try:
         import optuna
     except ImportError as error:
@@ -37,7 +38,8 @@ def load_optuna() -> types.ModuleType:
 
 
 def settings_of(sampler: str) -> dict[str, Any]:
-    """What a study records of its sampler, besides the seed. UserError for an unknown one."""
+    """The settings of a sampler that a study records, besides its seed. UserError for an unknown sampler, or if optuna
+    is missing."""
     if sampler not in SAMPLERS:
         raise unknown("sampler", sampler, SAMPLERS)
     return {"sampler": sampler, "batch": BATCH, "worst": WORST, "optuna": load_optuna().__version__,
@@ -45,46 +47,46 @@ def settings_of(sampler: str) -> dict[str, Any]:
 
 
 def grid_of(space: Space) -> list[Values]:
-    """Every point of the grid once, the centre first."""
+    """Every point of the grid once, as values by name, the centre of the space first."""
     points = itertools.product(*(one.grid() for one in space))
     return [dict(zip([one.name for one in space], point, strict=True)) for point in points]
 
 
 def grid_size(space: Space) -> int:
-    """How many points `grid_of` has."""
+    """The number of points that `grid_of` gives, without making them."""
     return math.prod(len(one.grid()) for one in space)
 
 
 class Search:
-    """One search for a high value. The first suggestion is the centre of the space."""
+    """One search of a space for the values with the highest result. The first suggestion is the centre of the space."""
 
     def __init__(self, space: Space, sampler: str, seed: int, storage: Any = None, name: str | None = None):
         self.space, self.optuna = space, load_optuna()
         self.points = grid_of(space) if sampler == "grid" else None
         self.study = self.optuna.create_study(
             storage=storage, study_name=name, direction="maximize", sampler=self._sampler(sampler, seed % 2**32))
-        self._asked: list[Any] = []  # optuna's trials that are not told yet
+        self._asked: list[Any] = []  # optuna's trials whose results are not told yet
         self._count = 0
 
     def _sampler(self, sampler: str, seed: int) -> Any:
         if sampler == "tpe":
             return _quiet(self.optuna, lambda: self.optuna.samplers.TPESampler(seed=seed, **TPE))
-        return self.optuna.samplers.RandomSampler(seed=seed)  # a grid's points are all given
+        return self.optuna.samplers.RandomSampler(seed=seed)  # all points of a grid are enqueued
 
     @property
     def most(self) -> int | None:
-        """How many trials there can be; None without a bound."""
+        """The maximum number of suggestions; None if there is no limit."""
         return len(self.points) if self.points is not None else None
 
     def ask(self, count: int) -> list[Values]:
-        """The next suggestions: values by name."""
+        """The next `count` suggestions, each as values by name."""
         return [self._ask() for _ in range(count)]
 
     def tell(self, values: Sequence[float | Mapping[int, float] | None],
              notes: Sequence[Mapping[str, Any]] | None = None) -> None:
-        """What the suggestions of the last `ask` are worth, in their order; None for one that failed, and for one that
-        was pruned its values by step, which optuna ranks behind all others by the last of them. `notes` are kept with
-        them."""
+        """Tell the results of the suggestions of the last `ask`, in their order. A result is a number, None for a
+        suggestion that failed, or, for a pruned one, its values by step; optuna ranks pruned ones behind all others, by
+        their last values. `notes` are stored with the suggestions in optuna's study."""
         for trial, value, note in zip(self._asked, values, notes or [{}] * len(values), strict=True):
             for key, content in note.items():
                 trial.set_user_attr(key, content)
@@ -114,7 +116,8 @@ class Search:
         return values
 
     def _distributions(self) -> dict[str, Any]:
-        """Optuna's side of the space: numbers are positions from 0 to 1, see `Dimension.value`; of a grid, choices."""
+        """The space as optuna's distributions: numbers are positions from 0 to 1 (see `Dimension.value`), all else is
+        categorical; in a grid, numbers are too."""
         kinds = self.optuna.distributions
         if self.points is not None:
             return {one.name: kinds.CategoricalDistribution(one.grid()) for one in self.space}
@@ -123,7 +126,8 @@ class Search:
 
 
 def _quiet(optuna: types.ModuleType, call: Any) -> Any:
-    """Without the warnings that some of the pinned settings are experimental: the version is recorded beside them."""
+    """Return what `call` returns, without the warnings that some of the pinned settings are experimental: a study
+    records optuna's version beside them."""
     import warnings
 
     with warnings.catch_warnings():
@@ -132,7 +136,8 @@ def _quiet(optuna: types.ModuleType, call: Any) -> Any:
 
 
 def journal(file: Path) -> Any:
-    """Optuna's journal in a file that is begun anew: what optuna's own tools read. Only this process writes it."""
+    """A storage of optuna that writes to a journal file, for optuna's own tools to read. An existing file is replaced.
+    Only this process may write to it."""
     optuna = load_optuna()
     from optuna.storages import journal as journals
 

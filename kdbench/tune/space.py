@@ -1,4 +1,5 @@
-"""What tuning may try of a method: its ranges, and around the suite's values the recipe's rate and weight decay."""
+"""The search space of a method: the ranges of its hyperparameters, and ranges of the recipe's learning rate and weight
+decay around the suite's values."""
 
 import math
 from collections.abc import Mapping
@@ -9,16 +10,16 @@ from kdbench.errors import UserError, unknown
 from kdbench.plugins.source import SCALES, Hyperparameter, MethodInfo, Value, usual_scale
 from kdbench.spec import Recipe
 
-RECIPE = "recipe"                  # stands before the names of the recipe's values
+RECIPE = "recipe"                  # prefix of the names of the recipe's values
 SHARED = ("lr", "weight_decay")    # the recipe's values that are tuned, for every method alike
-FACTOR = 10.0                      # up to which above and below the suite's value they are
-FIXED = "fixed"                    # what a suite says of a value that is not tuned
-DIGITS = 4                         # that count, of a number that is tried
-GRID = (0.25, 0.5, 0.75)           # the points of a number's range in a grid, beside the published one
+FACTOR = 10.0                      # by which these may differ from the suite's values
+FIXED = "fixed"                    # what a suite gives for a value that is not tuned
+DIGITS = 4                         # significant digits of a number that is tried
+GRID = (0.25, 0.5, 0.75)           # positions in a number's range that a grid tries, besides its centre
 
 
 class Limits(NamedTuple):
-    """Where a number is searched."""
+    """The range and scale in which a number is searched."""
 
     low: float
     high: float
@@ -27,18 +28,19 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Dimension:
-    """One value that tuning may try."""
+    """One value that tuning may vary, and what it may try: a range of numbers or choices."""
 
     name: str                              # "alpha", or "recipe.lr"
-    centre: Value                          # the published one, or the suite's
-    limits: Limits | None = None           # of a number
-    choices: tuple[Value, ...] = ()        # of any other value
-    whole: bool = False                    # a number without a fraction
+    centre: Value                          # the value without tuning, which is tried first
+    limits: Limits | None = None           # of a number; None for choices
+    choices: tuple[Value, ...] = ()        # of any other value; empty for a number
+    whole: bool = False                    # whether it is an integer
 
     def value(self, position: float) -> Value:
-        """The number at a position between 0 and 1 of the range. The centre lies at one half, and the scale holds on
-        either side of it: half of all tries are below it and half above, wherever in the range it is. A centre at an
-        end of the range stays there, and the scale goes from end to end."""
+        """The number at a position from 0 to 1 in the range, rounded to `DIGITS` significant digits or to an integer.
+        The centre is at position 0.5, and the scale holds on either side of it, so that half of all positions are below
+        it and half above, wherever in the range it is. A centre at an end of the range stays there, and the scale
+        extends from end to end."""
         assert self.limits is not None
         low, high = map(self.scaled, self.limits[:2])
         centre = self.scaled(self.centre)
@@ -56,22 +58,23 @@ class Dimension:
 
     @property
     def position(self) -> float:
-        """Where the centre lies."""
+        """The position of the centre in the range: 0 or 1 at an end of the range, otherwise 0.5."""
         assert self.limits is not None
         return 0.0 if self.centre <= self.limits.low else 1.0 if self.centre >= self.limits.high else 0.5  # type: ignore[operator]
 
     def scaled(self, number: Any) -> float:
-        """A number's place on the scale of the search: its logarithm, or itself."""
+        """A number on the scale of the search: its logarithm if the scale is "log", otherwise the number itself."""
         assert self.limits is not None
         return math.log(number) if self.limits.scale == "log" else float(number)
 
     def grid(self) -> list[Value]:
-        """What a grid tries: the centre first, then the points of `GRID`, or the other choices."""
+        """The values that a grid tries: the centre first, then the numbers at the positions of `GRID`, or the other
+        choices."""
         points = self.choices if self.limits is None else [self.value(position) for position in GRID]
         return list(dict.fromkeys([self.centre, *points]))
 
     def as_json(self) -> list[Any]:
-        """What identifies it."""
+        """All that identifies the dimension, as a JSON list."""
         return [self.name, self.centre, list(self.limits or ()), list(self.choices), self.whole]
 
     def __str__(self) -> str:
@@ -85,8 +88,9 @@ Space = tuple[Dimension, ...]
 
 def space_of(info: MethodInfo, hyperparameters: Mapping[str, Value], recipe: Recipe,
              overrides: Mapping[str, Mapping[str, Any]], source: str) -> Space:
-    """The space of a method around its hyperparameters and the recipe, as a suite's `space` overrides it. UserError,
-    beginning with `source`, for a range that is empty, contradictory or not allowed."""
+    """The search space of a method around these hyperparameters and the recipe, with the changes of a suite's `space`
+    in `overrides`. UserError, whose message begins with `source`, for a range that is empty, contradictory or not
+    allowed."""
     found = []
     for name, centre in hyperparameters.items():
         parameter = info.hyperparameters[name]
@@ -105,7 +109,7 @@ def space_of(info: MethodInfo, hyperparameters: Mapping[str, Value], recipe: Rec
 
 
 def check_names(overrides: Mapping[str, Mapping[str, Any]], methods: Mapping[str, MethodInfo], source: str) -> None:
-    """UserError for a space of a method or value that does not exist."""
+    """Raise UserError if `overrides` has a method or value that does not exist. The message names `source`."""
     for owner, values in overrides.items():
         if owner != RECIPE and owner not in methods:
             raise unknown(f"method of {source}: space", owner, {*methods, RECIPE})
@@ -116,7 +120,8 @@ def check_names(overrides: Mapping[str, Mapping[str, Any]], methods: Mapping[str
 
 
 def rows(info: MethodInfo) -> list[dict[str, str]]:
-    """The space of a method as `kdbench show` prints it, without a suite."""
+    """The search space of a method without a suite, as the rows of the table that `kdbench show` prints, each by
+    column."""
     own = [_dimension(parameter, parameter.default) for parameter in info.hyperparameters.values()]
     shown = [{"tuned": one.name, "space": str(one), "centre": str(one.centre)} for one in own if one is not None]
     return shown + [{"tuned": f"{RECIPE}.{name}", "space": f"a factor {FACTOR:g} to either side, log",
@@ -124,7 +129,8 @@ def rows(info: MethodInfo) -> list[dict[str, str]]:
 
 
 def _dimension(parameter: Hyperparameter, centre: Value) -> Dimension | None:
-    """What the method says of a hyperparameter; None if it declares no range, or one of a single value."""
+    """The dimension of a hyperparameter by the method's own range; None if the method declares no range, or one of a
+    single value."""
     if parameter.range is None or len(set(parameter.range)) < 2:
         return None
     if (scale := parameter.scale) is None:
@@ -134,7 +140,8 @@ def _dimension(parameter: Hyperparameter, centre: Value) -> Dimension | None:
 
 
 def _overridden(parameter: Hyperparameter, centre: Value, written: Any, where: str) -> Dimension | None:
-    """What the suite says of it instead; None if it is fixed."""
+    """The dimension of a value as the suite has `written` it; None if the suite fixes the value. UserError, whose
+    message begins with `where`, if `written` is not a valid range, or choices, that include the `centre`."""
     if written == FIXED:
         return None
     if not isinstance(written, list) or len(written) < 2:

@@ -1,9 +1,9 @@
-"""Runs the trials of a plan's methods, the same number of each, and chooses.
+"""Runs the trials of a plan's methods, the same number for each, and chooses.
 
-The records of the trials are all that is known of a study. Whenever it starts, the search begins anew with its seed, is
-asked in the same batches, and is told what the records say; what has no record yet is run. So a study that was killed
-at any moment goes on as if it had not been, and there is no second account of it that could disagree: optuna's journal
-is written from the same asking and telling, for others to read.
+The records of the trials are the only state of a study. Whenever it starts, the search begins anew with its seed, the
+same batches are asked for, and the search is told what the records say; only runs without a record are run. So a study
+that was killed at any moment continues as if it had not been, and there is no second state that could disagree:
+optuna's journal is written from the same asking and telling, for other tools to read.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,25 +44,25 @@ from kdbench.tune.sampler import BATCH, Search, Values, grid_size, journal, sett
 from kdbench.tune.space import RECIPE, Space, check_names, space_of
 from kdbench.tune.summary import importances
 
-FIRST_SEED = 1_000_000  # of trials: final runs count theirs from 0
+FIRST_SEED = 1_000_000  # the first seed of trials: final runs count their seeds from 0
 MOST_SEEDS = 100
 MOST_TRIALS = 10_000
-NO_TEACHER = "its teacher, run"  # how the reason of a run begins that never began
+NO_TEACHER = "its teacher, run"  # how the reason of a run begins whose teacher failed
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a study is made."""
+    """The settings of a study."""
 
-    trials: int = 16        # of each method in each cell
-    seeds: int = 2          # that each trial is trained with
+    trials: int = 16        # number of trials of each method in each cell
+    seeds: int = 2          # number of seeds that each trial is trained with
     sampler: str = "tpe"    # one of kdbench.tune.sampler.SAMPLERS
     sampler_seed: int = 0
     pruner: str = "off"     # one of kdbench.tune.pruner.PRUNERS
 
     def check(self) -> None:
-        """UserError for what no study can have."""
+        """Raise UserError for a number that is out of range, or an unknown sampler or pruner."""
         for name, value, low, high in (("--trials", self.trials, 1, MOST_TRIALS),
                                        ("--tune-seeds", self.seeds, 1, MOST_SEEDS),
                                        ("--sampler-seed", self.sampler_seed, 0, MAX_SEED)):
@@ -81,14 +81,14 @@ class Study:
     """The search for one method in one cell, and its trials so far."""
 
     method: MethodInfo
-    default: RunSpec  # of the first tune seed
+    default: RunSpec  # the run with untuned values and the first tune seed
     space: Space
     trials: list[Trial] = field(default_factory=list)
     search: Search | None = None
-    most: int = 0     # trials
+    most: int = 0     # maximum number of trials
     inapplicable: bool = False
     pruner: str = "off"
-    curves: list[list[Curve]] = field(default_factory=list)  # by seed, of each trial that ended well
+    curves: list[list[Curve]] = field(default_factory=list)  # of each finished trial, one per seed
 
     @property
     def name(self) -> str:
@@ -99,7 +99,8 @@ class Study:
         return not self.inapplicable and len(self.trials) < self.most
 
     def values_of(self, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
-        """All hyperparameters, and the values of the recipe that are not the suite's."""
+        """All hyperparameters of a trial with these values, and the values of the recipe that differ from the
+        suite's."""
         own = {name: value for name, value in values.items() if not name.startswith(f"{RECIPE}.")}
         recipe = {name.removeprefix(f"{RECIPE}."): value for name, value in values.items() if name not in own}
         shared = self.default.recipe
@@ -107,23 +108,24 @@ class Study:
             name: value for name, value in recipe.items() if value != getattr(shared, name)}
 
     def specs(self, values: Values, seeds: Sequence[int]) -> list[RunSpec]:
-        """The runs of a trial, by seed."""
+        """The runs of a trial with these values, one for each seed."""
         return [with_values(self.default.model_copy(update={"seed": seed}), *self.values_of(values)) for seed in seeds]
 
     def stop_below(self, place: int) -> Thresholds:
-        """By what runs of the next batch are stopped that have the seed at this place."""
+        """The thresholds for runs of the next batch that have the tune seed at this place; empty without a pruner."""
         if self.pruner == "off":
             return ()
         return thresholds([curves[place] for curves in self.curves], self.default.training.epochs)
 
     def identity(self) -> dict[str, Any]:
-        """What its trials depend on, beside the settings of all studies."""
+        """Everything that the study's trials depend on, by name, besides the settings that all studies share."""
         return {"space": [one.as_json() for one in self.space], "hyperparameters": self.default.hyperparameters,
                 "updates": self.default.updates, "method": self.method.digest}
 
 
 def studies_of(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: Settings) -> list[Study]:
-    """The studies of a plan: one for each method in each cell. UserError for a space that cannot be searched."""
+    """The studies of a plan, one for each method in each cell. UserError for a space that cannot be searched, or a grid
+    with more points than trials."""
     check_names(suite.content.space, methods, suite.source)
     first: dict[tuple[str, str], RunSpec] = {}
     for spec in plan.students:
@@ -144,7 +146,7 @@ def studies_of(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], sett
 
 
 def check_validation(plan: Plan, cache: CacheFolder) -> None:
-    """UserError if a dataset of the plan has no images to choose by."""
+    """Raise UserError if a dataset of the plan has no validation images, by which trials are compared."""
     for name, size in {(spec.dataset, spec.recipe.train_size) for spec in plan.students}:
         if not len(collect.collect(catalog.parse(name), cache.data, size).splits["validation"]):
             raise UserError(f"dataset {name}: no validation images, and tuning chooses by nothing else")
@@ -153,10 +155,12 @@ def check_validation(plan: Plan, cache: CacheFolder) -> None:
 def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: Settings, folder: Path,
          cache: CacheFolder, pool: Executor, estimator: Estimator, say: Say,
          teacher_cache: int | None = None) -> Choices:
-    """Run the trials that have no record yet, choose, and write the choices. The plan's students have the tune seeds.
+    """Run the trials that have no record yet, choose, write the choices and return them. The plan's students have the
+    tune seeds. `teacher_cache` is the number of bytes for teacher passes that runs share; None is the default.
 
-    UserError, before anything is written, for a space that cannot be searched, a dataset without validation images, a
-    folder that holds another study, and for what the preflight of its runs refuses.
+    UserError, before anything is written, for settings that are not allowed, a space that cannot be searched, a dataset
+    without validation images, a folder that holds another study, and for what the preflight of its runs refuses.
+    UserError later if a teacher cannot be trained.
     """
     settings.check()
     studies = studies_of(suite, plan, methods, settings)
@@ -165,7 +169,7 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
               "seeds": list(settings.seed_numbers), **pruner_settings(settings.pruner)}
     files = Store(folder).files.tuning
     written = _merged(files.study, folder, shared, studies)
-    if not files.study.exists():  # a study that was begun has passed
+    if not files.study.exists():  # a study that was begun has passed it
         pool.call(PREFLIGHT, list(plan.students), plan.methods, cache, pool.here)
     with Store(files.root).lock():
         atomic_write(files.study, msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
@@ -182,7 +186,8 @@ def tune(suite: Suite, plan: Plan, methods: Mapping[str, MethodInfo], settings: 
 
 
 def _merged(file: Path, folder: Path, shared: dict[str, Any], studies: Collection[Study]) -> dict[str, Any]:
-    """What the folder's study is with these. UserError if its trials depend on something else than these would."""
+    """The content of the folder's file of studies, with these studies added. UserError if the file is damaged, or if
+    its trials depend on something else than the trials of these studies."""
     own = {study.name: study.identity() for study in studies}
     try:
         content = msgspec.json.decode(read_file(file), type=dict[str, Any])
@@ -210,21 +215,21 @@ def _need_same(folder: Path, what: str, before: Any, now: dict[str, Any]) -> Non
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs trials: where their records go, by which processes, and how that is told."""
+    """Runs trials: where their records go, which processes run them, and how progress is shown."""
 
     folder: Path
     cache: CacheFolder
     pool: Executor
     estimator: Estimator
     say: Say
-    teacher_cache: int | None = None  # bytes for answers that runs share; None: the default
+    teacher_cache: int | None = None  # bytes for teacher passes that runs share; None: the default
 
     def run(self, plan: Plan, stops: Mapping[str, Thresholds]) -> None:
-        """Run what has no record yet, each run by the thresholds for its id. UserError if a teacher could not be
-        trained: of its students nothing is kept."""
+        """Run the trials of the plan that have no record yet, each run with the thresholds for its id. UserError if a
+        teacher cannot be trained; the records of the runs that need it are removed."""
         matrix = Matrix(plan, self.folder, self.cache, self.say, role="trial")
-        _forget_unbegun(matrix)  # on an object store they come back: what is removed here stays there
-        # A trial that failed has told what it has to tell. Tried again, it could make the study differ.
+        _forget_unbegun(matrix)  # those on an object store come back, since they are not removed there
+        # Failed runs are not tried again: another outcome could change the rest of the study.
         jobs = [replace(job, stop_below=stops.get(job.id, ())) for job in matrix.pending(retry=())]
         if not jobs:
             return
@@ -238,7 +243,8 @@ class Runner:
 
 
 def _forget_unbegun(matrix: Matrix) -> str:
-    """Remove the records of the plan's runs that never began, as their teacher failed; the reason of the last."""
+    """Remove the records of the plan's runs that never began because their teacher failed, and return the reason of the
+    last one; "" if there are none."""
     failed = ""
     for spec in matrix.plan.students:
         record = matrix.store.get(spec.id)
@@ -249,7 +255,7 @@ def _forget_unbegun(matrix: Matrix) -> str:
 
 
 def _round(studies: list[Study], plan: Plan, settings: Settings, runner: Runner) -> None:
-    """One batch of each study: all are asked, then all runs are done, then all are told."""
+    """Run one batch of each study: ask for the suggestions of all studies, run all trials, then tell all results."""
     seeds = settings.seed_numbers
     asked: list[tuple[Study, list[Values], list[list[RunSpec]]]] = []
     for study in studies:
@@ -281,7 +287,7 @@ def _round(studies: list[Study], plan: Plan, settings: Settings, runner: Runner)
 
 
 def _records(specs: list[RunSpec], store: Store) -> list[Record]:
-    """The records of the runs of a trial. UserError if one is gone or damaged."""
+    """The records of a trial's runs. UserError if one is missing or damaged."""
     records = []
     for spec in specs:
         record = store.get(spec.id)
@@ -293,7 +299,7 @@ def _records(specs: list[RunSpec], store: Store) -> list[Record]:
 
 
 def _trial(number: int, study: Study, values: Values, records: list[Record]) -> Trial:
-    """What the records of its runs say of a trial."""
+    """The trial with this number and these values, by the records of its runs."""
     bad = min((record for record in records if record.status != "ok"), default=None,
               key=lambda record: record.status == "pruned")  # the first that failed, or else the first that was pruned
     hyperparameters, recipe = study.values_of(values)

@@ -1,4 +1,5 @@
-"""What the trials of a method tell beside the choice: how much luck it takes, and which values matter."""
+"""What the trials of a method show besides the choice: the best accuracy to expect of fewer trials, and which values
+matter."""
 
 from collections.abc import Sequence
 from statistics import quantiles
@@ -8,17 +9,17 @@ from kdbench.tune.choice import Trial
 from kdbench.tune.sampler import WORST, load_optuna
 from kdbench.tune.space import RECIPE, Space
 
-MIN_TRIALS = 8      # finished ones, for importances: fewer say nothing of several values
+MIN_TRIALS = 8      # finished trials for importances: fewer say nothing about several values
 IMPORTANCE_SEED = 0  # of the random forest
 
 
 def expected_best(accuracies: Sequence[float | None]) -> list[float]:
-    """The expected highest accuracy of n trials, for n from 1 to their number N: n drawn at random, with replacement,
-    of those that were made; None, one that failed, counts as `WORST`.
+    """The expected highest accuracy of n trials, for each n from 1 to the number N of trials that were made. The n
+    trials are drawn from these at random, with replacement; None, for a trial that failed, counts as `WORST`.
 
     Dodge et al. 2019, "Show Your Work" (arXiv 1909.03004), equation 5: with v_1 <= ... <= v_N, the highest of n is at
-    most v_i with probability (i / N)^n. It supposes trials that do not depend on each other, as those of a random
-    search; of other samplers it tells what their trials would give in random order.
+    most v_i with probability (i / N)^n. This assumes trials that are independent of each other, as in a random search;
+    for other samplers it shows what their trials would give in random order.
     """
     values, count = sorted(WORST if value is None else value for value in accuracies), len(accuracies)
     return [sum(value * ((i / count) ** n - ((i - 1) / count) ** n) for i, value in enumerate(values, start=1))
@@ -35,12 +36,13 @@ def quartiles(accuracies: Sequence[float | None]) -> tuple[float, float, float] 
 
 
 def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
-    """The share of the variance of accuracy over the space that each value explains by itself, by name, largest first;
-    they add up to 1. Empty for one value, for fewer than `MIN_TRIALS` finished trials, and if all are as accurate.
+    """The share of the variance of accuracy over the space that each value explains by itself, by name, largest first.
+    The shares add up to 1. Empty if the space has one value, with fewer than `MIN_TRIALS` finished trials, and if all
+    of these have the same accuracy.
 
-    Functional ANOVA of a random forest that is fitted to the finished trials (Hutter et al. 2014), as optuna has it:
-    the shares are of what single values explain, without what only several explain together. Trials that failed are
-    left out: they would outweigh all differences between finished ones.
+    Functional ANOVA of a random forest fitted to the finished trials (Hutter et al. 2014), as implemented in optuna:
+    the shares cover what single values explain, and leave out what only several explain together. Trials that failed
+    are left out: they would outweigh all differences between finished ones.
     """
     finished = [trial for trial in trials if trial.accuracy is not None]
     if len(space) < 2 or len(finished) < MIN_TRIALS or len({trial.accuracy for trial in finished}) < 2:
@@ -59,8 +61,8 @@ def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
 
 
 def _params(space: Space, trial: Trial) -> dict[str, Any]:
-    """The trial's value of each dimension, on the scale of its search, since optuna's evaluator knows no logarithms;
-    where the trial's recipe does not tell, it is the suite's."""
+    """The trial's value of each dimension, by name, on the scale of the search, since optuna's evaluator knows no
+    logarithmic scales. A value that is not in the trial's recipe is the suite's."""
     given = trial.hyperparameters | {f"{RECIPE}.{name}": value for name, value in trial.recipe.items()}
     values = {one: given.get(one.name, one.centre) for one in space}
     return {one.name: value if one.limits is None else one.scaled(value) for one, value in values.items()}

@@ -1,7 +1,8 @@
-"""The class that a network predicts for each test image, as a record keeps it: a fraction of a byte per image.
+"""A compact form, for records, of the class that a network predicts for each test image.
 
-Images are sorted by label and group, so that labels and groups are numbers of images, and predictions are long runs of
-one class, which compress well. Records with the same images have them in the same order.
+Images are sorted by label and group. Labels and groups are then stored as numbers of images, and the predictions are
+long runs of one class, which zlib compresses to a fraction of a byte per image. Records of the same images hold them in
+the same order.
 """
 
 import base64
@@ -15,30 +16,31 @@ from msgspec import Meta, Struct
 
 from kdbench.metrics.metric import Predictions
 
-WIDTHS = (1, 2, 4)  # bytes of a class: one for up to 256 classes
-MOST = 2**24  # images that are read: no file makes a process take gigabytes
+WIDTHS = (1, 2, 4)  # bytes that store one class: 1 for up to 256 classes, 2 for up to 65,536
+MOST = 2**24  # most images that are read, so that no file can make a process allocate gigabytes
 Count = Annotated[int, Meta(ge=0, le=MOST)]
 
 
 class Answers(Struct, frozen=True, forbid_unknown_fields=True):
-    """The predicted classes of N test images, sorted by label, then by the code of their group of each attribute, then
-    as in the dataset."""
+    """The predicted classes of N test images. The images are sorted by label, then by the code of their group for each
+    attribute in turn, then by their position in the dataset."""
 
-    images: tuple[tuple[Count, ...], ...]  # of each label and groups that there are: label, codes, number of images
+    images: tuple[tuple[Count, ...], ...]  # per combination of label and groups: label, codes, number of images
     classes: str                           # base64 of zlib of N little-endian integers of 1, 2 or 4 bytes
 
 
 @dataclass(frozen=True)
 class ReadAnswers:
-    """What `Answers` hold, by image, in their order."""
+    """The content of `Answers` as arrays with one entry per image, in the order of `Answers`."""
 
     labels: np.ndarray   # [N]
-    classes: np.ndarray  # [N], the predicted ones
+    classes: np.ndarray  # [N], the predicted classes
     groups: np.ndarray   # [A, N]: the code of each image's group of each of A attributes
 
 
 def answers(known: Predictions) -> Answers:
-    """The answers in the saved arrays of a run, whose logits [N, K] say the lowest of equally high classes."""
+    """The `Answers` of a run, from its saved arrays. The prediction for an image is the class with the highest of its
+    test logits [N, K], the lowest such class if several are equally high."""
     logits, labels = known["test_logits"], known["test_labels"]
     codes = known.get("test_groups", np.empty((0, len(labels)), np.int64))   # [A, N]
     order = np.lexsort([*codes[::-1], labels])
@@ -50,7 +52,8 @@ def answers(known: Predictions) -> Answers:
 
 
 def read_answers(found: Answers) -> ReadAnswers:
-    """The answers by image. ValueError, in one line, if they are damaged."""
+    """Decode answers into arrays with one entry per image. ValueError with a one-line message if they are damaged or
+    hold more than `MOST` images."""
     if len(kinds := set(map(len, found.images))) != 1 or min(kinds) < 2:
         raise ValueError("expected a label, the code of each group and a number of images in every row")
     strata = np.array(found.images, np.int64)
@@ -66,7 +69,8 @@ def read_answers(found: Answers) -> ReadAnswers:
 
 
 def _decompressed(text: str, most: int) -> bytes:
-    """The bytes of a base64 text of zlib, of which there may be no more than `most`."""
+    """The content of zlib data that is given as base64 text. ValueError if the text is damaged or holds more than
+    `most` bytes."""
     try:
         one = zlib.decompressobj()
         content = one.decompress(base64.b64decode(text, validate=True), most + 1)

@@ -1,6 +1,7 @@
 """All metrics: tables, documentation and `kdbench list metrics` take their names and definitions from `METRICS`.
 
-`score` computes the metrics of saved predictions; the others are measured while a run trains or by `kdbench profile`.
+`score` computes the metrics of saved predictions. The others are measured while a run trains, by `kdbench profile`, or
+by `kdbench attack`.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ def _of_both(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
 
 
 def _change(function: Callable[[np.ndarray, np.ndarray], float]) -> Compute:
-    """`function` of the student's test predictions less that of the teacher's."""
+    """A metric of student and teacher: `function` of the student's test predictions minus that of the teacher's."""
     return lambda student, teacher: (function(student["test_logits"], student["test_labels"])
                                      - function(teacher["test_logits"], teacher["test_labels"]))
 
@@ -119,7 +120,8 @@ _BOUNDS = {metric.name: (metric.low - _ROUNDING, metric.high + _ROUNDING) for me
 
 
 def check_bounds(values: Mapping[str, float]) -> None:
-    """ValueError if a value, by the name of its metric, is none that the metric can have."""
+    """Raise ValueError if one of the values, given by metric name, lies outside the range of its metric. Names of
+    unknown metrics pass."""
     for name, value in values.items():
         if name in _BOUNDS and not _BOUNDS[name][0] <= value <= _BOUNDS[name][1]:
             raise ValueError(f"metrics.{name}: {value:g} is not between {METRICS[name].low:g} and "
@@ -133,9 +135,10 @@ def rows() -> list[dict[str, str]]:
 
 
 def score(student: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
-    """The metrics by name that a student's predictions give, and with the teacher's predictions also those that compare
-    the two or describe the teacher. Those that are not applicable are left out. UserError if the predictions are empty,
-    not finite, or not of the same images."""
+    """The metrics computed from a student's predictions, by name; with the teacher's predictions, also those that
+    compare the two networks or describe the teacher. Metrics that are not applicable are left out. UserError if a split
+    is empty, a logit is not finite, a label is not the index of a class, or student and teacher differ in images,
+    classes or labels."""
     _check(student, "student")
     if teacher is not None:
         _check(teacher, "teacher")
@@ -151,8 +154,8 @@ def score(student: Predictions, teacher: Predictions | None = None) -> dict[str,
 
 
 def vectors(student: Predictions) -> dict[str, list[float | None]]:
-    """The lists that plots need of the test predictions, by name, as a record keeps them: accuracies by class and by
-    group, with None where there are no images, and the bins of the reliability diagram."""
+    """The lists that a record keeps for plots of its test predictions, by name: accuracies by class and by group, with
+    None for those without images, and the bins of the reliability diagram."""
     logits, labels = student["test_logits"], student["test_labels"]
     images, correct, confidence = p.reliability(logits, labels)
     return {
@@ -164,7 +167,7 @@ def vectors(student: Predictions) -> dict[str, list[float | None]]:
 
 
 def _check(predictions: Predictions, whose: str) -> None:
-    """UserError if a split is empty, a logit is not finite, or a label is no class."""
+    """Raise UserError if a split is empty, a logit is not finite, or a label is not the index of a class."""
     for split in ("validation", "test"):
         logits, labels = predictions[f"{split}_logits"], predictions[f"{split}_labels"]
         if not len(logits):
@@ -178,7 +181,8 @@ def _check(predictions: Predictions, whose: str) -> None:
 
 
 def _check_same_images(student: Predictions, teacher: Predictions) -> None:
-    """UserError if the student's and the teacher's predictions differ in images, classes or labels."""
+    """Raise UserError if the student's and the teacher's predictions differ in numbers of images or classes, or in
+    labels."""
     for split in ("validation", "test"):
         ours, theirs = student[f"{split}_logits"].shape, teacher[f"{split}_logits"].shape
         if ours != theirs:

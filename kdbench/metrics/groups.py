@@ -20,7 +20,7 @@ class Groups:
     attribute: str
     names: tuple[str, ...]  # [G]
     counts: np.ndarray      # [G, K, K]: test images by group, label and predicted class
-    train: np.ndarray       # [K, G]: training images by class and group; all 0 if they lack the attribute
+    train: np.ndarray       # [K, G]: training images by class and group; all 0 if these lack the attribute
 
 
 def read_groups(known: Predictions, logits: np.ndarray) -> list[Groups]:
@@ -44,7 +44,7 @@ def count(labels: np.ndarray, logits: np.ndarray, codes: np.ndarray, groups: int
     return np.bincount(cells, minlength=groups * classes**2).reshape(groups, classes, classes)
 
 
-# Functions of one attribute's counts [G, K, K]. They return None where the metric is not applicable.
+# Metrics of the groups of one attribute. They return None where the metric is not applicable.
 
 def group_accuracy(counts: np.ndarray) -> np.ndarray:
     """The accuracy on each group's images, [G]; NaN for a group without images."""
@@ -52,28 +52,29 @@ def group_accuracy(counts: np.ndarray) -> np.ndarray:
 
 
 def worst_group_accuracy(groups: Groups) -> float | None:
-    """The lowest accuracy of a group."""
+    """The lowest accuracy of a group that has test images; None if fewer than two groups have any."""
     accuracies = _present(group_accuracy(groups.counts))
     return float(accuracies.min()) if len(accuracies) > 1 else None
 
 
 def group_gap(groups: Groups) -> float | None:
-    """The highest less the lowest accuracy of a group."""
+    """The highest accuracy of a group minus the lowest; None if fewer than two groups have test images."""
     accuracies = _present(group_accuracy(groups.counts))
     return float(np.ptp(accuracies)) if len(accuracies) > 1 else None
 
 
 def demographic_parity_difference(groups: Groups) -> float | None:
-    """The largest difference between two groups in the share of images that are predicted as a class, over classes."""
+    """The largest difference, over classes and pairs of groups, in the share of a group's images that are predicted as
+    the class. None if fewer than two groups have test images."""
     images = groups.counts.sum(axis=(1, 2))
     return _largest_difference(_share(groups.counts.sum(axis=1), images[:, None]))
 
 
 def equalised_odds_difference(groups: Groups) -> float | None:
-    """The largest difference between two groups in the true or the false positive rate of a class, over classes.
+    """The largest difference, over classes and pairs of groups, in the true or the false positive rate of the class.
 
-    A rate is compared between the groups that have it. fairlearn gives a rate of 0 to a group without images of the
-    class, which would look like a harm.
+    A rate is compared only between groups for which it is defined; the result is None if no rate is defined for two
+    groups. fairlearn instead sets the rate of a group without images of the class to 0, which would look like a harm.
     """
     counts = groups.counts
     right = np.diagonal(counts, axis1=1, axis2=2)             # [G, K]
@@ -87,8 +88,10 @@ def bias_amplification(groups: Groups) -> float | None:
     """How far the predictions on test images exaggerate the correlation of groups and classes in training images.
 
     This is the mean over pairs of a group and a class of sign * (P(predicted as the class | group) - P(of the class |
-    group)), where sign is +1 if training images join the two more often than independence would, and -1 if less often.
-    Pairs whose number of training images differs by less than one from independence are left out, as that is rounding.
+    group)), where sign is +1 if training images combine the two more often than independence would, and -1 if less
+    often. Pairs whose number of training images is less than one image away from independence are left out, since that
+    is rounding. None if training images lack the attribute, if no pair remains, or if fewer than two groups have test
+    images.
     """
     train, counts = groups.train, groups.counts
     if not train.sum():
@@ -115,8 +118,8 @@ def _present(values: np.ndarray) -> np.ndarray:
 
 
 def _largest_difference(rates: np.ndarray) -> float | None:
-    """The largest difference between two groups in one of the rates [G, R], where NaN marks a rate that a group does
-    not have; None if no rate is had by two groups."""
+    """The largest difference between two groups in one of the rates [G, R], where NaN marks a rate that is not defined
+    for a group. None if no rate is defined for two groups."""
     shared = rates[:, (~np.isnan(rates)).sum(axis=0) > 1]
     return float((np.nanmax(shared, axis=0) - np.nanmin(shared, axis=0)).max()) if shared.size else None
 
@@ -124,15 +127,16 @@ def _largest_difference(rates: np.ndarray) -> float | None:
 # Declarations.
 
 def group_vectors(student: Predictions) -> dict[str, list[float | None]]:
-    """For each attribute the list `group_accuracy.ATTRIBUTE` of its groups' accuracies; None for a group without test
-    images."""
+    """The accuracies of each attribute's groups as a list named `group_accuracy.ATTRIBUTE`; None for a group without
+    test images."""
     return {f"group_accuracy.{groups.attribute}": [None if np.isnan(v) else float(v)
                                                    for v in group_accuracy(groups.counts)]
             for groups in read_groups(student, student["test_logits"])}
 
 
 def group_names(student: Predictions) -> dict[str, list[str]]:
-    """The names of each attribute's groups, in the order of `group_vectors`."""
+    """The names of each attribute's groups by attribute, in the order of `group_vectors`; empty if images have no
+    attributes."""
     if "test_groups" not in student:
         return {}
     return {str(attribute): [str(name) for name in names if name]
@@ -140,9 +144,10 @@ def group_names(student: Predictions) -> dict[str, list[str]]:
 
 
 def _compute(function: Callable[[Groups], float | None], worst: Callable, *, of_teacher: bool) -> Compute:
-    """The metric `function` over all attributes, of which `worst` (min or max) counts.
+    """Make the function that computes a metric from predictions: the `worst` (min or max) over attributes of
+    `function`, for the teacher's predictions if `of_teacher`, else for the student's.
 
-    Groups are read from the student's predictions, as those of teachers of older runs do not have them.
+    The groups are read from the student's predictions in both cases, since those of teachers of older runs lack them.
     """
     def compute(student: Predictions, teacher: Predictions) -> float | None:
         logits = (teacher if of_teacher else student)["test_logits"]
@@ -153,7 +158,8 @@ def _compute(function: Callable[[Groups], float | None], worst: Callable, *, of_
 
 
 def _metrics(metric: Metric, function: Callable[[Groups], float | None]) -> tuple[Metric, Metric]:
-    """The declaration of a metric for the student, and for its teacher, from which a bias may have been learned."""
+    """The declarations of a metric for the student and for its teacher, from whom the student may have learned a bias.
+    """
     worst = min if metric.better == "higher" else max
     return (replace(metric, compute=_compute(function, worst, of_teacher=False)),
             metric.of_teacher(of="teacher", compute=_compute(function, worst, of_teacher=True)))

@@ -21,29 +21,29 @@ class Metric:
     name: str                      # its key in a record's metrics
     title: str                     # its header in tables
     unit: str                      # "share" (0 to 1), "nats", "seconds", ... or "" for a pure number
-    better: Literal["higher", "lower"] | None
+    better: Literal["higher", "lower"] | None  # None if neither is better
     definition: str                # in sentences, for the documentation
     reference: Paper | None = None  # the publication that introduced it
     of: Literal["student", "teacher", "both", "run"] = "student"  # whose predictions it is computed from; "run": none
     compute: Compute | None = None  # from the student's and the teacher's predictions; returns None if not applicable
     short: str = ""                # its header in narrow tables, if that is not the title
-    low: float = 0.0               # the least value that it can have: -1 for a difference of two shares
+    low: float = 0.0               # the lowest value that it can have: -1 for a difference of two shares
 
     @property
     def cited(self) -> str:
-        """The reference in a line of text; "" if it has none."""
+        """The reference and its URL in one line of text; "" if the metric has no reference."""
         if self.reference is None:
             return ""
         return f"{self.reference}" + (f" {self.reference.url}" if self.reference.url else "")
 
     @property
     def high(self) -> float:
-        """The greatest value that it can have."""
+        """The highest value that the metric can have: 1 for a share, else `LARGEST`."""
         return 1.0 if self.unit == "share" else LARGEST
 
     @property
     def header(self) -> str:
-        """The header in narrow tables."""
+        """The header in narrow tables: `short`, or the title if that is empty."""
         return self.short or self.title
 
     def of_teacher(self, **changes: Any) -> "Metric":

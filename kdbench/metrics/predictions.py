@@ -14,7 +14,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of images whose label is among the k highest logits."""
+    """Share of images whose label is among the k classes with the highest logits."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
     before = np.arange(logits.shape[1]) < labels[:, None]
     rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)  # [N], how many classes are before the label
@@ -59,8 +59,8 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """The bins of the reliability diagram, [3, bins]: by bin of confidence the number of images, the number of images
-    predicted right, and the sum of confidences.
+    """The bins of the reliability diagram, [3, bins]: in each bin of confidence the number of images, the number of
+    correct predictions, and the sum of confidences.
 
     They are sums rather than means, so that an empty bin is zero and the bins of several runs can be added.
     """

@@ -3,8 +3,8 @@
 from kdbench.metrics.metric import Metric
 from kdbench.metrics.papers import CROCE, HENDRYCKS, MADRY
 
-SUBSET = 500  # test images that are attacked and corrupted, or one of each class if there are more classes
-STEPS = 10    # of projected gradient ascent
+SUBSET = 500  # test images that are attacked and corrupted; one of each class if there are more classes than that
+STEPS = 10    # steps of projected gradient ascent
 
 _RADIUS = "the radius that `kdbench list datasets` tells, in the L-infinity norm"
 
@@ -38,4 +38,4 @@ ROBUSTNESS = (
            "what withstands PGD there withstands a stronger attack.", CROCE, of="run", short="AutoAttack (small)"),
     *(metric.of_teacher() for metric in _MEASURED),
 )
-MEASURED = tuple(metric.name for metric in _MEASURED)  # what a run measures of its own student
+MEASURED = tuple(metric.name for metric in _MEASURED)  # what each run measures of its own student

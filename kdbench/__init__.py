@@ -20,8 +20,8 @@ __all__ = ["__version__", "leaderboard", "load_student", "plan", "run", "runs"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `kdbench.api`, imported when one is first used: the command line and every worker import this
-    package, and need them rarely."""
+    """Import `kdbench.api` when one of its functions is first used: the command line and every worker import this
+    package, and rarely need these functions. AttributeError for any other name."""
     if name in __all__:
         from kdbench import api
 

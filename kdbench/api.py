@@ -1,4 +1,4 @@
-"""kdbench from Python: the functions that the command line calls too. They are reached as `kdbench.run` and so on."""
+"""The Python interface of kdbench: the functions behind the commands, available as `kdbench.run` and so on."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +40,8 @@ MATCHES: tuple[Match, ...] = ("steps", "compute")
 
 
 def _of_shard(use: Use) -> Callable[[Mapping[str, Any]], Use]:
-    """The use of `out`. UserError for a shard in one on an object store, where one command writes at a time."""
+    """A function for `on_stores` that gives `use` as the use of an `out` on an object store. It raises UserError if a
+    shard is asked for: only one command at a time may write to a folder there."""
     def chosen(asked: Mapping[str, Any]) -> Use:
         if asked["shard"] is not None:
             raise UserError(f"--shard {asked['shard']}: on an object store each shard needs a folder of its own in "
@@ -61,38 +62,39 @@ def run(
     wait_for_teachers: float = WAIT_SECONDS, track: Sequence[str] = (), executor: str = "local",
     slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Run a suite, or what is not finished of it, and say how many runs were finished, failed or do not apply.
+    """Run a suite, skipping what is finished, and return how many runs were finished, failed or do not apply.
 
-    suite           a built-in suite's name, or the path of a TOML file
-    methods         only these; core: only the suite's core methods
-    pairs           only these; datasets: these instead of the suite's
-    seeds           how many, from 0, or which
-    settings        hyperparameters and recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
+    suite           name of a built-in suite, or path of a TOML file
+    methods         only these methods; core: only the suite's core methods
+    pairs           only these pairs; datasets: these datasets instead of the suite's
+    seeds           the number of seeds, counted from 0, or the seeds themselves
+    settings        hyperparameters and values of the recipe, such as {"kd.temperature": 8, "recipe.epochs": 3}
     out             the results folder, or its URL on an object store, such as s3://bucket/run; by default runs/SUITE,
                     with match="compute" runs/SUITE-compute
-    workers         runs at a time; by default the number of cores, on a cluster 256
-    run_timeout     seconds after which a run is stopped
+    workers         number of runs at a time; by default the number of cores, on a cluster 256
+    run_timeout     seconds after which a run is stopped; None for no limit
     retries         how often a run whose process was killed by a signal is tried again
-    plugins         files with methods of yours
-    retry           which runs that have a record are run again: "failed", "stale" (those whose method's source
+    plugins         files with methods or networks of your own
+    retry           which runs that have a record are run again: "failed", "stale" (those whose method's source has
                     changed since), "failed,stale" or "none"; runs without a record always run
-    estimates_from  folders of results that tell, besides `out` and the cache, how long runs take
-    teacher_cache   bytes of the cache in which runs share the answers of their teachers; 0 for none, by default a tenth
-                    of the free disk
-    tuned           a folder of `tune`: every method runs by what was chosen for it there
-    match           what all methods have the same of: "steps", or "compute", the core-seconds of kd, as epochs of
-                    their own by the profiles in `out`
-    shard           only this part of the runs, such as "3/16", with the teachers in it; the cache has to be shared
-    wait_for_teachers   with a shard: for how many seconds its runs wait for the teachers of other shards while nobody
-                    is at work on one
-    track           what shows each run as it ends, besides the results: "tensorboard" (event files in the folder
+    estimates_from  results folders whose records, besides those of `out` and the cache, show how long runs take
+    teacher_cache   bytes of the cache that may hold outputs of teachers, which runs share; 0 for none, by default a
+                    tenth of the free disk space
+    tuned           results folder of `tune`: each method runs with the settings that were chosen for it there
+    match           what is made equal for all methods: "steps", or "compute", for which each method trains for the
+                    number of epochs that takes the core-seconds of kd, according to the profiles in `out`
+    shard           only this part of the runs and of their teachers, such as "3/16"; all shards must share the cache
+    wait_for_teachers   seconds that the runs of a shard wait for teachers of other shards while no process is training
+                    any of these teachers
+    track           where each finished run is shown besides the results: "tensorboard" (event files in the folder
                     OUT-tensorboard), "wandb" or "trackio"
-    executor        "local", processes on this machine, or "slurm" or "ray", jobs or tasks of a cluster that shares the
-                    folders with it
-    slurm           what jobs ask for, such as {"partition": "gpu", "time": "2:00:00", "gpus_per_node": 1, "pack": 4}
-    ray             where the cluster is and what tasks ask for, such as {"address": "10.0.0.1:6379", "num_gpus": 0.5}
+    executor        "local" for processes on this machine; "slurm" or "ray" for jobs or tasks of a cluster, which must
+                    share the folders with this machine
+    slurm           what jobs request, such as {"partition": "gpu", "time": "2:00:00", "gpus_per_node": 1, "pack": 4}
+    ray             the cluster's address and what tasks request, such as {"address": "10.0.0.1:6379", "num_gpus": 0.5}
 
-    Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
+    Progress is printed to standard output. UserError, raised before anything is written, for arguments that cannot
+    work.
     """
     cache, again = CacheFolder.of_user(), read_retry(retry)
     part = None if shard is None else Shard.read(shard)
@@ -137,9 +139,10 @@ def plan(
     match: Match = "steps", shard: str | None = None, track: Sequence[str] = (), executor: str = "local",
     slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> Forecast:
-    """What `run` with the same arguments would do: how many runs of which methods, how long, in how much memory and on
-    how much disk. It writes neither results nor cache, downloads nothing, and times a few steps of a method of which no
-    record tells. UserError for whatever `run` would refuse before it asks a cluster."""
+    """Forecast what `run` with the same arguments would do: how many runs of each method, and how much time, memory and
+    disk space they take. Nothing is written to the results or the cache and nothing is downloaded; a method whose run
+    time no record or profile shows is timed for a few steps. UserError for whatever `run` would refuse before it
+    contacts a cluster."""
     cache, again = CacheFolder.of_user(), read_retry(retry)
     part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
@@ -161,17 +164,18 @@ def tune(
     trials: int = 16, tune_seeds: int = 2, sampler: str = "tpe", sampler_seed: int = 0, pruner: str = "off",
     executor: str = "local", slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Choices]:
-    """Give every method of a suite the same number of trials in each cell, or what is not finished of them, and choose
-    the best by validation accuracy alone; the folder, for `run(tuned=...)`, and what was chosen.
+    """Run the same number of trials of every method in each cell of a suite, except those that are finished, and choose
+    one trial for each by validation accuracy alone. Returns the folder, which `run` takes as `tuned`, and the choices.
 
     suite ... teacher_cache, executor, slurm, ray   as for `run`; `out` is runs/SUITE-tune by default
-    trials              of each method in each cell; the first is its default
-    tune_seeds          with how many seeds each trial is trained; final runs never use these
+    trials              number of trials of each method in each cell; the first has the method's default settings
+    tune_seeds          number of seeds that each trial is trained with; final runs never use these seeds
     sampler             "tpe", "random" or "grid"
-    sampler_seed        of what is tried; the same trials for any number of workers
+    sampler_seed        seed of the sampler; with it, the trials are the same for any number of workers
     pruner              "off", or "median": end a run whose validation accuracy is below the median of earlier trials
 
-    Progress goes to standard output. UserError, before anything is written, for whatever cannot work.
+    Progress is printed to standard output. UserError, raised before anything is written, for arguments that cannot
+    work.
     """
     wanted = Settings(trials, tune_seeds, sampler, sampler_seed, pruner)
     wanted.check()
@@ -190,15 +194,15 @@ def tune(
 
 @on_stores(folder=READ)
 def leaderboard(folder: str | Path, *, plugins: Iterable[str | Path] = ()) -> "pd.DataFrame":
-    """The leaderboard of a results folder: one row per method and cell, and one per teacher. The columns are those of
-    `leaderboard.csv`; see `kdbench.report.flat.to_frame`. UserError if there are no results."""
+    """The leaderboard of a results folder as a data frame: one row per method and cell, and one per teacher. The
+    columns are those of `leaderboard.csv`; see `kdbench.report.flat.to_frame`. UserError if there are no results."""
     return to_frame(build(Path(folder), Registry(map(Path, plugins))))
 
 
 @on_stores(folder=READ)
 def runs(folder: str | Path) -> "pd.DataFrame":
-    """The runs of a results folder: one row per record, teachers and tuning trials included. The columns are those of
-    `runs.csv`; see `kdbench.report.flat.runs_to_frame`. UserError if there are no records."""
+    """The runs of a results folder as a data frame: one row per record, including those of teachers and tuning trials.
+    The columns are those of `runs.csv`; see `kdbench.report.flat.runs_to_frame`. UserError if there are no records."""
     return runs_to_frame(Store(folder))
 
 
@@ -207,11 +211,11 @@ def load_student(
     folder: str | Path, run: str, *, plugins: Iterable[str | Path] = (),
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> "nn.Module":
-    """The network that a finished run trained, in eval mode and without gradients.
+    """The network that a finished run trained, on `device`, in eval mode and without gradients.
 
     It maps normalised images [B, C, H, W] to `kdbench.method.Outputs`. `run` is the beginning of a run id, or
-    METHOD:SEED, such as "kd:0". UserError if there is no such run, or if its weights or images are not the recorded
-    ones.
+    METHOD:SEED, such as "kd:0", if only one student matches. UserError if no single run matches, if it did not finish,
+    or if its weights or images differ from the recorded ones.
     """
     from kdbench.finished.reload import dataset_of, reload, weights_store
 
@@ -223,20 +227,21 @@ def load_student(
 
 
 def make_plan(suite: str, selection: Selection, registry: Registry, cache: CacheFolder) -> Plan:
-    """The runs that a selection of a suite asks for, with all their data at hand. UserError if something is not."""
+    """The plan of the runs that a selection of a suite asks for. Its datasets are checked, and downloaded if they are
+    missing. UserError for an unknown name or value, or if a dataset cannot be had."""
     plan = expand(load_suite(suite), registry, selection)
     _need_data(plan, cache)
     return plan
 
 
 def _need_data(plan: Plan, cache: CacheFolder) -> None:
-    """UserError if the images of a dataset are not at hand, after an attempt to download them."""
+    """Check the data of all runs of the plan, downloading missing files. UserError if some cannot be had or read."""
     for dataset, train_size, transfer in plan.images:
         collect.check(dataset, cache.data, train_size, transfer)
 
 
 def _of_another_suite(folder: Path, suite: str) -> Iterable[str]:
-    """A sentence if the folder holds runs of another suite."""
+    """Yield a note for the user if the first record of the folder is of a suite other than `suite`."""
     first = next((found for found in Store(folder).scan() if isinstance(found, Record)), None)
     if first is not None and first.suite != suite:
         yield (f"{folder} holds runs of the suite {first.suite}; those of {suite} come beside them, into one report: "
@@ -245,8 +250,9 @@ def _of_another_suite(folder: Path, suite: str) -> Iterable[str]:
 
 def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out: str | Path | None,
                  tuned: str | Path | None, match: Match) -> tuple[Plan, Path, list[str]]:
-    """The runs that were asked for, with what was chosen for each method or the epochs of equal compute; the folder
-    for their results; and what is to be said of them."""
+    """The plan of the runs that were asked for, the folder for their results, and notes for the user. The plan has the
+    settings chosen in `tuned`, if that is given, or the epochs of equal compute if `match` is "compute". UserError for
+    an unknown or impossible argument."""
     if match not in MATCHES:
         raise unknown("match", match, MATCHES)
     if match == "compute" and tuned is not None:
@@ -267,5 +273,5 @@ def _say(text: str) -> None:
 
 
 def default_folder(plan: Plan) -> Path:
-    """Where results go unless another folder is named."""
+    """The folder of a plan's results if the user names none: runs/SUITE."""
     return Path("runs") / plan.suite

@@ -1,4 +1,5 @@
-"""Reading and writing files: a written file holds all of the old content or all of the new one, at every moment."""
+"""Reading and writing files. A file is written atomically: at every moment it holds either all of the old content or
+all of the new."""
 
 import errno
 import fcntl
@@ -23,14 +24,15 @@ REMEDIES = {
     errno.EACCES: "choose a folder that can be written, with --out for results or KDBENCH_CACHE for the cache",
     errno.EPERM: "choose a folder that can be written, with --out for results or KDBENCH_CACHE for the cache",
 }
-TEMPORARY = ".tmp"  # suffix of a file that is still being written; its name begins with a dot
+TEMPORARY = ".tmp"  # suffix of files that are still being written; their names begin with a dot
 
 
 def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = True) -> None:
-    """Write `content`, whole or in pieces, to a temporary file beside `path` and rename that to `path`.
+    """Write `content`, given whole or in pieces, to a temporary file beside `path` and rename that to `path`. Missing
+    parent folders are made.
 
-    With `sync` the new content survives a power cut as soon as this returns. Without, a power cut may leave a damaged
-    file, so that the content must carry a digest of its own. OSError if the file cannot be written; no temporary file
+    With `sync` the new content survives a power cut once this returns. Without it, a power cut may leave a damaged
+    file, so the content must carry a digest of its own. OSError if the file cannot be written; no temporary file
     remains then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +59,10 @@ def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = T
 
 
 def sweep(folder: Path, older_than: float = 0.0, name: str = "") -> None:
-    """Remove what killed processes left half written below `folder`, of files whose name begins with `name`, if it is
-    older than so many seconds.
+    """Remove the temporary files that killed processes left below `folder`, of files whose name begins with `name`, if
+    they were last changed at least `older_than` seconds ago.
 
-    A live process renames its temporary file soon.
+    A live process renames its temporary file soon after writing it, so older ones are left over.
     """
     for path in below(folder):
         if path.name.startswith(f".{name}") and path.name.endswith(TEMPORARY):
@@ -70,14 +72,14 @@ def sweep(folder: Path, older_than: float = 0.0, name: str = "") -> None:
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """All files and folders below a folder, of which any may be gone by now: `Path.rglob` fails if another process
-    removes a folder meanwhile."""
+    """All files and folders below a folder, some of which may have been removed by the time they are yielded. Unlike
+    `Path.rglob`, this does not fail if another process removes a folder meanwhile."""
     for parent, folders, files in os.walk(folder):
         yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def explain(error: OSError) -> str:
-    """An error of the operating system in one line: the file, what happened, and what to do where that is known."""
+    """An error of the operating system in one line: the file, what happened, and a remedy if one is known."""
     what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     advice = REMEDIES.get(error.errno or 0)
     return f"{what}; {advice}" if advice else what
@@ -93,7 +95,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def need_writable(folder: Path) -> None:
-    """OSError if no file can be made in `folder`, or where it would be made. Nothing is written to find that out."""
+    """Raise OSError unless files can be made in `folder` or, if it does not exist, in its nearest existing parent.
+    Nothing is written for this check."""
     place = _there(folder)
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
@@ -102,13 +105,14 @@ def need_writable(folder: Path) -> None:
 
 
 def need_locks(folder: Path) -> None:
-    """OSError if no file can be locked in `folder`, or where it would be made. It is tried with a file without name."""
+    """Raise OSError unless files can be locked in `folder` or, if it does not exist, in its nearest existing parent.
+    This is tried on a temporary file without a name."""
     with tempfile.TemporaryFile(dir=_there(folder)) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _there(folder: Path) -> Path:
-    """The folder, or the nearest one above it that there is."""
+    """The folder itself if it exists, else its nearest existing parent."""
     return next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
 
 
@@ -129,9 +133,9 @@ def file_sha256(path: Path) -> str:
 
 
 def open_file(path: Path | str) -> int:
-    """A descriptor that reads a regular file. OSError for anything else: a pipe would keep its reader waiting, and a
-    device may never end."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a writer where `path` is a pipe
+    """Open a regular file for reading and return its descriptor. OSError if it cannot be opened or is anything else: a
+    pipe would keep its reader waiting, and a device may never end."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # if `path` is a pipe, do not wait for a writer
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -139,8 +143,8 @@ def open_file(path: Path | str) -> int:
 
 
 def read_file(path: Path | str) -> bytes:
-    """The whole content of a file, in half the time that Python's file objects take for a small one. OSError if it
-    cannot be read."""
+    """The whole content of a regular file. For small files this takes half the time of Python's file objects. OSError
+    if it cannot be read."""
     file = open_file(path)
     try:
         parts = []
@@ -152,18 +156,18 @@ def read_file(path: Path | str) -> bytes:
 
 
 class InUse(Exception):
-    """Another process has the lock; the text says which, as far as that is known."""
+    """Another process holds the lock; the message names the process and its machine, or is "unknown"."""
 
 
 class NoLocks(OSError):
-    """A file cannot be locked, as on some network file systems."""
+    """A file cannot be locked, for example on some network file systems."""
 
 
 @contextmanager
 def locked(path: Path, how: int) -> Iterator[None]:
-    """A lock file, locked by `fcntl.flock` as `how` says, with this process and its machine in it. The file is made if
-    it is not there. OSError if it cannot be opened, `NoLocks` if it cannot be locked, `InUse` if `how` does not wait
-    and another process has it."""
+    """Hold a lock file while the context lasts. It is locked by `fcntl.flock` with the flags `how`, made if it does not
+    exist, and holds this process's id and machine. OSError if it cannot be opened, `NoLocks` if it cannot be locked,
+    `InUse` if another process holds it and `how` says not to wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -180,13 +184,14 @@ def locked(path: Path, how: int) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock file, on any machine on which locks of the file system hold."""
+    """Whether a process holds the lock file, on this machine or, if the file system shares its locks, on another. False
+    if the file does not exist, or cannot be opened or locked."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a writer where it is a pipe
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # if it is a pipe, do not wait for a writer
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # on NFS, an exclusive one needs a file that is open to write
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # on NFS, LOCK_EX needs a file open for writing
         return False
     except BlockingIOError:
         return True
@@ -197,13 +202,13 @@ def is_locked(path: Path) -> bool:
 
 
 def json_files(folder: Path) -> list[str]:
-    """The paths of the finished JSON files in `folder`, sorted; none if there is no such folder."""
+    """The paths of the JSON files in `folder`, sorted, without temporary files; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:  # strings: to make a Path takes as long as to parse a small file
+    with os.scandir(folder) as entries:  # strings: making a Path takes as long as parsing a small file
         return sorted(entry.path for entry in entries if entry.name.endswith(".json") and entry.name[0] != ".")
 
 
 def free_space(folder: Path) -> int:
-    """The free bytes of the disk that `folder` lies on, or would lie on if it were made."""
+    """The free bytes on the disk of `folder` or, if it does not exist, of its nearest existing parent."""
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free

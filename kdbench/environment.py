@@ -1,4 +1,4 @@
-"""What a run ran on, and when: versions, hardware, threads, the commit."""
+"""Where and when a run took place: versions, hardware, threads, git commit and time."""
 
 import importlib.metadata
 import os
@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil
 
-GIT_SECONDS = 10  # after which a record does without the commit
+GIT_SECONDS = 10  # that git and nvidia-smi may take; after that, what they would have told is left out
 PACKAGES = ("kdbench", "torch", "torchvision", "timm", "numpy", "scipy", "pandas")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, hardware, thread count and git commit, as a record keeps them."""
+    """The environment of a run on `device` as its record keeps it: versions, hardware, thread count and git commit."""
     return {
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -33,7 +33,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The time as a record keeps it: UTC, to the second."""
+    """The current time as records keep it: UTC, in ISO format, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -55,8 +55,8 @@ def cpu_name() -> str:
 
 
 def gpu_name() -> str | None:
-    """The name of the GPU that torch computes on; in a process that has not imported torch, of the first GPU. None
-    without a GPU."""
+    """The name of the GPU that torch uses or, in a process that has not imported torch, of the first GPU that NVIDIA's
+    driver lists. None without a GPU."""
     if torch := sys.modules.get("torch"):
         return torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return next(iter(gpu_names()), None)
@@ -64,7 +64,7 @@ def gpu_name() -> str | None:
 
 @cache
 def gpu_names() -> list[str]:
-    """The names of the GPUs that NVIDIA's driver knows."""
+    """The names of the GPUs that NVIDIA's driver lists; empty if `nvidia-smi` is missing, fails or is too slow."""
     try:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout
@@ -75,7 +75,8 @@ def gpu_names() -> list[str]:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the checkout that kdbench runs from, "-dirty" if it was changed; None for an installed wheel."""
+    """The commit of the checkout that kdbench runs from, followed by "-dirty" if tracked files were changed. None if it
+    does not run from a checkout, or if git is missing, fails or is too slow."""
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return None

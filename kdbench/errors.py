@@ -1,59 +1,61 @@
-"""The error for mistakes of the user. Its message is one line that names what is wrong, what was found and what is
-allowed."""
+"""`UserError`, the error for mistakes of the user, and the functions that write its messages. A message is one line
+that names what is wrong, what was found and what is allowed."""
 
 import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
 
-# A path from the root of a disk or from a home folder, in a text; not the rest of an address or of a relative path. Its
-# parts may have spaces inside, and quotes and colons between letters; so words before a later slash may go with it.
+# An absolute path, or one from a home folder (~), inside a text, but no part of a URL or of a relative path; the group
+# is the path's last name. Names of folders may have spaces inside, and quotes and colons between letters, so the match
+# may include words of the text that stand before a later slash.
 _FOLDER = r"""(?!\s)(?:[^/'":\n]|\b['":]\b)+(?<!\s)/+"""
 PATH = re.compile(rf"""(?<![\w/.~<-])(?:file://)?(?:~[\w-]*/+(?:{_FOLDER})*|/(?:{_FOLDER})+)([^\s/'":]*)""")
 
 
 def printable(text: str) -> str:
-    """Text of unknown origin with a replacement character for everything that is no character to read: control
-    characters, which a terminal would obey, marks that reverse the direction of text, lone surrogates. Line breaks and
-    tabs stay."""
+    """Make text of unknown origin safe to print: replace control characters, which a terminal would obey, formatting
+    characters such as marks that reverse the direction of text, and lone surrogates by U+FFFD. Line breaks and tabs
+    stay."""
     if text.isprintable():  # nearly always
         return text
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
 
 
 def one_line(text: str) -> str:
-    """Text of unknown origin on one line, `printable` and with the spaces that it has."""
+    """Text of unknown origin made `printable` and put on one line; other white space stays as it is."""
     return printable(" ".join(text.splitlines()))
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin on one line, `printable` and with single spaces for white space."""
+    """Text of unknown origin made `printable` and put on one line, each run of white space replaced by one space."""
     return printable(" ".join(text.split()))
 
 
 def without_paths(text: str) -> str:
-    """The text with the last name alone of each path that begins at the root of a disk or at a home folder."""
+    """The text with each path that begins at the root of a disk or at a home folder replaced by its last name."""
     return PATH.sub(lambda found: found[1] or found[0].rstrip("/").rpartition("/")[2], text)
 
 
 def counted(number: int, what: str) -> str:
-    """Such as "1 run" or "2 runs"."""
+    """A number and its noun, with a plural "s" unless the number is 1: "1 run", "2 runs"."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 
 class UserError(Exception):
-    """Something that the user can put right. The command line prints the message without a traceback and exits with
+    """A mistake that the user can correct. The command line prints the message without a traceback and exits with
     `exit_code`."""
 
     exit_code = 2
 
 
-MOST_NAMES = 100  # that a message lists
+MOST_NAMES = 100  # the most allowed names that a message lists
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The end of a message about an invalid name: "; did you mean 'x'?" if one of the allowed names is near, upper and
-    lower case being alike, and then the allowed names in parentheses; of more than `MOST_NAMES` the five nearest."""
+    """The end of a message about an invalid name: "; did you mean 'x'?" if an allowed name is similar, regardless of
+    case, and then the allowed names in parentheses. If there are more than `MOST_NAMES`, only their number and up to
+    five similar ones are listed."""
     names, given = sorted(allowed), name.lower()
     lower = {one.lower(): one for one in names}
     begun = [found for found in lower if given and found.startswith(given)]
@@ -66,5 +68,5 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
-    """The error for a `kind` of thing, such as "method", whose name is none of `allowed`."""
+    """The UserError for a `kind` of thing, such as "method", whose `name` is not among `allowed`."""
     return UserError(f"unknown {kind} {name[:100]!r}{nearest(name[:100], allowed)}")

@@ -16,11 +16,11 @@ REPORT = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.j
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """What tuning keeps beside the records of its trials.
+    """The files that tuning keeps beside the records of its trials.
 
-    study.json      what the trials depend on: sampler, seeds, and of each method the space and the version
-    journal.log     the trials as optuna's own tools read them, written anew from the records whenever tuning starts
-    choices.json    of each method in each cell the chosen trial, with all of its trials
+    study.json      what the trials depend on: sampler, seeds, and the search space and version of each method
+    journal.log     the trials in a format that optuna's own tools read, rewritten from the records when tuning starts
+    choices.json    the chosen trial of each method in each cell, with all of its trials
     .lock           held by the one `kdbench tune` that works in the folder
     """
 
@@ -41,12 +41,13 @@ class StudyFolder:
 
 @dataclass(frozen=True)
 class SlurmBatch:
-    """What a batch of Slurm jobs needs until the last of them is over; its name is also theirs in the queue.
+    """The files of a batch of Slurm jobs, kept until the last of them has ended. The folder's name is also the name of
+    the jobs in the queue.
 
     batch.json       the runs of each of the batch's jobs
     jobs/            submitit's files: what each job is to do, and what it printed
-    began/<number>   a file for each job that began
-    ended/<run id>   a file for each run that ended, with a hash of its record
+    began/<number>   one file for each job that began
+    ended/<run id>   one file for each run that ended, with a hash of its record
     """
 
     root: Path
@@ -76,7 +77,7 @@ class SlurmBatch:
 
 @dataclass(frozen=True)
 class SlurmFolder:
-    """The batches of Slurm jobs of a results folder that are not over: <name>/ is a `SlurmBatch`."""
+    """The unfinished batches of Slurm jobs of a results folder: each <name>/ is a `SlurmBatch`."""
 
     root: Path
 
@@ -86,30 +87,31 @@ class SlurmFolder:
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """The results of one suite, or in the cache the trained teachers of all suites.
+    """The results of one suite or, in the cache, the trained teachers of all suites.
 
-    records/<run id>.json             a `Record`: what one run did and what came out, failed runs included
-    plan/<run id>.json                a `Planned`: a run that was asked for, so that a missing one can be told from one
-                                      that nobody wanted
+    records/<run id>.json             a `Record`: what one run did and what came out; failed runs have one too
+    plan/<run id>.json                a `Planned`: a run that was asked for, which shows that a run without a record is
+                                      missing and not merely unwanted
     predictions/<run id>.npz          float32 logits and int64 labels of the validation and test splits; training images
-                                      per class; groups of the test images, where the dataset has some
-    students/<run id>.safetensors     the state dict of the trained network, under timm's names where it is a timm model
-    profile/<run id or cell>.json     a `Profile`: what training with a method, or using a pair's networks, costs
-    compressed/<id>.json              a `Compressed`: what a network that was made of a student can, and what it costs
+                                      per class; groups of the test images, if the dataset has groups
+    students/<run id>.safetensors     the state dict of the trained network, under timm's names if it is a timm model
+    profile/<run id or cell>.json     a `Profile`: the cost of training with a method, or of using a pair's networks
+    compressed/<id>.json              a `Compressed`: the accuracy and cost of a network that was made from a student
     onnx/<id>.onnx                    that network
     robustness/<teacher id>.json      the robustness metrics of a teacher with published weights (in the cache only)
-    tune/                             a `StudyFolder`, where the records are of trials
+    tune/                             a `StudyFolder`, if the records are those of trials
     merged.json                       which folders' results `kdbench merge` brought into this one, and when
-    release.json                      the versions of the results, by `kdbench release`; of the last one also
-    suite.toml                        the text of the suite that made them, with its pairs
-    lock.txt                          the packages that they were made with, as pip installs them
+    release.json                      the versions of the results that `kdbench release` made
+    suite.toml                        of the latest version: the text of the suite that made the results, with its pairs
+    lock.txt                          of the latest version: the packages that the results were made with, in pip's
+                                      format
     submissions.json                  which results others submitted, and how far they were checked
     plugins/<name>.py                 the methods of submissions, as they were submitted
-    .lock                             held by the one command that writes into the folder; holds its process id and
+    .lock                             held by the one command that writes into the folder; contains its process id and
                                       the name of its machine
-    .lock-<part>                      held by the one command for a part of the runs; then these share .lock
+    .lock-<part>                      held by the one command for a part of the runs; such commands share .lock
     .slurm/                           a `SlurmFolder`, while runs are jobs of a Slurm cluster
-    leaderboard.*, index.html, plots/ the report, which `kdbench report` makes of all these
+    leaderboard.*, index.html, plots/ the report, which `kdbench report` makes from all of these
 
     A run id is the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of everything in a `RunSpec` that
     can change its result. Each JSON file holds one object with one field per line.
@@ -198,9 +200,9 @@ class ResultsFolder:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What an unfinished run keeps until it is done.
+    """The files that an unfinished run keeps until it is finished.
 
-    checkpoint        32 bytes of SHA-256, then torch's file of the state after an epoch, not always the last
+    checkpoint        the state after an epoch, not always the latest: 32 bytes of SHA-256, then a file of `torch.save`
     progress.json     how far the run is, and which process on which machine works on it, for whoever watches
     lock              held by the process that works on the run
     """
@@ -222,11 +224,11 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Datasets, and what was made of their images.
+    """The files of datasets, and what was made from their images.
 
     FashionMNIST/raw/, cifar-10-batches-py/, ...   published files, in torchvision's layout
-    decoded/<name>        an array made of the files of an image folder; its name is a hash of what it was made of
-    checked/<state>       an empty file: all images of the folder with that state could be read
+    decoded/<name>        an array made from the files of an image folder; its name is a hash of what it was made from
+    checked/<state>       an empty file; it says that all images of the folder with that state could be read
     corrupted/<name>      corrupted test images; the name is a hash of the images and of what corrupted them
     """
 
@@ -244,10 +246,11 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class PassFolder:
-    """What a teacher answers to the batches of a stream.
+    """A teacher's answers to the batches of a stream.
 
-    pass.json          what the pass was made of, and the key by which plans name it
-    <tensor>/<step>    an array of the answers' logits, embedding or stage, from that step of a run on
+    pass.json          what the pass was made from, and the key by which plans name it
+    <tensor>/<step>    the logits, the embedding or one stage of the answers for consecutive steps of a run, as an
+                       array; <step> is the first of these steps
     """
 
     root: Path
@@ -262,11 +265,11 @@ class PassFolder:
 
 @dataclass(frozen=True)
 class MirrorFolder:
-    """The local copy of a folder of results that lies on an object store.
+    """The local copy of a results folder on an object store.
 
     results/      a `ResultsFolder`, as commands read and write it
-    index.json    which version of each of its files is the one at the store
-    index.lock    held while files come down, and while the index is read and written
+    index.json    for each file of the results, its version at the store
+    index.lock    held while files are downloaded, and while the index is read and written
     writer.lock   held by the one command on this machine that writes
     """
 
@@ -291,20 +294,21 @@ class MirrorFolder:
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """What runs share and what can be made again.
+    """The cache: what runs share, and what can be made again if it is lost.
 
     data/                   a `DataFolder`
     teachers/               a `ResultsFolder` of trained teachers
     checkpoints/<run id>/   a `RunFolder`
     passes/<pass id>/       a `PassFolder`
-    remotes/<hash>/         a `MirrorFolder`; the hash is of a URL
+    remotes/<hash>/         a `MirrorFolder`; the hash is that of its URL and endpoint
     """
 
     root: Path
 
     @classmethod
     def of_user(cls) -> "CacheFolder":
-        """The folder that the environment variable KDBENCH_CACHE names, else kdbench's folder in the user's cache."""
+        """The folder that the environment variable KDBENCH_CACHE names or, without that, kdbench's folder in the user's
+        cache. UserError if the user's home folder cannot be found."""
         given = os.environ.get("KDBENCH_CACHE")
         try:
             return cls(Path(given).expanduser() if given else user_cache_path("kdbench"))

@@ -1,5 +1,5 @@
-"""timm's models, and those that are not timm's, behind one interface: inputs in, `Outputs` (logits, embedding, stages)
-out."""
+"""One interface to the networks of timm, of kdbench and of plugin files: inputs in, `Outputs` (logits, embedding,
+stages) out."""
 
 import hashlib
 import math
@@ -27,28 +27,31 @@ from kdbench.errors import UserError, unknown
 from kdbench.method import Outputs, Shapes, is_text
 from kdbench.spec import Architecture, FileTeacher, HubTeacher
 
-BUILT_IN: dict[str, Callable[..., nn.Module]] = {  # that are not timm's
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {  # kdbench's own networks that are not timm models
     "mlp": MLP, "text_bag": TextBag, "text_transformer": TextTransformer}
 MAX_STAGES = 4
-MAX_PARAMETERS = 2_000_000_000  # of a network: 8 GB
-MAX_TENSORS = 5_000             # of parameters
-# What timm and torch raise for arguments, or images, that do not fit.
+MAX_PARAMETERS = 2_000_000_000  # of a network; as float32 these take 8 GB
+MAX_TENSORS = 5_000             # tensors of parameters in a network
+# The exceptions of timm and torch for arguments or images that do not fit.
 MISFITS = (TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError, RuntimeError)
 
 
 class Network(nn.Module):
-    """A timm model that also says what its classifier read and what its stages gave; or another one that says so
-    itself (see `kdbench.architectures`).
+    """A timm model that also returns the input of its classifier and its stages; or a model that is not timm's and
+    returns them itself (see `kdbench.architectures`).
 
-    Of timm's, a stage is the last feature map at each resolution, and of these the deepest four; a network of one
-    resolution (ViT, Mixer) gives four evenly spaced blocks, as maps. The model's own output equals `logits`.
+    The stages of a timm model are its last feature map at each resolution, or the deepest four of these if there are
+    more; a model of one resolution (ViT, Mixer) gives up to four evenly spaced blocks, as maps. The model's own output
+    equals `logits`.
     """
 
     model: Any  # timm's interface is not nn.Module's
 
     def __init__(self, model: nn.Module, image_shape: tuple[int, ...], precision: str = "float32",
                  num_classes: int | None = None):
-        """`num_classes` is said of a model that is not timm's, whose outputs are checked."""
+        """Wrap `model`, and find its stages and their shapes with a forward pass on a dummy batch. `num_classes` is
+        given only for a model that is not timm's, whose outputs are checked. UserError if the model cannot take inputs
+        of `image_shape` or does not fit this interface."""
         super().__init__()
         mend(model)
         self.model = model
@@ -59,12 +62,12 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> nn.Module:
-        """Maps an embedding [B, D] to logits [B, K]."""
+        """The module that maps an embedding [B, D] to logits [B, K]."""
         return self.model.get_classifier() if self.is_timm else self.model.classifier
 
     @property
     def before_last_stage(self) -> str:
-        """The module, by its name inside `model`, that gives the second to last stage; timm declares it."""
+        """The name, inside `model`, of the module whose output is the second to last stage, as timm declares it."""
         return self.model.feature_info[self._indices[-2]]["module"]
 
     def forward(self, images: Tensor) -> Outputs:
@@ -83,7 +86,8 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _measure(self, image_shape: tuple[int, ...], num_classes: int | None) -> Shapes:
-        """Choose the stages on a dummy batch and check that the parts give what the whole gives."""
+        """The shapes of the outputs on a dummy batch; for a timm model, also choose its stages. UserError if the model
+        cannot take the batch, or if its classifier applied to its embedding does not give its logits."""
         name = type(self.model).__name__
         was_training = self.training
         self.eval()
@@ -116,13 +120,13 @@ class Network(nn.Module):
 
 
 def told(shape: Sequence[int]) -> str:
-    """Inputs of that shape, in words."""
+    """Inputs of a shape in words, for messages: "images of 3x32x32" or "texts of 64 tokens"."""
     return f"texts of {shape[0]} tokens" if is_text(shape) else f"images of {'x'.join(map(str, shape))}"
 
 
 def dummy_inputs(count: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """A batch of `count` inputs that no two elements of are alike: images [B, C, H, W] from -1 to 1, or texts [B, T] of
-    different lengths, padded with 0."""
+    """A batch of `count` deterministic inputs: images [B, C, H, W] whose values rise from -1 to 1, or texts [B, T] of
+    different lengths, padded with 0, whose tokens run through the vocabulary in order."""
     if not is_text(shape):
         return torch.linspace(-1, 1, count * math.prod(shape), device=device).view(count, *shape)
     length, words = shape
@@ -132,7 +136,8 @@ def dummy_inputs(count: int, shape: Sequence[int], device: torch.device | str = 
 
 
 def _checked(found: Any, name: str, num_classes: int | None) -> Outputs:
-    """What a network that is not timm's returned for two inputs, as `Outputs`. UserError for anything else."""
+    """Check what the forward pass of a network that is not timm's returned for two inputs, and return it as `Outputs`.
+    UserError unless it is a tuple of logits [2, K], an embedding [2, D] and a tuple of stages [2, C, H, W]."""
     expected = "expected kdbench.method.Outputs (logits, embedding, stages)"
     if not isinstance(found, tuple) or len(found) != 3:
         raise UserError(f"{name}: its forward returned {_kind(found)}, {expected}")
@@ -151,7 +156,8 @@ def _checked(found: Any, name: str, num_classes: int | None) -> Outputs:
 
 
 def _classified(model: nn.Module, embedding: Tensor, name: str) -> Tensor:
-    """The logits that the model's `classifier` makes of an embedding. UserError if it has none, or it does not fit."""
+    """The logits that the model's `classifier` computes from an embedding. UserError if the model has no such module,
+    or if it does not take the embedding."""
     classifier = getattr(model, "classifier", None)
     if not isinstance(classifier, nn.Module):
         raise UserError(f"{name}: it has no module `classifier`, which maps its embedding to its logits")
@@ -173,7 +179,7 @@ def _size(feature_map: Tensor) -> tuple[int, int, int]:
 
 
 def _stages(shapes: list[tuple[int, int, int]]) -> list[int]:
-    """Which of a model's intermediate maps [C, H, W] are its stages."""
+    """The indices of those of a model's intermediate maps, whose shapes are (C, H, W), that are its stages."""
     if len({shape[1:] for shape in shapes}) == 1:  # one resolution throughout: evenly spaced blocks, the last included
         count = min(MAX_STAGES, len(shapes))
         return [round((i + 1) * len(shapes) / count) - 1 for i in range(count)]
@@ -183,8 +189,9 @@ def _stages(shapes: list[tuple[int, int, int]]) -> list[int]:
 
 def build(architecture: Architecture, num_classes: int, image_shape: tuple[int, ...],
           precision: str = "float32") -> Network:
-    """A freshly initialised network for `num_classes` and images of `image_shape` (C, H, W), or texts of (T, V); the
-    global torch random state decides its weights. UserError for an unknown model or arguments that it does not take."""
+    """A freshly initialised network for `num_classes` and images of `image_shape` (C, H, W), or texts of (T, V). Its
+    weights depend on torch's global random state. UserError for an unknown model, or for arguments or a shape that do
+    not fit."""
     name, kwargs = architecture.model, architecture.kwargs
     if architecture.is_own or name in BUILT_IN:
         function = own.given(name, architecture.source) if architecture.is_own else BUILT_IN[name]
@@ -220,8 +227,8 @@ def _create(model: str, kwargs: Mapping[str, Any], num_classes: int, in_chans: i
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """ValueError as soon as a network that is being built has too many parameters: torch announces each tensor of them
-    before it is filled, and memory that is not filled is not taken."""
+    """While the context lasts, building a network raises ValueError as soon as it has too many parameters. torch
+    registers each tensor of parameters before filling it, and memory that is not filled is not taken."""
     parameters = tensors = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -240,7 +247,8 @@ def _bounded() -> Iterator[None]:
 
 def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shape: tuple[int, ...],
                  precision: str = "float32") -> Network:
-    """A teacher with published or given weights. UserError where they cannot be had or do not fit."""
+    """A teacher with published weights or with those of a file. UserError if the weights cannot be downloaded or read,
+    if the file has changed since the run was planned, or if the weights do not fit the architecture or the classes."""
     name = teacher.architecture.model
     if isinstance(teacher, FileTeacher):
         network = build(teacher.architecture, num_classes, image_shape, precision)
@@ -254,7 +262,7 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
         return network
     model = published(teacher, num_classes, image_shape[0])
     known = model.pretrained_cfg.get("num_classes")
-    if known != num_classes:  # timm has put a new, untrained classifier on it
+    if known != num_classes:  # timm has given it a new, untrained classifier
         raise UserError(f"weights {name}.{teacher.tag} know {known} classes, the dataset has {num_classes}: train the "
                         f"teacher, from these weights (weights = \"train:hub:{teacher.tag}\") or from nothing "
                         "(\"train\"), or give a file of fine-tuned weights")
@@ -262,8 +270,8 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
 
 
 def published(teacher: HubTeacher, num_classes: int, in_chans: int) -> Any:
-    """timm's model with its published weights, with a new classifier where these know other classes. UserError where
-    they cannot be had."""
+    """A timm model with its published weights; its classifier is new and untrained if the weights are for another
+    number of classes. UserError if the weights cannot be had."""
     name = teacher.architecture.model
     if teacher.architecture.is_own or name in BUILT_IN:
         raise UserError(f"{name}: only timm's models have published weights: train the teacher (weights = \"train\") "
@@ -272,7 +280,7 @@ def published(teacher: HubTeacher, num_classes: int, in_chans: int) -> Any:
         return _create(f"{name}.{teacher.tag}", teacher.architecture.kwargs, num_classes, in_chans, pretrained=True)
     except UserError:
         raise
-    except Exception as error:  # whatever the hub's client raises without a network
+    except Exception as error:  # whatever the hub's client raises when it is offline
         raise UserError(
             f"weights {name}.{teacher.tag} cannot be downloaded here ({type(error).__name__}): put them into the hub's "
             f"cache on a machine with a network, or give the pair a weights file"
@@ -280,18 +288,18 @@ def published(teacher: HubTeacher, num_classes: int, in_chans: int) -> Any:
 
 
 def serialise(state: Mapping[str, Tensor]) -> bytes:
-    """A state dict as the bytes of a safetensors file; the same weights give the same bytes."""
+    """The bytes of a safetensors file of a state dict; equal weights give equal bytes."""
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of the weights' safetensors file."""
+    """The SHA-256, in hexadecimal, of the safetensors file of a state dict."""
     return hashlib.sha256(serialise(state)).hexdigest()
 
 
 def saved_part(network: nn.Module) -> nn.Module:
-    """The module whose state dict a run saves: timm's own, and so under timm's names, where a deployed network is one
-    timm model; else all of it."""
+    """The module whose state dict a run saves: the model inside a `Network`, so that the weights of a timm model have
+    timm's names; any other module itself."""
     return network.model if isinstance(network, Network) else network
 
 
@@ -301,7 +309,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """The network as a teacher: in eval mode and without gradients."""
+    """Put a network into eval mode, turn off the gradients of its parameters, and return it."""
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -311,9 +319,10 @@ def freeze(network: nn.Module) -> nn.Module:
 @register_model
 def resnet_cifar(pretrained: bool = False, *, blocks: int = 3, stem: int = 16,
                  channels: tuple[int, int, int] = (16, 32, 64), stride: int = 1, **kwargs: Any) -> ResNet:
-    """The small-image ResNet of He et al. (2016, section 4.2) out of timm's ResNet class: a 3x3 stem without pooling
-    and three groups of basic blocks, 6 x blocks + 2 layers deep. `stride` 2 halves the image in the stem.
-    There are no published weights; `pretrained` loads those of a folder that `kdbench export` wrote."""
+    """The small-image ResNet of He et al. (2016, section 4.2), built from timm's ResNet class: a 3x3 stem without
+    pooling and three groups of basic blocks, 6 x blocks + 2 layers deep. With a `stride` of 2, the stem halves the
+    image. There are no published weights: with `pretrained`, it loads those of a folder that `kdbench export` wrote,
+    and without such a folder it raises ValueError."""
     if pretrained and not kwargs.get("pretrained_cfg"):
         raise ValueError("resnet_cifar has no published weights")
     arguments = {

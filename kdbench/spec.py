@@ -1,4 +1,5 @@
-"""What one run does, as frozen, validated data. Its id is the hash of everything that can change the result."""
+"""The specification of a run: what it does, as frozen, validated data. Its id is a hash of everything that can change
+the result."""
 
 import difflib
 import hashlib
@@ -22,26 +23,27 @@ from pydantic import (
 )
 
 Value = bool | int | float | str
-# What a run computes on. "cpu-portable" is a CPU held to code that all x86-64 processors with AVX2 run alike.
+# What a run computes on. "cpu-portable" is a CPU that computes the same bits on all x86-64 processors with AVX2.
 Device = Literal["cpu", "cuda", "cpu-portable"]
 PORTABLE: Device = "cpu-portable"
-PROTOCOL = 1  # raised whenever the engine changes what a spec results in, so that old records are not mixed with new
+PROTOCOL = 1  # raised whenever the engine changes the result of a spec, so that old and new records do not mix
 
-NAME = re.compile(r"\A[A-Za-z0-9_.-]{1,100}\Z")  # of a timm model, or of a tag of its weights
-OWN = re.compile(r"\A[A-Za-z_]\w{0,99}:[A-Za-z_]\w{0,99}\Z", re.ASCII)  # MODULE:FUNCTION of a plugin file
+NAME = re.compile(r"\A[A-Za-z0-9_.-]{1,100}\Z")  # a timm model, or a tag of its weights
+OWN = re.compile(r"\A[A-Za-z_]\w{0,99}:[A-Za-z_]\w{0,99}\Z", re.ASCII)  # a network of a plugin file: MODULE:FUNCTION
 SHA256 = re.compile(r"\A[0-9a-f]{64}\Z")
 
-# Limits that no real use reaches, so that a mistyped or hostile number is refused before anything is allocated.
+# Limits beyond any real use, so that a mistyped or hostile number is refused before anything is allocated.
 MAX_IMAGE_SIZE = 1024
 MAX_BATCH_PIXELS = 1 << 30
-MAX_NUMBER = 65_536  # of an argument of an architecture
+MAX_NUMBER = 65_536  # the largest number among an architecture's arguments
 MAX_SEED = (1 << 63) - 1
 MAX_EPOCHS = 100_000
 MAX_UPDATES = 1000   # of a student, in multiples of its recipe's steps
 
-# The arguments of timm's constructors that shape a network: how wide, how deep, of which parts, how regularised. Specs
-# come out of files that others wrote, so whatever names a file, an address, a cache or weights is not among them, nor
-# what changes the kind of output. resnet_cifar's own are `blocks`, `stem`, `channels` and `stride`.
+# The arguments of timm's constructors that a spec may set: those that shape a network, such as its width, depth, parts
+# and regularisation. Specs may come from files that others wrote, so arguments that name a file, an address, a cache or
+# weights are not among them, nor those that change the kind of output. `blocks`, `stem`, `channels` and `stride` are
+# resnet_cifar's own.
 ARGUMENTS = frozenset("""
     blocks stem channels stride
 
@@ -67,25 +69,25 @@ ARGUMENTS = frozenset("""
     drop_rate drop_path_rate drop_block_rate pos_drop_rate proj_drop_rate attn_drop_rate patch_drop_rate
     global_pool norm_layer act_layer aa_layer se_layer norm_eps bn_eps bn_momentum bn_tf pad_type
 """.split())  # noqa: SIM905
-LIMITS = {"img_size": MAX_IMAGE_SIZE, "window_size": 64, "window_sizes": 64}  # memory grows with the fourth power
-_WORD = re.compile(r"[A-Za-z0-9_-]{0,32}")  # a name such as "avg" or "batchnorm2d", and no path, address or code
+LIMITS = {"img_size": MAX_IMAGE_SIZE, "window_size": 64, "window_sizes": 64}  # memory grows with their fourth power
+_WORD = re.compile(r"[A-Za-z0-9_-]{0,32}")  # a name such as "avg" or "batchnorm2d"; no path, address or code
 
 T = TypeVar("T")
 
 
 class Frozen(BaseModel):
-    """Immutable data that refuses unknown fields, NaN and infinities."""
+    """Base of immutable data that refuses unknown fields, NaN and infinities."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Architecture(Frozen):
-    """A network: the arguments of `timm.create_model`, of which `kwargs` may hold those that shape a network; or
-    MODULE:FUNCTION of a plugin file with what the function takes by name."""
+    """A network: either a model of `timm.create_model` or of kdbench, with those arguments in `kwargs` that shape it,
+    or MODULE:FUNCTION of a plugin file, with keyword arguments of the function."""
 
     model: str                  # a registered name (no "local-dir:", no "hf-hub:"), or MODULE:FUNCTION
     kwargs: dict[str, Any] = {}
-    source: str | None = None   # of MODULE:FUNCTION, the SHA-256 of its file
+    source: str | None = None   # the SHA-256 of the file that holds MODULE:FUNCTION
 
     @field_validator("model")
     @classmethod
@@ -115,18 +117,20 @@ class Architecture(Frozen):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields by name, without a source where there is none: so ids and files are those of before it existed."""
+        """The fields by name, without `source` if it is None: ids and files stay as they were before that field
+        existed."""
         fields: dict[str, Any] = write(self)
         return {name: value for name, value in fields.items() if name != "source" or value is not None}
 
     @property
     def is_own(self) -> bool:
-        """Whether it is MODULE:FUNCTION of a plugin file."""
+        """Whether the network is MODULE:FUNCTION of a plugin file."""
         return ":" in self.model
 
 
 def _check_argument(name: str, value: Any, depth: int = 0) -> None:
-    """ValueError for a value that is no number, truth value, word or None, nor a list of these or of lists of these."""
+    """Raise ValueError unless the value of an architecture's argument is a number within its limit, a boolean, a short
+    word, None, or a list of at most 64 of these, nested at most twice."""
     limit = LIMITS.get(name, MAX_NUMBER)
     if isinstance(value, list | tuple):
         if depth == 2 or len(value) > 64:
@@ -134,7 +138,7 @@ def _check_argument(name: str, value: Any, depth: int = 0) -> None:
         for one in value:
             _check_argument(name, one, depth + 1)
     elif isinstance(value, int | float):
-        if not -limit <= value <= limit:  # refuses NaN, too
+        if not -limit <= value <= limit:  # NaN is refused too
             raise ValueError(f"{name!r}: expected numbers from {-limit} to {limit}")
     elif value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
         raise ValueError(f"{name!r}: expected numbers, true, false, short names of letters, digits, '_' and '-', or "
@@ -142,7 +146,7 @@ def _check_argument(name: str, value: Any, depth: int = 0) -> None:
 
 
 class Recipe(Frozen):
-    """What all methods of a suite share: how long, how and on what the student trains."""
+    """The settings that all methods of a suite share: how long, how and on what the student trains."""
 
     epochs: int = Field(ge=1, le=MAX_EPOCHS)
     batch_size: int = Field(ge=2, le=65_536)
@@ -178,35 +182,35 @@ class Recipe(Frozen):
 
 
 class OwnRecipe(Frozen):
-    """The recipe's values that a run has for itself; None is the value that its recipe says."""
+    """The values of a run that replace those of its recipe; where a value is None, the recipe's holds."""
 
     lr: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
-    epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS)  # of a run that is matched by compute: every method has some
+    epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS)  # set for every method of a comparison at equal compute
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields by name, without epochs where there are none: so ids and files are those of before they existed.
-        """
+        """The fields by name, without `epochs` if it is None: ids and files stay as they were before that field
+        existed."""
         fields: dict[str, Any] = write(self)
         return {name: value for name, value in fields.items() if name != "epochs" or value is not None}
 
     def given(self) -> dict[str, float]:
-        """The values that are not the recipe's, by name."""
+        """The values that replace the recipe's, by name."""
         return {name: value for name, value in self if value is not None}
 
 
 class Transfer(Frozen):
-    """Images without labels, from which a student learns what a trained network says of them."""
+    """Images without labels, on which a student learns from the outputs of a trained network alone."""
 
-    images: str = Field(max_length=1000)  # "rest", of the training split, or "imagefolder:PATH"
-    digest: str | None = None             # of a user's own files, whose path says nothing of their content
-    size: int | None = Field(None, ge=1, le=10**9)  # how many, by a fixed seed; None: all
-    share: float = Field(0.5, gt=0, le=1)           # of the images of a batch; 1: there are no labelled ones
+    images: str = Field(max_length=1000)  # "rest" of the training split, or "imagefolder:PATH"
+    digest: str | None = None             # hash of a user's own files, as their path says nothing of their content
+    size: int | None = Field(None, ge=1, le=10**9)  # how many are used, chosen by a fixed seed; None: all
+    share: float = Field(0.5, gt=0, le=1)           # their share of a batch; 1: batches without labelled images
 
     @property
     def told(self) -> str:
-        """What titles say."""
+        """The images and their share of a batch in words, for titles of tables."""
         most = "" if self.size is None else f"{self.size:,} of "
         return f"unlabelled images: {most}{self.images}, {self.share:.0%} of a batch"
 
@@ -231,7 +235,7 @@ class HubTeacher(Frozen):
 
 
 class FileTeacher(Frozen):
-    """A teacher from a safetensors file of the architecture's state dict."""
+    """A teacher whose weights are a safetensors file of its architecture's state dict."""
 
     kind: Literal["file"] = "file"
     architecture: Architecture
@@ -244,36 +248,36 @@ GivenWeights = Annotated[HubTeacher | FileTeacher, Field(discriminator="kind")]
 
 
 class RunSpec(Frozen):
-    """One cell of a suite."""
+    """What one run does: train one network with one method on one dataset with one seed."""
 
     protocol: int = PROTOCOL
     method: str
     hyperparameters: dict[str, Value] = {}
-    pair: str                      # a label: it does not enter the id, what it stands for does
+    pair: str                      # a label, not part of the id; the networks that it names are
     student: Architecture
-    teacher: Teacher | None = None             # the pair's; scored against even by methods that do not learn from it
+    teacher: Teacher | None = None             # the pair's; agreement with it is scored for every method
     self_teacher: TrainedTeacher | None = None  # trained for the method: a copy of the student, or the assistant
     dataset: str
-    dataset_digest: str | None = None  # of a user's own files, whose name says nothing of their content
+    dataset_digest: str | None = None  # hash of a user's own files, as their name says nothing of them
     recipe: Recipe
     seed: int = Field(ge=0, le=MAX_SEED)
     device: Device = "cpu"
-    updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student, in multiples of the recipe's steps
-    own_recipe: OwnRecipe | None = None  # what tuning chose for the method alone: `recipe` is what its cell shares
-    transfer: Transfer | None = None     # further images, without labels; None of teachers
-    init: GivenWeights | None = None  # weights to start from, of a teacher that is trained on; their classes may differ
+    updates: int = Field(1, ge=1, le=MAX_UPDATES)  # of the student: a multiple of the recipe's steps
+    own_recipe: OwnRecipe | None = None  # the run's own values, from tuning or equal compute
+    transfer: Transfer | None = None     # images without labels to train on as well; None for teachers
+    init: GivenWeights | None = None  # weights that a teacher's training starts from; their classes may differ
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields by name, without those that later versions added where they say nothing: so ids and files are
-        those of specs without them."""
+        """The fields by name, without those that later versions added if they have their default: ids and files stay as
+        they were before these fields existed."""
         fields: dict[str, Any] = write(self)
         return {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
 
     @cached_property
     def training(self) -> Recipe:
-        """The recipe that the student is trained by: the shared one with the run's own values. With other epochs, the
-        rate falls with the first epoch at or after the same share of the run."""
+        """The recipe by which the student trains: the shared one with the run's own values. If the number of epochs
+        differs, each milestone moves to the first epoch at or after the same share of the run."""
         if self.own_recipe is None:
             return self.recipe
         own: dict[str, Any] = self.own_recipe.given()
@@ -284,35 +288,36 @@ class RunSpec(Frozen):
 
     @property
     def equal_compute(self) -> bool:
-        """Whether its cell compares at equal compute, each method with epochs of its own, and not at equal steps."""
+        """Whether the methods of the run's cell are compared at equal compute, each with its own number of epochs, and
+        not at equal steps."""
         return self.own_recipe is not None and self.own_recipe.epochs is not None
 
     @cached_property
     def id(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the canonical JSON of what can change the result."""
+        """16 hexadecimal digits of the SHA-256 of the canonical JSON of everything that can change the result."""
         return _identify(self._canonical_fields(), self.equal_compute)[0]
 
     @cached_property
     def cell(self) -> str:
-        """The hash of what a comparison between methods must share: everything but the method, what it is given (its
-        hyperparameters, a self-teacher, its budget of updates, its own values of the recipe) and the seed. Runs of
-        equal compute share another one than runs of equal steps, whatever their epochs."""
+        """The hash of what runs must share for their methods to be compared: everything but the seed, the method and
+        what it is given (hyperparameters, self-teacher, budget of updates, own values of the recipe). Runs compared at
+        equal compute have another cell than those at equal steps, whatever their epochs."""
         return _identify(self._canonical_fields(), self.equal_compute)[1]
 
     def _canonical_fields(self) -> dict[str, str]:
         return {name: _canonical_field(name, value) for name, value in self.model_dump(mode="json").items()}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """The spec with other values; pydantic's own method would copy the cached id as well."""
+        """A copy of the spec with the values of `update`; pydantic's own method would also copy the cached id."""
         del deep  # a spec is immutable
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | dict(update or {}))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, bytes]) -> "RunSpec":
-        """The spec whose fields a file holds, as JSON by name. ValueError naming the field that is missing, unknown or
-        malformed.
+        """The spec with the given fields, each as JSON by name. ValueError, which names the field, if one is missing,
+        unknown or malformed.
 
-        Thousands of runs share a teacher, a recipe, a dataset: each distinct text of a field is parsed once, so that
+        Thousands of runs share a teacher, a recipe and a dataset, so each distinct text of a field is parsed only once:
         100,000 records are read in seconds.
         """
         if odd := sorted((fields.keys() | _ADDED.keys()) ^ _ALL_FIELDS):
@@ -322,8 +327,8 @@ class RunSpec(Frozen):
         own: OwnRecipe | None = values["own_recipe"]
         values["id"], values["cell"] = _identify({name: canonical for name, (_, canonical) in read.items()},
                                                  own is not None and own.epochs is not None)
-        # What pydantic's model_construct does, without its look at every field: these values are validated.
-        # Attribute by attribute, so that all specs share the keys of their dictionaries.
+        # As pydantic's model_construct, but without visiting every field: these values are already validated.
+        # Attributes are set one by one so that the dictionaries of all specs share their keys.
         spec = cls.__new__(cls)
         for attribute, value in (*values.items(), ("__pydantic_fields_set__", _ALL_FIELDS),
                                  ("__pydantic_extra__", None), ("__pydantic_private__", None)):
@@ -332,22 +337,23 @@ class RunSpec(Frozen):
 
 
 def tutor(learns_from: str | None, *, teacher: T, self_teacher: T) -> T | None:
-    """Which of two networks (or their specs, or their shapes) a method learns from, by its `learns_from`: the pair's
-    teacher, what was trained for the method (a copy of the student, or the pair's assistant), or none."""
+    """The network that a method learns from, given its `learns_from`: `teacher` is the pair's teacher, and
+    `self_teacher` what was trained for the method, a copy of the student or the pair's assistant. Works for networks,
+    specs and shapes; None if it learns from none."""
     return {"teacher": teacher, "student": self_teacher, "assistant": self_teacher, None: None}[learns_from]
 
 
 def teacher_runs(spec: RunSpec) -> Iterator[RunSpec]:
-    """The runs that must come before this one, in their order: of the pair's teacher, and of the copy of the student or
-    the assistant that it learns from, where these are trained."""
+    """The runs that must be finished before this one, in order: those that train the pair's teacher, and the copy of
+    the student or the assistant that the method learns from. Teachers with given weights need none."""
     for teacher in (spec.teacher, spec.self_teacher):
         if isinstance(teacher, TrainedTeacher):
             yield teacher.run
 
 
 def teacher_id(spec: RunSpec) -> str | None:
-    """The id under which the predictions of the pair's teacher are kept: that of the run that trained it, or a hash of
-    the source of its weights and of what it is shown. None without a teacher."""
+    """The id under which the predictions of the pair's teacher are kept: the id of the run that trained it or, for
+    given weights, a hash of where they come from and of the images that the teacher sees. None without a teacher."""
     if spec.teacher is None:
         return None
     if isinstance(spec.teacher, TrainedTeacher):
@@ -359,22 +365,23 @@ def teacher_id(spec: RunSpec) -> str | None:
 
 
 def digest(content: Any) -> str:
-    """SHA-256, in hexadecimal, of the canonical JSON of `content`."""
+    """The SHA-256, in hexadecimal, of the canonical JSON of `content`."""
     return _sha256(_canonical(content))
 
 
 # Identity.
 
-# Fields that older specs lack: what they then are.
+# Fields that specs of older versions lack, with the values that they then have.
 _ADDED: dict[str, Any] = {"updates": 1, "own_recipe": None, "transfer": None, "init": None}
 _IN_ID = sorted(RunSpec.model_fields.keys() - {"pair"})
-_ALL_FIELDS = set(RunSpec.model_fields)  # one set for all specs that are read
+_ALL_FIELDS = set(RunSpec.model_fields)  # one object, shared by all specs that are read
 _IN_CELL = sorted(set(_IN_ID) - {"method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe"})
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
 def _identify(fields: Mapping[str, str], equal_compute: bool) -> tuple[str, str]:
-    """Id and cell, of the canonical JSON of every field by name, and by what the cell's methods are made equal."""
+    """The id and the cell of a spec, given the canonical JSON of each of its fields by name, and whether the methods of
+    its cell are compared at equal compute."""
     shared = [fields[name] for name in _IN_CELL if name in fields] + ['"match":"compute"'] * equal_compute
     return _hash(tuple([fields[name] for name in _IN_ID if name in fields])), _hash_again(tuple(shared))
 
@@ -383,17 +390,17 @@ def _hash(parts: tuple[str, ...]) -> str:
     return _sha256(f"{{{','.join(parts)}}}")[:16]
 
 
-_hash_again = lru_cache(maxsize=10_000)(_hash)  # of a cell: as many runs share it as there are methods and seeds
+_hash_again = lru_cache(maxsize=10_000)(_hash)  # for cells, which all methods and seeds share
 
 
 def _canonical_field(name: str, value: Any) -> str:
-    """The field's part of the canonical JSON of a spec, given its value as JSON has it."""
+    """A field's part of the canonical JSON of a spec; `value` is the field's JSON value."""
     counts = _without_labels(value) if name in ("teacher", "self_teacher", "init") else value
     return f'"{name}":{_canonical(counts)}'
 
 
 def _without_labels(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A teacher without the name of its pair or the place of its file, neither of which changes a result."""
+    """The JSON value of a teacher without its pair's name and its file's path, which do not change a result."""
     if teacher is None or teacher["kind"] == "hub":
         return teacher
     if teacher["kind"] == "file":
@@ -404,7 +411,7 @@ def _without_labels(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _adapter(field: Any) -> TypeAdapter[Any]:
-    """Validates one field of a spec by itself."""
+    """A validator for one field of a spec by itself."""
     is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     return TypeAdapter(Annotated[field.annotation, field], config=None if is_model else RunSpec.model_config)
 
@@ -414,7 +421,8 @@ _ADAPTERS = {name: _adapter(field) for name, field in RunSpec.model_fields.items
 
 @lru_cache(maxsize=10_000)
 def _read_field(name: str, text: bytes) -> tuple[Any, str]:
-    """The validated value of a field's JSON, and its part of the canonical JSON of a spec."""
+    """The validated value of a field given as JSON, and the field's part of the canonical JSON of a spec. ValueError,
+    which names the field, if it is malformed."""
     adapter = _ADAPTERS[name]
     try:
         value = adapter.validate_json(text, strict=True)

@@ -1,13 +1,13 @@
-"""The version of kdbench, which `pyproject.toml` reads from here, and its address, which stands in `pyproject.toml`."""
+"""The version of kdbench, which `pyproject.toml` reads from here, and its web address, which `pyproject.toml` holds."""
 
 from importlib.metadata import PackageNotFoundError, metadata
 
 __version__ = "0.1.0"
-HOME = "Homepage"  # in [project.urls]: whoever publishes kdbench writes its address there, and into CITATION.cff
+HOME = "Homepage"  # key in [project.urls], where whoever publishes kdbench writes its address, as in CITATION.cff
 
 
 def address() -> str | None:
-    """Where kdbench lives, as the metadata of the installed package say; None if they say nothing."""
+    """The web address of kdbench, from the metadata of the installed package; None if there is none."""
     try:
         found = metadata("kdbench").get_all("Project-URL") or []
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Adversarial examples, found by projected gradient ascent."""
+"""Adversarial examples, found by projected gradient ascent (PGD)."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from kdbench.parts.losses import soft_cross_entropy
 
 def projected_gradient(
     images: Tensor,        # [B, C, H, W], normalised
-    objective: Callable[[Tensor], Tensor],  # images to the scalar that the attack raises
+    objective: Callable[[Tensor], Tensor],  # maps images to the scalar that the attack raises
     pixel_low: Tensor,     # [1, C, 1, 1], the normalised value of a black pixel
     pixel_high: Tensor,    # [1, C, 1, 1], the normalised value of a white pixel
     *,
-    epsilon: float,        # radius of the L-infinity ball, for pixels in 0..1
-    step_size: float,      # for pixels in 0..1
+    epsilon: float,        # radius of the L-infinity ball, for pixels scaled to 0..1
+    step_size: float,      # for pixels scaled to 0..1
     steps: int,
-    start: Tensor,         # [B, C, H, W], the first perturbation, for pixels in 0..1
+    start: Tensor,         # [B, C, H, W], the first perturbation, for pixels scaled to 0..1
 ) -> Tensor:
     """Normalised images [B, C, H, W] near `images` that raise `objective`, without gradients.
 
@@ -38,7 +38,8 @@ def projected_gradient(
 def diverging(student: nn.Module, images: Tensor, logits: Tensor, pixel_low: Tensor, pixel_high: Tensor, *,
               epsilon: float, step_size: float, steps: int) -> Tensor:
     """Normalised images [B, C, H, W] near `images` that raise the divergence of the student's predictions from `logits`
-    [B, K], from Gaussian noise of 0.001 on. The student is in eval mode meanwhile, and in training mode afterwards."""
+    [B, K]. The attack starts from Gaussian noise with standard deviation 0.001, for pixels scaled to 0..1. It puts the
+    student into eval mode, and afterwards into training mode."""
     student.eval()
     attacked = projected_gradient(
         images, lambda images: soft_cross_entropy(student(images).logits, logits, 1.0), pixel_low, pixel_high,
@@ -48,7 +49,7 @@ def diverging(student: nn.Module, images: Tensor, logits: Tensor, pixel_low: Ten
 
 
 def ball(images: Tensor, pixel_low: Tensor, pixel_high: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest values, each [B, C, H, W], that attacked images may have: within `epsilon` of the
-    images, for pixels in 0..1, and between black and white."""
+    """The lowest and the highest values that attacked images may have, each [B, C, H, W]: within `epsilon` of the
+    images, for pixels scaled to 0..1, and between black and white."""
     radius = epsilon * (pixel_high - pixel_low)
     return torch.maximum(images - radius, pixel_low), torch.minimum(images + radius, pixel_high)

@@ -1,7 +1,7 @@
-"""The last stage of any timm model as a module of its own, so that several can branch off shared lower layers.
+"""The last stage of a timm model as a module of its own, so that several branches can share the lower layers.
 
-torch.fx records what a model computes after its second to last stage. No architecture is named, and nothing before that
-point is traced, so code there may branch on shapes.
+torch.fx records what the model computes after its second to last stage. This needs no knowledge of the architecture,
+and nothing before that point is traced, so code there may branch on shapes.
 """
 
 import math
@@ -18,9 +18,9 @@ from kdbench.networks import Network
 
 
 class LastStage(nn.Module):
-    """The last stage and classifier of a network: maps the input of that stage (see `tapped`) to logits [B, K].
+    """The last stage and the classifier of a network: maps the input of that stage (see `tapped`) to logits [B, K].
 
-    It holds these layers alone, so the rest of `network` may be dropped. UserError where they cannot be split off.
+    It holds only these layers, so the rest of `network` may be freed. UserError if they cannot be split off.
     """
 
     def __init__(self, network: Network, image_shape: tuple[int, int, int]):
@@ -41,8 +41,8 @@ class LastStage(nn.Module):
 
     @torch.no_grad()
     def _check(self, network: Network, images: Tensor) -> None:
-        """AssertionError unless lower layers and last stage together give the network's logits, for another number of
-        images than was traced."""
+        """Raise AssertionError unless the lower layers and this stage together give the network's logits on `images`,
+        of which there are more than were traced."""
         was_training = network.training
         network.eval()
         outputs, features = tapped(network, images)
@@ -53,7 +53,7 @@ class LastStage(nn.Module):
 
 
 def tapped(network: Network, images: Tensor) -> tuple[Outputs, Any]:
-    """The network's outputs on images [B, C, H, W], and the input of its last stage, in most networks a tensor."""
+    """The network's outputs on images [B, C, H, W], and the input of its last stage, usually a tensor."""
     taken: list[Any] = []
     before = network.model.get_submodule(network.before_last_stage)
     handle = before.register_forward_hook(lambda module, arguments, output: taken.append(output))
@@ -65,7 +65,7 @@ def tapped(network: Network, images: Tensor) -> tuple[Outputs, Any]:
 
 
 def _record_after(model: nn.Module, cut: str, images: Tensor) -> GraphModule:
-    """What `model` computes from the output of its submodule `cut`, as a module of the layers that this takes."""
+    """The part of `model` after the output of its submodule `cut`, as a module that holds only the layers it needs."""
     root = _OnFixedImages(model, images)
     return GraphModule(root, _TraceAfter(f"model.{cut}").trace(root))
 
@@ -76,7 +76,7 @@ class _OnFixedImages(nn.Module):
     def __init__(self, model: nn.Module, images: Tensor):
         super().__init__()
         self.model = model
-        self._images = [images]  # in a list, or it would be traced as a buffer
+        self._images = [images]  # in a list, so that it is not traced as a buffer
 
     def forward(self) -> Tensor:
         return self.model(self._images[0])

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 class ImageGenerator(nn.Module):
     """Maps latent vectors [B, latent_dim] to images [B, C, H, W]: a DCGAN with upsampling in place of transposed
-    convolutions (Odena et al., 2016), as DAFL, ZSKT and DFAD use it. `width` is the channels of the last hidden layer,
-    64 in their code; the cost grows with its square. Of their generators, DAFL's has an epsilon of 0.8 in the blocks'
-    BatchNorm, and ZSKT's no tanh and an affine last BatchNorm.
+    convolutions (Odena et al., 2016), as in DAFL, ZSKT and DFAD. `width` is the number of channels of the last hidden
+    layer, 64 in their code; the cost grows with its square. Two of their generators differ from this one: that of DAFL
+    has an epsilon of 0.8 in the BatchNorm of its blocks, and that of ZSKT has no tanh and an affine last BatchNorm.
 
-    The last BatchNorm gives each channel of a batch mean 0 and deviation 1, as normalised images have; no more is known
-    of the data. The first feature map has a quarter of the image's height and width; for images of more than 32 pixels
-    that is halved until the shorter side has at most 8.
+    The last BatchNorm gives each channel of a batch mean 0 and standard deviation 1, as normalised images have; no more
+    is known of the data. The first feature map has a quarter of the image's height and width; for images of more than
+    32 pixels these are halved further until the shorter side has at most 8.
     """
 
     def __init__(self, latent_dim: int, image_shape: tuple[int, int, int], width: int = 64):
@@ -24,7 +24,7 @@ class ImageGenerator(nn.Module):
         channels, size = image_shape[0], image_shape[1:]
         doublings = max(2, math.ceil(math.log2(min(size) / 8)))
         self.latent_dim = latent_dim
-        self.sizes = [_shrink(size, 2**k) for k in range(doublings, -1, -1)]  # of feature maps, small to large
+        self.sizes = [_shrink(size, 2**k) for k in range(doublings, -1, -1)]  # of feature maps (H, W), small to large
         self.project = nn.Linear(latent_dim, 2 * width * self.sizes[0][0] * self.sizes[0][1])
         self.start = nn.BatchNorm2d(2 * width)
         widths = [2 * width] * doublings + [width]
@@ -46,7 +46,7 @@ class ImageGenerator(nn.Module):
         return torch.randn(count, self.latent_dim, device=self.project.weight.device)
 
     def sample(self, count: int) -> Tensor:
-        """Images [count, C, H, W] of random latent vectors."""
+        """Images [count, C, H, W], generated from random latent vectors."""
         return self(self.latent(count))
 
 
@@ -56,7 +56,7 @@ def _shrink(size: tuple[int, int], factor: int) -> tuple[int, int]:
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Module:
-    """A 3x3 convolution that keeps the resolution, BatchNorm and LeakyReLU."""
+    """A 3x3 convolution that keeps the resolution, followed by BatchNorm and LeakyReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels),
         nn.LeakyReLU(0.2, inplace=True),

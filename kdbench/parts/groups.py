@@ -1,7 +1,8 @@
-"""The groups of training images, for methods that weigh them: which attribute, and how much each image counts.
+"""The groups of training images, for methods that weight images by group: which attribute they use, and how much each
+image counts.
 
-A cell is a class together with a group. The weights of images are such that each cell with training images counts
-alike, whatever its number of images.
+A cell is a class together with a group. Balanced weights make all cells that have training images count the same,
+whatever their number of images.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from kdbench.method import Context
 
 
 def attribute_of(attributes: Iterable[str], wanted: str) -> str:
-    """The attribute of that name, or the first one for "". UserError if the training images do not have it."""
+    """Return `wanted`, or the first attribute if that is "". UserError if there is no such attribute."""
     known = list(attributes)
     if not known:
         raise UserError("the training images have no attributes")
@@ -24,31 +25,32 @@ def attribute_of(attributes: Iterable[str], wanted: str) -> str:
 
 
 def cells_of(ctx: Context, attribute: str) -> Tensor:
-    """The cell of each training image, [num_train] int64: its class x the number of groups + its group, by that
-    attribute or for "" by the dataset's first. UserError if the training images do not have it."""
+    """The cell of each training image, [num_train] int64: class x number of groups + group. The groups are those of
+    `attribute` or, if that is "", of the dataset's first attribute. UserError if the training images lack it."""
     assert ctx.train_labels is not None
     name = attribute_of(ctx.train_groups, attribute)
     return ctx.train_labels * len(ctx.group_names[name]) + ctx.train_groups[name]
 
 
 def balanced_weights(cells: Tensor) -> Tensor:
-    """The weight of each training image, [N] float32: N / (M x images of its cell), where M cells have images. Over all
-    images their mean is 1, and the sum of each cell's is the same."""
+    """The weight of each training image, [N] float32: N / (M x images of its cell), where M is the number of cells that
+    have images. The mean of all weights is 1, and their sum is the same for each cell."""
     counts = torch.bincount(cells)
     return (len(cells) / ((counts > 0).sum() * counts[cells])).float()
 
 
-MOST_POWER = 80.0  # of e: a float32 holds e^88
+MOST_POWER = 80.0  # the largest exponent of e: float32 overflows above e^88
 
 
 class WorstCells(nn.Module):
-    """The weighted loss of group DRO (Sagawa et al., 2020): cells count the more, the higher their losses were.
+    """The weighted loss of group DRO (Sagawa et al., 2020): the higher the losses of a cell were, the more it counts.
 
     q_c <- q_c exp(step_size L_c), then scaled to sum 1, and loss = sum_c q_c L_c. L_c estimates a cell's mean loss over
-    the training images from the batch, as sum over its images of loss x balanced weight x M / B: a cell's images of a
-    batch are few or none, and so the estimate is right on average where a mean over them would count rare cells less.
-    With all q equal, the loss is that of balanced weights. The estimate has no bound: one image of a cell of few counts
-    M / B times its weight. So powers too large for a float are lowered together, and no q falls to zero for good.
+    all training images from the batch: the sum of loss x balanced weight x M / B over the cell's images. A batch holds
+    few or no images of a rare cell; this estimate is right on average, where the mean over these images would count
+    rare cells less. With all q equal, the loss is that of balanced weights. The estimate has no bound, as one image of
+    a small cell counts M / B times its weight. Therefore exponents that are too large for a float are all lowered by
+    the same amount, and no q ever becomes zero, from which it could not recover.
     """
 
     q: Tensor  # [M], the weights of the cells that have images
@@ -57,12 +59,12 @@ class WorstCells(nn.Module):
         super().__init__()
         numbers, ranks = cells.unique(return_inverse=True)
         self.step_size, self.count = step_size, len(numbers)
-        self.ranks, self.weights = ranks, balanced_weights(cells)  # of the dataset: no state of training
+        self.ranks, self.weights = ranks, balanced_weights(cells)  # these depend on the dataset alone: not saved
         self.register_buffer("q", torch.full((self.count,), 1 / self.count, device=cells.device))
 
     def forward(self, losses: Tensor, positions: Tensor) -> Tensor:
-        """The loss of a batch from those of its images [B], whose places in the training split are `positions` [B].
-        Each call is one step of q."""
+        """The loss of a batch, a scalar, from the losses [B] of its images, whose places in the training split are
+        `positions` [B]. Each call also takes one step of q."""
         scaled = losses * self.weights[positions] * (self.count / len(losses))
         means = torch.zeros(self.count, device=losses.device).index_add(0, self.ranks[positions], scaled)
         power = self.step_size * means.detach()

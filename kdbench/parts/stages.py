@@ -1,5 +1,5 @@
-"""Stages of two networks made comparable: which are paired, at which resolution, with which channels, and taken before
-their last activation."""
+"""Tools that make the stages of two networks comparable: pair them, match their resolutions and channels, and take them
+before their last activation."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def pair_stages(student: Sequence[T], teacher: Sequence[T]) -> list[tuple[T, T]]:
-    """Pairs of the student's and the teacher's stages (or of their shapes), shallow to deep.
+    """Pairs of the student's and the teacher's stages (or of their shapes), from shallow to deep.
 
-    Where one network has more stages, its shallowest are left out: the last stages of two networks play the same part,
+    If one network has more stages, its shallowest are left out: the last stages of two networks play the same part,
     whatever lies before them.
     """
     count = min(len(student), len(teacher))
@@ -26,26 +26,28 @@ def pair_stages(student: Sequence[T], teacher: Sequence[T]) -> list[tuple[T, T]]
 
 
 def match_resolution(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two feature maps [B, C, H, W], in each direction the larger average-pooled to the smaller."""
+    """Two feature maps [B, C, H, W] at the same resolution: for height and for width, the larger map is average-pooled
+    to the size of the smaller."""
     size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
     return pool(a, size), pool(b, size)
 
 
 def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """A feature map [B, C, H, W] average-pooled to `size` (height, width), adaptively if it does not divide H and W."""
+    """A feature map [B, C, H, W] average-pooled to `size` (height, width), with adaptive pooling if `size` does not
+    divide H and W."""
     height, width = x.shape[2:]
     if (height, width) == size:
         return x
     if height % size[0] == 0 and width % size[1] == 0:
         return F.avg_pool2d(x, (height // size[0], width // size[1]))
-    if x.is_cuda:  # torch's adaptive pooling has no deterministic gradient there
+    if x.is_cuda:  # there, torch's adaptive pooling has no deterministic gradient
         return _averages(height, size[0], x) @ x @ _averages(width, size[1], x).T
     return F.adaptive_avg_pool2d(x, size)
 
 
 def _averages(length: int, parts: int, like: Tensor) -> Tensor:
-    """The matrix [parts, length] of which row i takes the mean from place floor(i length / parts) to place
-    ceil((i + 1) length / parts), as adaptive pooling does; a tensor of the type and device of `like`."""
+    """The matrix [parts, length] of adaptive average pooling along one axis: row i is the mean over the positions p
+    with floor(i length / parts) <= p < ceil((i + 1) length / parts). A tensor of the type and device of `like`."""
     place, part = torch.arange(length), torch.arange(parts)[:, None]
     inside = (place >= part * length // parts) & (place < -(-(part + 1) * length // parts))
     return (inside / inside.sum(1, keepdim=True)).to(like)
@@ -60,8 +62,8 @@ class BeforeActivation:
     """Maps images [B, C, H, W] to a network's `Outputs`, with each stage as it is before the activation that ends it
     (in a ResNet, before the `relu` of `relu(x + shortcut)`).
 
-    A stage that no activation module ends (a linear bottleneck, a transformer's block) is left as it is. This is not an
-    nn.Module, so a method that keeps one of its teacher does not own the teacher's parameters.
+    A stage that no activation module ends (a linear bottleneck, a transformer's block) is left as it is. This class is
+    not an nn.Module, so that a method that keeps one for its teacher does not own the teacher's parameters.
     """
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, ...]):
@@ -89,8 +91,8 @@ class BeforeActivation:
 
 @torch.no_grad()
 def _ends(network: nn.Module, image_shape: tuple[int, ...]) -> list[tuple[nn.Module, int] | None]:
-    """For each stage the activation module whose output it is, and which of that module's calls in one forward, from 0;
-    None for a stage that is no activation's output."""
+    """For each stage, the activation module whose output it is, and which of the module's calls in one forward pass
+    gives it, counted from 0; None for a stage that is no activation's output."""
     calls: list[tuple[nn.Module, int, Tensor]] = []
 
     def note(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
@@ -114,7 +116,7 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def width_adapters(student: Sequence[tuple[int, int, int]], teacher: Sequence[tuple[int, int, int]]) -> nn.ModuleList:
-    """For each pair of stages, by their shapes, what takes the student's to the teacher's width: a `projection`, or
-    nothing where the widths are the same."""
+    """For each pair of stages, given the stages' shapes, a module that maps the student's stage to the teacher's width:
+    a `projection`, or an identity if the widths are equal."""
     return nn.ModuleList(nn.Identity() if s[0] == t[0] else projection(s[0], t[0])
                          for s, t in pair_stages(student, teacher))

@@ -18,19 +18,19 @@ from kdbench.plugins.source import Facts
 from kdbench.results.submitted import Mark
 from kdbench.spec import Transfer
 
-REFERENCE = "ce"                # every method is compared with plain training,
-REFERENCES = (REFERENCE, "kd")  # and with the oldest way to distill
-DATA_FREE = "data_free"         # the family that sees no training image, and is ranked by itself
-EQUAL_COMPUTE = "equal compute"  # in titles,
-LABELLED = "labelled images alone"  # likewise, beside cells that have others
-OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # what differs in a cell
-MUCH_ALIKE = 0.95, 1.05  # times what plain training has: not worth a word
-PROFILED_SEED = 0               # costs do not depend on the seed: they are measured for one
+REFERENCE = "ce"                # plain training, which every method is compared with
+REFERENCES = (REFERENCE, "kd")  # every method is also compared with kd, the oldest method of distillation
+DATA_FREE = "data_free"         # the family of methods that see no training images; it is ranked by itself
+EQUAL_COMPUTE = "equal compute"  # how titles name this regime
+LABELLED = "labelled images alone"  # in titles, where other cells of the pair and dataset add images
+OF_A_RUN = ("method", "hyperparameters", "seed", "self_teacher", "updates", "own_recipe")  # vary within a cell
+MUCH_ALIKE = 0.95, 1.05  # multiples of plain training that are not worth a remark
+PROFILED_SEED = 0               # profiled costs, which do not depend on the seed, are kept under this one
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed, does not apply, or is missing, and why."""
+    """A run without a result: it failed, does not apply or is missing, for the reason stated."""
 
     seed: int
     status: str
@@ -39,7 +39,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Wins:
-    """Of how many pairs of runs a method won how many; a tie is half, a run that failed or is missing is lost."""
+    """The number of pairs of runs with equal seeds that a method won against a reference. A tie counts as half a win,
+    and a run of the method that failed or is missing as a loss; runs that do not apply are not counted."""
 
     won: float
     pairs: int
@@ -50,18 +51,18 @@ class Row:
     """One method, with one choice of hyperparameters, in one cell."""
 
     method: str
-    label: str                            # what it is called in its cell
+    label: str                            # the name that tables show
     family: str
-    hyperparameters: dict[str, Any]       # where they are not the defaults, and a budget of updates
-    conditions: tuple[str, ...]           # under which other conditions than plain training it learned
-    metrics: Mapping[str, Mapping[int, float]]  # by metric and seed: what all finished runs have, and the one profile
-    differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds, by itself
-    wins: dict[str, Wins]                 # against each reference but itself, over equal seeds
-    harm: Harm | None                     # against the first reference; None where it is withheld
-    failures: tuple[Failure, ...]         # failed, not applicable and missing runs
-    runs: dict[int, str]                  # the ids of the finished ones, by seed
-    shares: Shares = field(default_factory=dict)  # test accuracy on classes, on groups and under corruptions
-    submission: Mark | None = None        # of a row that others submitted: what was done to believe it
+    hyperparameters: dict[str, Any]       # those that are not defaults; a budget of updates; own values of the recipe
+    conditions: tuple[str, ...]           # what differs from plain training, in words
+    metrics: Mapping[str, Mapping[int, float]]  # by metric and seed: those of all finished runs, and profiled costs
+    differences: dict[str, Estimate]      # of test accuracy to each reference but itself, on equal seeds; not moderated
+    wins: dict[str, Wins]                 # by reference but itself, on equal seeds
+    harm: Harm | None                     # against `REFERENCE`; None for itself, and with fewer than three usable seeds
+    failures: tuple[Failure, ...]         # failed, inapplicable and missing runs
+    runs: dict[int, str]                  # the ids of finished runs by seed
+    shares: Shares = field(default_factory=dict)  # accuracies on classes, on groups and under corruptions
+    submission: Mark | None = None        # how far the row was verified, if others submitted it
 
     @property
     def is_reference(self) -> bool:
@@ -73,18 +74,19 @@ class Row:
 
     @property
     def size(self) -> float:
-        """Parameters of the network that it deploys, in multiples of the plain student's."""
+        """The deployed network's number of parameters, in multiples of the plain student's; 1 if it is not known."""
         size = self.estimate("deployed_size")
         return size.mean if size else 1.0
 
     @property
     def larger(self) -> bool:
-        """Whether the network that it deploys is not the plain student, but one with more parameters."""
+        """Whether the deployed network has notably more parameters than the plain student."""
         return self.size > MUCH_ALIKE[1]
 
     @property
     def told(self) -> tuple[str, ...]:
-        """What pages say beside its name: its conditions, and what was done to believe it if others submitted it."""
+        """The remarks that pages show beside the label: the row's conditions and, if others submitted it, how far it
+        was verified."""
         return (*self.conditions, *([f"submitted, {self.submission}"] if self.submission else []))
 
     @property
@@ -92,7 +94,8 @@ class Row:
         return tuple(self.runs)
 
     def estimate(self, metric: str) -> Estimate | None:
-        """The metric's mean over seeds; None if the row has no finished run or they lack the metric."""
+        """The metric's mean over seeds with its interval; None if the row has no finished run, or if one of its runs
+        lacks the metric."""
         return estimate(list(self.metrics[metric].values())) if metric in self.metrics else None
 
 
@@ -114,32 +117,34 @@ class Cell:
     id: str
     pair: str
     dataset: str
-    spec: dict[str, Any] = field(repr=False)  # of one of its runs, as JSON
+    spec: dict[str, Any] = field(repr=False)  # the spec of one of its runs, as JSON
     teacher: Teacher | None
     rows: tuple[Row, ...]
     comparisons: Comparisons  # of test accuracy
-    costs: tuple[Cost, ...]  # its profiles
-    tuning: tuple[Tuning, ...] = ()  # what tuning did to its methods
-    order: Order | None = None       # how much their order stays the same by it
-    compressed: tuple[Compressed, ...] = ()  # networks that were made of its students
-    classes: tuple[str, ...] = ()    # their names, as records hold them
-    split_sizes: Mapping[str, int] = field(default_factory=dict)  # images by split, as records hold them
+    costs: tuple[Cost, ...]  # the profiles of its methods and pair
+    tuning: tuple[Tuning, ...] = ()  # the effect of tuning on each method that was tuned
+    order: Order | None = None       # how far tuning keeps the order of the methods; None for too few
+    compressed: tuple[Compressed, ...] = ()  # compressed networks made from its students
+    classes: tuple[str, ...] = ()    # the names of classes by the records; () if these have none
+    split_sizes: Mapping[str, int] = field(default_factory=dict)  # images by split, by the records
     sweeps: tuple[Sweep, ...] = ()   # settings of its methods that differ in one number, such as a temperature
 
     @property
     def equal_compute(self) -> bool:
-        """Whether its methods have the same core-seconds, each with epochs of its own, and not the same steps."""
+        """Whether the cell's methods are compared at equal compute (as many core-seconds, with epochs that differ by
+        method) and not at equal steps."""
         return "epochs" in (self.spec.get("own_recipe") or {})
 
     @property
     def transfer(self) -> str:
-        """From which images without labels its students learn, in words; "" where all images have labels."""
+        """The images without labels that the cell's students learn from, in words; "" if all images have labels."""
         transfer = self.spec.get("transfer")
         return plain(Transfer(**transfer).told) if transfer else ""
 
     @property
     def regime(self) -> str:
-        """In which way its methods are compared, where that is not at equal steps on labelled images, in words."""
+        """The conditions that the cell's methods are compared under, in words: images without labels, equal compute, or
+        both. "" for the usual ones, equal steps on labelled images."""
         return ", ".join(filter(None, [self.transfer, EQUAL_COMPUTE if self.equal_compute else ""]))
 
     def compared(self, reference: str) -> dict[str, Comparison]:
@@ -148,15 +153,15 @@ class Cell:
         return {row.label: to[row.label] for row in self.rows if not row.data_free and row.label in to}
 
     def shares(self, kind: str) -> list[tuple[str, Mapping[str, Estimate]]]:
-        """The accuracies on the parts of a kind, by part, of the teacher and of each row that has them, with its
-        label."""
+        """The label and the accuracies by part, for one kind of parts of the test images (see
+        `kdbench.analysis.shares`), of the teacher and of each row that has them. The teacher's label is "teacher"."""
         teacher = self.teacher.shares if self.teacher else {}
         known = [("teacher", teacher), *((row.label, row.shares) for row in self.rows)]
         return [(label, shares[kind]) for label, shares in known if kind in shares]
 
     @property
     def test_images(self) -> int | None:
-        """How many there are, by the records, or else by the catalog; None if neither says."""
+        """The number of test images by the records, else by the catalog; None if neither states it."""
         if "test" in self.split_sizes:
             return self.split_sizes["test"]
         try:
@@ -166,7 +171,7 @@ class Cell:
         return sizes[2] if sizes else None
 
     def class_name(self, index: int) -> str:
-        """The class's name if it is known, else its index as text."""
+        """The name of the class with this index if it is known, else the index as text."""
         names = class_names(self.dataset, self.classes)
         return plain(names[index]) if index < len(names) else str(index)
 
@@ -175,27 +180,28 @@ class Cell:
 class Leaderboard:
     cells: tuple[Cell, ...]
     suites: tuple[str, ...]
-    methods: Mapping[str, Facts]  # what is known of the methods, by name
-    statement: tuple[str, ...]  # what was used, what was not, and what a reader should know of it
-    results_hash: str           # SHA-256 of what repeated runs must give again: weights, predictions, metrics
+    methods: Mapping[str, Facts]  # facts about the methods, by name
+    statement: tuple[str, ...]  # sentences: which files were used, which were not and why, and remarks
+    results_hash: str           # SHA-256 of what repeated runs must reproduce: weights, predictions, metrics
     records_hash: str           # SHA-256 of everything that the tables are made from: the same hash, the same tables
-                                # (but for the line that names a version of the results, which keeps this hash)
+                                # (except for the line that names the version of the results: it does not change this)
     packages: Mapping[str, tuple[str, ...]]  # the versions of kdbench, torch and timm that the runs were made with
-    version: str                # of these results; "" if they have none
+    version: str                # the version of these results; "" if they have none
 
     @property
     def equal_compute(self) -> bool:
-        """Whether all of its cells compare at equal compute."""
+        """Whether all cells compare their methods at equal compute."""
         return all(cell.equal_compute for cell in self.cells)
 
     @property
     def regime(self) -> str:
-        """In which way all of its cells compare methods, where they do so in the same way."""
+        """The `regime` that all cells share; "" if they differ in it."""
         return self.cells[0].regime if len({cell.regime for cell in self.cells}) == 1 else ""
 
     def title(self, cell: Cell) -> str:
-        """"PAIR on DATASET"; where several cells share both, with the parts of its spec in which the cell differs, and
-        for a cell of another regime with that."""
+        """The title of a cell, "PAIR on DATASET (DIFFERENCES)". The differences are the settings in which it differs
+        from other cells of the same pair and dataset, and its regime, or "labelled images alone" if others of these
+        cells add images without labels."""
         alike = [c for c in self.cells if (c.pair, c.dataset) == (cell.pair, cell.dataset)]
         specs, own = [flatten(c.spec) for c in alike], flatten(cell.spec)
         differing = sorted(key for key in own if any(other.get(key) != own[key] for other in specs))
@@ -204,16 +210,17 @@ class Leaderboard:
         return plain(f"{cell.pair} on {cell.dataset}" + (f" ({suffix})" if suffix else ""))
 
     def regimes(self) -> Iterator["Leaderboard"]:
-        """The cells of equal steps, then those of equal compute, and so for each set of images without labels: what is
-        said across cells is said of one kind, since ranks and gains of several do not mix."""
+        """Leaderboards of the cells of each regime, since ranks and gains of different regimes must not be averaged:
+        first those at equal steps, then those at equal compute; of each, first the one on labelled images alone, then
+        one for each set of images without labels."""
         kinds = dict.fromkeys((cell.equal_compute, cell.transfer) for cell in self.cells)
         for kind in sorted(kinds, key=lambda kind: (kind[0], bool(kind[1]))):
             yield replace(self, cells=tuple(c for c in self.cells if (c.equal_compute, c.transfer) == kind))
 
 
 def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """The values of a cell's spec by dotted path, without those that differ within a cell, and without what it says of
-    images without labels."""
+    """The values of a cell's spec as text, by dotted path. Left out are the fields that differ within a cell, the names
+    of pairs, and the images without labels. `prefix` begins the paths."""
     flat: dict[str, str] = {}
     for key, value in spec.items():
         if key == "pair" or (not prefix and key in (*OF_A_RUN, "transfer")):

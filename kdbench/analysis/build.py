@@ -1,4 +1,4 @@
-"""Records to a leaderboard: per cell (pair, dataset and recipe) one row per method."""
+"""Builds a leaderboard from records: one row per method in each cell (pair, dataset and recipe)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,16 +55,16 @@ from kdbench.spec import RunSpec, TrainedTeacher, digest
 from kdbench.tune.choice import Choice
 
 PASSES = {"student_passes": "student passes", "teacher_passes": "teacher passes"}
-CITED = ("kdbench", "torch", "timm")  # the packages by which results are cited
-CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: what a multiple of it is called
+CITED = ("kdbench", "torch", "timm")  # the packages whose versions are cited with results
+CONDITIONS = {**PASSES, "deployed_size": "size"}  # by metric: its name in a condition such as "2x size"
 
 Known = Mapping[str, Facts]
 Read = Callable[[Iterable[Record]], dict[int, Predicted]]
 
 
 def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Leaderboard:
-    """The leaderboard of a folder of results. `installed` has the methods that tell what records do not, by name; by
-    default all that are installed. UserError if there are no results."""
+    """The leaderboard of a folder of results. `installed` has the methods by name, by default all that are installed;
+    it supplies facts that records lack. UserError if the folder has no results."""
     store, installed = Store(folder), Registry() if installed is None else installed
     runs, hashes, problems, trials = _recorded_and_missing(store)
     if trials and not any(run.role == "student" for run in runs):
@@ -103,7 +103,8 @@ def build(folder: Path, installed: Mapping[str, MethodInfo] | None = None) -> Le
 
 
 def _packages(runs: Iterable[Record]) -> dict[str, tuple[str, ...]]:
-    """The versions of the packages `CITED` that runs name, by package."""
+    """The versions of each package in `CITED` that the runs used, sorted, by package. Packages that no run names are
+    left out."""
     named = [run.environment.get("versions") for run in runs]
     found = {package: {str(versions[package]) for versions in named
                        if isinstance(versions, dict) and package in versions} for package in CITED}
@@ -111,8 +112,8 @@ def _packages(runs: Iterable[Record]) -> dict[str, tuple[str, ...]]:
 
 
 def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], list[Problem], int]:
-    """The runs of a folder, those included that were asked for and have no usable record; the SHA-256 of each record's
-    file, by run id; the files that cannot be used; and how many trials there are, which are no results."""
+    """The runs of a folder, including planned runs without a usable record; the SHA-256 of each record's file, by run
+    id; the files that cannot be used; and the number of trials, which are not among the runs."""
     runs: list[Record] = []
     hashes: dict[str, str] = {}
     problems: list[Problem] = []
@@ -132,15 +133,17 @@ def _recorded_and_missing(store: Store) -> tuple[list[Record], dict[str, str], l
 
 
 def _with_family(run: Record, installed: Mapping[str, MethodInfo]) -> Record:
-    """The run with its method's family; of missing runs, and of kdbench 0.1's, that of the installed method."""
+    """The run with its method's family. If the record lacks it, as do missing runs and records of kdbench 0.1, it is
+    taken from the installed method."""
     if run.family is None and run.spec.method in installed:
         return msgspec.structs.replace(run, family=installed[run.spec.method].family)
     return run
 
 
 def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record], list[Problem]]:
-    """Runs that differ only in how a number is written (4 or 4.0, after a method changed its type) would share a row
-    and a seed: of those one is used, a finished one if there is one."""
+    """The runs without repeats, and the repeats as problems. Runs that differ only in how a number is written (4 or
+    4.0, after a method changed its type) would share a row and a seed: one of them is kept, a finished one if possible.
+    """
     kept: dict[tuple, Record] = {}
     repeats = []
     for run in sorted(runs, key=lambda run: (run.status != "ok", run.run_id)):
@@ -152,8 +155,9 @@ def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record]
 
 
 def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record], list[Problem]]:
-    """In each cell the runs that saw the images that most of its runs saw; where two kinds of images are as frequent,
-    those of the reference method's runs. The others are problems. Runs that recorded no images stay."""
+    """The runs of each cell that used the same images as most of its runs, and the others as problems. If two sets of
+    images are equally frequent, the set that more runs of the reference used is kept. Teachers, and runs that did not
+    record their images, are always kept."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     reference: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
@@ -194,16 +198,16 @@ def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iter
 
 
 class _Reader:
-    """Reads the predictions in the records of runs, and keeps note of what cannot be used."""
+    """Reads the predictions from the records of runs, and collects the ones that cannot be used in `problems`."""
 
     def __init__(self, store: Store):
         self.store, self.problems = store, list[Problem]()
-        self.images: dict[str, tuple] = {}  # by cell: those of the first answers
+        self.images: dict[str, tuple] = {}  # by cell: `images` of the first answers read
         self.groups: dict[str, Mapping[str, list[np.ndarray]]] = {}
 
     def __call__(self, runs: Iterable[Record]) -> dict[int, Predicted]:
-        """The predictions of each finished run whose record has usable ones, by seed. Damaged ones, and those of other
-        images than the first of their cell, are left out and noted as problems."""
+        """The predictions of each run whose record has usable ones, by seed. Damaged predictions, and those on other
+        images than the first ones that were read of the cell, are left out and noted in `problems`."""
         found = {}
         for run in runs:
             whole = None if run.answers is None else self.store.get(run.run_id)
@@ -221,7 +225,8 @@ class _Reader:
         return Predicted(read.labels, read.classes, self._groups(run, read))
 
     def _groups(self, run: Record, own: ReadAnswers) -> Mapping[str, list[np.ndarray]]:
-        """The images of each group by attribute, found once for a cell, whose runs share them."""
+        """The indices of the images of each group by attribute, which are computed once per cell, since its runs share
+        them. ValueError if the predictions and the record differ in their number of attributes."""
         if len(own.groups) != len(run.groups):
             raise ValueError(f"they have the groups of {len(own.groups)} attributes, the record has {len(run.groups)}")
         if run.spec.cell not in self.groups:
@@ -252,12 +257,12 @@ def _cells(runs: list[Record], known: Known, read: Read, costs: Sequence[Cost],
 
 
 def _share(cell: Cell) -> float:
-    """Of images without labels in its batches."""
+    """The share of images without labels in the batches of a cell; 0 if there are none."""
     return float((cell.spec.get("transfer") or {}).get("share", 0.0))
 
 
 def _with_compressed(cells: Iterable[Cell], compressed: Iterable[Compressed]) -> Iterable[Cell]:
-    """The cells, with the networks that were made of their students."""
+    """The cells, each with the compressed networks that were made from its students."""
     found = sorted(compressed, key=lambda one: one.run_id)
     for cell in cells:
         runs = {run for row in cell.rows for run in row.runs.values()}
@@ -265,7 +270,7 @@ def _with_compressed(cells: Iterable[Cell], compressed: Iterable[Compressed]) ->
 
 
 def _marked(cells: Iterable[Cell], marks: Mapping[str, Mark]) -> Iterable[Cell]:
-    """The cells, with what was done to believe the rows that others submitted; of one with several marks the least."""
+    """The cells, in which each row that others submitted says how far it was verified: the lowest mark of its runs."""
     for cell in cells:
         yield replace(cell, rows=tuple(
             replace(row, submission=least(marks[run] for run in row.runs.values() if run in marks))
@@ -274,7 +279,7 @@ def _marked(cells: Iterable[Cell], marks: Mapping[str, Mark]) -> Iterable[Cell]:
 
 def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read: Read,
           costs: list[Cost], tuned: Tuned) -> Cell:
-    """A cell with its rows and its teacher, whose metrics include what its profiles say."""
+    """The cell of some runs, with its rows and its teacher. The metrics of both include their profiled costs."""
     spec = min(runs, key=lambda run: run.run_id).spec
     teacher = _teacher(runs, teachers)
     groups = _groups(runs)
@@ -301,7 +306,8 @@ def _cell(runs: list[Record], teachers: Mapping[str, Record], known: Known, read
 
 def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Variant, str], known: Known,
               tuned: Tuned) -> Iterable[tuple[Choice, Compared]]:
-    """The choices for a cell's methods, each with the method's rows by default and tuned, those that there are."""
+    """The choices of tuning for a cell's methods, each with the metrics of the method's rows with default and with
+    tuned settings. The metrics of a row that does not exist are empty; methods with neither row are left out."""
     by_label = {row.label: row for row in rows}
     labelled = [(group[0].spec, by_label[names[Variant.of(group[0].spec, known)]]) for group in groups]
     cell = groups[0][0].spec.cell
@@ -319,7 +325,7 @@ def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Varian
 
 
 def _comparisons(rows: list[Row]) -> Comparisons:
-    """The comparisons of a cell's rows, which stand best first."""
+    """The comparisons of a cell's rows, which must be sorted from the best to the worst."""
     accuracies = {row.label: row.metrics["test_accuracy"] for row in rows if "test_accuracy" in row.metrics}
     blind = {row.label for row in rows if row.data_free}
     complete = [row.label for row in rows if not row.failures]
@@ -329,7 +335,8 @@ def _comparisons(rows: list[Row]) -> Comparisons:
 
 
 def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher | None:
-    """The cell's teacher, by its own record where there is one, else by what the students' records say of it."""
+    """The cell's teacher, by its own record if that is finished, else by the metrics of it in the students' records.
+    None if the students have no teacher."""
     source = students[0].spec.teacher
     if source is None:
         return None
@@ -347,7 +354,7 @@ def _teacher(students: list[Record], teachers: Mapping[str, Record]) -> Teacher 
 # Runs to rows.
 
 def _groups(runs: list[Record]) -> list[list[Record]]:
-    """The runs of each row, by seed."""
+    """The runs of each row, sorted by seed."""
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.spec.method, run.spec.seed, run.run_id)):
         groups[_group(run)].append(run)
@@ -367,7 +374,8 @@ def _rows(groups: list[list[Record]], names: Mapping[Variant, str], known: Known
 
 def _of_teacher(spec: RunSpec, teachers: Mapping[str, Record], read: Read,
                 said: Mapping[int, Predicted]) -> Predicted | None:
-    """The predictions of a cell's teacher on the test images that the reference's are on, where both are known."""
+    """The predictions of a cell's teacher; None if they are not known, or not on the test images of `said`, the
+    reference's predictions."""
     source = spec.teacher
     own = teachers.get(source.run.id) if isinstance(source, TrainedTeacher) else None
     if own is None or not said:
@@ -400,7 +408,7 @@ def _row(label: str, runs: list[Record], references: Mapping[str, list[Record]],
 
 
 def metrics_of(run: Record) -> dict[str, float]:
-    """The metrics of a finished run, its training time and memory among them; none of another."""
+    """The metrics of a finished run, including training time and peak memory; empty for a run that did not finish."""
     if run.status != "ok":
         return {}
     memory = {} if run.peak_memory_bytes is None else {"peak_memory_bytes": run.peak_memory_bytes}
@@ -425,8 +433,9 @@ def _accuracy(runs: Iterable[Record]) -> dict[int, float]:
 
 def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], known: Known,
                 tuned: Tuned) -> Iterable[str]:
-    """What is otherwise than in plain training by the recipe: whether it was tuned, what the method says of itself, its
-    budget, the images that pass through the networks, and the size of the network that is deployed."""
+    """What differs from plain training by the recipe, in words: whether the settings were tuned, the conditions that
+    the method declares, its budget of updates, its epochs at equal compute, the images that pass through the networks,
+    and the size of the deployed network."""
     if mark := tuned.mark(spec):
         yield mark
     if spec.method in known:
@@ -436,7 +445,7 @@ def _conditions(spec: RunSpec, measured: Mapping[int, Mapping[str, float]], know
     if spec.equal_compute:
         yield counted(spec.training.epochs, "epoch")
     for name, metric in CONDITIONS.items():
-        each = spec.updates if name in PASSES else 1  # passes are told for each update
+        each = spec.updates if name in PASSES else 1  # passes are stated per update
         values = [own[name] / each for own in measured.values() if name in own]
         mean = sum(values) / len(values) if values else 0.0
         if mean and not MUCH_ALIKE[0] < mean < MUCH_ALIKE[1]:

@@ -23,7 +23,7 @@ PROFILED = TRAINING + USE  # metrics that a method has once, not by seed
 
 @dataclass(frozen=True)
 class Cost:
-    """A profile, and how its method is called in tables."""
+    """A profile with the label of its method in tables."""
 
     label: str
     profile: Profile
@@ -36,7 +36,7 @@ def cost(profile: Profile, known: Mapping[str, Facts], file_sha256: str = "") ->
 
 
 def read_profiles(store: Store) -> tuple[dict[str, Profile], list[Problem]]:
-    """The profiles of a folder by the SHA-256 of their files, and those that cannot be used."""
+    """The usable profiles of a folder by the SHA-256 of their files, and what is wrong with the others."""
     usable, problems = {}, []
     for found, sha256 in profiles(store):
         if isinstance(found, Problem):
@@ -47,8 +47,8 @@ def read_profiles(store: Store) -> tuple[dict[str, Profile], list[Problem]]:
 
 
 def read_compressed(store: Store, runs: Iterable[Record]) -> tuple[dict[str, Compressed], list[Problem]]:
-    """The compressed networks of finished runs by the SHA-256 of their records' files, and those that cannot be used:
-    a run may have other weights since."""
+    """The usable compressed networks of a folder by the SHA-256 of their records' files, and what is wrong with the
+    others. A network cannot be used if the run that it was made from is not finished, or has other weights by now."""
     weights = {run.run_id: run.weights_sha256 for run in runs if run.status == "ok"}
     usable, problems = {}, []
     for found, sha256 in all_compressed(store):
@@ -66,9 +66,11 @@ def read_compressed(store: Store, runs: Iterable[Record]) -> tuple[dict[str, Com
 # At equal compute.
 
 def costs_of_matched(specs: Iterable[RunSpec], costs: Iterable[Cost]) -> Iterator[Cost]:
-    """The profiles that tell of a cell of equal compute, whose runs have these specs. They were measured for runs of
-    equal steps: a method's is given the epochs of its runs. Of methods without runs there that of kd is kept, which the
-    others were made equal to."""
+    """The profiles that apply to a cell of equal compute, whose runs have the given specs.
+
+    Profiles are measured for runs of equal steps. Each method's profile is therefore adapted to the epochs of its runs.
+    The profile of a method without runs is dropped, except for kd's, to whose compute the other methods were matched.
+    """
     runs = {Kind.of(spec): spec for spec in specs}
     cell = next(iter(runs)).cell
     has_kd = any(kind.method == EQUAL_TO for kind in runs)
@@ -86,7 +88,7 @@ def costs_of_matched(specs: Iterable[RunSpec], costs: Iterable[Cost]) -> Iterato
 
 
 def _of_length(profile: Profile, run: RunSpec) -> Profile:
-    """The profile of a method as one of a run of as many epochs."""
+    """The profile of a method adapted to a run with other epochs or updates: the number of steps is scaled."""
     measured, training = profile.spec, profile.training
     if training is not None:
         steps = training.run_steps * run.training.epochs * run.updates // (measured.recipe.epochs * measured.updates)
@@ -95,7 +97,7 @@ def _of_length(profile: Profile, run: RunSpec) -> Profile:
 
 
 def shares_of_kd(costs: Iterable[Cost]) -> dict[str, float]:
-    """The compute of the methods of a cell of equal compute in multiples of kd's, by label; none where kd's is not
+    """The compute of the methods in a cell of equal compute, in multiples of kd's, by label; empty if kd's is not
     known."""
     known = {one.label: (one.profile.spec, one.profile.training.step_time_ratio.median) for one in costs
              if one.profile.training is not None and one.profile.spec.equal_compute}
@@ -106,12 +108,14 @@ def shares_of_kd(costs: Iterable[Cost]) -> dict[str, float]:
 # As metrics.
 
 def pair_of(costs: Iterable[Cost]) -> Profile | None:
-    """The profile of the pair by itself, of a cell's profiles."""
+    """The finished profile of the pair, its plain student and its teacher, among a cell's profiles; None if there is
+    none."""
     return next((c.profile for c in costs if c.profile.subject == "pair" and c.profile.status == "ok"), None)
 
 
 def method_metrics(costs: Sequence[Cost], name: str) -> dict[str, float]:
-    """What is known of a method in a cell, by its label: its training, and the network that it deploys."""
+    """The profiled metrics of the method with the label `name` in a cell: of its training, and of the network that it
+    deploys. Empty if it has no finished profile."""
     own = next((c.profile for c in costs if c.profile.subject == "method" and c.label == name), None)
     if own is None or own.status != "ok":
         return {}
@@ -125,7 +129,8 @@ def teacher_metrics(costs: Sequence[Cost]) -> dict[str, float]:
 
 
 def energy_source(costs: Sequence[Cost], metric: str, name: str | None = None) -> str | None:
-    """Where the energy figures of a metric come from: that of the method with that label, or those of all methods."""
+    """The source of a metric's energy figures, such as "rapl": of the method with the label `name`, or of all methods
+    if that is None. Several sources are joined by "and"; None if there is none."""
     found = [c for c in costs if c.profile.subject == "method" and name in (None, c.label) and c.profile.energy_source]
     pair = pair_of(costs)
     sources = {pair.energy_source if pair and metric in USE and c.profile.deployment is None else

@@ -16,20 +16,22 @@ from kdbench.results.store import Store
 
 @dataclass(frozen=True)
 class Details:
-    curves: dict[str, dict[float, float]]       # validation accuracy by epoch, by run id
-    vectors: dict[str, dict[str, np.ndarray]]   # by run id; NaN where the record says None
+    curves: dict[str, dict[float, float]]       # by run id, then epoch: validation accuracy
+    vectors: dict[str, dict[str, np.ndarray]]   # by run id, then name; NaN where the record has None
     environments: tuple[tuple[str, int], ...]   # canonical JSON, and how many runs had it; the most common first
-    started: str                                # of the first run
-    finished: str                               # of the last one
+    started: str                                # when the first run started; "" without runs
+    finished: str                               # when the last run finished; "" without runs
 
     def mean_curve(self, row: Row) -> dict[float, float]:
-        """By epoch, the mean over the row's seeds that have a curve, at the epochs that all their curves have."""
+        """The mean validation accuracy by epoch, over those of the row's runs that have a curve, at the epochs that all
+        of these curves have."""
         curves = [curve for run in row.runs.values() if (curve := self.curves.get(run))]
         shared = set.intersection(*map(set, curves)) if curves else set()
         return {epoch: float(np.mean([curve[epoch] for curve in curves])) for epoch in sorted(shared)}
 
     def mean_vector(self, row: Row, name: str, seeds: Iterable[int] | None = None) -> np.ndarray | None:
-        """A vector's mean over the row's seeds, or the given ones; None if they have none or of different lengths."""
+        """The elementwise mean of the vector `name` over the row's seeds, or over the given ones. None if no run has
+        the vector, or if lengths differ."""
         chosen = row.runs if seeds is None else seeds
         return _mean(self.vectors.get(row.runs[seed], {}).get(name) for seed in chosen)
 

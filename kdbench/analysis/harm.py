@@ -1,7 +1,7 @@
-"""What a method changes for classes and for single images, against the reference trained with the same seeds.
+"""The effect of a method on single classes and images, against the reference trained with the same seeds.
 
-A mean that rises can hide classes that lose. Whether a class really lost is asked with two sources of chance in mind:
-other seeds, and other test images. A test over pooled images alone takes the noise of three seeds for an effect.
+A rising mean accuracy can hide classes that lose. Whether a class lost is tested with two sources of chance: the seeds
+and the test images. A test that only pools images over seeds would take the noise of three seeds for an effect.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,20 +21,20 @@ class Predicted(NamedTuple):
     """The predictions of one run on the N test images."""
 
     labels: np.ndarray   # [N]
-    classes: np.ndarray  # [N], the predicted ones
-    groups: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})  # by attribute: the images of each group
+    classes: np.ndarray  # [N], the predicted classes
+    groups: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})  # by attribute: indices of each group's images
 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class, or one group of an attribute, under a method and under the reference, both as means over the shared
-    seeds."""
+    """The accuracy on one class, or on one group of an attribute, with a method and with the reference, both as means
+    over the shared seeds."""
 
     index: int
-    images: int
+    images: int      # number of test images
     reference: float
     accuracy: float
-    p: float | None  # of no change, corrected for the number of classes or groups (Holm); None for one image
+    p: float | None  # p-value of no change, corrected for the number of classes or groups (Holm); None for one image
 
     @property
     def change(self) -> float:
@@ -54,13 +54,13 @@ class Harm:
     """
 
     seeds: tuple[int, ...]
-    classes: tuple[ClassChange, ...]  # those that the test split holds
-    flipped: float                    # share of the test images
-    flipped_accuracy: float | None    # mean over seeds of the method's accuracy on flipped images
-    flipped_reference: float | None   # and of the reference's
-    groups: Mapping[str, tuple[ClassChange, ...]] = field(default_factory=dict)  # by attribute, those with images
+    classes: tuple[ClassChange, ...]  # of the classes that have test images
+    flipped: float                    # share of the test images that are flipped
+    flipped_accuracy: float | None    # mean over seeds of the method's accuracy on flipped images; None without any
+    flipped_reference: float | None   # the same of the reference
+    groups: Mapping[str, tuple[ClassChange, ...]] = field(default_factory=dict)  # by attribute: groups with images
     moved: tuple[int, ...] = ()       # classes that `moved_classes` finds against the reference, uncorrected
-    moved_from_teacher: tuple[int, ...] | None = None  # and against the teacher; None if its predictions are not known
+    moved_from_teacher: tuple[int, ...] | None = None  # the same against the teacher; None without its predictions
 
     @property
     def harmed(self) -> tuple[int, ...]:
@@ -73,8 +73,8 @@ class Harm:
 
 def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted],
          teacher: Predicted | None = None) -> Harm | None:
-    """A method against the reference, given the predictions of both by seed, and the teacher's if they are known; None
-    with fewer than three seeds in common."""
+    """Compare a method with the reference, given the predictions of both by seed and the teacher's if they are known.
+    None with fewer than three seeds in common."""
     seeds = sorted(method.keys() & reference.keys())
     if len(seeds) < MIN_SEEDS:
         return None
@@ -99,14 +99,16 @@ def harm(method: Mapping[int, Predicted], reference: Mapping[int, Predicted],
 
 
 def _with_images(members: Sequence[np.ndarray]) -> tuple[list[int], list[np.ndarray]]:
-    """The groups that have images, and these."""
+    """The indices of the groups that have images, and the images of each."""
     some = [index for index, own in enumerate(members) if len(own)]
     return some, [members[index] for index in some]
 
 
 def _changes(correct: np.ndarray, before: np.ndarray, indices: Iterable[int],
              members: Sequence[np.ndarray]) -> tuple[ClassChange, ...]:
-    """The change of each class or group, given which images the seeds of both get right, [S, N], and its images."""
+    """The change of each class or group. `correct` and `before`, both [S, N], say which images the method and the
+    reference classify correctly with each seed; `indices` and `members` are the index and the images of each class or
+    group."""
     differences = correct.astype(float) - before
     p_values = holm([crossed_p_value(differences[:, own]) for own in members])
     return tuple(
@@ -116,11 +118,13 @@ def _changes(correct: np.ndarray, before: np.ndarray, indices: Iterable[int],
 
 
 def moved_classes(correct: np.ndarray, before: np.ndarray, members: Sequence[np.ndarray]) -> list[int]:
-    """The classes whose accuracy, less that on all images, differs at 5 % by Welch's t-test over seeds.
+    """The positions in `members` of the classes whose accuracy, relative to that on all images, differs significantly.
 
-    This is the count of Mohammadshahi and Ioannou (2025, arXiv:2410.08407): it takes test images as given and is not
-    corrected for the number of classes, of which it finds 5 % where nothing differs. `correct` [S, N] and `before`
-    [R, N] say which images are right with each seed; a single row of `before` is a network without seeds, a constant.
+    This is the count of Mohammadshahi and Ioannou (2025, arXiv:2410.08407), by Welch's t-test over seeds at 5 %. It
+    takes the test images as given and is not corrected for the number of classes: where nothing differs, it finds 5 %
+    of them. `correct` [S, N] and `before` [R, N] say which images are classified correctly with each seed, and
+    `members` has the images of each class. A single row is taken as a constant, as it comes from a single network such
+    as a teacher.
     """
     ours, theirs = (np.stack([right[:, own].mean(axis=1) for own in members], axis=1)
                     - right.mean(axis=1, keepdims=True) for right in (correct, before))  # [S, K], [R, K]
@@ -129,7 +133,7 @@ def moved_classes(correct: np.ndarray, before: np.ndarray, members: Sequence[np.
     found = []
     for place, (mean, *errors) in enumerate(zip(means, *squares, strict=True)):
         noise = sum(errors)
-        if noise < 1e-20:  # of rounding: nothing varies
+        if noise < 1e-20:  # only rounding errors: nothing varies
             moved = abs(mean) > 1e-9
         else:
             degrees = noise**2 / sum(error**2 / (len(one) - 1)
@@ -141,17 +145,19 @@ def moved_classes(correct: np.ndarray, before: np.ndarray, members: Sequence[np.
 
 
 def majority(runs: list[Predicted]) -> np.ndarray:
-    """[N]: the class that most runs predict; of classes with equally many votes, that of the earliest run."""
+    """The class that most runs predict for each image, [N]; of classes with equally many votes, the earliest run's."""
     classes = np.stack([run.classes for run in runs])                      # [S, N]
     support = np.stack([(classes == own).sum(axis=0) for own in classes])  # of each run's class
     return np.take_along_axis(classes, support.argmax(axis=0)[None], axis=0)[0]
 
 
 def crossed_p_value(differences: np.ndarray) -> float | None:
-    """Two-sided p of a mean of zero for differences [seeds, images], both of them samples: min F' of Clark (1973).
+    """The two-sided p-value of a mean of zero for differences [seeds, images], where both seeds and images are samples.
 
-    F' = S N mean² / (MS_seeds + MS_images), with Satterthwaite's degrees of freedom, is conservative. As signs alone
-    can decide no better, p is at least 2^(1 - m) with m images on which the two differ. None for a single image.
+    The test is min F' of Clark (1973), F' = S N mean² / (MS_seeds + MS_images) with Satterthwaite's degrees of freedom,
+    which is conservative. Since a test of signs could do no better, p is at least 2^(1 - m), where m is the number of
+    images whose mean difference is not zero. None for a single image.
+
     Clark, H. H. (1973). The language-as-fixed-effect fallacy. doi:10.1016/S0022-5371(73)80014-3
     """
     seeds, images = differences.shape
@@ -168,14 +174,15 @@ def crossed_p_value(differences: np.ndarray) -> float | None:
 
 
 def two_sided(t: float, degrees: float) -> float:
-    """Two-sided p of Student's t."""
+    """The two-sided p-value of Student's t with that many degrees of freedom."""
     from scipy.special import stdtr  # here, because scipy takes a second to import
 
     return float(2 * stdtr(degrees, -abs(t)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction: the chance of any false alarm among them stays below the level."""
+    """The p-values after Holm's step-down correction, in the same order: the probability of any false positive among
+    them stays below the level. None, for what was not tested, stays None and is not counted."""
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0

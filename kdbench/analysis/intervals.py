@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 CONFIDENCE = 0.95
-POWER = 0.8  # of a test: how often it finds a difference that is there (Cohen, 1988)
+POWER = 0.8  # the probability that a test detects a true difference, by the convention of Cohen (1988)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its confidence interval, which one seed cannot give."""
+    """A mean over seeds with its 95 % confidence interval. The interval, its ends and the deviation are None for one
+    seed."""
 
     mean: float
-    half_width: float | None
-    count: int
+    half_width: float | None  # half the width of the interval
+    count: int                # number of seeds
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation over seeds, of which the interval is made."""
+        """The standard deviation over seeds, computed back from the interval; None for one seed."""
         if self.half_width is None:
             return None
         return self.half_width * math.sqrt(self.count) / t_quantile(self.count - 1)
@@ -44,9 +45,10 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Estimate | None:
-    """The mean over the seeds that both have of value - reference; None if they share none.
+    """The mean of value - reference over the seeds that both have; None if they share none.
 
-    Equal seeds mean equal initial students and equal batches, so their noise cancels in the difference.
+    Equal seeds mean equal initial students and equal batches, so that the noise that these cause cancels in the
+    difference.
     """
     shared = sorted(values.keys() & reference.keys())
     return estimate([values[seed] - reference[seed] for seed in shared]) if shared else None
@@ -54,9 +56,11 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 @lru_cache
 def detectable_effect(degrees: float, comparisons: int = 1) -> float:
-    """The least true mean, in standard errors, that a two-sided t-test at 5 % with that many degrees of freedom (may be
-    inf) tells from zero in POWER of all samples of normal values; of several comparisons after Holm's correction, if
-    none of the others is significant."""
+    """The smallest true mean, in standard errors, that a two-sided t-test at 5 % detects with a power of `POWER`.
+
+    The test is of normal values, with that many degrees of freedom (may be inf). If it is one of several comparisons,
+    it is after Holm's correction in the case that none of the others is significant.
+    """
     import numpy as np
     from scipy.special import chdtri, ndtr  # here, because scipy takes a second to import
 
@@ -77,8 +81,8 @@ def detectable_effect(degrees: float, comparisons: int = 1) -> float:
 
 @lru_cache
 def t_quantile(degrees: float, comparisons: int = 1) -> float:
-    """Student's t for a two-sided 95 % interval with that many degrees of freedom; of several comparisons, for
-    intervals that hold together by Bonferroni's inequality."""
+    """The quantile of Student's t for a two-sided 95 % interval with that many degrees of freedom; with several
+    comparisons, for intervals that hold simultaneously by Bonferroni's inequality."""
     from scipy.special import stdtrit  # here, because scipy takes a second to import
 
     return float(stdtrit(degrees, 1 - (1 - CONFIDENCE) / 2 / comparisons))

@@ -1,4 +1,4 @@
-"""How methods are called in tables."""
+"""The names of methods in tables, and the sweeps among their settings."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,8 +13,8 @@ from kdbench.spec import RunSpec
 
 
 def facts_of(outcomes: Iterable[Outcome], installed: Mapping[str, MethodInfo]) -> dict[str, Facts]:
-    """What is known of each method that runs or profiles are of, by its name: what most of them recorded; for methods
-    of which none recorded it, what is installed. Methods of which nothing is known are absent."""
+    """The facts about each method that the outcomes (runs or profiles) are of, by name: those that most of its outcomes
+    recorded or, if none did, those of the installed method. Methods of which neither is known are absent."""
     methods: dict[str, Counter[bytes]] = defaultdict(Counter)
     for outcome in outcomes:
         recorded = methods[outcome.spec.method]
@@ -31,17 +31,17 @@ def facts_of(outcomes: Iterable[Outcome], installed: Mapping[str, MethodInfo]) -
 
 
 def changed(method: str, hyperparameters: Mapping[str, Any], known: Mapping[str, Facts]) -> dict[str, Any]:
-    """The hyperparameters that differ from their defaults; all, of a method of which nothing is known."""
+    """The hyperparameters that differ from their defaults; all of them if the method's defaults are not known."""
     defaults = known[method].defaults if method in known else {}
     return {name: value for name, value in sorted(hyperparameters.items())
             if name not in defaults or defaults[name] != value}
 
 
 class Variant(NamedTuple):
-    """A method as it was run in a cell: what the runs of a row share."""
+    """A method with the settings that the runs of one row share."""
 
     method: str
-    settings: tuple[tuple[str, Any], ...]  # hyperparameters that are not the defaults, a budget, own recipe
+    settings: tuple[tuple[str, Any], ...]  # hyperparameters that are not defaults, updates, own recipe
 
     @classmethod
     def of(cls, spec: RunSpec, known: Mapping[str, Facts]) -> "Variant":
@@ -51,18 +51,19 @@ class Variant(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """Settings of a method that differ in the value of one hyperparameter, a number."""
+    """Settings of a method that differ only in the value of one hyperparameter, which is a number."""
 
     method: str
     parameter: str
     points: tuple[tuple[float, str], ...]  # the value and the label of each, in rising order
 
 
-LEAST_POINTS = 3  # of a sweep
+LEAST_POINTS = 3  # fewest settings that make a sweep
 
 
 def sweeps(names: Mapping[Variant, str], known: Mapping[str, Facts]) -> list[Sweep]:
-    """The sweeps among the variants of a cell, given what these are called; of each hyperparameter, the longest one."""
+    """The sweeps among the variants of a cell, given the labels of these. For each hyperparameter of a method it is the
+    longest sweep, if that has `LEAST_POINTS` settings or more and the default is known."""
     found = []
     for method, parameter in sorted({(one.method, name) for one in names for name, _ in one.settings}):
         default = known[method].defaults.get(parameter) if method in known else None
@@ -79,8 +80,8 @@ def sweeps(names: Mapping[Variant, str], known: Mapping[str, Facts]) -> list[Swe
 
 
 def labels(variants: Iterable[Variant]) -> dict[Variant, str]:
-    """What the variants of a cell are called: by their method's name, and where there are several of one method, by
-    the settings in which these differ."""
+    """The labels of the variants of a cell: the method's name, followed by the settings in which its variants differ if
+    there are several."""
     alike: dict[str, list[Variant]] = defaultdict(list)
     for variant in dict.fromkeys(variants):
         alike[variant.method].append(variant)
@@ -88,7 +89,8 @@ def labels(variants: Iterable[Variant]) -> dict[Variant, str]:
 
 
 def label(variant: Variant, alike: Iterable[Variant]) -> str:
-    """The name of a variant among `alike`, the variants of its method."""
+    """The label of a variant among `alike`, the variants of its method: "METHOD", or "METHOD (NAME=VALUE, ...)" with
+    the settings that not all of these share."""
     shared = set.intersection(*({*map(repr, other.settings)} for other in alike))
     values = ", ".join(f"{name}={value}" for name, value in variant.settings if repr((name, value)) not in shared)
     return plain(f"{variant.method} ({values})" if values else variant.method)

@@ -1,6 +1,6 @@
-"""Methods across cells: who wins how often, and which differences are more than chance.
+"""Ranks of methods across cells: who wins how often, and which differences are more than chance.
 
-A method that failed, is missing or does not apply somewhere shares the last place there: it never gains by it.
+A method that failed, is missing or does not apply in a cell shares the last place there, so that it never gains by it.
 """
 
 import math
@@ -13,45 +13,46 @@ import numpy as np
 from kdbench.analysis.board import REFERENCE, Leaderboard, Row, Wins
 from kdbench.analysis.intervals import CONFIDENCE
 
-MIN_CELLS = 2           # for an average over cells
+MIN_CELLS = 2           # fewest cells for an average over them
 
 
-MIN_CELLS_FRIEDMAN = 5  # below, its chi-squared distribution is no good approximation
+MIN_CELLS_FRIEDMAN = 5  # with fewer, the chi-squared distribution is no good approximation of the statistic's
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one method does over all cells."""
+    """The results of one method over all cells."""
 
     label: str
     family: str
-    cells: int             # in which all its planned runs are finished
-    score: float | None    # mean over all cells of its difference to the reference; None if one is lacking
-    worst: float | None    # the lowest of these differences
-    rank: float            # average over all cells; 1 is best
+    cells: int             # number of cells in which all its planned runs are finished
+    score: float | None    # mean over all cells of its difference to the reference; None if a cell lacks it
+    worst: float | None    # the lowest of these differences; None if `score` is
+    rank: float            # average rank over all cells; 1 is best
     wins: dict[str, Wins]  # by reference
 
 
 @dataclass(frozen=True)
 class Friedman:
-    """Are the average ranks more than chance, and which of them differ (Demšar, 2006)."""
+    """The result of Friedman's test for differences of average ranks, and which of them differ (Demšar, 2006)."""
 
     statistic: float
     p: float
-    critical_difference: float         # Nemenyi's, at 5 %
-    groups: tuple[tuple[str, ...], ...]  # of methods that it cannot tell apart, overlapping
+    critical_difference: float         # of average ranks, Nemenyi's at 5 %
+    groups: tuple[tuple[str, ...], ...]  # methods without a significant difference; groups may overlap
 
 
 @dataclass(frozen=True)
 class Ranking:
     cells: int
-    standings: tuple[Standing, ...]  # by average rank
+    standings: tuple[Standing, ...]  # sorted by average rank
     friedman: Friedman | None
     withheld: str                    # why there is no Friedman test; "" if there is one
 
 
 def rank(leaderboard: Leaderboard) -> Ranking | None:
-    """The methods that see the data across the cells of a leaderboard; None with fewer than two cells."""
+    """Rank the methods that see the data across the cells of a leaderboard. None if fewer than two cells have such
+    methods."""
     tables = [{row.label: row for row in cell.rows if not row.data_free} for cell in leaderboard.cells]
     cells = [table for table in tables if table]
     if len(cells) < MIN_CELLS:
@@ -67,7 +68,7 @@ def rank(leaderboard: Leaderboard) -> Ranking | None:
 
 
 def _accuracy(row: Row | None) -> float | None:
-    """The mean test accuracy of a row whose planned runs are all finished."""
+    """The mean test accuracy of a row; None if not all of its planned runs are finished."""
     estimate = row.estimate("test_accuracy") if row is not None and not row.failures else None
     return estimate.mean if estimate else None
 
@@ -99,7 +100,8 @@ def _why_no_test(cells: int, methods: int) -> str:
 
 
 def cell_ranks(values: Sequence[float | None]) -> list[float]:
-    """1 for the highest value; equal ones share the mean of their ranks, and those without a value share the last."""
+    """The rank of each value, 1 for the highest. Equal values share the mean of their ranks, as do missing ones (None),
+    which come last."""
     order = sorted(range(len(values)), key=lambda i: _key(values[i]))
     ranks, before = [0.0] * len(values), 0
     for _, group in groupby(order, key=lambda i: _key(values[i])):
@@ -129,7 +131,7 @@ def friedman(ranks: np.ndarray, labels: Sequence[str]) -> Friedman:
     p = float(chdtrc(methods - 1, statistic))
     distance = range_quantile(methods) / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * cells))
     order = sorted(range(methods), key=lambda i: (average[i], labels[i]))
-    reach = distance if p < 1 - CONFIDENCE else math.inf  # Nemenyi's differences count only after Friedman's test
+    reach = distance if p < 1 - CONFIDENCE else math.inf  # Nemenyi's test counts only if Friedman's is significant
     groups = _groups([float(average[i]) for i in order], reach)
     return Friedman(statistic, p, distance, tuple(tuple(labels[order[i]] for i in group) for group in groups))
 
@@ -145,9 +147,9 @@ def _groups(sorted_ranks: Sequence[float], reach: float) -> list[range]:
 
 
 def range_quantile(methods: int) -> float:
-    """The 95 % quantile of the range of that many standard normal variables (Tukey's, with infinite degrees).
+    """The 95 % quantile of the range of that many standard normal variables: Tukey's, with infinite degrees of freedom.
 
-    P(range <= q) = k * integral of phi(z) * (Phi(z) - Phi(z - q))^(k - 1) dz.
+    P(range <= q) = k * integral of phi(z) * (Phi(z) - Phi(z - q))^(k - 1) dz, with k methods.
     """
     from scipy.special import ndtr
 

@@ -15,8 +15,8 @@ from kdbench.suites.suite import Pair, built_in_pairs
 class Reported:
     accuracy: float  # a share
     source: str
-    differs: str     # what is known to be otherwise for all figures of the source
-    own: str         # what is otherwise for this one; "" for none
+    differs: str     # how the protocol of all figures of the source is known to differ from kdbench's
+    own: str         # how this figure's differs besides; "" if in nothing
 
 
 def of_row(cell: Cell, row: Row) -> Reported | None:
@@ -30,7 +30,8 @@ def of_teacher(cell: Cell) -> Reported | None:
 
 
 def _figure(cell: Cell, name: str, hyperparameters: Mapping[str, Any]) -> Reported | None:
-    """What the first source that has it says of a method with these hyperparameters, where they are not defaults."""
+    """The published figure of a method with these hyperparameters (without defaults) for a cell, from the first source
+    that has it; None if none has."""
     for source in _sources():
         if _same_protocol(source, cell):
             for pair in _pairs(cell):
@@ -48,7 +49,7 @@ def _same_protocol(source: dict[str, Any], cell: Cell) -> bool:
 
 @cache
 def _sources() -> list[dict[str, Any]]:
-    """The sources, every entry as a dictionary."""
+    """The sources in `reported.toml`, with every accuracy as a dictionary."""
     text = resources.files("kdbench.analysis").joinpath("reported.toml").read_text(encoding="utf-8")
     return [{**source, "recipe": _hashable(source["recipe"]), "accuracy": {
         pair: {name: entry if isinstance(entry, dict) else {"percent": entry} for name, entry in entries.items()}
@@ -65,7 +66,8 @@ def _hashable(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(cell: Cell) -> Iterator[str]:
-    """The built-in pairs with the cell's architectures: the pair's name in a record is a mere label."""
+    """The names of the built-in pairs that have the cell's architectures. The name of a pair in a record is not
+    compared, since it is only a label."""
     teacher = cell.spec["teacher"]
     if teacher is None:
         return

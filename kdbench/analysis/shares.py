@@ -8,7 +8,7 @@ from kdbench.errors import UserError, plain
 from kdbench.results.record import Record
 
 CLASS, CORRUPTION = "class", "corruption"
-GROUP = "group: "  # and the attribute
+GROUP = "group: "  # followed by the attribute's name
 
 Shares = Mapping[str, Mapping[str, Estimate]]  # by kind of part, then by the part's name
 
@@ -24,8 +24,8 @@ def class_names(dataset: str, recorded: Sequence[str]) -> Sequence[str]:
 
 
 def mean_shares(runs: Iterable[Record]) -> Shares:
-    """The mean accuracies over runs of one cell, with their intervals. A kind of part that some run lacks, or in which
-    the runs name other parts, is left out, and so is a part without images."""
+    """The mean accuracies on parts of the test images over runs of one cell, with their intervals. A kind of parts is
+    left out if some run lacks it, or if runs name different parts; so is a part without images."""
     known = [dict(_of_run(run)) for run in runs]
     if not known:
         return {}

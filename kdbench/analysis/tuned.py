@@ -1,5 +1,5 @@
-"""Which rows of a folder are what `kdbench tune` chose, what they gained by it, and whether it changes the order of
-methods."""
+"""Which rows of a folder have settings that `kdbench tune` chose, what they gained by it, and whether it changes the
+order of methods."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -20,19 +20,20 @@ from kdbench.spec import RunSpec
 from kdbench.tune.choice import Choice, Choices, read_choices
 
 TUNED, KEPT = "tuned", "tuned: default kept"
-MIN_METHODS = 5    # for a correlation of their order
+MIN_METHODS = 5    # fewest methods for a correlation of orders
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The choices that the runs of a folder went by."""
+    """The choices of `kdbench tune` that the runs of a folder follow; empty if there are none."""
 
     choices: Choices | None = None
     sha256: str = ""
     by_place: Mapping[tuple[str, str], Choice] = field(default_factory=dict)  # by method and cell
 
     def mark(self, spec: RunSpec) -> str:
-        """What a table says of a row beside its name; nothing where its settings were not chosen."""
+        """The remark that tables show beside the label of a run's row: `TUNED` or `KEPT`, or "" if its settings are not
+        the chosen ones."""
         choice = self.by_place.get((spec.method, spec.cell))
         if choice is None or settings_of(spec) != (choice.hyperparameters, choice.recipe):
             return ""
@@ -40,13 +41,13 @@ class Tuned:
 
     def rename(self, names: Mapping[Variant, str], specs: Iterable[RunSpec],
                known: Mapping[str, Facts]) -> dict[Variant, str]:
-        """The names of a cell's rows, with "(tuned)" in place of settings where a method stands beside its default."""
+        """The labels of a cell's rows, with "METHOD (tuned)" in place of a label that lists the tuned settings."""
         tuned = {Variant.of(spec, known) for spec in specs if self.mark(spec) == TUNED}
         return {variant: f"{variant.method} ({TUNED})" if variant in tuned and label != variant.method else label
                 for variant, label in names.items()}
 
     def lines(self) -> Iterable[str]:
-        """What a reader should know of it."""
+        """At most one sentence, for readers of tables, on how settings were tuned; none if there are no choices."""
         if self.choices is not None:
             study, trials = self.choices.study, {len(choice.trials) for choice in self.choices.choices}
             seeds, pruned = len(self.choices.seeds), ", pruned by the median" if "pruner" in study else ""
@@ -56,12 +57,12 @@ class Tuned:
 
 
 def settings_of(spec: RunSpec) -> tuple[dict[str, Any], dict[str, float]]:
-    """What tuning may choose of a run: its hyperparameters, and its own values of the recipe."""
+    """The settings of a run that tuning may choose: its hyperparameters, and its own values of the recipe."""
     return spec.hyperparameters, spec.own_recipe.given() if spec.own_recipe else {}
 
 
 def read_tuned(store: Store) -> tuple[Tuned, list[Problem]]:
-    """The choices in a folder of results, or what is wrong with them."""
+    """The choices in a folder of results, empty if there are none, and what is wrong with their file."""
     file = store.files.tuning.choices
     if not file.exists():
         return Tuned(), []
@@ -76,60 +77,63 @@ def read_tuned(store: Store) -> tuple[Tuned, list[Problem]]:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What trials and final runs tell of one method in one cell. Accuracies are shares."""
+    """The effect of tuning on one method in one cell, by its trials and its final runs. Accuracies are shares."""
 
     label: str
     choice: Choice
-    validation: Estimate | None  # validation accuracy of final runs, tuned less default, on equal seeds
-    test: Estimate | None        # the same of test accuracy
+    validation: Estimate | None  # of final runs: validation accuracy, tuned minus default, on equal seeds
+    test: Estimate | None        # the same for test accuracy; both are None if no seed is shared
 
     @property
     def claimed(self) -> float | None:
-        """The gain by the trials themselves: mean validation accuracy of the chosen one less the default's."""
+        """The gain in validation accuracy by the trials: the chosen trial's mean minus the default's; None if either is
+        missing."""
         if self.choice.accuracy is None or self.choice.default_accuracy is None:
             return None
         return self.choice.accuracy - self.choice.default_accuracy
 
     @property
     def optimism(self) -> float | None:
-        """By how much the claimed gain exceeds that of test accuracy on seeds that no trial had."""
+        """The claimed gain minus the gain in test accuracy on the seeds of final runs, which no trial used; None if
+        either is not known."""
         return None if self.claimed is None or self.test is None else self.claimed - self.test.mean
 
 
 @dataclass(frozen=True)
 class Order:
-    """How much the order of a cell's methods by mean test accuracy stays the same when they are tuned."""
+    """How far the order of a cell's methods by mean test accuracy stays the same when they are tuned."""
 
-    methods: int
+    methods: int              # number of methods
     correlation: float        # Kendall's tau-b between both orders: 1 is the same order, -1 the reverse
     low: float                # the ends of its 95 % interval over methods, by the bootstrap
     high: float
-    same_settings: float | None  # tau-b between two halves of the seeds, both by default, mean over splits: what noise
-                                 # alone leaves of an order; None for one seed
-    other_settings: float | None  # the same between one half by default and the other half tuned
-    swapped: int              # pairs of methods whose order is reversed
+    same_settings: float | None  # mean tau-b between the orders by default on two halves of the seeds, over splits into
+                                 # halves: how far noise alone changes an order; None for one seed
+    other_settings: float | None  # the same between the order by default on one half and tuned on the other
+    swapped: int              # number of pairs of methods whose order is reversed
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A method's final runs: a metric by seed, by default and tuned; the same runs where the default was kept."""
+    """The final runs of a method, with default and with tuned settings, as values by metric and seed. Both are the same
+    runs if tuning kept the default."""
 
     label: str
-    ranked: bool  # it sees the data, and all its planned runs are finished
+    ranked: bool  # whether it sees the data and all its planned runs are finished
     default: Mapping[str, Mapping[int, float]]
     tuned: Mapping[str, Mapping[int, float]]
 
 
 def tuning_of(choice: Choice, compared: Compared) -> Tuning:
-    """What tuning did to one method."""
+    """The effect of tuning on one method, from the choice and the final runs."""
     validation, test = (paired_difference(compared.tuned.get(name, {}), compared.default.get(name, {}))
                         for name in ("validation_accuracy", "test_accuracy"))
     return Tuning(compared.label, choice, validation, test)
 
 
 def order_of(methods: Iterable[Compared]) -> Order | None:
-    """Whether tuning changes the order of methods; None for fewer than `MIN_METHODS` that have both kinds of runs on
-    some common seeds."""
+    """How far tuning keeps the order of the methods that are `ranked`. None if fewer than `MIN_METHODS` have default
+    and tuned runs on a common seed, or if these methods have no seed in common."""
     found = [tuple(own.get("test_accuracy", {}) for own in (one.default, one.tuned)) for one in methods if one.ranked]
     found = [(default, tuned) for default, tuned in found if default.keys() & tuned.keys()]
     if len(found) < MIN_METHODS:

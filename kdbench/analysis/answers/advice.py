@@ -1,4 +1,4 @@
-"""An answer to a practitioner: which method to take, under what is given and what it may cost, and why."""
+"""Advice to a practitioner: which method to use, given the data and what a student may cost, and why."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,36 +8,40 @@ from kdbench.analysis.moderated import Comparison, compare
 from kdbench.errors import counted, plain
 from kdbench.metrics.catalog import METRICS
 
-CLEAN, ROBUST = "test_accuracy", "pgd_small_accuracy"  # what is best: without and with --robust
-MARGIN = .01                                           # what a cheaper method may be below the best
-MOST_NAMED = 6                                         # methods in a sentence
+CLEAN, ROBUST = "test_accuracy", "pgd_small_accuracy"  # what methods are compared by, without and with --robust
+MARGIN = .01                                           # how far below the best method a cheaper one may be, as a share
+MOST_NAMED = 6                                         # most names that a sentence lists
 
-ByReference = Mapping[str, Mapping[str, Comparison]]   # rows compared with a reference, by the labels of both
+ByReference = Mapping[str, Mapping[str, Comparison]]   # by label of the reference, then of the row
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a student may cost, and what there is to train it with."""
+    """The limits on what a student may cost (None: no limit), and the purpose that it is chosen for."""
 
-    train_ratio: float | None = None    # at most so many times a step of plain training
-    train_seconds: float | None = None  # at most so long a run
-    latency_ms: float | None = None     # at most so long for one image
+    train_ratio: float | None = None    # longest training step, in multiples of plain training's
+    train_seconds: float | None = None  # longest training of a run, in seconds
+    latency_ms: float | None = None     # longest time for one image, in milliseconds
     data_free: bool = False             # there are no training images
-    robust: bool = False                # accuracy under attack counts
+    robust: bool = False                # methods are compared by accuracy under attack
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What is advised for a pair and dataset."""
+    """The method that is advised for a cell, and why."""
 
     method: str | None                  # the row's name; None if nothing can be advised
-    reasons: tuple[str, ...]
-    excluded: Mapping[str, str]         # rows that the wishes rule out, and why
+    reasons: tuple[str, ...]            # in sentences
+    excluded: Mapping[str, str]         # by label of a row that the wishes rule out: the reason
 
 
 def advise(cell: Cell, wishes: Wishes) -> Advice:
-    """Of the methods that fulfil the wishes, the cheapest to train of the best one and those that are at most `MARGIN`
-    below it at the low end of their interval: that a difference is not significant may be for want of seeds."""
+    """Advise, of the methods that fulfil the wishes, the one cheapest to train among the best and those nearly as good.
+
+    The best one has the highest mean of the metric. A method is nearly as good if the whole 95 % interval of its
+    difference to the best lies above -`MARGIN`; that the difference is not significant does not suffice, since there
+    may be too few seeds to find it. No method is advised if none fulfils the wishes, or if none of these has two seeds.
+    """
     metric, excluded = ROBUST if wishes.robust else CLEAN, dict[str, str]()
     for row in cell.rows:
         if why := next(iter(_against(row, wishes, metric)), None):
@@ -85,10 +89,11 @@ def _above(row: Row, metric: str, most: float | None, unit: str) -> Iterable[str
         yield f"{cost.mean:.3g}{unit}, more than {most:g}"
 
 
-# Which of the others is the best.
+# Which of the remaining methods is the best.
 
 def _compared(rows: Sequence[Row], metric: str) -> ByReference:
-    """The rows compared with those of the references and with the first, the best: by reference, then row."""
+    """The comparisons of the rows with `REFERENCES` and with the first row, which is the best one, by reference, then
+    row."""
     values = {row.label: row.metrics[metric] for row in rows}
     return compare(values, {}, tuple(dict.fromkeys((*REFERENCES, rows[0].label))), []).to
 
@@ -103,7 +108,8 @@ def _profiled(rows: Sequence[Row]) -> bool:
 
 
 def _cost(row: Row, rows: Sequence[Row]) -> float:
-    """Of training: the profiled step time if all rows have one, else the seconds that training took."""
+    """What training a row costs: its profiled step time if all of `rows` were profiled, else the seconds that training
+    took."""
     return _mean(row, "step_time_ratio" if _profiled(rows) else "seconds")
 
 

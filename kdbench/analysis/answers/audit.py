@@ -1,8 +1,8 @@
-"""What a student inherited of its teacher's bias, what it added, and what it mended, by measures of bias.
+"""How much of its teacher's bias each student inherited, added to and mended, by several measures of bias.
 
-Of each measure three figures are compared: the teacher's, the plain student's (the reference, which saw the same images
-and no teacher) and the student's own. The bias that its teacher has as well counts as inherited; what the student has
-beyond the teacher, as added; what it has less than the plain student, as mended, and more, as worsened.
+For each measure three figures are compared: the teacher's, the plain student's (the reference, which learned from the
+same images without a teacher) and the student's own. Bias that the teacher has too counts as inherited, and bias beyond
+the teacher's as added. Less bias than the plain student's counts as mended, and more as worsened.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ OF_GROUPS = MEASURES[1:]
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean over seeds of a student's figure less another network's, with half its 95 % interval."""
+    """The mean over seeds of a student's figure minus the figure of its teacher or of the plain student."""
 
     mean: float
-    half_width: float | None  # None where seeds are too few
-    p: float | None           # of no difference, corrected for the number of students of the cell (Holm)
+    half_width: float | None  # of the 95 % interval; None if there are too few seeds
+    p: float | None           # p-value of no difference, corrected for the number of students (Holm); None: not tested
     fairer: bool              # whether the student's figure is the better one
 
     @property
@@ -36,37 +36,37 @@ class Difference:
 
 @dataclass(frozen=True)
 class Finding:
-    """A measure of a student beside those of its teacher and of the plain student."""
+    """A measure of one student, compared with its teacher and with the plain student."""
 
     label: str
     value: Estimate
-    to_teacher: Difference | None    # None where the teacher's figure is not known
-    to_reference: Difference | None  # None for the reference, and with fewer than two seeds in common
+    to_teacher: Difference | None    # None if the teacher's figure is not known
+    to_reference: Difference | None  # None for the reference, and if the two cannot be tested
 
     @property
     def added(self) -> bool:
-        """Whether the student is more biased than its teacher."""
+        """Whether the student is significantly more biased than its teacher."""
         return self.to_teacher is not None and self.to_teacher.significant and not self.to_teacher.fairer
 
     @property
     def mended(self) -> bool:
-        """Whether the student is less biased than the plain student."""
+        """Whether the student is significantly less biased than the plain student."""
         return self.to_reference is not None and self.to_reference.significant and self.to_reference.fairer
 
     @property
     def worsened(self) -> bool:
-        """Whether the student is more biased than the plain student."""
+        """Whether the student is significantly more biased than the plain student."""
         return self.to_reference is not None and self.to_reference.significant and not self.to_reference.fairer
 
 
 def audit(cell: Cell) -> dict[str, tuple[Finding, ...]]:
-    """By measure, the findings on the cell's methods, in the order of its rows; without those that lack the measure,
-    and without measures that no method has."""
+    """The findings on a cell's methods by measure, each in the order of the cell's rows. Methods that lack the measure,
+    and measures that no method has, are left out."""
     return {metric: found for metric in MEASURES if (found := _findings(cell, metric))}
 
 
 def has_groups(cell: Cell) -> bool:
-    """Whether the test images of a cell have groups by which its methods were measured."""
+    """Whether any method of a cell has a measure of bias between groups of test images."""
     return any(metric in row.metrics for row in cell.rows for metric in OF_GROUPS)
 
 
@@ -80,7 +80,8 @@ def _findings(cell: Cell, metric: str) -> tuple[Finding, ...]:
 
 
 def _to_teacher(values: Mapping[str, Mapping[int, float]], teacher: float, metric: str) -> dict[str, Difference]:
-    """Each student less the teacher, a network that is given: Student's t over the student's seeds."""
+    """Each student's difference to the teacher by label. The teacher is a single network, so that this is Student's
+    one-sample t-test over the student's seeds."""
     found = {label: estimate([value - teacher for value in own.values()]) for label, own in values.items()}
     p_values = dict(zip(found, holm([p_value_of(one) for one in found.values()]), strict=True))
     return {label: Difference(one.mean, one.half_width if one.count >= MIN_SEEDS else None, p_values[label],
@@ -88,7 +89,8 @@ def _to_teacher(values: Mapping[str, Mapping[int, float]], teacher: float, metri
 
 
 def _to_reference(cell: Cell, values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, Difference]:
-    """Each student less the plain one on equal seeds, with the moderated intervals of the cell's main table."""
+    """Each student's difference to the plain student on equal seeds by label, with moderated intervals as in the cell's
+    main table."""
     blind = {row.label for row in cell.rows if row.data_free}
     told = compare({label: own for label, own in values.items() if label not in blind},
                    {label: own for label, own in values.items() if label in blind}, (REFERENCE,), ())
@@ -101,7 +103,9 @@ def _fairer(metric: str, difference: float) -> bool:
 
 
 def summary(findings: Sequence[Finding], teacher: float | None) -> tuple[str, ...]:
-    """What the findings on one measure say, a sentence for each thing that there is something to say of."""
+    """Sentences that name the methods which mended and which worsened a measure against the plain student and, unless
+    the figure of the teacher is None, those which added to the teacher's bias and those which are fairer than the
+    teacher."""
     mended, worsened, added = ([one.label for one in findings if getattr(one, what)]
                                for what in ("mended", "worsened", "added"))
     fairer = [one.label for one in findings if one.to_teacher and one.to_teacher.significant and one.to_teacher.fairer]

@@ -18,43 +18,43 @@ from kdbench.results.store import Store
 METRIC = "test_accuracy"
 
 
-Values = tuple[tuple[str, ...], tuple[str, ...]]  # all that A's finished runs have, and all that B's have
+Values = tuple[tuple[str, ...], tuple[str, ...]]  # the values found in A's finished runs, and in B's
 
 
 @dataclass(frozen=True)
 class RowChange:
-    """A method that both folders have in cells that are compared, A the first folder and B the second."""
+    """A method that both folders, A (the first) and B (the second), have in a pair of compared cells."""
 
     cell: str                      # the title of A's cell
-    method: str                    # as A calls it
+    method: str                    # its label in A
     first: Estimate | None         # test accuracy in A, over A's seeds
-    second: Estimate | None        # and in B
-    difference: Estimate | None    # B less A over the seeds that both have; None if they share none
-    equal: bool                    # whether the accuracy on each of these seeds is the same
-    p: float | None                # two-sided, of no difference, after Holm's correction; None if it cannot be tested
-    significant: bool              # at 5 %
-    verdicts: tuple[str, str]      # against plain training in A and B: better, worse, unclear; "" where none is given
+    second: Estimate | None        # test accuracy in B, over B's seeds
+    difference: Estimate | None    # B minus A over the seeds that both have; None if they share none
+    equal: bool                    # whether they share seeds, and the accuracies on all of these are equal
+    p: float | None                # two-sided p-value of no difference, after Holm's correction; None if not tested
+    significant: bool              # whether p is below 5 %
+    verdicts: tuple[str, str]      # in A and in B, see `verdict_on`
 
 
 @dataclass(frozen=True)
 class RunChange:
-    """A run that both folders have and that came out otherwise."""
+    """A run that both folders have a record of, with different outcomes."""
 
     run: str    # "ID, METHOD, seed SEED (PAIR on DATASET)"
-    what: str   # what is not equal; of one that failed in one folder, in which and why
+    what: str   # what differs; for a run that failed in one folder, in which folder and why
 
 
 @dataclass(frozen=True)
 class Reruns:
-    """The runs that both folders have a record of, trials and teachers included."""
+    """The runs that both folders have a record of, trials and teachers included, by how their outcomes compare."""
 
-    shared: int
+    shared: int                        # number of runs that both have a record of
     equal: int                         # finished in both with the same weights, predictions and metrics
     differing: tuple[RunChange, ...]   # finished in both, and not bit-equal
     failed: tuple[RunChange, ...]      # finished in one folder only
     unfinished: int                    # finished in neither
-    only_first: int                    # runs that A alone has a record of
-    only_second: int
+    only_first: int                    # number of runs that only A has a record of
+    only_second: int                   # number of runs that only B has a record of
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,22 @@ class Changes:
     """What changed from a folder A to a folder B."""
 
     results: tuple[str, str]                              # the hashes of their results
-    cells: tuple[tuple[str, ...], tuple[str, ...]]        # the titles of those in A alone, and in B alone
-    methods: tuple[tuple[str, ...], tuple[str, ...]]      # "METHOD (CELL)" in A alone and in B alone, in shared cells
-    rows: tuple[RowChange, ...]                           # of both, by the size of the difference
+    cells: tuple[tuple[str, ...], tuple[str, ...]]        # the titles of those in A only, and in B only
+    methods: tuple[tuple[str, ...], tuple[str, ...]]      # "METHOD (CELL)": in compared cells, A only and B only
+    rows: tuple[RowChange, ...]                           # methods of both, the largest difference first
     reruns: Reruns
-    environments: Mapping[str, Values]                    # what differs between the folders, by name
-    sources: Mapping[str, Values]                         # methods whose source differs: its SHA-256 in each, shortened
+    environments: Mapping[str, Values]                    # by name: parts of the environment that differ
+    sources: Mapping[str, Values]                         # by method whose source differs: its SHA-256, shortened
 
     @property
     def bit_equal(self) -> bool:
-        """Whether every run that both folders finished came out the same."""
+        """Whether every run that finished in both folders gave bit-equal results."""
         return not self.reruns.differing
 
 
 def changes(folders: tuple[Path, Path], installed: Mapping[str, MethodInfo]) -> Changes:
-    """What changed between two folders of results. UserError if they are one, or if one holds none."""
+    """What changed from the first folder of results to the second. UserError if they are the same folder, or if one
+    holds no results."""
     if folders[0].exists() and folders[0].resolve() == folders[1].resolve():
         raise UserError(f"{folders[0]} and {folders[1]} are the same folder" if folders[0] != folders[1] else
                         f"{folders[0]}: given twice")
@@ -94,8 +95,11 @@ def changes(folders: tuple[Path, Path], installed: Mapping[str, MethodInfo]) -> 
 # Cells and methods.
 
 def matched_cells(first: Leaderboard, second: Leaderboard) -> tuple[list[tuple[Cell, Cell]], list[Cell], list[Cell]]:
-    """The cells that are compared, and those of each leaderboard alone: equal ones, then of what is left those of the
-    same pair and dataset that compare their methods in the same way, with other settings."""
+    """The pairs of cells to compare, the other cells of the first leaderboard, and those of the second.
+
+    Cells with the same id are paired first; then, of the rest, cells with the same pair, dataset and regime but other
+    settings.
+    """
     pairs: dict[str, Cell] = {}
     rest = list(second.cells)
     for key in (lambda cell: cell.id, lambda cell: (cell.pair, cell.dataset, cell.regime)):
@@ -109,8 +113,9 @@ def matched_cells(first: Leaderboard, second: Leaderboard) -> tuple[list[tuple[C
 
 
 def matched_rows(cell: Cell, other: Cell) -> Iterator[tuple[Row | None, Row | None]]:
-    """The rows of a method with equal settings in two cells, in the first one's order; then those of the second alone.
-    What a row is called also depends on the rows beside it, and does not count."""
+    """Pairs of the rows of two cells with equal methods and settings, in the order of the first cell, followed by the
+    rows that only the second cell has. The missing row of a pair is None. Labels are not compared, since they depend on
+    the other rows of a cell."""
     there = {full_name(row): row for row in other.rows}
     here = {full_name(row): row for row in cell.rows}
     for name, row in here.items():
@@ -119,7 +124,7 @@ def matched_rows(cell: Cell, other: Cell) -> Iterator[tuple[Row | None, Row | No
 
 
 def full_name(row: Row) -> str:
-    """The method with all of its settings that are not the defaults."""
+    """The name of a row's method followed by all settings that are not defaults, "METHOD (NAME=VALUE, ...)"."""
     settings = ", ".join(f"{name}={value}" for name, value in sorted(row.hyperparameters.items()))
     return plain(f"{row.method} ({settings})" if settings else row.method)
 
@@ -135,13 +140,13 @@ def _alone(board: Leaderboard, pairs: Iterable[tuple[Cell, Cell]], which: int) -
 # Accuracies.
 
 def equal_on_shared(values: Mapping[int, float], reference: Mapping[int, float]) -> bool:
-    """Whether they share seeds, and have the same value for each of these."""
+    """Whether two mappings by seed share any seeds, and have equal values for all of these."""
     shared = values.keys() & reference.keys()
     return bool(shared) and all(values[seed] == reference[seed] for seed in shared)
 
 
 def _rows(first: Leaderboard, pairs: Iterable[tuple[Cell, Cell]]) -> list[RowChange]:
-    """The methods of both, the largest difference first."""
+    """The changes of the methods that both leaderboards have, the largest difference first and unknown ones last."""
     both = [(cell, other, row, again) for cell, other in pairs for row, again in matched_rows(cell, other)
             if row is not None and again is not None]
     accuracies = [(row.metrics.get(METRIC, {}), again.metrics.get(METRIC, {})) for _, _, row, again in both]
@@ -155,8 +160,8 @@ def _rows(first: Leaderboard, pairs: Iterable[tuple[Cell, Cell]]) -> list[RowCha
 
 
 def p_value_of(difference: Estimate | None) -> float | None:
-    """Two-sided, of a mean of zero by Student's t, as in the paired t-test; None with fewer than two seeds, or if
-    they all differ by the same."""
+    """The two-sided p-value of a mean difference of zero by the paired t-test. None with fewer than two seeds, or if
+    the difference is the same for all seeds."""
     if difference is None or not difference.half_width:
         return None
     degrees = difference.count - 1
@@ -164,8 +169,8 @@ def p_value_of(difference: Estimate | None) -> float | None:
 
 
 def verdict_on(cell: Cell, row: Row) -> str:
-    """Whether the row is better or worse than plain training by its cell's seeds, or this is unclear; "" for plain
-    training itself, and where there are too few seeds to tell."""
+    """The verdict on a row against plain training in its cell: "better" or "worse" if the difference is significant,
+    else "unclear"; "" for plain training itself, and if there are too few seeds for a test."""
     told = cell.comparisons.to.get(REFERENCE, {}).get(row.label)
     if told is None:
         return ""
@@ -175,7 +180,7 @@ def verdict_on(cell: Cell, row: Row) -> str:
 # Runs and environments.
 
 def _reruns(known: Mapping[str, Record], there: Mapping[str, Record]) -> Reruns:
-    """What the records of two folders, by run, say of the same runs."""
+    """Compare the records of the runs that two folders share; each folder's records are given by run id."""
     equal = unfinished = 0
     differ, failed = [], []
     shared = sorted(known.keys() & there.keys())
@@ -194,8 +199,8 @@ def _reruns(known: Mapping[str, Record], there: Mapping[str, Record]) -> Reruns:
 
 
 def _read(store: Store) -> tuple[dict[str, Record], dict[str, set[str]], dict[str, set[str]]]:
-    """A folder's records by run, and the values that its finished runs have: of each part of their environment by its
-    name, and of their method's source by method."""
+    """A folder's records by run id; the values of each part of the environment of its finished runs, by the part's
+    name; and the digests of each method's source in these runs, by method."""
     records: dict[str, Record] = {}
     environment: dict[str, set[str]] = defaultdict(set)
     sources: dict[str, set[str]] = defaultdict(set)
@@ -210,7 +215,8 @@ def _read(store: Store) -> tuple[dict[str, Record], dict[str, set[str]], dict[st
 
 
 def _other(first: Mapping[str, set[str]], second: Mapping[str, set[str]]) -> dict[str, Values]:
-    """What both have, with other values."""
+    """The entries that two mappings share with different values: by name, the sorted values of the first and of the
+    second."""
     return {name: (tuple(sorted(first[name])), tuple(sorted(second[name])))
             for name in sorted(first.keys() & second.keys()) if first[name] != second[name]}
 

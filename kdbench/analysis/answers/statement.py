@@ -34,7 +34,8 @@ def statement(folder: Path, runs: list[Record], problems: list[Problem], cells: 
 
 
 def _without_harm(rows: list[Row]) -> Iterable[str]:
-    """The rows of which harm is not told: those of too few seeds, and those whose records are too old to tell."""
+    """Sentences on how many rows have no figures of harm, because of too few seeds, or because records lack the
+    predicted classes."""
     have_seeds = [row.differences[REFERENCE].count >= MIN_SEEDS for row in rows if row.harm is None]
     for reason, count in (
         (f"they share fewer than {MIN_SEEDS} finished seeds with {REFERENCE}", have_seeds.count(False)),
@@ -46,7 +47,7 @@ def _without_harm(rows: list[Row]) -> Iterable[str]:
 
 
 def _incomplete(cell: Cell) -> Iterable[str]:
-    """The runs of a cell without a result, those of one kind, reason and seeds in one line."""
+    """Sentences on the runs of a cell that have no result, one for all rows with the same status, reason and seeds."""
     alike: dict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
     for row in cell.rows:
         seeds: dict[tuple[str, str], list[int]] = defaultdict(list)

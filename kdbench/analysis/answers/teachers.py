@@ -1,5 +1,5 @@
-"""The teacher as a variable: the cells of a folder that differ in the teacher alone, and where a better teacher makes a
-worse student."""
+"""Comparison of several teachers of the same student: the cells of a folder that differ only in the teacher, and where
+a more accurate teacher makes a worse student."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,28 +19,29 @@ OWN = (*OF_A_RUN, "pair", "teacher")  # the fields of a spec that cells of a ser
 class Taught:
     """A teacher, and the cell of the students that learned from it."""
 
-    name: str                 # of its pair; the cell's title where several teachers have a pair of this name
+    name: str                 # its pair's name; the cell's title if several cells have a pair of this name
     cell: Cell
     accuracy: float           # the teacher's on the test images
-    parameters: float | None  # the teacher's; None where records do not tell them
-    usual: bool               # trained by the recipe of most of the series' teachers
+    parameters: float | None  # the teacher's; None if no record states them
+    usual: bool               # whether it was trained by the most common recipe of the series' teachers
 
     @property
     def rows(self) -> dict[str, Row]:
-        """The students by label."""
+        """The rows of the cell by label."""
         return {row.label: row for row in self.cell.rows}
 
 
 @dataclass(frozen=True)
 class Series:
-    """Several teachers of one student: same architecture, recipe and images, and so the same batches by seed."""
+    """Several teachers of one student, whose architecture, recipe and images are the same with every teacher; so are
+    its batches for equal seeds."""
 
     title: str                          # "the student on the dataset"
-    parameters: float | None            # the student's
+    parameters: float | None            # the student's; None if no row states them
     teachers: tuple[Taught, ...]        # by rising test accuracy
-    taught: tuple[str, ...]             # labels of rows that the teacher makes a difference to
-    untaught: tuple[str, ...]           # labels of rows that come out the same whoever the teacher is
-    # By label and cell: the students of a teacher less those of the most accurate teacher, over the seeds of both.
+    taught: tuple[str, ...]             # labels of rows whose results depend on the teacher
+    untaught: tuple[str, ...]           # labels of rows whose results are the same with every teacher
+    # By label and cell id: test accuracy with the cell's teacher minus that with the most accurate one, on equal seeds.
     comparisons: Mapping[tuple[str, str], Comparison]
 
     @property
@@ -49,13 +50,13 @@ class Series:
         return self.teachers[-1]
 
     def row(self, label: str) -> Row:
-        """The row of a label that does not depend on the teacher."""
+        """The row with one of the labels in `untaught`, from the first teacher whose cell has it."""
         return next(one.rows[label] for one in self.teachers if label in one.rows)
 
 
 def series(leaderboard: Leaderboard) -> list[Series]:
-    """The groups of two or more cells that differ in the teacher alone, in the order of their first cells. Cells whose
-    teacher's accuracy is not known are in none, nor are methods that see no data."""
+    """The series of two or more cells that differ only in the teacher, in the order of their first cells. Cells whose
+    teacher's test accuracy is not known, and methods that see no data, are left out."""
     groups: dict[str, list[Cell]] = defaultdict(list)
     for cell in leaderboard.cells:
         if cell.teacher is not None and METRIC in cell.teacher.metrics:
@@ -94,13 +95,15 @@ def _key(label: str, cell: str) -> str:
 
 
 def _recipe(cell: Cell) -> str:
-    """What tells apart how teachers were trained; of those with other weights, where these come from."""
+    """A key that is equal for teachers that were trained alike: the hash of the teacher's recipe or, if kdbench did not
+    train it, the kind of source that its weights come from."""
     teacher: dict[str, Any] = cell.spec["teacher"]
     return digest(teacher["run"]["recipe"]) if teacher["kind"] == "run" else str(teacher["kind"])
 
 
 def _same(values: list[Mapping[int, float]]) -> bool:
-    """Whether runs of the same seed gave the same in all cells: the method did not listen to the teacher."""
+    """Whether the runs of each seed have equal accuracies in all of two or more cells, so that the method ignores the
+    teacher. `values` has the accuracies by seed of each cell."""
     by_seed: dict[int, set[float]] = defaultdict(set)
     for own in values:
         for seed, value in own.items():
@@ -109,13 +112,14 @@ def _same(values: list[Mapping[int, float]]) -> bool:
 
 
 def _parameters(cells: Iterable[Cell]) -> float | None:
-    """The parameters of the student, by the first row that tells them."""
+    """The plain student's number of parameters, by the first row of the cells that states it; None if none does."""
     return next((size.mean / row.size for cell in cells for row in cell.rows
                  if (size := row.estimate("parameters")) is not None), None)
 
 
 def sentences(one: Series) -> Iterator[str]:
-    """What a series says of its teachers, in sentences."""
+    """Sentences that sum up a series: its teachers, the methods that ignore them, and where a more accurate teacher
+    makes a worse student."""
     sizes = [teacher.parameters for teacher in one.teachers if teacher.parameters is not None]
     reach = ""
     if len(sizes) == len(one.teachers):

@@ -9,7 +9,7 @@ from kdbench.analysis.labels import Sweep
 
 
 def rows_of(cell: Cell, sweep: Sweep) -> Iterator[tuple[float, Row]]:
-    """The values of a sweep whose runs finished, with their rows, in rising order."""
+    """The values of a sweep for which runs finished, in rising order, each with its row."""
     by_label = {row.label: row for row in cell.rows if row.runs}
     return ((value, by_label[label]) for value, label in sweep.points if label in by_label)
 

@@ -1,4 +1,4 @@
-"""What images without labels buy: each method's cells with and without them, side by side on equal seeds."""
+"""The gain from images without labels: each method with and without them, compared on equal seeds."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -11,32 +11,32 @@ from kdbench.analysis.intervals import Estimate, paired_difference
 
 @dataclass(frozen=True)
 class Gain:
-    """A method with images without labels, and its test accuracy less that on the labelled images alone."""
+    """The gain in test accuracy that images without labels give a method over the labelled images alone."""
 
-    row: Row | None               # None where the method has no run with them
-    difference: Estimate | None   # on equal seeds; None if there are none
-    equal: bool = False           # whether the accuracy on each of these seeds is the same
-    p: float | None = None        # two-sided, of no difference, after Holm's correction; None if it cannot be tested
+    row: Row | None               # the method's row with these images; None if there is none
+    difference: Estimate | None   # with them minus without, on equal seeds; None if no seed is shared
+    equal: bool = False           # whether the accuracies on all of these seeds are equal
+    p: float | None = None        # two-sided p-value of no difference, after Holm's correction; None: not tested
 
     @property
     def significant(self) -> bool:
-        """At 5 %."""
+        """Whether the difference is significant at 5 %."""
         return self.p is not None and self.p < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
 class Gains:
-    """Cells that differ in their images without labels alone."""
+    """Cells that differ only in the images without labels that their students learn from."""
 
-    labelled: Cell                                  # has none of these
-    cells: tuple[Cell, ...]
-    rows: tuple[tuple[Row, tuple[Gain, ...]], ...]  # of `labelled`, each with what it has in every other cell
+    labelled: Cell                                  # the cell without such images
+    cells: tuple[Cell, ...]                         # the cells with them
+    rows: tuple[tuple[Row, tuple[Gain, ...]], ...]  # those of `labelled`, each with its gains in `cells`
 
 
 def unlabelled_gains(leaderboard: Leaderboard) -> list[Gains]:
-    """The cells on labelled images alone that have others beside them. Holm's correction is for all methods and cells
-    of one of them; methods whose runs are the same, since they learn nothing from images without labels, do not count.
-    """
+    """The gains in each cell on labelled images alone that has counterparts, cells which only add images without
+    labels. Holm's correction is for all methods and counterparts of one such cell; methods whose accuracies do not
+    change, since they learn nothing from images without labels, are not counted."""
     alike: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in leaderboard.cells:
         alike[cell.pair, cell.equal_compute, *sorted(flatten(cell.spec).items())].append(cell)
@@ -54,7 +54,8 @@ def unlabelled_gains(leaderboard: Leaderboard) -> list[Gains]:
 
 
 def _gain(row: Row, other: Row | None) -> Gain:
-    """With p before any correction."""
+    """The gain, with an uncorrected p-value, from `row`, a method's row on labelled images alone, to `other`, its row
+    with images without labels. Without `other`, the gain is empty."""
     if other is None:
         return Gain(None, None)
     before, now = (one.metrics.get(METRIC, {}) for one in (row, other))

@@ -1,4 +1,5 @@
-"""What a leaderboard says, in words: which methods differ, which are the best, what they cost and whom they harm."""
+"""The findings of a leaderboard in words: which methods differ, which are the best, what they cost and which classes
+they harm."""
 
 import math
 import statistics
@@ -11,21 +12,21 @@ from kdbench.analysis.board import REFERENCE, REFERENCES, Cell, Leaderboard, Row
 from kdbench.analysis.intervals import POWER, detectable_effect
 from kdbench.analysis.moderated import Prior
 
-SETTLE = .005        # the true difference that further seeds should find
-MOST_SEEDS = 1000    # that are worth to be named
+SETTLE = .005        # the true difference, as a share, that further seeds should detect
+MOST_SEEDS = 1000    # if more seeds than this are needed, their number is not stated
 
 
 class Verdict(NamedTuple):
-    """What is said of one cell, or of several together."""
+    """The findings on one cell, on several cells together, or on several teachers of one student."""
 
-    title: str  # of the cell
+    title: str  # what the findings are on, such as the title of the cell
     sentences: tuple[str, ...]
 
 
 def verdict(leaderboard: Leaderboard) -> list[Verdict]:
-    """What the leaderboard answers, in sentences that are computed from it: in each cell which methods differ from the
-    references, the best ones and the cheapest of these, whom they harm, and what would settle the rest; then what holds
-    in all cells, and what several teachers of one student tell."""
+    """The findings of a leaderboard as sentences computed from it. For each cell they say which methods differ from the
+    references, which are the best and the cheapest of these, which classes they harm, and how many seeds would settle
+    what is unclear; then follows what holds in all cells of a regime, and what several teachers of one student show."""
     said = [Verdict(leaderboard.title(cell), tuple(_verdict(cell))) for cell in leaderboard.cells]
     for part in leaderboard.regimes():
         if len(part.cells) > 1:
@@ -35,8 +36,8 @@ def verdict(leaderboard: Leaderboard) -> list[Verdict]:
 
 
 def _everywhere(cells: Sequence[Cell]) -> Iterable[str]:
-    """Which methods, at whatever setting of theirs, are better than plain training in every cell, and which are in the
-    best tier of every cell."""
+    """Sentences on which methods, with any of their settings, are better than plain training in every cell, and which
+    are in the best tier of every cell."""
     better = [{row.method for row in cell.rows if row.label in better_than(cell, REFERENCE)} for cell in cells]
     best = [{row.method for row in cell.rows if cell.comparisons.tiers and row.label in cell.comparisons.tiers[0]}
             for cell in cells]
@@ -46,12 +47,12 @@ def _everywhere(cells: Sequence[Cell]) -> Iterable[str]:
 
 
 def better_than(cell: Cell, reference: str) -> list[str]:
-    """The labels of the methods that are better than a reference, best first."""
+    """The labels of the methods that are significantly better than a reference, best first."""
     return [label for label, told in cell.compared(reference).items() if told.significant and told.mean > 0]
 
 
 def worse_than(cell: Cell, reference: str) -> list[str]:
-    """The labels of the methods that are worse than a reference, best first."""
+    """The labels of the methods that are significantly worse than a reference, best first."""
     return [label for label, told in cell.compared(reference).items() if told.significant and told.mean < 0]
 
 
@@ -73,21 +74,23 @@ def _verdict(cell: Cell) -> Iterable[str]:
 
 
 def _methods(rows: Iterable[Row], labels: Collection[str]) -> str:
-    """"3 methods"; where some of these are settings of one method, "3 settings of 2 methods"."""
+    """The number of methods with these labels in words: "3 methods" or, if some are settings of one method, "3 settings
+    of 2 methods"."""
     methods = len({row.method for row in rows if row.label in labels})
     told = f"{methods} method{'s' * (methods > 1)}"
     return told if methods == len(labels) else f"{len(labels)} settings of {told}"
 
 
 def _count(labels: list[str], what: str) -> str:
-    """"none is better", "1 is better (kd)" or "2 are better (dist, kd)", with `what` for "better"."""
+    """The number of labels and their names in words: "none is better", "1 is better (kd)" or "2 are better (dist, kd)",
+    with `what` for "better"."""
     if not labels:
         return f"none is {what}"
     return f"{len(labels)} {'is' if len(labels) == 1 else 'are'} {what} ({', '.join(labels)})"
 
 
 def best_told(cell: Cell) -> str | None:
-    """The sentence on the methods of the first tier; None where there are no tiers."""
+    """A sentence on the methods of the best tier; None if the cell has no tiers."""
     if not cell.comparisons.tiers:
         return None
     rows = [row for row in cell.rows if not row.data_free]
@@ -100,7 +103,8 @@ def best_told(cell: Cell) -> str | None:
 
 
 def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
-    """The first tier, the cheapest of it to train, and the classes that it harms."""
+    """Sentences on the best tier: its methods, those that deploy larger networks, the one that is cheapest to train,
+    and the classes that they harm."""
     told = best_told(cell)
     if told is None:
         return
@@ -125,8 +129,9 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
 
 
 def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
-    """How many more seeds would find a difference of `SETTLE` in most repetitions, after the correction that marks
-    have, and what they take."""
+    """A sentence on how many more seeds would detect a true difference of `SETTLE` to plain training with a power of
+    `POWER` after Holm's correction, and how long they take; none if the seeds suffice, or if more than `MOST_SEEDS` are
+    needed."""
     found = cell.compared(REFERENCE).values()
     seeds = statistics.mode(told.seeds for told in found)
     typical = statistics.median_low([(told.standard_error * math.sqrt(told.seeds), told.degrees) for told in found])
@@ -140,11 +145,14 @@ def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
 
 
 def _seeds_needed(deviation: float, degrees: float, prior: Prior, seeds: int, comparisons: int) -> int | None:
-    """The fewest seeds with which a difference of `SETTLE` is found, given the standard deviation of one seed's
-    difference, the degrees of freedom that so many `seeds` gave it, the prior that a part of them is borrowed from and
-    the comparisons that are corrected for; None for more than `MOST_SEEDS`."""
+    """The fewest seeds with which a true difference of `SETTLE` is detected; None if these are more than `MOST_SEEDS`.
+
+    `deviation` is the standard deviation of one seed's difference, and `degrees` are the degrees of freedom that
+    `seeds` seeds gave it, some of them borrowed from `prior`. `comparisons` is the number of comparisons in Holm's
+    correction.
+    """
     def found(count: int) -> bool:
-        # More seeds tell more of a method's own noise and of that of all together, which bounds what is borrowed.
+        # More seeds add degrees of freedom to a method's own variance and to the pooled one, whose degrees are a bound.
         known = min(prior.degrees + count - 1, degrees * (count - 1) / (seeds - 1))
         return deviation / math.sqrt(count) * detectable_effect(known, comparisons) <= SETTLE
 

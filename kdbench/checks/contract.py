@@ -1,6 +1,6 @@
 """Tests of the plugin contract (`kdbench.method`) that any method must pass, on tiny networks and random images.
 
-`kdbench check NAME` runs them on one method, the test suite on every registered one.
+`kdbench check NAME` runs them on one method, kdbench's own tests on every registered method.
 """
 
 import copy
@@ -72,7 +72,7 @@ class Result:
     method: str
     pair: str                        # a key of PAIRS
     test: str                        # a key of TESTS, or "applies" where the method cannot train the pair
-    choice: str | None = None        # "NAME=VALUE", the one hyperparameter that was another than those of the check
+    choice: str | None = None        # "NAME=VALUE", the one hyperparameter that differed from the check's; else None
     error: str | None = None         # why the test failed; None if it passed
     inapplicable: str | None = None  # why the method cannot train this pair; None if it can
 
@@ -95,12 +95,13 @@ class Subject:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an input of the pair."""
+        """The shape of one input of the pair's networks: (C, H, W), or (T, V) of texts."""
         return TEXT_SHAPE if self.pair == "text" else SHAPE
 
     def trainer(self, *, seed: int = 0, recipe: Recipe | None = None, dataset: Dataset | None = None,
                 keep: Keep | None = None, transfer: Transfer | None = None) -> Trainer:
-        """A new trainer of the method, by default on `random_images()`, or on `random_texts()` of a pair for texts."""
+        """A new trainer of the method. By default it trains on `random_images()`, or on `random_texts()` if the pair is
+        for texts."""
         dataset = dataset or (random_texts if is_text(self.shape) else random_images)(self.device)
         recipe = recipe or (TEXT_RECIPE if is_text(self.shape) else RECIPE)
         method, stream = prepare(self.cls, self.hyperparameters, PAIRS[self.pair][1], self.teacher(), dataset, recipe,
@@ -109,7 +110,7 @@ class Subject:
 
     @cached_property
     def whole(self) -> "WholeRun":
-        """A run on the default seed that several tests look at."""
+        """A finished run with the default seed, which several tests look at."""
         trainer, teacher = self.trainer(), self.teacher()
         student_before = weights_sha256(trainer.method.student.state_dict())
         teacher_before = weights_sha256(teacher.state_dict()) if teacher else None
@@ -119,7 +120,7 @@ class Subject:
 
     @cached_property
     def result(self) -> str:
-        """The SHA-256 of the method's weights after the whole run, from which other runs may not differ."""
+        """The SHA-256 of the method's weights after the whole run; runs with the same seed must give the same."""
         return weights_sha256(self.whole.trainer.method.state_dict())
 
     def inapplicable(self) -> str | None:
@@ -131,21 +132,22 @@ class Subject:
 
 @dataclass(frozen=True)
 class WholeRun:
-    """A trained method, the SHA-256 of the weights of its student and teacher before, and the leaves of its losses."""
+    """A finished run: its trainer, the SHA-256 of student's and teacher's weights before it, and the leaves of its
+    losses."""
 
     trainer: Trainer
     student_before: str
     teacher_before: str | None
-    leaves: list[list[Tensor]]  # that each call of backward() reached
+    leaves: list[list[Tensor]]  # for each call of backward(), the leaves that it reached
 
 
 def check_method(cls: type[Method], hyperparameters: dict[str, Any],
                  choices: Mapping[str, Iterable[Any]] | None = None, device: str = "cpu") -> Iterator[Result]:
-    """Run every contract test of the method on every pair, one result at a time; where the method cannot train a pair,
-    the pair has one result that says so.
+    """Run every contract test of the method on every pair and yield the results one by one. A pair that the method
+    cannot train has a single result, which says why.
 
-    Each value that `choices` names for a hyperparameter is tried alone, the others being as in `hyperparameters`. It
-    has one test on every pair: the whole set would take as long again for each.
+    Each value in `choices`, by hyperparameter, is also tested, with the other hyperparameters as in `hyperparameters`.
+    It gets only one test on each pair, as all tests would take as long again for each value.
     """
     others = [(name, value) for name, values in (choices or {}).items() for value in values
               if value != hyperparameters[name]]
@@ -164,12 +166,13 @@ def check_method(cls: type[Method], hyperparameters: dict[str, Any],
 
 
 def _written(name: str, value: Any) -> str:
-    """A hyperparameter and its value as --set takes them."""
+    """A hyperparameter and its value in the form that --set takes, NAME=VALUE."""
     return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
-    """Why the test fails, run as runs are; None if it passes. Any exception of the method's code is a failure."""
+    """Why the test fails, with the numerics of real runs; None if it passes. Any exception of the method is a
+    failure."""
     threads = torch.get_num_threads()
     make_deterministic(subject.device)
     try:
@@ -183,11 +186,11 @@ def _failure(test: Callable[[Subject], None], subject: Subject) -> str | None:
     return None
 
 
-# The tests. Each takes a subject and raises ContractError; its name, with spaces, is what `kdbench check` prints.
+# The tests. Each takes a subject and raises ContractError; `kdbench check` prints its name, with spaces.
 
 def trains_with_finite_terms_and_leaves_the_teacher_alone(subject: Subject) -> None:
     teacher, trainer = subject.teacher(), subject.whole.trainer
-    _require(len(trainer.curves) > 1, "step() returned no terms")  # beside their sum, the curve `loss`
+    _require(len(trainer.curves) > 1, "step() returned no terms")  # besides `loss`, the curve of their sum
     _require(weights_sha256(trainer.method.student.state_dict()) != subject.whole.student_before,
              "the student did not change")
     if teacher:
@@ -213,7 +216,7 @@ def a_checkpoint_in_the_middle_changes_nothing(subject: Subject) -> None:
     _require(weights_sha256(whole.method.state_dict()) == subject.result,
              "the run that wrote checkpoints ended with other weights")
     for epoch, state in saved.items():
-        torch.manual_seed(epoch)  # whatever happened in between
+        torch.manual_seed(epoch)  # as if other things had happened in between
         resumed = subject.trainer()
         resumed.load_state_dict(state)
         _train(resumed, epochs=RECIPE.epochs - epoch)
@@ -251,7 +254,7 @@ def every_leaf_of_the_loss_sits_in_exactly_one_optimizer(subject: Subject) -> No
     missing = [name for name, p in parameters.items() if p.requires_grad and id(p) not in owned]
     _require(not missing, f"in no optimizer: {', '.join(missing)}")
     reached = {id(leaf): leaf for leaves in subject.whole.leaves for leaf in leaves}
-    # 1 for a leaf made in the step, such as an input
+    # How often each leaf was reached: once if it was made in the step, as an input is.
     times = Counter(id(leaf) for leaves in subject.whole.leaves for leaf in leaves)
     lost = [tuple(leaf.shape) for i, leaf in reached.items() if times[i] > 1 and i not in owned]
     _require(not lost, f"the loss trains tensors that are in no optimizer, of shapes {lost}")
@@ -271,7 +274,7 @@ def images_without_labels_teach_by_the_trained_network_alone(subject: Subject) -
     if cls.unlabelled is None:
         return
     hashes = []
-    for stands_for_none in (NO_LABEL, -3):  # a loss that reads it for a class would notice
+    for stands_for_none in (NO_LABEL, -3):  # a loss that takes it for a class would differ
         trainer = subject.trainer(transfer=Transfer(images="rest", share=0.5))
         images = trainer.stream.images
         trainer.stream.images = replace(images, labels=images.labels.where(images.labels >= 0, stands_for_none))
@@ -280,7 +283,7 @@ def images_without_labels_teach_by_the_trained_network_alone(subject: Subject) -
         hashes.append(weights_sha256(trainer.method.student.state_dict()))
     _require(hashes[0] == hashes[1], "the number that stands for no label changed the weights: leave images whose "
              "label is NO_LABEL out of whatever reads labels (labelled_cross_entropy does), or say unlabelled = None")
-    if cls.unlabelled == "alone":  # finite without any label
+    if cls.unlabelled == "alone":  # the loss must be finite without any label
         _train(subject.trainer(transfer=Transfer(images="rest", share=1.0)), epochs=RECIPE.epochs)
 
 
@@ -317,8 +320,8 @@ TESTS: dict[str, Callable[[Subject], None]] = {
 
 @cache
 def random_images(device: str = "cpu") -> Dataset:
-    """A dataset of random images on the device: TRAIN_SIZE for training, 12 for validation and 12 for test, every
-    class in each, and in each class images of both groups of an attribute; and TRAIN_SIZE without labels."""
+    """A dataset of random images on the device: TRAIN_SIZE for training, 12 for validation, 12 for the test, and
+    TRAIN_SIZE without labels. Each split has every class, and in each class images of both groups of one attribute."""
     generator = torch.Generator().manual_seed(0)
 
     def split(size: int) -> Split:
@@ -333,7 +336,7 @@ def random_images(device: str = "cpu") -> Dataset:
 
 @cache
 def random_texts(device: str = "cpu") -> Dataset:
-    """A dataset of random texts on the device, with as many as `random_images` has images, in the same groups."""
+    """A dataset of random texts on the device, with the same splits, classes and groups as `random_images`."""
     generator = torch.Generator().manual_seed(0)
     length, words = TEXT_SHAPE
 
@@ -352,7 +355,7 @@ def random_texts(device: str = "cpu") -> Dataset:
 
 @cache
 def _warm_teacher(architecture: str, shape: tuple[int, ...], device: str) -> Network:
-    """A frozen teacher whose BatchNorm statistics are not the initial ones."""
+    """A frozen teacher whose BatchNorm statistics differ from the initial ones; one object for equal arguments."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build(Architecture.model_validate_json(architecture), CLASSES, shape)
@@ -379,7 +382,7 @@ def _through_file(state: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _ignored(label: int) -> Iterator[None]:
-    """While the context is open, torch's cross-entropy leaves out the images with that label, by default."""
+    """While the context lasts, torch's cross-entropy by default ignores images whose label is `label`."""
     original = F.cross_entropy
 
     def cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
@@ -394,7 +397,7 @@ def _ignored(label: int) -> Iterator[None]:
 
 @contextmanager
 def _recorded_leaves() -> Iterator[list[list[Tensor]]]:
-    """The leaves that each call of backward() reaches while the context is open."""
+    """While the context lasts, add the leaf tensors that each call of backward() reaches to the list that it yields."""
     calls: list[list[Tensor]] = []
     original = torch.Tensor.backward
 
@@ -410,7 +413,7 @@ def _recorded_leaves() -> Iterator[list[list[Tensor]]]:
 
 
 def _leaves(loss: Tensor) -> list[Tensor]:
-    """The tensors at the ends of the loss's graph, which backward() gives a gradient."""
+    """The leaf tensors of the loss's graph, to which backward() gives a gradient."""
     found: list[Tensor] = []
     stack: list[Any] = [loss.grad_fn]
     visited: set[Any] = set()

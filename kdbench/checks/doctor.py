@@ -1,4 +1,4 @@
-"""What `kdbench doctor` tells: enough for a bug report."""
+"""The report of `kdbench doctor`, which holds what a bug report needs."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from kdbench.results.cached import measure
 
 
 def report() -> Iterator[tuple[str, str]]:
-    """Yield what is looked at and what was found there."""
+    """Yield the lines of the report as pairs: what was examined, and what was found."""
     yield "python", platform.python_version()
     for package in PACKAGES:
         yield package, version(package) or "not installed"

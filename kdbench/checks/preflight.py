@@ -1,4 +1,5 @@
-"""Checks of a plan before anything is written or trained: plugins, networks, datasets, pairs that do not fit."""
+"""Checks of a plan before anything is written or trained: its plugins, networks and datasets, and whether methods fit
+their pairs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +24,10 @@ from kdbench.train.portable import need_portable
 
 def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache: CacheFolder,
               here: bool = True) -> tuple[dict[str, str], dict[str, AnswerSize]]:
-    """Try the parts of every spec. UserError for what cannot work at all. The result says by run id why a method cannot
-    train a pair, and of the others how much their teacher answers in a run. Where specs are not run `here`, their GPU
-    is not looked for."""
+    """Try the parts of every spec: load methods, build networks, look at datasets. Returns, by run id, why a method
+    cannot train its pair and, for other runs of methods that learn from a network, the size of that network's answers.
+    UserError for what cannot work at all. Without `here`, the runs take place on other machines, and no GPU is looked
+    for on this one."""
     specs = list(specs)
     classes = {name: registry.load(methods[name]) for name in sorted({spec.method for spec in specs})}
     if here:
@@ -61,29 +63,30 @@ def preflight(specs: Iterable[RunSpec], methods: Mapping[str, MethodInfo], cache
 
 
 def _start(spec: RunSpec, data: DataShape) -> None:
-    """UserError unless the run can start from the weights that it is given. What is published is not fetched yet."""
+    """Raise UserError unless the weights file that the run starts from, if any, fits its network. Published weights are
+    not checked, as they are downloaded only later."""
     if isinstance(spec.init, FileTeacher):
         with torch.random.fork_rng(devices=[]), at(f"pair {spec.pair}"):
             start_from(build(spec.student, data.num_classes, data.image_shape), spec.init)
 
 
 def _why_not(method: type[Method], student: Shapes, source: Shapes | None, input_shape: Sequence[int]) -> str | None:
-    """Why the method cannot train such a student from such a network on such inputs; None if it can."""
+    """Why the method cannot train such a student from such a source network on inputs of that shape; None if it can."""
     if method.learns_from == "assistant" and source is None:
         return "it learns from an assistant, and the pair names none"
     return method.unfit(student, source, input_shape)
 
 
 def _without_labels(spec: RunSpec, method: MethodInfo) -> str | None:
-    """Why the method cannot learn from batches without a labelled image, if these are such; else None."""
+    """Why the method cannot train if no batch of the run has a labelled image; None if it can or if some have one."""
     if spec.transfer is None or spec.transfer.share < 1 or method.unlabelled != "beside":
         return None
     return "without labels nothing in its loss tells classes apart, and no batch has a labelled image"
 
 
 def _without_groups(spec: RunSpec, method: MethodInfo, data: DataShape) -> str | None:
-    """Why a method that needs groups cannot train on a dataset; None if it can, and for other methods. UserError for an
-    attribute that the dataset does not have."""
+    """Why a method that needs groups cannot train on the dataset; None if it can, or if the method needs none.
+    UserError if its hyperparameter names an attribute that the dataset does not have."""
     if not method.needs_groups:
         return None
     if not data.attributes:
@@ -94,7 +97,7 @@ def _without_groups(spec: RunSpec, method: MethodInfo, data: DataShape) -> str |
 
 
 def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
-    """What the teacher answers to the batches of a run, in bytes."""
+    """The size in bytes of the teacher's float32 outputs for all batches of a run."""
     batch = min(spec.recipe.batch_size, data.num_train)
     images = spec.updates * spec.training.epochs * (data.num_train // batch) * batch
     return AnswerSize(*(4 * images * values for values in (
@@ -102,7 +105,7 @@ def _answer_size(spec: RunSpec, teacher: Shapes, data: DataShape) -> AnswerSize:
 
 
 def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int = 10) -> dict[str, str | None]:
-    """For each method by name, why it cannot train the pair; None if it can."""
+    """Why each of the methods cannot train the pair, by the method's name; None for a method that can."""
     size = pair.image_size
     image_shape = (size, pair.words) if pair.words else (3, size, size)
     teacher = build(pair.teacher.architecture, num_classes, image_shape).shapes
@@ -114,7 +117,7 @@ def why_inapplicable(methods: Iterable[MethodInfo], pair: Pair, num_classes: int
 
 
 def need_device(devices: set[str]) -> None:
-    """UserError for a device that there is not here."""
+    """Raise UserError if one of the devices is not available on this machine."""
     if "cuda" in devices and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here, allowed: cpu")
     if PORTABLE in devices:

@@ -1,10 +1,9 @@
-"""Finds, checks and loads the methods: built-in ones, installed plugins (entry points) and `--plugin FILE`. Such a
-file may hold networks, too, or networks alone.
+"""Finds, checks and loads methods: built-in ones, those of installed packages (entry points) and those of `--plugin
+FILE`. Such a file may also define networks, or only networks.
 
 `kdbench.plugins.source` reads the facts of a method (name, family, paper, hyperparameters) from its source without
-running it, because that would import torch, which takes seconds. They must therefore be literals in the class body
-and in the signature of the class's own `__init__`; `load` imports the class and refuses one whose real facts differ
-from the written ones.
+running it, as running it would import torch, which takes seconds. They must therefore be literals in the class body and
+in the signature of the class's own `__init__`; `load` imports the class and refuses one whose facts differ from these.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ ENTRY_POINTS = "kdbench.methods"  # the group under which installed packages nam
 
 
 class Registry(dict[str, MethodInfo]):
-    """All methods of this process by name, sorted by family, then name.
+    """The methods that this process knows, by name, sorted by family, then by name.
 
     `registry[name]` raises a UserError that suggests the nearest name if there is no such method.
     """
@@ -39,7 +38,7 @@ class Registry(dict[str, MethodInfo]):
     def __init__(self, plugins: Iterable[Path] = ()):
         """Read the built-in methods, those of installed packages and those of the files `plugins`.
 
-        UserError for a source that cannot be read as a method, and for two methods of one name.
+        UserError for a source that cannot be read as a method, and for two methods, or two networks, of the same name.
         """
         super().__init__()
         plugins = list(plugins)
@@ -61,8 +60,8 @@ class Registry(dict[str, MethodInfo]):
 
 
 def load(info: MethodInfo) -> "type[Method]":
-    """Import the method's class, and the networks that its runs may build. UserError if an import fails, or if the
-    class differs from its `info`."""
+    """Import the method's class, and the networks that its runs may build, and return the class. UserError if an import
+    fails, or if the class differs from `info`."""
     for network in info.networks:
         _give(network)
     try:
@@ -75,8 +74,8 @@ def load(info: MethodInfo) -> "type[Method]":
 
 
 def _give(network: NetworkInfo) -> None:
-    """Import a network's file and let this process build the network. UserError if the import fails, or if the file is
-    no longer the one that was read."""
+    """Import a network's file and allow this process to build the network. UserError if the import fails, or if the
+    file has changed since it was read."""
     try:
         if file_sha256(network.file) != network.digest:
             raise ValueError("the file changed since the command began")
@@ -102,7 +101,7 @@ def _verify(info: MethodInfo, cls: "type[Method]") -> None:
 
 
 def _import_file(file: Path) -> types.ModuleType:
-    """The module of a `--plugin` file, under a name made from its path; imported once per process."""
+    """The module of a `--plugin` file, imported once per process under a name derived from the path."""
     name = f"kdbench_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -118,10 +117,10 @@ def _import_file(file: Path) -> types.ModuleType:
     return module
 
 
-# Where methods are found.
+# The places where methods are found.
 
 def _builtin() -> Iterable[MethodInfo]:
-    """The methods of the package `kdbench_methods`: every FAMILY/NAME.py, but files that begin with an underscore."""
+    """The methods of the package `kdbench_methods`: every FAMILY/NAME.py, except names with a leading underscore."""
     spec = importlib.util.find_spec("kdbench_methods")
     if spec is None or not spec.submodule_search_locations:
         return
@@ -149,7 +148,8 @@ def _installed() -> Iterable[MethodInfo]:
 
 
 def _plugin(file: Path) -> Iterable[MethodInfo]:
-    """The methods of a `--plugin` file. UserError if there is no such file or no method in it."""
+    """The methods of a `--plugin` file. UserError if there is no such file, or if it defines neither a method nor a
+    network."""
     if not file.is_file():
         raise UserError(f"--plugin {file}: no such file")
     methods = list(read_source(file, None))
@@ -160,7 +160,8 @@ def _plugin(file: Path) -> Iterable[MethodInfo]:
 
 
 def _networks(file: Path) -> Iterable[NetworkInfo]:
-    """The networks of a `--plugin` file. UserError if the file cannot be the first part of their names."""
+    """The networks of a `--plugin` file; none if there is no such file. UserError if it defines networks but its name
+    cannot be the MODULE in their names MODULE:FUNCTION."""
     found = read_networks(file) if file.is_file() else []
     if found and not file.stem.isidentifier():
         raise UserError(f"--plugin {file}: it holds the network {found[0].name.partition(':')[2]}, and networks are "

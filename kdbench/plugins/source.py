@@ -1,4 +1,4 @@
-"""A method's facts, read from its source file with `ast`: no code of the method is run and nothing is imported."""
+"""The facts of a method, read from its source file with `ast`: none of its code is run and nothing is imported."""
 
 import ast
 import hashlib
@@ -15,34 +15,34 @@ from kdbench.errors import UserError, unknown
 from kdbench.paper import Paper
 
 FAMILIES = ("baseline", "logit", "feature", "attention", "relation", "self", "online", "adversarial", "data_free")
-LEARNS_FROM: dict[str | None, str] = {  # what a method may learn from, in words
+LEARNS_FROM: dict[str | None, str] = {  # what each value of `learns_from` means, in words
     "teacher": "the pair's teacher", "student": "a trained copy of the student",
     "assistant": "the pair's assistant, which its teacher trained", None: "no trained network",
 }
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}  # of hyperparameters, by annotation
 
-ATTRIBUTE = "attribute"  # the hyperparameter that names the attribute whose groups a method reads; "": the first
+ATTRIBUTE = "attribute"  # hyperparameter that names the attribute whose groups a method uses; "" is the first
 
 SCALES = ("linear", "log")
-LOG_FROM = 10  # a range this many times as high as low is searched on a logarithmic scale, unless it says otherwise
+LOG_FROM = 10  # a range whose high is at least this many times its low has a log scale, if it names none
 
 Value = bool | int | float | str
 
 
 def family_order(family: str) -> tuple[int, str]:
-    """The sort key of a family: those of `FAMILIES` in their order, then any other (a record may name one) by name."""
+    """The sort key of a family: those of `FAMILIES` come first, in their order, then others (from records) by name."""
     return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), family
 
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """A keyword-only argument of a method's `__init__`."""
+    """A hyperparameter of a method, which is a keyword-only argument of its `__init__`."""
 
     name: str
     type: str                                # a key of TYPES
     default: Value
     range: tuple[Value, ...] | None = None   # (low, high) for int and float, else the choices; None: any value
-    declared_scale: str | None = None        # one of SCALES, if the range names it
+    declared_scale: str | None = None        # the scale that the range names, one of SCALES; None if it names none
 
     @property
     def allowed(self) -> str:
@@ -53,21 +53,21 @@ class Hyperparameter:
 
     @property
     def choices(self) -> tuple[Value, ...]:
-        """All values, of a boolean and of a string whose range names them; none of numbers and of any other string."""
+        """The allowed values of a boolean, or of a string with a range; empty for numbers and for other strings."""
         if self._numeric:
             return ()
         return self.range or ((False, True) if self.type == "bool" else ())
 
     @property
     def scale(self) -> str | None:
-        """On which scale tuning searches the range, one of SCALES; None for choices and without a range."""
+        """The scale on which tuning searches the range, one of SCALES; None for choices and without a range."""
         if self.range is None or not self._numeric:
             return None
         return self.declared_scale or usual_scale(*self.range)
 
     def check(self, value: Any, path: str) -> Any:
-        """`value`, an int converted where a float is wanted. UserError that names `path` if it is mistyped, not finite
-        or out of range."""
+        """Return `value`, converted to float if it is an int and the hyperparameter is a float. UserError, which names
+        `path`, if it has another type, is not finite or is out of range."""
         wanted = TYPES[self.type]
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -92,25 +92,26 @@ class Hyperparameter:
 
 
 def usual_scale(low: Any, high: Any) -> str:
-    """The scale of a range that names none."""
+    """The scale of a range that names none: "log" if `low` is positive and `high` is at least `LOG_FROM` times as
+    large, else "linear"."""
     return "log" if low > 0 and high >= LOG_FROM * low else "linear"
 
 
 class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What tables, page and citations say of a method. Each record and profile keeps it, so that they say the same
-    where the method is not installed, or has changed since."""
+    """The facts of a method that tables, pages and citations show. Each record and profile holds a copy, so that they
+    show the same where the method is not installed or has changed since."""
 
     idea: str
     paper: Paper | None
     conditions: tuple[str, ...]
-    defaults: dict[str, Value]   # of its hyperparameters
+    defaults: dict[str, Value]   # of its hyperparameters, by name
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """A network of the user's own, as the source of a plugin file states it."""
+    """A network of a plugin file, as the file's source declares it."""
 
-    name: str    # MODULE:FUNCTION, the file's name without its ending and what builds the network
+    name: str    # MODULE:FUNCTION: the file's name without its suffix, and the function or class that builds it
     file: Path
     digest: str  # SHA-256 of the file
 
@@ -126,29 +127,29 @@ class MethodInfo:
     hyperparameters: Mapping[str, Hyperparameter]
     learns_from: str | None          # a key of LEARNS_FROM
     needs_data: bool                 # False: it trains without the training images
-    conditions: tuple[str, ...]      # what tables say beside its name
+    conditions: tuple[str, ...]      # short words that tables show beside its name
     class_name: str
     module: str | None               # import path; None for a file given by --plugin
     file: Path
     digest: str = field(repr=False)  # SHA-256 of the source file
-    needs_groups: bool = False       # True: it reads the groups of the training images, and is n/a without
+    needs_groups: bool = False       # True: it uses the groups of the training images, and is n/a without them
     unlabelled: str | None = None    # images without labels teach it "beside" labelled ones, or also "alone"
-    networks: tuple[NetworkInfo, ...] = field(default=(), repr=False)  # that its runs may build, given by --plugin
+    networks: tuple[NetworkInfo, ...] = field(default=(), repr=False)  # of --plugin files, for its runs to build
 
     @property
     def idea(self) -> str:
-        """The first paragraph of the docstring, on one line."""
+        """The first paragraph of the class's docstring, on one line."""
         return " ".join(self.doc.split("\n\n")[0].split())
 
     @property
     def facts(self) -> Facts:
-        """What records keep of it."""
+        """The facts that records and profiles keep of the method."""
         return Facts(idea=self.idea, paper=self.paper, conditions=self.conditions,
                      defaults={name: parameter.default for name, parameter in self.hyperparameters.items()})
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Value]:
-        """Every hyperparameter with its value: the given one, checked, or the default. UserError for an unknown name
-        and for a value that `Hyperparameter.check` refuses."""
+        """The values of all hyperparameters by name: those of `given`, checked, and the defaults of the others.
+        UserError for an unknown name, or for a value that `Hyperparameter.check` refuses."""
         for name in given:
             if name not in self.hyperparameters:
                 raise unknown(f"hyperparameter of {self.name}", name, self.hyperparameters)
@@ -160,12 +161,12 @@ class MethodInfo:
 
 # Reading a source file.
 
-BUILDS = ("num_classes", "input_shape")  # what a function, or class, that builds a network takes first
+BUILDS = ("num_classes", "input_shape")  # the first two arguments of a function or class that builds a network
 
 
 def read_networks(file: Path) -> list[NetworkInfo]:
-    """The networks that a Python file defines: its top-level functions and classes that take `num_classes` and
-    `input_shape` first and whose names do not begin with an underscore. UserError as of `read_source`."""
+    """The networks that a Python file defines: its top-level functions and classes whose first two arguments are
+    `num_classes` and `input_shape` and whose names do not begin with an underscore. UserError for a syntax error."""
     tree, digest = _parsed(file, file.read_bytes())
     return [NetworkInfo(f"{file.stem}:{node.name}", file, digest) for node in tree.body
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
@@ -173,7 +174,7 @@ def read_networks(file: Path) -> list[NetworkInfo]:
 
 
 def _first_arguments(node: ast.FunctionDef | ast.ClassDef) -> tuple[str, ...]:
-    """The first two arguments of a function, or of a class's own `__init__` after self."""
+    """The names of the first two arguments of a function, or of a class's own `__init__` after self."""
     function, skipped = node, 0
     if isinstance(node, ast.ClassDef):
         inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
@@ -186,7 +187,7 @@ def _first_arguments(node: ast.FunctionDef | ast.ClassDef) -> tuple[str, ...]:
 
 
 def _parsed(file: Path, source: bytes) -> tuple[ast.Module, str]:
-    """The syntax tree of a file with the content `source`, and its SHA-256. UserError for a syntax error."""
+    """The syntax tree of a file and the SHA-256 of its content, which is `source`. UserError for a syntax error."""
     try:
         tree = ast.parse(source, filename=str(file))
     except (SyntaxError, ValueError) as error:
@@ -198,15 +199,15 @@ def _parsed(file: Path, source: bytes) -> tuple[ast.Module, str]:
 def read_source(file: Path, module: str | None) -> list[MethodInfo]:
     """The methods that a Python file defines: its top-level classes that assign `name` and `family`.
 
-    UserError, with the file and where possible the line, for a syntax error and for a fact that is not a literal or
-    not allowed.
+    `module` is the import path of the file, or None for a file given by --plugin. UserError, which names the file and
+    where possible the line, for a syntax error and for a fact that is not a literal or not allowed.
     """
     return list(_methods(file, module, file.read_bytes()))
 
 
 @cache  # a process that makes many registries, such as a notebook, reads each content once
 def _methods(file: Path, module: str | None, source: bytes) -> tuple[MethodInfo, ...]:
-    """The methods that the file defines while `source` is its content."""
+    """The methods that a file with the content `source` defines."""
     tree, digest = _parsed(file, source)
     return tuple(
         _read_class(node, file, module, digest)
@@ -282,8 +283,8 @@ def _assigned(node: ast.ClassDef) -> dict[str, ast.expr]:
 
 
 def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iterable[Hyperparameter]:
-    """The keyword-only arguments of the class's own `__init__`. UserError for one without a known type or a literal
-    default within its range."""
+    """The hyperparameters: the keyword-only arguments of the class's own `__init__`. UserError for any other argument
+    after `ctx`, and for a hyperparameter without a known type or a literal default within its range."""
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
         return
@@ -310,7 +311,8 @@ def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iter
 
 
 def _range(written: Any, annotation: str, path: str) -> tuple[tuple[Value, ...] | None, str | None]:
-    """A range and the scale that it names: (low, high), (low, high, "log") or choices. UserError for anything else."""
+    """The range of a hyperparameter and the scale that it names, each None if there is none, from (low, high), (low,
+    high, "log") or choices. UserError for anything else."""
     if written is None:
         return None, None
     if not isinstance(written, tuple) or not written:
@@ -329,7 +331,8 @@ def _range(written: Any, annotation: str, path: str) -> tuple[tuple[Value, ...] 
 
 
 def _paper(node: ast.expr | None, where: str) -> Paper | None:
-    """The Paper that an expression `Paper(title=..., ...)` of literals builds. UserError for any other expression."""
+    """The Paper that an expression `Paper(title=..., ...)` of literals builds; None without an expression. UserError
+    for any other expression."""
     if node is None:
         return None
     try:

@@ -9,12 +9,12 @@ from kdbench.errors import UserError, unknown
 from kdbench.plugins.registry import Registry
 from kdbench.plugins.source import FAMILIES
 
-TEMPLATES = resources.files("kdbench.plugins") / "templates"  # FAMILY.txt is that of a family
+TEMPLATES = resources.files("kdbench.plugins") / "templates"  # one file FAMILY.txt for each family
 
 
 def write_method(name: str, family: str, folder: Path) -> Path:
-    """Write NAME.py into `folder` and return its path. UserError for a bad or taken name, a bad family, or if
-    the file exists."""
+    """Write a new method to NAME.py in `folder` and return the file's path. UserError if the name is not allowed or
+    taken, if there is no such family, or if the file exists or cannot be written."""
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise UserError(f"method name {name!r}: expected a lower-case Python identifier such as 'my_method'")
     if (taken := Registry().get(name)) is not None:
@@ -26,7 +26,7 @@ def write_method(name: str, family: str, folder: Path) -> Path:
         name=name, family=family, class_name="".join(part.capitalize() for part in name.split("_")) or "Mine"
     )
     try:
-        with file.open("x", encoding="utf-8") as opened:  # never over somebody's work
+        with file.open("x", encoding="utf-8") as opened:  # an existing file is never overwritten
             opened.write(text)
     except FileExistsError as error:
         raise UserError(f"{file}: exists already; remove it or choose another name") from error

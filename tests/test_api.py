@@ -44,6 +44,7 @@ def test_a_run_says_how_many_were_done_and_where_and_does_nothing_twice(tmp_path
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"methods": ["kdd"]}, "did you mean 'kd'"), ({"settings": {"kd.temp": 4}}, "did you mean 'temperature'"),
     ({"settings": {"epochs": 4}}, "expected 'METHOD.HYPERPARAMETER', 'recipe.NAME' or 'transfer.NAME'"),
+    ({"seeds": 0}, "seeds: expected one at least"), ({"seeds": []}, "seeds: expected one at least"),
     ({"pairs": ["none"]}, "unknown pair 'none'"), ({"plugins": ["absent.py"]}, "absent.py: no such file"),
 ])
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, arguments, message):

@@ -90,7 +90,7 @@ def read_seeds(text: str | None) -> int | list[int] | None:
         numbers = [int(part) for part in text.split(",") if part.strip()]
         if "," in text and numbers and min(numbers) >= 0 and len(set(numbers)) == len(numbers):
             return numbers
-        if "," not in text and numbers[0] >= 1:
+        if "," not in text and numbers and numbers[0] >= 1:
             return numbers[0]
     raise UserError(f"--seeds {text}: expected how many (3), or which (0,4,7)")
 

@@ -189,7 +189,7 @@ def _compressed(record: Record, store: Store, settings: Settings, info: MethodIn
             predictions[kind] = _score(one, dataset, record, cache)
         except (UserError, DivergedError) as error:
             one.status = "inapplicable" if isinstance(error, UserError) else "diverged"
-            one.reason = str(error)
+            one.reason, one.slopes = str(error), None  # so that nothing is made of it or compared with it
             continue
         one.fields["metrics"][FLOAT_AGREEMENT] = agreement(predictions[kind]["test_logits"],
                                                            predictions["float"]["test_logits"])

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -128,7 +129,7 @@ def collect(name: DatasetName, folder: Path, train_size: int | None = None,
     splits = dict(found.splits)
     if "longtail" in modifiers:
         for split in ("train", "validation"):
-            splits[split] = _long_tail(splits[split], modifiers["longtail"], split)
+            splits[split] = _long_tail(splits[split], len(found.classes), modifiers["longtail"], split)
     rest: Part | None = None
     if train_size is not None:
         chosen, others = stratified(splits["train"].labels, train_size, "train_size")
@@ -196,8 +197,9 @@ def _check_overlap(name: str, found: Collected, folder: Path) -> None:
         raise UserError(f"transfer.images: {path} is an image of the {split} split of {name}"
                         + f", and so are {len(twice) - 1} more" * (len(twice) > 1)
                         + ": images that students are judged by must not be trained on")
-    seen.parent.mkdir(parents=True, exist_ok=True)
-    seen.touch()
+    with suppress(OSError):  # a folder that cannot be written only has the images compared again
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.touch()
 
 
 def _pixels(part: Part, size: int, grey: bool = False) -> Iterator[bytes]:
@@ -262,9 +264,10 @@ def _with_validation(splits: dict[str, Part], size: int) -> dict[str, Part]:
     return {"train": train.pick(kept), "validation": train.pick(aside), "test": splits["test"]}
 
 
-def _long_tail(part: Part, factor: float, split: str) -> Part:
+def _long_tail(part: Part, classes: int, factor: float, split: str) -> Part:
     """The images of the split `part` that `longtail(factor)` keeps; `split` names the random stream."""
-    kept, _ = first_of_each(part.labels, long_tail(np.bincount(part.labels), factor), f"longtail {split}")
+    counts = np.bincount(part.labels, minlength=classes)
+    kept, _ = first_of_each(part.labels, long_tail(counts, factor), f"longtail {split}")
     return part.pick(kept)
 
 

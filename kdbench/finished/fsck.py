@@ -97,7 +97,8 @@ class Fsck:
             process = int(number)
             if machine not in ("", socket.gethostname()):  # only that machine knows whether it is alive
                 return None
-            os.kill(process, 0)
+            with suppress(PermissionError):  # it is alive, and another user's
+                os.kill(process, 0)
             return process if process != os.getpid() else None
         return None
 

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -306,8 +306,7 @@ def _signature(node: ast.ClassDef, ranges: dict[str, tuple], where: str) -> Iter
             raise UserError(f"{path}: a hyperparameter needs a literal default")
         limits, scale = _range(ranges.get(argument.arg), annotation, f"{where}.ranges[{argument.arg!r}]")
         parameter = Hyperparameter(argument.arg, annotation, value, limits, scale)
-        parameter.check(value, f"{path} default")
-        yield parameter
+        yield replace(parameter, default=parameter.check(value, f"{path} default"))
 
 
 def _range(written: Any, annotation: str, path: str) -> tuple[tuple[Value, ...] | None, str | None]:

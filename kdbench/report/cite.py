@@ -143,7 +143,8 @@ def _key(paper: Paper) -> str:
     """The BibTeX key: first author's family name, year and the title's first word of more than three letters, in
     lower-case ASCII, such as hinton2015distilling."""
     words = [word for word in _ascii(paper.title).split() if len(word) > 3]
-    return f"{_ascii(paper.authors[0]).split()[-1]}{paper.year}{words[0] if words else ''}".replace(" ", "")
+    family = (_ascii(paper.authors[0]).split() or ["anonymous"])[-1]  # a name without one letter of ASCII is left out
+    return f"{family}{paper.year}{words[0] if words else ''}"
 
 
 def _ascii(text: str) -> str:

@@ -23,7 +23,7 @@ from kdbench.analysis.reported import of_row
 from kdbench.analysis.shares import Shares
 from kdbench.compress.record import FLOAT_AGREEMENT
 from kdbench.metrics.catalog import METRICS
-from kdbench.report.formatting import NONE, number
+from kdbench.report.formatting import number
 from kdbench.report.tables.compressed import FLOAT, USE, compressed_rows
 from kdbench.report.tables.fairness import group_names, swept_metrics
 from kdbench.report.tables.parts import MOST_AFFECTED, affected
@@ -360,8 +360,10 @@ def _compressed(cell: Cell) -> Iterator[dict[str, Any]]:
             "method": row.method, "family": row.family, "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
             "hyperparameters": next(one.hyperparameters for one in cell.rows if one.label == row.label),
             "network": row.network, "seeds": len(row.networks), "seed_values": list(row.networks),
-            "inapplicable": len(row.failures),
-            "failures": [{"seed": seed, "status": NONE, "reason": why} for seed, why in row.failures.items()],
+            "failed": sum(one.status != "inapplicable" for one in row.failures.values()),
+            "inapplicable": sum(one.status == "inapplicable" for one in row.failures.values()),
+            "failures": [{"seed": seed, "status": one.status, "reason": one.reason}
+                         for seed, one in row.failures.items()],
             **{key: value for name in (*known, FLOAT_AGREEMENT, *USE)
                for key, value in _estimate(name, row.estimate(name)).items()},
             **_estimate("difference_to_float", change),

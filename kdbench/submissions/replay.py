@@ -224,7 +224,7 @@ def _write_data(file: Path, real: collect.Collected, blind: bool) -> None:
         images, labels, hidden = part.images[part.index], part.labels, split == "test"
         order = stream.permutation(len(labels)) if hidden else np.arange(len(labels))
         if hidden and blind:
-            images = stream.integers(0, 256, images.shape, np.uint8)
+            images = stream.integers(0, int(images.max()), images.shape, images.dtype, endpoint=True)  # or tokens
         arrays |= {f"{split}|images": images, f"{split}|labels": labels[order]}
         arrays |= {f"{split}|group|{name}": codes[order] for name, codes in part.groups.items()}
         if part.tints is not None:

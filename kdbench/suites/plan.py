@@ -95,7 +95,8 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     teachers: dict[str, RunSpec] = {}
     students: list[RunSpec] = []
     datasets = _datasets(suite, selection)
-    seeds, pairs = _seeds(selection.seeds or content.seeds), selection.pairs or content.pairs
+    seeds = _seeds(content.seeds if selection.seeds is None else selection.seeds)
+    pairs = selection.pairs or content.pairs
     settings_of = sum(1 + len(variants.get(name, ())) for name in methods)
     runs = len(pairs) * len(datasets) * len(transfers) * len(seeds) * settings_of
     if runs > MAX_RUNS:
@@ -301,6 +302,8 @@ def _given_weights(suite: Suite, pair: Pair, name: str, weights: str) -> HubTeac
 
 def _seeds(seeds: int | Sequence[int]) -> Sequence[int]:
     chosen = range(min(seeds, MAX_SEEDS + 1)) if isinstance(seeds, int) else seeds
+    if not chosen:
+        raise UserError("seeds: expected one at least, got none")
     if len(chosen) > MAX_SEEDS or not all(0 <= seed <= MAX_SEED for seed in chosen):
         raise UserError(f"seeds: expected at most {MAX_SEEDS} of them, each from 0 to {MAX_SEED}")
     return chosen

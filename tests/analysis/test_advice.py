@@ -4,8 +4,9 @@ import pytest
 from support.profiles import comparison, profile, training
 from support.records import REGISTRY, record, spec
 
-from kdbench.analysis.answers.advice import Wishes, advise
+from kdbench.analysis.answers.advice import Wishes, _compared, advise
 from kdbench.analysis.build import build
+from kdbench.analysis.moderated import compare
 from kdbench.profile.record import write_profile
 from kdbench.results.store import Store
 
@@ -80,6 +81,18 @@ def test_methods_that_see_no_data_are_advised_only_without_data(tmp_path):
     assert advice(tmp_path).method == "kd" and "at" in advice(tmp_path).excluded
     found = advice(tmp_path, data_free=True)
     assert found.method == "at" and found.excluded["kd"] == "it trains on images"
+
+
+def test_methods_without_data_are_compared_by_the_intervals_of_their_table(tmp_path):
+    """Their moderated intervals do not take seeds as blocks, which those of the other methods do."""
+    values = {"at": (.50, .52, .50), "dkd": (.40, .42, .44), "dist": (.30, .34, .31)}
+    for method, accuracies in values.items():
+        for seed, accuracy in enumerate(accuracies):
+            Store(tmp_path).write(record(spec(method, seed), accuracy, family="data_free"))
+    rows = [row for row in build(tmp_path, REGISTRY).cells[0].rows]
+    told = compare({}, {row.label: row.metrics["test_accuracy"] for row in rows}, ["at"], []).to["at"]
+    assert _compared(rows, "test_accuracy")["at"] == told
+    assert told != compare({row.label: row.metrics["test_accuracy"] for row in rows}, {}, ["at"], []).to["at"]
 
 
 def test_one_seed_advises_nothing_and_a_method_with_one_is_named_as_not_judged(tmp_path):

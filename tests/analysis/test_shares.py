@@ -70,6 +70,15 @@ def test_tables_name_the_parts_and_the_lowest_one_below_the_teacher(tmp_path):
     assert table(tmp_path, "Accuracy by corruption").lines == [["ce", "60.00", "50.00", "jpeg"]]
 
 
+def test_a_part_that_the_teacher_lacks_has_its_column(tmp_path):
+    put(tmp_path, "ce", vectors={"class_accuracy": [.5, .7, .9]})
+    Store(tmp_path).write(record(teacher_spec(), .9, role="teacher", classes=("cat", "dog", "cow"),
+                                 vectors={"class_accuracy": [.9, None, .8]}))
+    classes = table(tmp_path, "Accuracy by class")
+    assert classes.header == ["method", "cat", "cow", "dog", "lowest class"]
+    assert classes.lines == [["teacher", "90.00", "80.00", "n/a", "cow"], ["ce", "50.00", "90.00", "70.00", "cat"]]
+
+
 def test_of_many_classes_the_lowest_are_named(tmp_path):
     put(tmp_path, "ce", classes=tuple(f"c{i}" for i in range(100)),
         vectors={"class_accuracy": [i / 100 for i in range(100)]})

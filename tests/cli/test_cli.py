@@ -70,6 +70,7 @@ MISTAKES = {
     "its range": (lambda f: ["run", "smoke", "--set", "kd.alpha=2"], "kd.alpha: 2.0 is out of range, allowed: 0.0 to"),
     "seeds": (lambda f: ["run", "smoke", "--seeds", "x"], "--seeds x: expected how many"),
     "no seeds": (lambda f: ["run", "smoke", "--seeds", "0"], "--seeds 0: expected how many"),
+    "empty seeds": (lambda f: ["run", "smoke", "--seeds", ""], "--seeds : expected how many"),
     "two of a name": (lambda f: ["run", "smoke", "--plugin", plugin(f, name="kd")], "two methods are named 'kd'"),
     "no plugin": (lambda f: ["run", "smoke", "--plugin", "none.py"], "none.py: no such file"),
     "plugin that fails": (

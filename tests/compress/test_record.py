@@ -209,8 +209,13 @@ def test_a_network_of_other_weights_than_the_run_has_now_is_left_out_and_told_of
 def test_a_network_that_cannot_be_had_stands_in_the_table_with_its_reason(store):
     put(store, compressed("float"))
     put(store, compressed("pruned", status="inapplicable", reason="torch-pruning cannot prune it: why"))
+    put(store, compressed("int8", status="diverged", reason="logits are not finite"))
     text = to_markdown(board(store))
     assert "torch-pruning cannot prune it: why" in " ".join(text.split()) and "n/a: ce, pruned 50 %" in text
+    lines = json.loads(to_json(board(store)))["compressed"]
+    assert {line["network"]: (line["failed"], line["inapplicable"], [one["status"] for one in line["failures"]])
+            for line in lines} == {"float": (0, 0, []), "int8": (1, 0, ["diverged"]),
+                                   "pruned 50 %": (0, 1, ["inapplicable"])}
 
 
 def test_compressed_networks_change_the_hash_of_records_and_not_that_of_results(store):

@@ -362,3 +362,12 @@ def test_pixels_without_a_known_range_are_refused(tmp_path):
     file = saved(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "image.tif")
     with pytest.raises(UserError, match=r"image\.tif: cannot be read as an image: 32 bits per pixel"):
         decode(file, 4)
+
+
+def test_a_long_tail_is_the_same_share_of_each_class_where_a_split_lacks_the_last_one(tmp_path):
+    classes = {"cat": 8, "dog": 8}
+    root = make(tmp_path / "pets", {"train": {**classes, "eel": 8}, "val": {**classes, "eel": 0},
+                                    "test": {**classes, "eel": 8}})
+    splits = collect(parse(f"imagefolder:{root}+longtail(4)"), tmp_path).splits
+    assert {name: np.bincount(part.labels).tolist() for name, part in splits.items()} == {
+        "train": [8, 4, 2], "validation": [8, 4], "test": [8, 8, 8]}

@@ -1,5 +1,6 @@
 """The check of a whole results folder: every kind of damage that a file can have, and what repairing does."""
 
+import errno
 import fcntl
 import json
 import os
@@ -254,6 +255,16 @@ def test_temporary_files_are_told_and_repairing_removes_them(folder, tmp_path):
     _, fsck = check(folder, tmp_path / "cache", repair=True)
     assert fsck.repaired == 1 and not path.exists()
     assert check(folder, tmp_path / "cache")[0] == []
+
+
+def test_a_process_of_another_user_that_writes_is_alive(folder, tmp_path, monkeypatch):
+    (folder / ".lock").write_text(f"{os.getppid()} on {socket.gethostname()}")
+
+    def refuse(process, signal):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert check(folder, tmp_path / "cache")[1].writer() == os.getppid()
 
 
 def test_a_locked_folder_is_read_and_not_repaired(folder, tmp_path):

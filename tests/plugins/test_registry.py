@@ -154,6 +154,13 @@ def test_resolving_fills_in_defaults_and_takes_whole_numbers_for_floats(tmp_path
     assert type(resolved["weight"]) is float
 
 
+def test_a_whole_number_as_the_default_of_a_float_resolves_as_if_it_were_given(tmp_path):
+    """The run's id is a hash over the values as text, in which 1 and 1.0 differ."""
+    info = Registry([write(tmp_path, PLUGIN.replace("weight: float = 1.0", "weight: float = 1"))])["mine"]
+    default, given = info.resolve({})["weight"], info.resolve({"weight": 1})["weight"]
+    assert (default, type(default)) == (given, type(given)) == (1.0, float)
+
+
 @pytest.mark.parametrize(("old", "new", "message"), [
     ('"mine", "logit"', '"mine", "lgit"', "did you mean 'logit'?"),
     ('name, family = "mine"', 'name, family = "not a name"', "expected an identifier"),

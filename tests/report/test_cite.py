@@ -113,6 +113,7 @@ def test_two_papers_never_share_a_key_and_one_paper_stands_once(tmp_path):
     ({"venue": "CVPR", "doi": "10.1/x_y"}, "inproceedings", ("doi", "10.1/x_y")),
     ({"title": "50% of {C}_s & more"}, "inproceedings", ("title", r"{50\% of \{C\}\_s \& more}")),
     ({"authors": ("Łukasz Šør", "Ann Bee")}, "inproceedings", ("author", "Łukasz Šør and Ann Bee")),
+    ({"authors": ("张伟", "Ann Bee"), "title": "知识蒸馏"}, "inproceedings", ("author", "张伟 and Ann Bee")),
 ])
 def test_venues_and_odd_characters_become_valid_bibtex(tmp_path, paper, kind, field):
     registry = {"kd": with_paper(**paper)}

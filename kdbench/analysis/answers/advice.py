@@ -94,8 +94,9 @@ def _above(row: Row, metric: str, most: float | None, unit: str) -> Iterable[str
 def _compared(rows: Sequence[Row], metric: str) -> ByReference:
     """The comparisons of the rows with `REFERENCES` and with the first row, which is the best one, by reference, then
     row."""
-    values = {row.label: row.metrics[metric] for row in rows}
-    return compare(values, {}, tuple(dict.fromkeys((*REFERENCES, rows[0].label))), []).to
+    seeing, blind = ({row.label: row.metrics[metric] for row in rows if row.data_free == without}
+                     for without in (False, True))
+    return compare(seeing, blind, tuple(dict.fromkeys((*REFERENCES, rows[0].label))), []).to
 
 
 def _mean(row: Row, metric: str) -> float:

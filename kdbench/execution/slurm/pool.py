@@ -48,7 +48,6 @@ class Element:
     saved: dict[str, float]      # by task id, when the checkpoint from which it continues was written
     seen: Seen | None = None     # None: the queue has not shown it yet
     gone: float | None = None    # since when the queue does not show it as alive; by time.monotonic
-    finished: int = 0            # how many of its tasks have ended
 
     @property
     def label(self) -> str:
@@ -224,7 +223,6 @@ class SlurmPool:
         for element in list(self._elements):
             for task in [task for task in element.tasks if task in marks[element.batch]]:
                 job: Any = element.tasks.pop(task)
-                element.finished += 1
                 yield job, seen_result(job, work, partial(mark, element.batch, job.id))
             if not element.tasks:
                 self._elements.remove(element)

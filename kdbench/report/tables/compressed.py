@@ -32,7 +32,7 @@ class CompressedRow:
     family: str
     network: str                            # the kind, such as "int8"
     networks: dict[int, Compressed]         # the networks that were made, by seed
-    failures: dict[int, str]                # why a network could not be made, by seed
+    failures: dict[int, Compressed]         # the records of those that could not be made, by seed
 
     def values(self, name: str) -> dict[int, float]:
         """The values of a metric, or of a figure in `USE`, by seed; without networks that lack it."""
@@ -71,7 +71,7 @@ def compressed_rows(cell: Cell) -> list[CompressedRow]:
         found.append(CompressedRow(
             label, row.method, row.family, network,
             {one.spec.seed: one for one in some if one.status == "ok"},
-            {one.spec.seed: one.reason or one.status for one in some if one.status != "ok"}))
+            {one.spec.seed: one for one in some if one.status != "ok"}))
     return found
 
 
@@ -138,6 +138,7 @@ def _notes(rows: Sequence[CompressedRow], found: Sequence[Compressed]) -> Iterab
         yield f"Energy, {source}: {SOURCES[source]}" + (
             f", at {' or '.join(f'{w:g}' for w in watts)} W per core." if watts else ".")
     for row in rows:
-        for reason in dict.fromkeys(row.failures.values()):
-            seeds = [str(seed) for seed, one in row.failures.items() if one == reason]
+        why = {seed: one.reason or one.status for seed, one in row.failures.items()}
+        for reason in dict.fromkeys(why.values()):
+            seeds = [str(seed) for seed, one in why.items() if one == reason]
             yield f"{NONE}: {row.label}, {row.network}, seed {', '.join(seeds)}: {reason}."

@@ -55,7 +55,7 @@ def _share_table(cell: Cell, kind: str, name: str) -> Table:
     and one that names the lowest part. For more than `MOST_PARTS` parts, it has the `HARDEST` lowest ones of each
     method by name."""
     known = cell.shares(kind)
-    names = list(known[0][1])
+    names = list(dict.fromkeys(part for _, parts in known for part in parts))
     title, what = f"Accuracy by {kind}: {name}", kind.partition(":")[0]
     lowest = {label: sorted(parts, key=lambda part: (parts[part].mean, part)) for label, parts in known}
     if len(names) <= MOST_PARTS:

@@ -53,7 +53,10 @@ LISTED = {  # commands that no test runs: their options and names are looked at
     r"chromium .*": "a picture of a page",
     r"export KDBENCH_CACHE=.*": "a folder that machines share",
 }
-SMALLER = ("--set", "recipe.epochs=1", "--set", "recipe.image_size=32", "--set", "recipe.batch_size=8")
+SMALLER = {  # settings that are added to commands of a suite; those of README.md run as they stand
+    "photos.toml": ("--set", "recipe.epochs=1", "--set", "recipe.image_size=32", "--set", "recipe.batch_size=8"),
+    "quick": ("--set", "recipe.epochs=1"),
+}
 FOLDERS = ("quick", "photos", "mine", "audit", "compress")  # below runs/, of which pages speak
 
 
@@ -151,7 +154,7 @@ def follow(page: str, patterns, kdbench, place: Path, snippets: bool) -> list[st
         elif block.language == "sh":
             for words in commands_of(block.text):
                 if matches(Command(page, words), patterns):
-                    type_in(words, kdbench, place)
+                    type_in(page, words, kdbench, place)
                     done.append(" ".join(words))
         elif block.language == "python" and snippets and "kdbench.run(" not in block.text:
             run_python(["-c", block.text], place)
@@ -159,14 +162,15 @@ def follow(page: str, patterns, kdbench, place: Path, snippets: bool) -> list[st
     return done
 
 
-def type_in(words, kdbench, place: Path) -> None:
+def type_in(page: str, words, kdbench, place: Path) -> None:
     if words[0] == "python":
         run_python([str(ROOT / words[1]), *words[2:-1], "picture.svg"], place)
         return
     results = place / "runs" / "photos"
     run = Store(results).read()[0][0].run_id if "RUN" in words else ""
     given = [run if word == "RUN" else word for word in words[1:]]
-    code, printed, complaint = kdbench(*given, *(SMALLER if "photos.toml" in words else ()))
+    smaller = page != "README.md" and words[1] in ("run", "profile")
+    code, printed, complaint = kdbench(*given, *(SMALLER.get(words[2], ()) if smaller else ()))
     assert code == 0, f"{' '.join(words)}: {complaint or printed}"
 
 

@@ -55,7 +55,7 @@ LISTED = {  # commands that no test runs: their options and names are looked at
 }
 SMALLER = {  # settings that are added to commands of a suite; those of README.md run as they stand
     "photos.toml": ("--set", "recipe.epochs=1", "--set", "recipe.image_size=32", "--set", "recipe.batch_size=8"),
-    "quick": ("--set", "recipe.epochs=1"),
+    "quick": ("--set", "recipe.epochs=1", "--seeds", "1"),
 }
 FOLDERS = ("quick", "photos", "mine", "audit", "compress")  # below runs/, of which pages speak
 

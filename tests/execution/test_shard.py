@@ -34,7 +34,7 @@ def many():
     return expand(load_suite(suite), Registry(), Selection(**selection))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_run_and_teacher_is_in_exactly_one_part(many, count):
     for plan in (many, *PLANS.values()):
         parts = [Share.of(plan, Shard(number, count)).part_of(plan) for number in range(1, count + 1)]

@@ -93,9 +93,9 @@ def test_a_study_that_was_killed_equals_the_undisturbed_one_trial_by_trial(undis
 
 
 @pytest.mark.slow
-def test_a_study_that_was_killed_five_times_equals_the_undisturbed_one(undisturbed, tmp_path, cache):
+def test_a_study_that_was_killed_ten_times_equals_the_undisturbed_one(undisturbed, tmp_path, cache):
     draw = random.Random(0)
-    counts = sorted(draw.choices(range(23), k=5))
+    counts = sorted(draw.choices(range(23), k=10))
     kills = [(count, draw.uniform(0, 0.6)) for count in counts]
     killed(tmp_path / "killed", cache, kills, *SMALL, "--workers", "2")
     assert told(tmp_path / "killed") == told(undisturbed)

@@ -30,8 +30,9 @@ class Format(StrEnum):
 
 @on_stores(folders=READ)
 def leaderboard(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR [DIR]", help="the results of a suite; of two folders, "
-                                                  "their rows side by side")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="the results of a suite; of two "
+                                                  "folders, their rows side by side; of more, how alike their orders "
+                                                  "of methods are")],
     output_format: Annotated[Format, typer.Option("--format", help="text fits the terminal; the others hold "
                                                   "everything")] = Format.text,
     brief: Annotated[bool, typer.Option("--brief", help="the verdict alone")] = False,
@@ -43,10 +44,11 @@ def leaderboard(
     methods: Methods = None,
     plugin: Plugins = None,
 ) -> None:
-    """Print the leaderboard of a folder of results, or of two folders side by side."""
+    """Print the leaderboard of a folder of results, two of them side by side, or how alike the orders of methods by
+    test accuracy are in the cells of more folders."""
     from kdbench.analysis.build import build
     from kdbench.report.files import render
-    from kdbench.report.terminal import View, to_text, to_text_beside
+    from kdbench.report.terminal import View, to_text, to_text_among, to_text_beside
 
     view = View(terminal_width(), brief, notes, tuple(split_names(metric) or ()), sort,
                 tuple(split_names(methods) or ()))
@@ -58,10 +60,14 @@ def leaderboard(
         board = build(folders[0], registry)
         print(coloured(to_text(board, view)) if output_format is Format.text else render(board, output_format.value))
         return
-    if len(folders) > 2 or output_format is not Format.text or view != View(view.width):
-        raise UserError("leaderboard: two folders stand side by side as text, without further options")
-    first, second = (build(folder, registry) for folder in folders)
-    print(coloured(to_text_beside(first, second, (with_urls(str(folders[0])), with_urls(str(folders[1]))), view.width)))
+    if output_format is not Format.text or view != View(view.width):
+        raise UserError("leaderboard: several folders are compared as text, without further options")
+    boards, names = [build(folder, registry) for folder in folders], [with_urls(str(folder)) for folder in folders]
+    if len(boards) == 2:
+        text = to_text_beside(boards[0], boards[1], (names[0], names[1]), view.width)
+    else:
+        text = to_text_among(boards, names, view.width)
+    print(coloured(text))
 
 
 @on_stores(folder=READ)

@@ -3,10 +3,13 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_uppercase as LETTERS
 
 from kdbench.analysis.answers.changes import Changes, RowChange
+from kdbench.analysis.answers.orders import MIN_METHODS
 from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
+from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.errors import UserError, counted, plain, unknown
 from kdbench.metrics.catalog import METRICS
 from kdbench.report.formatting import Table
@@ -16,6 +19,7 @@ from kdbench.report.tables.cell import COLUMNS, further_tables, main_tables
 from kdbench.report.tables.compressed import compressed_tables
 from kdbench.report.tables.fairness import audit_tables
 from kdbench.report.tables.legend import legend
+from kdbench.report.tables.orders import orders_among
 
 # Columns that a narrow terminal leaves out, in this order; those of compressed networks go before the others.
 DROPPED = ("J/1000", "PGD", "p95 ms", "corrupted", "PGD small", "worst group",
@@ -86,6 +90,20 @@ def to_text_beside(first: Leaderboard, second: Leaderboard, names: tuple[str, st
     return "\n\n".join([heads, *(_table(table, width, notes=True) for table in tables)])
 
 
+def to_text_among(leaderboards: Sequence[Leaderboard], names: Sequence[str], width: int) -> str:
+    """How alike the orders of methods by test accuracy are in the cells of several leaderboards, as text. `names` is
+    what they are called, `width` the number of columns of the terminal. UserError if there are more leaderboards than
+    letters, or no two cells have enough methods in common."""
+    if len(leaderboards) > len(LETTERS):
+        raise UserError(f"{len(leaderboards)} folders; at most {len(LETTERS)} can be compared at once")
+    tables = list(orders_among(leaderboards, LETTERS[:len(leaderboards)]))
+    if not tables:
+        raise UserError(f"no two cells of {', '.join(names)} have {MIN_METHODS} methods of {MIN_SEEDS} seeds in "
+                        "common, as orders that are compared need")
+    heads = _heads(names, [one.results_hash for one in leaderboards])
+    return "\n\n".join([heads, *(_table(table, width, notes=table is tables[-1]) for table in tables)])
+
+
 def changes_to_text(changes: Changes, names: tuple[str, str], width: int) -> str:
     """What changed between two folders, as text: cells and methods that only one folder has, the methods of both, the
     runs of both, and what differs between their environments. `names` is what the folders are called."""
@@ -124,9 +142,9 @@ def _named(rows: Sequence[RowChange]) -> str:
     return f" ({', '.join(dict.fromkeys(row.method for row in rows))})" if rows else ""
 
 
-def _heads(names: tuple[str, str], hashes: tuple[str, str]) -> str:
+def _heads(names: Sequence[str], hashes: Sequence[str]) -> str:
     return "\n".join(f"{letter}: {plain(name)}, results {results[:16]}"
-                     for letter, name, results in zip("AB", names, hashes, strict=True))
+                     for letter, name, results in zip(LETTERS, names, hashes, strict=False))
 
 
 def _chosen(cell: Cell, view: View) -> Cell:

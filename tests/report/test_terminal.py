@@ -7,7 +7,7 @@ from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
 from kdbench.errors import UserError
-from kdbench.report.terminal import View, to_text, to_text_beside
+from kdbench.report.terminal import View, to_text, to_text_among, to_text_beside
 from kdbench.results.store import Store
 
 SEEDS = {"ce": (.80, .81, .80), "kd": (.90, .91, .905), "at": (.70, .71, .705)}
@@ -85,6 +85,34 @@ def test_two_leaderboards_stand_side_by_side_with_their_paired_differences(tmp_p
     lines = {line[:2]: re.split(r"\s{2,}", line) for line in text.splitlines() if line[:2] in ("ce", "kd", "at")}
     assert lines["ce"][3] == "0" and lines["kd"][3].startswith("+1.00 ± 0.00") and lines["at"][1].startswith("70.50")
     assert f"A: a, results {first.results_hash[:16]}" in text
+
+
+def orders(folder, dataset, methods):
+    """A leaderboard whose methods have accuracies that fall in the order in which they are given."""
+    return build(write(folder, dataset, **{name: (.9 - .01 * place, .901 - .01 * place, .902 - .01 * place)
+                                           for place, name in enumerate(methods)}), REGISTRY)
+
+
+def test_of_three_leaderboards_the_orders_of_all_cells_are_compared(tmp_path):
+    methods = ["ce", "kd", "at", "fitnet", "crd", "rkd", "dist", "dkd"]
+    boards = [orders(tmp_path / "a", "digits", methods), orders(tmp_path / "b", "digits", methods[::-1]),
+              orders(tmp_path / "c", "letters", methods), orders(tmp_path / "d", "letters", methods[:7])]
+    text = to_text_among(boards, [f"runs/{name}" for name in "abcd"], 120)
+    assert f"B: runs/b, results {boards[1].results_hash[:16]}" in text
+    rows = [re.split(r"\s{2,}", line) for line in text.splitlines()]
+    assert ["A: big-small on digits", "C: big-small on letters", "8", "1.00", "1.00", "1.00", "1.00", "1.00"] in rows
+    assert [row for row in rows if row[0][:1].isdigit()] == [
+        ["1 A: big-small on digits", "(1.00)", "-1.00", "1.00"],
+        ["2 B: big-small on digits", "(1.00)", "-1.00"],
+        ["3 C: big-small on letters", "(1.00)"]]
+
+
+def test_orders_of_too_few_methods_or_too_many_folders_are_a_user_error(tmp_path):
+    boards = [orders(tmp_path / name, name, ["ce", "kd", "at"]) for name in ("digits", "letters", "words")]
+    with pytest.raises(UserError, match="no two cells of a, b, c have 8 methods of 3 seeds in common"):
+        to_text_among(boards, "abc", 80)
+    with pytest.raises(UserError, match="27 folders; at most 26"):
+        to_text_among(boards * 9, ["a"] * 27, 80)
 
 
 def test_leaderboards_without_a_cell_in_common_are_a_user_error(tmp_path):

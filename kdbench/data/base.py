@@ -109,7 +109,7 @@ class Dataset:
     image_shape: tuple[int, ...]       # (C, H, W) of the network's input; for texts (T, V): T tokens, each below V
     mean: Tensor                       # [C], subtracted from pixels that are scaled to 0..1; for texts empty, [0]
     std: Tensor                        # [C], what they are then divided by; for texts empty, [0]
-    digest: str                        # SHA-256 over labels, groups and pixels; if decoded on demand, over the files
+    digest: str                        # SHA-256 over labels, groups and pixels; of a large image folder, over the files
     group_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by attribute: the group of each code
     unlabelled: Images | None = None   # further training images, without labels; as large as those of `train`
     words: tuple[str, ...] = ()        # for texts: the word of each token

@@ -29,6 +29,7 @@ LEAST_STD = 0.1  # in levels of 0..255, so that a channel without contrast is no
 CROP_MARGIN = 8 / 7  # side of the images kept for `random_resized_crop`, in sides of the network's input
 THREADS = min(4, os.cpu_count() or 1)  # threads that decode image files
 CHUNK = 1024  # images that are decoded or counted at a time
+DIGESTED_BYTES = 4e9  # of decoded images, up to which the digest of an image folder is over all pixels
 
 
 def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
@@ -38,7 +39,9 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
 
     Missing files of a published dataset are downloaded into the data folder `folder`, where decoded images are cached.
     An image folder whose images would take more memory than KDBENCH_MEMORY_GB (default 4) is decoded on demand, which
-    gives the same images bit for bit. UserError if the dataset cannot be read or does not fit the recipe or `transfer`.
+    gives the same images bit for bit. The dataset's digest does not depend on that: it is over labels, groups and
+    pixels or, for an image folder of more than DIGESTED_BYTES of decoded images, over the files' paths and sizes.
+    UserError if the dataset cannot be read or does not fit the recipe or `transfer`.
     """
     found = collect(parse(name), folder, recipe.train_size, transfer)
     if found.words:
@@ -48,7 +51,11 @@ def load_dataset(name: str, recipe: Recipe, folder: Path, device: torch.device,
              "validation": size, "test": size}
     on_demand = found.folder is not None and _bytes(found, sides) > _memory_budget()
     load = _on_demand if on_demand else _in_memory
-    images, level_counts, digest = load(found, sides, channels, folder, device)
+    images, level_counts, pixel_digest = load(found, sides, channels, folder, device)
+    if found.folder is not None and _bytes(found, sides) > DIGESTED_BYTES:
+        digest = found.folder.fingerprint
+    else:
+        digest = pixel_digest()
     unlabelled, digest = _unlabelled(found, sides, channels, folder, device, digest)
     mean, std = mean_and_std(level_counts()) if recipe.normalise == "train" else (IMAGENET_MEAN, IMAGENET_STD)
     splits = {split: _split(images[split], part, device) for split, part in found.splits.items()}
@@ -94,7 +101,7 @@ def _text_dataset(name: str, found: Collected, recipe: Recipe, device: torch.dev
     stores = {which: MemoryImages(torch.from_numpy(array.astype(np.int64)).to(device))
               for which, array in tokens.items()}
     splits = {split: _split(stores[split], part, device) for split, part in found.splits.items()}
-    digest = _digest({split: tokens[split] for split in splits}, found)
+    digest = _digest({split: Pixels(tokens[split].shape, (tokens[split],)) for split in splits}, found)
     if found.unlabelled is not None:
         digest = _joined(digest, hashlib.sha256(np.ascontiguousarray(tokens["unlabelled"]).data).hexdigest())
     return Dataset(name, found.classes, splits["train"], splits["validation"], splits["test"],
@@ -118,40 +125,55 @@ def _check_for_texts(name: str, recipe: Recipe, transfer: Transfer | None) -> No
                         "tokens are kept")
 
 
-Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], str]  # images by split; counts levels of train; digest
+# Images by split, and two functions: the counts of the levels of the training images, and the digest of all pixels.
+Loaded = tuple[Mapping[str, Images], Callable[[], np.ndarray], Callable[[], str]]
 
 
 def _in_memory(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
-    """All images, decoded and on the device. The digest is over labels, groups and pixels."""
-    pixels = {split: _pixels(part, sides[split], channels, folder) for split, part in found.splits.items()}
-    images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in pixels.items()}
-    return images, lambda: _level_counts(_chunks(pixels["train"])), _digest(pixels, found)
+    """All images, decoded and on the device."""
+    arrays = {split: _pixels(part, sides[split], channels, folder) for split, part in found.splits.items()}
+    images = {split: MemoryImages(torch.from_numpy(array).to(device)) for split, array in arrays.items()}
+    pixels = {split: Pixels(array.shape, _chunks(array)) for split, array in arrays.items()}
+    return images, lambda: _level_counts(_chunks(arrays["train"])), lambda: _digest(pixels, found)
 
 
 def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device) -> Loaded:
-    """The images of an image folder, decoded each time they are taken. The digest is the folder's fingerprint."""
+    """The images of an image folder, decoded each time they are taken. Counts and digest are cached in the data
+    folder."""
     assert found.folder is not None and channels == 3
     images = {split: FileImages(part, sides[split], channels, device) for split, part in found.splits.items()}
-    train = found.splits["train"]
-    tints = b"" if train.tints is None else train.tints.tobytes()
-    file = _file(folder, train, sides["train"], "counts", tints)
-    batches = (batch.cpu().numpy() for batch in in_order(images["train"], len(train), CHUNK))
-    return images, lambda: cached(file, lambda: _level_counts(batches)), found.folder.fingerprint
+    pixels = {split: Pixels((len(part), channels, sides[split], sides[split]), _decoded_chunks(images[split]))
+              for split, part in found.splits.items()}
+    counts = _file(folder, found.splits["train"], sides["train"], "counts")
+    names = " ".join(_file(folder, part, sides[split], split).name for split, part in found.splits.items())
+    whole = DataFolder(folder).decoded(f"{hashlib.sha256(names.encode()).hexdigest()[:16]}-digest")
+    return (images, lambda: cached(counts, lambda: _level_counts(_decoded_chunks(images["train"]))),
+            lambda: _cached_digest(whole, lambda: _digest(pixels, found)))
 
 
 def _unlabelled(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device,
                 digest: str) -> tuple[Images | None, str]:
     """The unlabelled images (None if there are none), and the digest over those and `digest`, the digest of the splits.
-    Image files are decoded on demand if they need more memory than the splits of an image folder leave free."""
+    Image files are decoded on demand if they need more memory than the splits of an image folder leave free; what the
+    digest is over depends on DIGESTED_BYTES in the same way."""
     part = found.unlabelled
     if part is None:
         return None, digest
-    side, spare = sides["train"], _memory_budget() - (_bytes(found, sides) if found.folder else 0)
-    if part.folder is not None and 3 * len(part) * side**2 > spare:
-        return FileImages(part, side, channels, device), _joined(digest, part.folder.fingerprint)
-    pixels = _pixels(part, side, channels, folder)
-    return MemoryImages(torch.from_numpy(pixels).to(device)), _joined(
-        digest, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest())
+    side, taken = sides["train"], _bytes(found, sides) if found.folder else 0
+    size = 3 * len(part) * side**2 + taken
+    images: Images
+    if part.folder is not None and size > _memory_budget():
+        images = FileImages(part, side, channels, device)
+        chunks = _decoded_chunks(images)
+    else:
+        pixels = _pixels(part, side, channels, folder)
+        images, chunks = MemoryImages(torch.from_numpy(pixels).to(device)), _chunks(pixels)
+    if part.folder is None:
+        return images, _joined(digest, _sha256(chunks))
+    if size > DIGESTED_BYTES:
+        return images, _joined(digest, part.folder.fingerprint)
+    file = _file(folder, part, side, f"{channels}-digest")
+    return images, _joined(digest, _cached_digest(file, lambda: _sha256(chunks)))
 
 
 def _joined(*digests: str) -> str:
@@ -198,7 +220,7 @@ def _pixels(part: Part, size: int, channels: int, folder: Path) -> np.ndarray:
     if part.folder is None:
         images = _sized(part, size)
     else:
-        images = cached(_file(folder, part, size, "pixels"), partial(_sized, part, size))
+        images = cached(_file(folder, part, size, "pixels", tinted=False), partial(_sized, part, size))
     return _with_channels(_tinted(part, images), channels)
 
 
@@ -209,14 +231,15 @@ def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
     return to_grey(images) if channels == 1 else images.repeat(channels, axis=1)
 
 
-def _file(folder: Path, part: Part, size: int, what: str, more: bytes = b"") -> Path:
-    """The path of the cache file for an array that is computed from the images of a split and from the bytes `more`.
-    Its name changes with the image folder's state."""
+def _file(folder: Path, part: Part, size: int, what: str, tinted: bool = True) -> Path:
+    """The path of the cache file for an array that is computed from the images of a split and, if `tinted`, from their
+    tints. Its name changes with the image folder's state."""
     assert part.folder is not None
     made_of = hashlib.sha256(part.folder.state.encode())
     for i in part.index:
         made_of.update(f"{part.images[i]}\0".encode("utf-8", "surrogateescape"))
-    made_of.update(more)
+    if tinted and part.tints is not None:
+        made_of.update(part.tints.tobytes())
     return DataFolder(folder).decoded(f"{made_of.hexdigest()[:16]}-{size}-{what}")
 
 
@@ -283,19 +306,43 @@ def mean_and_std(counts: np.ndarray) -> tuple[list[float], list[float]]:
     return (mean / 255).tolist(), (np.sqrt(variance.clip(LEAST_STD**2)) / 255).tolist()
 
 
-def _digest(pixels: Mapping[str, np.ndarray], found: Collected) -> str:
+class Pixels(NamedTuple):
+    """The images of a split, or its tokens, to compute a digest from."""
+
+    shape: tuple[int, ...]         # of all of them
+    chunks: Iterable[np.ndarray]   # they, in order, in arrays along the first axis
+
+
+def _digest(pixels: Mapping[str, Pixels], found: Collected) -> str:
     """The SHA-256 over the labels, attributes and pixels of all splits."""
     total = hashlib.sha256()
     for split, part in found.splits.items():
         total.update(f"{split} {pixels[split].shape} {sorted(part.groups)}".encode() + part.labels.tobytes())
         for attribute in sorted(part.groups):
             total.update(part.groups[attribute].tobytes())
-        total.update(np.ascontiguousarray(pixels[split]).data)
+        for chunk in pixels[split].chunks:
+            total.update(np.ascontiguousarray(chunk).data)
     return total.hexdigest()
+
+
+def _sha256(chunks: Iterable[np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for chunk in chunks:
+        total.update(np.ascontiguousarray(chunk).data)
+    return total.hexdigest()
+
+
+def _cached_digest(file: Path, build: Callable[[], str]) -> str:
+    """The hexadecimal digest in `file`; if that is missing or damaged, what `build` returns, which is written there."""
+    return cached(file, lambda: np.frombuffer(bytes.fromhex(build()), np.uint8)).tobytes().hex()
 
 
 def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
     return (pixels[start:start + CHUNK] for start in range(0, len(pixels), CHUNK))
+
+
+def _decoded_chunks(images: Images) -> Iterator[np.ndarray]:
+    return (batch.cpu().numpy() for batch in in_order(images, len(images), CHUNK))
 
 
 def _split(images: Images, part: Part, device: torch.device) -> Split:

@@ -9,6 +9,7 @@ from torch import Tensor
 from kdbench.data import files, load
 from kdbench.data.base import Dataset, MemoryImages, Split, in_order
 from kdbench.data.catalog import DATASETS
+from kdbench.data.imagefolder import scan
 from kdbench.data.load import FileImages, load_dataset, mean_and_std, resize
 from kdbench.data.stream import BatchStream
 from kdbench.errors import UserError
@@ -216,8 +217,29 @@ def test_decoding_on_demand_gives_the_same_bits_as_memory(photos, tmp_path, monk
         assert isinstance(ours.images, MemoryImages) and isinstance(theirs.images, FileImages)
         assert torch.equal(pixels(ours), pixels(theirs)) and torch.equal(ours.labels, theirs.labels)
     assert torch.equal(memory.mean, demand.mean) and torch.equal(memory.std, demand.std)
+    assert memory.digest == demand.digest
     for batch, same in zip(*(BatchStream(dataset, of, 3, CPU).epoch(1) for dataset in (memory, demand)), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, same, strict=True))
+
+
+def test_of_a_large_folder_the_digest_is_over_its_files_wherever_its_images_are(photos, tmp_path, monkeypatch):
+    name = f"imagefolder:{photos}"
+    small = load_dataset(name, recipe(), tmp_path, CPU).digest
+    monkeypatch.setattr(load, "DIGESTED_BYTES", 44 * 768)  # exactly as many as its images take
+    assert load_dataset(name, recipe(), tmp_path, CPU).digest == small
+    monkeypatch.setattr(load, "DIGESTED_BYTES", 44 * 768 - 1)
+    memory = load_dataset(name, recipe(), tmp_path, CPU).digest
+    monkeypatch.setenv("KDBENCH_MEMORY_GB", "0")
+    assert load_dataset(name, recipe(), tmp_path, CPU).digest == memory == scan(photos).fingerprint != small
+
+
+def test_a_folder_on_demand_is_decoded_once_for_its_digest(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDBENCH_MEMORY_GB", "0")
+    names = [f"imagefolder:{photos}{modifiers}" for modifiers in ("", "+skew(0.9)", "+longtail(2)")]
+    first = [load_dataset(name, recipe(), tmp_path, CPU).digest for name in names]
+    assert len(set(first)) == 3
+    monkeypatch.setattr(load, "decode", None)
+    assert [load_dataset(name, recipe(), tmp_path, CPU).digest for name in names] == first
 
 
 def test_images_on_demand_are_those_asked_for_whatever_was_announced(photos, tmp_path, monkeypatch):

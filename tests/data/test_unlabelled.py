@@ -131,14 +131,25 @@ def test_luma_is_that_of_pillow_and_of_grey_images_exact():
 
 def test_on_demand_a_folder_gives_the_same_images(tmp_path, monkeypatch):
     transfer = files(tmp_path / "pool", size=(20, 30))
-    memory = [loaded(tmp_path, transfer, name).unlabelled for name in ("synthetic", "mnist5k")]
+    datasets = [loaded(tmp_path, transfer, name) for name in ("synthetic", "mnist5k")]
     monkeypatch.setenv("KDBENCH_MEMORY_GB", "0")
-    demand = [loaded(tmp_path, transfer, name).unlabelled for name in ("synthetic", "mnist5k")]
+    datasets += [loaded(tmp_path, transfer, name) for name in ("synthetic", "mnist5k")]
+    memory, demand = ([dataset.unlabelled for dataset in some] for some in (datasets[:2], datasets[2:]))
+    assert [dataset.digest for dataset in datasets[:2]] == [dataset.digest for dataset in datasets[2:]]
     assert [type(one) for one in (*memory, *demand)] == [MemoryImages] * 2 + [FileImages] * 2
     index = torch.tensor([3, 0, 4])
     for one, other in zip(memory, demand, strict=True):
         other.prefetch(index)
         assert torch.equal(one.take(index), other.take(index))
+
+
+def test_of_a_large_folder_the_digest_is_over_its_files_wherever_its_images_are(tmp_path, monkeypatch):
+    transfer = files(tmp_path / "pool")
+    small = loaded(tmp_path, transfer).digest
+    monkeypatch.setattr(load, "DIGESTED_BYTES", 0)
+    memory = loaded(tmp_path, transfer).digest
+    monkeypatch.setenv("KDBENCH_MEMORY_GB", "0")
+    assert loaded(tmp_path, transfer).digest == memory != small
 
 
 def test_a_folder_that_changes_is_another_one_wherever_it_lies(tmp_path):

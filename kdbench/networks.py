@@ -252,13 +252,10 @@ def load_teacher(teacher: HubTeacher | FileTeacher, num_classes: int, image_shap
     name = teacher.architecture.model
     if isinstance(teacher, FileTeacher):
         network = build(teacher.architecture, num_classes, image_shape, precision)
-        path = Path(teacher.path)
-        try:
-            if file_sha256(path) != teacher.sha256:
-                raise UserError(f"{path}: the file changed since the run was planned; start the command again")
-            network.model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise UserError(f"{path}: not the weights of {name} with {num_classes} classes: {error}") from error
+        state = read_weights(teacher)
+        if wrong := misfit(state, network.model.state_dict()):
+            raise UserError(f"{teacher.path}: not the weights of {name} with {num_classes} classes: {wrong}")
+        network.model.load_state_dict(state)
         return network
     model = published(teacher, num_classes, image_shape[0])
     known = model.pretrained_cfg.get("num_classes")
@@ -285,6 +282,30 @@ def published(teacher: HubTeacher, num_classes: int, in_chans: int) -> Any:
             f"weights {name}.{teacher.tag} cannot be downloaded here ({type(error).__name__}): put them into the hub's "
             f"cache on a machine with a network, or give the pair a weights file"
         ) from error
+
+
+def read_weights(source: FileTeacher) -> dict[str, Tensor]:
+    """The tensors of a file of weights. UserError if it cannot be read, or has changed since the run was planned."""
+    path = Path(source.path)
+    try:
+        if file_sha256(path) != source.sha256:
+            raise UserError(f"{path}: the file changed since the run was planned; start the command again")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: no weights can be read from it: {error}") from error
+
+
+def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Describe the first tensor that is missing, has another shape than expected, holds infinities or NaN, or is not
+    expected; None if the names and shapes of the two state dicts agree."""
+    for name, tensor in expected.items():
+        if name not in state:
+            return f"{name} is missing"
+        if state[name].shape != tensor.shape:
+            return f"{name} is of shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        if not state[name].isfinite().all():
+            return f"{name} is not finite"
+    return next((f"{name} is none of its tensors" for name in state if name not in expected), None)
 
 
 def serialise(state: Mapping[str, Tensor]) -> bytes:

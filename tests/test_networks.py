@@ -132,8 +132,18 @@ def test_a_teacher_loads_from_a_file_that_is_what_the_plan_says(tmp_path):
     assert weights_sha256(loaded.state_dict()) == weights_sha256(original.state_dict())
     with pytest.raises(UserError, match="the file changed since"):
         load_teacher(FileTeacher(architecture=SMALL, path=str(path), sha256="0"), 7, SHAPE)
-    with pytest.raises(UserError, match="not the weights of resnet_cifar with 8 classes"):
+    with pytest.raises(UserError, match=r"not the weights of resnet_cifar with 8 classes: fc\.weight is of shape \(7"):
         load_teacher(FileTeacher(architecture=SMALL, path=str(path), sha256=sha256), 8, SHAPE)
+
+
+def test_a_teacher_whose_weights_are_not_finite_is_refused_by_the_tensor(tmp_path):
+    state = build(SMALL, 7, SHAPE).model.state_dict()
+    state["fc.bias"][3] = torch.nan
+    path = tmp_path / "teacher.safetensors"
+    path.write_bytes(serialise(state))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match=r"not the weights of resnet_cifar with 7 classes: fc\.bias is not finite"):
+        load_teacher(FileTeacher(architecture=SMALL, path=str(path), sha256=sha256), 7, SHAPE)
 
 
 def test_hub_weights_that_cannot_be_had_say_what_to_do_instead(monkeypatch):

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdbench.disk import atomic_write, file_sha256
+from kdbench.disk import atomic_write
 from kdbench.errors import UserError, unknown
-from kdbench.networks import Network, published, serialise
-from kdbench.spec import FileTeacher, GivenWeights, HubTeacher
+from kdbench.networks import Network, misfit, published, read_weights, serialise
+from kdbench.spec import GivenWeights, HubTeacher
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which checkpoints hold the weights
 TOP = 5  # number of classes that `classes_of` returns for an image
@@ -30,12 +30,12 @@ def start_from(network: Network, init: GivenWeights) -> None:
         stem = next(tensor for tensor in own.values() if tensor.dim() > 1)
         state, where = published(init, network.model.num_classes, stem.shape[1]).state_dict(), init.tag
     else:
-        state, where = _read_file(init), init.path
+        state, where = read_weights(init), init.path
     head = _head(network.model, network.classifier)
     kept = {name for name in own if name.startswith(f"{head}.") and name in state
             and state[name].shape != own[name].shape}
     state = {**state, **{name: own[name] for name in kept}}
-    if wrong := _misfit(state, own):
+    if wrong := misfit(state, own):
         raise UserError(f"{where}: not weights of {init.architecture.model} for these images: {wrong}")
     network.model.load_state_dict(state)
 
@@ -43,27 +43,6 @@ def start_from(network: Network, init: GivenWeights) -> None:
 def _head(model: nn.Module, classifier: nn.Module) -> str:
     """The name of the module `classifier` within the model."""
     return next(name for name, module in model.named_modules() if module is classifier)
-
-
-def _read_file(source: FileTeacher) -> dict[str, Tensor]:
-    path = Path(source.path)
-    try:
-        if file_sha256(path) != source.sha256:
-            raise UserError(f"{path}: the file changed since the run was planned; start the command again")
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: no weights can be read from it: {error}") from error
-
-
-def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """Describe the first tensor that is missing, has another shape than expected, or is not expected; None if the names
-    and shapes of the two state dicts agree."""
-    for name, tensor in expected.items():
-        if name not in state:
-            return f"{name} is missing"
-        if state[name].shape != tensor.shape:
-            return f"{name} is of shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-    return next((f"{name} is none of its tensors" for name in state if name not in expected), None)
 
 
 # Checkpoints of other code.
@@ -108,7 +87,7 @@ def _in_its_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], r
     """The tensors of `state` under the names of `expected`: matched by name if the names are the same, else by their
     order. UserError, whose message begins with `refusal`, if a tensor does not fit."""
     if state.keys() == expected.keys():
-        if wrong := _misfit(state, expected):
+        if wrong := misfit(state, expected):
             raise UserError(f"{refusal}: {wrong}")
         return {name: state[name] for name in expected}
     if len(state) != len(expected):

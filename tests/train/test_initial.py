@@ -82,6 +82,19 @@ def test_what_is_no_checkpoint_of_the_model_is_refused_in_a_line_and_nothing_is_
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize("level", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, level):
+    state = timm.create_model("test_resnet", num_classes=7).state_dict()
+    state["conv1.0.weight"][0] = level
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(serialise(state))
+    with pytest.raises(UserError, match=r"not weights of test_resnet: conv1\.0\.weight is not finite"):
+        convert(own, "test_resnet", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+    with pytest.raises(UserError, match=r"own\.safetensors: not weights of .*: conv1\.0\.weight is not finite"):
+        start_from(build(SMALL, 7, SHAPE), source(own))
+
+
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("ran"),))

@@ -58,7 +58,7 @@ def run(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", run_timeout: float | None = None, retries: int = 1, plugins: Iterable[str | Path] = (),
     retry: str = "failed", estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None,
-    tuned: str | Path | None = None, match: Match = "steps", shard: str | None = None,
+    tuned: str | Path | None = None, tuned_on: str | None = None, match: Match = "steps", shard: str | None = None,
     wait_for_teachers: float = WAIT_SECONDS, track: Sequence[str] = (), executor: str = "local",
     slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> Summary:
@@ -81,6 +81,8 @@ def run(
     teacher_cache   bytes of the cache that may hold outputs of teachers, which runs share; 0 for none, by default a
                     tenth of the free disk space
     tuned           results folder of `tune`: each method runs with the settings that were chosen for it there
+    tuned_on        with `tuned`: the settings that were chosen on this pair, on all pairs. Where defaults differ, as a
+                    rate that the suite sets by pair may, a pair's own default changes by the same factor
     match           what is made equal for all methods: "steps", or "compute", for which each method trains for the
                     number of epochs that takes the core-seconds of kd, according to the profiles in `out`
     shard           only this part of the runs and of their teachers, such as "3/16"; all shards must share the cache
@@ -99,7 +101,8 @@ def run(
     cache, again = CacheFolder.of_user(), read_retry(retry)
     part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
-    plan, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    plan, folder, notes, choices = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, tuned_on,
+                                                match)
     estimator = Estimator(reference=plan.reference)
     pool = make_executor(executor, folder, workers, run_timeout, retries, slurm, ray, _say, estimator)
     trackers = make_trackers(track, folder, plan.suite)
@@ -119,8 +122,8 @@ def run(
         if teacher_cache != 0:
             jobs = matrix.share_teachers(jobs, sizes, teacher_cache)
     summary = matrix.run(jobs, reasons, pool, make_display(pool.workers, estimator), opening, trackers)
-    if tuned is not None and folder != Path(tuned):
-        write_choices(folder, choices_for(plan, Path(tuned)))  # tables say by them which rows are tuned
+    if choices is not None:
+        write_choices(folder, choices)  # tables say by them which rows are tuned
     for note in matrix.left_out():
         print(f"note: {note}")
     for name, count in matrix.changed_methods().items():
@@ -136,8 +139,8 @@ def plan(
     settings: Mapping[str, Any] | None = None, out: str | Path | None = None, workers: int | None = None,
     device: Device = "cpu", plugins: Iterable[str | Path] = (), retry: str = "failed",
     estimates_from: Iterable[str | Path] = (), teacher_cache: int | None = None, tuned: str | Path | None = None,
-    match: Match = "steps", shard: str | None = None, track: Sequence[str] = (), executor: str = "local",
-    slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
+    tuned_on: str | None = None, match: Match = "steps", shard: str | None = None, track: Sequence[str] = (),
+    executor: str = "local", slurm: Mapping[str, Any] | None = None, ray: Mapping[str, Any] | None = None,
 ) -> Forecast:
     """Forecast what `run` with the same arguments would do: how many runs of each method, and how much time, memory and
     disk space they take. Nothing is written to the results or the cache and nothing is downloaded; a method whose run
@@ -146,7 +149,7 @@ def plan(
     cache, again = CacheFolder.of_user(), read_retry(retry)
     part = None if shard is None else Shard.read(shard)
     selection = Selection(methods, core, pairs, datasets, seeds, settings or {}, device)
-    wanted, folder, notes = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, match)
+    wanted, folder, notes, _ = _plan_to_run(suite, selection, tuple(map(Path, plugins)), out, tuned, tuned_on, match)
     asked = make_executor(executor, folder, workers, slurm=slurm, ray=ray)  # not started: that would ask the cluster
     make_trackers(track, folder, wanted.suite)
     known = earlier(cache.teachers, folder, named=estimates_from)
@@ -249,23 +252,30 @@ def _of_another_suite(folder: Path, suite: str) -> Iterable[str]:
 
 
 def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out: str | Path | None,
-                 tuned: str | Path | None, match: Match) -> tuple[Plan, Path, list[str]]:
-    """The plan of the runs that were asked for, the folder for their results, and notes for the user. The plan has the
-    settings chosen in `tuned`, if that is given, or the epochs of equal compute if `match` is "compute". UserError for
-    an unknown or impossible argument."""
+                 tuned: str | Path | None, tuned_on: str | None, match: Match
+                 ) -> tuple[Plan, Path, list[str], Choices | None]:
+    """The plan of the runs that were asked for, the folder for their results, notes for the user, and the choices of
+    tuning that the plan follows. The plan has the settings chosen in `tuned`, if that is given, or the epochs of equal
+    compute if `match` is "compute". UserError for an unknown or impossible argument."""
     if match not in MATCHES:
         raise unknown("match", match, MATCHES)
     if match == "compute" and tuned is not None:
         raise UserError("--match compute goes with the methods' own settings: leave out --tuned")
+    if tuned is None and tuned_on is not None:
+        raise UserError("--tuned-on goes with --tuned")
     found, registry = load_suite(suite), Registry(plugins)
     plan = expand(found, registry, selection)
-    folder = default_folder(plan)
+    folder = Path(out) if out else default_folder(plan)
     if match == "compute":
         folder = Path(out) if out else Path(f"{folder}-compute")
         kd = expand(found, registry, replace(selection, methods=[EQUAL_TO], seeds=1))
         plan, notes = match_compute(plan, kd, folder, profile_command(suite, selection, plugins, folder))
-        return plan, folder, notes
-    return (plan if tuned is None else with_choices(plan, Path(tuned))), Path(out) if out else folder, []
+        return plan, folder, notes, None
+    if tuned is None:
+        return plan, folder, [], None
+    source = None if tuned_on is None else expand(found, registry, replace(selection, pairs=[tuned_on]))
+    choices = choices_for(plan, Path(tuned), source)
+    return with_choices(plan, choices), folder, [], choices
 
 
 def _say(text: str) -> None:

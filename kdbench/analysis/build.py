@@ -313,10 +313,10 @@ def _compared(groups: list[list[Record]], rows: list[Row], names: Mapping[Varian
     cell = groups[0][0].spec.cell
     for choice in sorted(tuned.by_place.values(), key=lambda one: one.method):
         if choice.cell == cell:
-            first, empty = choice.trials[0], dict[str, float]()
+            before, empty = choice.default_hyperparameters, dict[str, float]()
             default, chosen = (
                 next((row for spec, row in labelled if spec.method == choice.method and settings_of(spec) == settings),
-                     None) for settings in ((first.hyperparameters, empty), (choice.hyperparameters, choice.recipe)))
+                     None) for settings in ((before, empty), (choice.hyperparameters, choice.recipe)))
             there = [row for row in (default, chosen) if row is not None]
             if there:
                 ranked = not any(row.data_free or row.failures for row in there)

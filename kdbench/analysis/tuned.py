@@ -12,14 +12,14 @@ from kdbench.analysis.answers.kendall import between_halves, bootstrap, signs, t
 from kdbench.analysis.intervals import Estimate, paired_difference
 from kdbench.analysis.labels import Variant
 from kdbench.disk import read_file
-from kdbench.errors import UserError
+from kdbench.errors import UserError, plain
 from kdbench.plugins.source import Facts
 from kdbench.results.record import Problem
 from kdbench.results.store import Store
 from kdbench.spec import RunSpec
 from kdbench.tune.choice import Choice, Choices, read_choices
 
-TUNED, KEPT = "tuned", "tuned: default kept"
+TUNED, KEPT, TUNED_ON = "tuned", "tuned: default kept", "tuned on"  # the last is followed by another pair
 MIN_METHODS = 5    # fewest methods for a correlation of orders
 
 
@@ -33,27 +33,37 @@ class Tuned:
 
     def mark(self, spec: RunSpec) -> str:
         """The remark that tables show beside the label of a run's row: `TUNED` or `KEPT`, or "" if its settings are not
-        the chosen ones."""
+        the chosen ones. If these come from another pair, the remark names it."""
         choice = self.by_place.get((spec.method, spec.cell))
         if choice is None or settings_of(spec) != (choice.hyperparameters, choice.recipe):
             return ""
+        if choice.carried_from:
+            pair = plain(choice.carried_from)
+            return {"tuned": f"{TUNED_ON} {pair}", "default": f"default kept on {pair}"}.get(choice.status, "")
         return {"tuned": TUNED, "default": KEPT}.get(choice.status, "")
 
     def rename(self, names: Mapping[Variant, str], specs: Iterable[RunSpec],
                known: Mapping[str, Facts]) -> dict[Variant, str]:
         """The labels of a cell's rows, with "METHOD (tuned)" in place of a label that lists the tuned settings."""
-        tuned = {Variant.of(spec, known) for spec in specs if self.mark(spec) == TUNED}
+        tuned = {Variant.of(spec, known) for spec in specs if is_tuned([self.mark(spec)])}
         return {variant: f"{variant.method} ({TUNED})" if variant in tuned and label != variant.method else label
                 for variant, label in names.items()}
 
     def lines(self) -> Iterable[str]:
         """At most one sentence, for readers of tables, on how settings were tuned; none if there are no choices."""
         if self.choices is not None:
-            study, trials = self.choices.study, {len(choice.trials) for choice in self.choices.choices}
+            study, choices = self.choices.study, self.choices.choices
+            counts = " or ".join(map(str, sorted({len(choice.trials) for choice in choices if choice.trials})))
+            trials = f", of {counts} trials each" if counts else ""
             seeds, pruned = len(self.choices.seeds), ", pruned by the median" if "pruner" in study else ""
-            yield (f"Tuned: by validation accuracy, of {' or '.join(map(str, sorted(trials)))} trials each "
-                   f"({study.get('sampler')}, {seeds} seed{'s' * (seeds > 1)} that no run here has{pruned}); choices "
-                   f"{self.sha256[:16]}.")
+            carried = ", here or on another pair" if any(choice.carried_from for choice in choices) else ""
+            yield (f"Tuned{carried}: by validation accuracy{trials} ({study.get('sampler')}, {seeds} "
+                   f"seed{'s' * (seeds > 1)} that no run here has{pruned}); choices {self.sha256[:16]}.")
+
+
+def is_tuned(remarks: Iterable[str]) -> bool:
+    """Whether remarks on a row, such as its conditions, say that it has tuned settings that are not the defaults."""
+    return any(one == TUNED or one.startswith(f"{TUNED_ON} ") for one in remarks)
 
 
 def settings_of(spec: RunSpec) -> tuple[dict[str, Any], dict[str, float]]:

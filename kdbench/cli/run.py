@@ -65,6 +65,8 @@ def run(
     estimates_from: EstimatesFrom = None,
     tuned: Annotated[Path | None, typer.Option(
         metavar="DIR", help="a folder of `kdbench tune`: run every method by what was chosen for it there")] = None,
+    tuned_on: Annotated[str | None, typer.Option(
+        metavar="PAIR", help="with --tuned: what was chosen on this pair, for all pairs of the run")] = None,
     match: Annotated[Match, typer.Option(
         help="give every method the same steps, or the compute of kd, by the profiles in --out")] = Match.steps,
     shard: Annotated[str | None, typer.Option(
@@ -89,9 +91,9 @@ def run(
         "methods": split_names(methods), "core": core, "pairs": split_names(pairs), "datasets": split_names(datasets),
         "seeds": read_seeds(seeds), "settings": read_settings(settings or ()), "out": out, "workers": workers,
         "device": device.value, "plugins": plugin or (), "retry": retry,
-        "estimates_from": estimates_from or (), "tuned": tuned, "match": match.value, "shard": shard,
-        "teacher_cache": cache_size(teacher_cache), "track": split_names(track) or (), "executor": executor,
-        "slurm": read_keys("--slurm", slurm), "ray": read_keys("--ray", ray)}
+        "estimates_from": estimates_from or (), "tuned": tuned, "tuned_on": tuned_on, "match": match.value,
+        "shard": shard, "teacher_cache": cache_size(teacher_cache), "track": split_names(track) or (),
+        "executor": executor, "slurm": read_keys("--slurm", slurm), "ray": read_keys("--ray", ray)}
     if dry_run:
         from kdbench.cli.text.forecast import forecast_to_text
 

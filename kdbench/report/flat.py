@@ -306,6 +306,7 @@ def _tuning(cell: Cell) -> dict[str, Any]:
         "pair": cell.pair, "dataset": cell.dataset, "cell": cell.id,
         "methods": [{
             "method": one.choice.method, "status": one.choice.status, "trials": len(one.choice.trials),
+            "carried_from": one.choice.carried_from,
             "core_seconds": one.choice.seconds, "default_validation_accuracy": one.choice.default_accuracy,
             "chosen_validation_accuracy": one.choice.accuracy, "claimed_gain": one.claimed,
             "validation_gain": one.validation and dataclasses.asdict(one.validation),

@@ -7,7 +7,7 @@ trials pass it by chance. What a choice is worth is measured by final runs on se
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from kdbench.disk import atomic_write, read_file
 from kdbench.errors import UserError
-from kdbench.plugins.source import Value
+from kdbench.plugins.source import Hyperparameter, Value
 from kdbench.results.store import Store
 from kdbench.spec import OwnRecipe, RunSpec
 from kdbench.suites.plan import Plan
@@ -66,7 +66,14 @@ class Choice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     seconds: float                     # of training, the sum of all trials, on one core each
     saved: float | None = None         # share of the steps of all trials that pruning saved; None without a pruner
     importance: dict[str, float] = {}  # of each value: see kdbench.tune.summary.importances
-    trials: list[Trial]
+    trials: list[Trial]                # empty if the choice was carried
+    carried_from: str | None = None    # the pair on which it was tuned, if that is another one
+    default: dict[str, Value] = {}     # of a carried choice: the hyperparameters by default
+
+    @property
+    def default_hyperparameters(self) -> dict[str, Value]:
+        """The values of all hyperparameters by default, in the choice's cell."""
+        return self.trials[0].hyperparameters if self.trials else self.default
 
 
 class Choices(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -127,36 +134,82 @@ def read_choices(folder: Path) -> Choices:
                         "options makes it again") from error
 
 
-def choices_for(plan: Plan, folder: Path) -> Choices:
-    """The folder's choices for the methods and cells of the plan's students. UserError if the folder has no choices or
-    if their file is damaged."""
-    found, places = read_choices(folder), {(spec.method, spec.cell) for spec in plan.students}
-    return msgspec.structs.replace(found, choices=[one for one in found.choices if (one.method, one.cell) in places])
+def choices_for(plan: Plan, folder: Path, tuned_on: Plan | None = None) -> Choices:
+    """The folder's choices for the methods and cells of the plan's students, whose settings must be their defaults.
 
-
-def with_choices(plan: Plan, folder: Path) -> Plan:
-    """The plan with the hyperparameters and values of the recipe that were chosen for each student's method in its
-    cell. UserError if nothing was chosen for one of them, if it was tuned around other hyperparameters than the plan's,
-    or if trials used a seed of the plan."""
+    If `tuned_on` is given, a plan of the same suite for one pair, the choices are those for its students, carried to
+    the cells of the plan (see `_carried`). UserError if the folder has no choices or their file is damaged, if nothing
+    was chosen for one of the students, if it was tuned around other hyperparameters than the plan's, or if trials used
+    a seed of the plan.
+    """
     found = read_choices(folder)
     if used := sorted({spec.seed for spec in plan.students} & set(found.seeds)):
         raise UserError(f"--tuned {folder}: seed {used[0]} was used by the trials: final runs take seeds of their own")
     by_place = {(one.method, one.cell): one for one in found.choices}
-    return replace(plan, students=tuple(_chosen(spec, by_place.get((spec.method, spec.cell)), folder)
-                                        for spec in plan.students))
+    sources = {(spec.method, spec.dataset): spec for spec in (tuned_on or plan).students}
+    chosen: dict[tuple[str, str], Choice] = {}
+    for spec in plan.students:
+        place = spec.method, spec.cell
+        if place not in chosen:
+            source = sources[spec.method, spec.dataset] if tuned_on else spec
+            own = _chosen(source, by_place.get((source.method, source.cell)), folder)
+            if source.cell == spec.cell:
+                chosen[place] = own
+            elif place in by_place and by_place[place].trials:
+                raise UserError(f"--tuned-on {source.pair}: {spec.method} was tuned on {spec.pair} itself in {folder}: "
+                                "leave it out of the run, or --tuned-on")
+            else:
+                chosen[place] = _carried(own, source, spec, plan.methods[spec.method].hyperparameters)
+    return msgspec.structs.replace(found, choices=list(chosen.values()))
 
 
-def _chosen(spec: RunSpec, choice: Choice | None, folder: Path) -> RunSpec:
+def with_choices(plan: Plan, choices: Choices) -> Plan:
+    """The plan with the hyperparameters and values of the recipe that were chosen for each student's method in its
+    cell. `choices` must be those that `choices_for` returns for the plan."""
+    by_place = {(one.method, one.cell): one for one in choices.choices}
+    of_students = ((spec, by_place[spec.method, spec.cell]) for spec in plan.students)
+    return replace(plan, students=tuple(with_values(spec, choice.hyperparameters, choice.recipe)
+                                        for spec, choice in of_students))
+
+
+def _chosen(spec: RunSpec, choice: Choice | None, folder: Path) -> Choice:
+    """The choice for a student. UserError if there is none, or if it was tuned around other hyperparameters."""
     if choice is None:
         raise UserError(f"--tuned {folder}: nothing was chosen for {spec.method} ({spec.pair}, {spec.dataset}) with "
                         "this recipe and teacher: tune it in that folder first, with the same suite and settings")
-    default = choice.trials[0].hyperparameters
+    default = choice.default_hyperparameters
     if default != spec.hyperparameters:
         name = next(name for name in {**default, **spec.hyperparameters}
                     if default.get(name) != spec.hyperparameters.get(name))
         raise UserError(f"--tuned {folder}: {spec.method} was tuned around {name}={default.get(name)!r}, and here it "
                         f"is {spec.hyperparameters.get(name)!r}")
-    return with_values(spec, choice.hyperparameters, choice.recipe)
+    return choice
+
+
+def _carried(choice: Choice, source: RunSpec, spec: RunSpec, facts: Mapping[str, Hyperparameter]) -> Choice:
+    """The choice that was made for the student `source`, for the student `spec` of the same method on another pair.
+
+    Where the defaults of both differ, as a rate or a weight that a suite sets by pair may, the default of `spec`
+    changes by the factor by which tuning changed that of `source`, within the allowed range; else the chosen value is
+    taken.
+    """
+    hyperparameters = {name: _scaled(value, source.hyperparameters[name], spec.hyperparameters[name], facts[name].range)
+                       for name, value in choice.hyperparameters.items()}
+    recipe = {name: float(_scaled(value, getattr(source.recipe, name), getattr(spec.recipe, name), None))
+              for name, value in choice.recipe.items()}
+    return Choice(
+        method=choice.method, method_digest=choice.method_digest, pair=spec.pair, dataset=spec.dataset, cell=spec.cell,
+        trial=choice.trial, status=choice.status, hyperparameters=hyperparameters, recipe=recipe, accuracy=None,
+        default_accuracy=None, standard_error=None, seconds=0.0, trials=[], carried_from=source.pair,
+        default=spec.hyperparameters)
+
+
+def _scaled(chosen: Value, source: Value, here: Value, limits: tuple[Value, ...] | None) -> Value:
+    """What a value that is `here` by default becomes by a choice that was made where it is `source` by default."""
+    if source == here or not (isinstance(chosen, float) and isinstance(source, float) and isinstance(here, float)):
+        return chosen
+    value = here * (chosen / source) if source else chosen
+    return value if limits is None else min(max(value, float(limits[0])), float(limits[1]))
 
 
 def with_values(spec: RunSpec, hyperparameters: dict[str, Value], recipe: dict[str, float]) -> RunSpec:

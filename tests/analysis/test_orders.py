@@ -79,10 +79,11 @@ def test_of_two_settings_of_a_method_those_count_that_have_more_seeds_or_are_its
     assert (by_metric(found)["ece"].tau < 1) == (seeds == 4)
 
 
-def test_tuned_settings_do_not_count(tmp_path):
+@pytest.mark.parametrize("remark", ["tuned", "tuned on other-pair"])
+def test_tuned_settings_do_not_count(tmp_path, remark):
     write(tmp_path)
     found = cell(tmp_path)
-    tuned = replace(found, rows=tuple(replace(row, conditions=("tuned",)) if row.method == "sp" else row
+    tuned = replace(found, rows=tuple(replace(row, conditions=(remark,)) if row.method == "sp" else row
                                       for row in found.rows))
     assert by_metric(tuned)["ece"].methods == 8
 

@@ -1,14 +1,17 @@
 """What tuning gained on fresh seeds, and whether it changes the order of methods."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
+from msgspec import structs
 from scipy.stats import kendalltau
 from support.records import REGISTRY, record, spec
 
 from kdbench.analysis.build import build
-from kdbench.analysis.tuned import Compared, order_of
+from kdbench.analysis.tuned import Compared, is_tuned, order_of
+from kdbench.report.files import render
 from kdbench.results.store import Store
 from kdbench.tune.choice import Choice, Choices, Trial, write_choices
 
@@ -77,6 +80,33 @@ def test_without_runs_by_the_choice_only_the_trials_are_told(folder):
         Store(folder).files.record(spec("kd", seed, temperature=8.0).id).unlink()
     found = tuning(folder)["kd"]
     assert found.claimed == pytest.approx(.07) and found.test is None and found.optimism is None
+
+
+def carried(folder, **changes):
+    """kd's settings in the folder, as carried from the pair "other"."""
+    carried = structs.replace(choice(spec("kd"), KD, 1, **changes), trials=[], default=KD[0].hyperparameters,
+                              carried_from="other", accuracy=None, default_accuracy=None)
+    write_choices(folder, Choices(suite="tiny", study={"sampler": "tpe"}, seeds=[1_000_000], choices=[carried]))
+
+
+def test_settings_of_another_pair_have_their_gain_and_say_where_they_come_from(folder):
+    carried(folder)
+    board = build(folder, REGISTRY)
+    rows = {row.label: row.conditions for row in board.cells[0].rows}
+    assert rows["kd (tuned)"] == ("tuned on other",) and rows["kd"] == ()
+    found = tuning(folder)["kd"]
+    assert found.claimed is None and found.optimism is None and found.test.mean == pytest.approx(.03)
+    text = render(board, "md")
+    assert re.search(r"## Tuned on another pair: big-small on digits\n\n.*\n.*\n\| kd +\| other +\| +\+3\.00 ± ", text)
+    assert any(line.startswith("Tuned, here or on another pair: by validation accuracy, of 2 trials each (tpe")
+               for line in board.statement)
+
+
+def test_a_default_that_was_kept_on_another_pair_is_no_tuned_row(folder):
+    carried(folder, status="default", hyperparameters=KD[0].hyperparameters)
+    rows = {row.label: row.conditions for row in build(folder, REGISTRY).cells[0].rows}
+    assert rows["kd"] == ("default kept on other",)
+    assert not is_tuned(rows["kd"]) and is_tuned(("tuned on other",)) and is_tuned(("2x updates", "tuned"))
 
 
 def test_a_folder_without_choices_has_no_tuning(tmp_path):

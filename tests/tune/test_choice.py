@@ -4,8 +4,11 @@ import pytest
 from support.matrices import smoke
 
 from kdbench.errors import UserError
+from kdbench.plugins.registry import Registry
 from kdbench.spec import OwnRecipe
-from kdbench.tune.choice import Choice, Choices, Trial, choose, read_choices, with_choices, write_choices
+from kdbench.suites.plan import Selection, expand
+from kdbench.suites.suite import load_suite
+from kdbench.tune.choice import Choice, Choices, Trial, choices_for, choose, read_choices, with_choices, write_choices
 
 
 def trial(number, *accuracies, status="ok", **values):
@@ -73,7 +76,7 @@ def choices(plan, method="kd", **changes):
 def test_a_plan_by_choices_has_their_values_stays_in_its_cells_and_keeps_its_seeds(tmp_path):
     plan = smoke("kd", seeds=2)
     write_choices(tmp_path, choices(plan))
-    tuned = with_choices(plan, tmp_path)
+    tuned = with_choices(plan, choices_for(plan, tmp_path))
     assert [spec.seed for spec in tuned.students] == [0, 1]
     assert {spec.cell for spec in tuned.students} == {spec.cell for spec in plan.students}
     for spec in tuned.students:
@@ -84,7 +87,7 @@ def test_a_choice_of_the_default_is_the_very_run_of_the_default(tmp_path):
     plan = smoke("kd")
     write_choices(tmp_path, choices(plan, trial=0, status="default", recipe={},
                                     hyperparameters=plan.students[0].hyperparameters))
-    assert with_choices(plan, tmp_path).students == plan.students
+    assert with_choices(plan, choices_for(plan, tmp_path)).students == plan.students
 
 
 def test_choices_of_further_methods_join_those_that_are_there_and_replace_their_own(tmp_path):
@@ -116,16 +119,116 @@ def test_choices_that_were_written_before_there_was_a_pruner_are_read(tmp_path):
 def test_choices_that_were_not_made_for_a_plan_are_refused(tmp_path, selection, changes, message):
     write_choices(tmp_path, choices(smoke("kd"), **changes))
     with pytest.raises(UserError) as error:
-        with_choices(smoke("kd", **selection), tmp_path)
+        choices_for(smoke("kd", **selection), tmp_path)
     assert message in str(error.value)
 
 
 def test_a_folder_without_choices_and_damaged_ones_are_refused(tmp_path):
     with pytest.raises(UserError, match="no choices here"):
-        with_choices(smoke("kd"), tmp_path)
+        choices_for(smoke("kd"), tmp_path)
     write_choices(tmp_path, choices(smoke("kd")))
     file = tmp_path / "tune" / "choices.json"
     for content in ("{", "[]", json.dumps({**json.loads(file.read_text()), "schema_version": 2})):
         file.write_text(content)
         with pytest.raises(UserError, match=r"choices\.json: cannot be used"):
-            with_choices(smoke("kd"), tmp_path)
+            choices_for(smoke("kd"), tmp_path)
+
+
+# Carrying choices to other pairs.
+
+def two_pairs(tmp_path, *methods, pairs=("one", "other"), **changes):
+    """The plan of a suite whose second pair has a tenth of the rate, and half of kd's weight, of the first."""
+    (tmp_path / "suite.toml").write_text('''
+methods = ["ce", "kd"]
+pairs = ["one", "other"]
+datasets = ["synthetic"]
+seeds = 2
+
+[pair.one]
+teacher = {model = "resnet_cifar"}
+student = {model = "resnet_cifar"}
+
+[pair.other]
+teacher = {model = "test_resnet"}
+student = {model = "resnet_cifar"}
+
+[recipe]
+epochs = 1
+batch_size = 32
+image_size = 8
+lr = 0.1
+weight_decay = 0.001
+
+[recipes.other]
+lr = 0.01
+weight_decay = 0.001
+
+[hyperparameters."kd@one"]
+alpha = 0.8
+
+[hyperparameters."kd@other"]
+alpha = 0.4
+''')
+    return expand(load_suite(str(tmp_path / "suite.toml")), Registry(),
+                  Selection(methods=methods or ("ce", "kd"), pairs=pairs, **changes))
+
+
+def tuned_on_one(tmp_path, **values):
+    """Choices for kd on the pair "one", whose alpha and rate were halved and whose temperature was set."""
+    first = two_pairs(tmp_path, "kd", pairs=["one"])
+    default = first.students[0].hyperparameters
+    made = choices(first, hyperparameters={**default, "alpha": 0.4, "temperature": 9.0, **values},
+                   recipe={"lr": 0.05, "weight_decay": 0.002},
+                   trials=[Trial(number=0, hyperparameters=default, recipe={}, status="ok", accuracies=[.5], runs=["a"],
+                                 seconds=1.0)])
+    write_choices(tmp_path, made)
+    return first
+
+
+def test_a_choice_is_carried_to_another_pair_by_the_factors_of_what_differs_there(tmp_path):
+    first = tuned_on_one(tmp_path)
+    plan = two_pairs(tmp_path, "kd")
+    found = choices_for(plan, tmp_path, first)
+    here, there = {one.pair: one for one in found.choices}["one"], {one.pair: one for one in found.choices}["other"]
+    assert here.carried_from is None and here.hyperparameters["alpha"] == 0.4
+    assert there.carried_from == "one" and there.status == "tuned" and there.trials == []
+    assert there.hyperparameters == {"alpha": pytest.approx(0.2), "temperature": 9.0}
+    assert there.recipe == {"lr": pytest.approx(0.005), "weight_decay": 0.002}
+    assert there.default_hyperparameters == {"alpha": 0.4, "temperature": 4.0}
+    tuned = with_choices(plan, found)
+    assert [(spec.pair, spec.seed) for spec in tuned.students] == [(spec.pair, spec.seed) for spec in plan.students]
+    assert [spec.own_recipe.lr for spec in tuned.students if spec.pair == "other"] == [pytest.approx(0.005)] * 2
+    write_choices(tmp_path / "out", found)
+    assert read_choices(tmp_path / "out").choices == sorted(found.choices, key=lambda one: one.pair)
+
+
+def test_what_is_carried_stays_in_the_allowed_range(tmp_path):
+    first = tuned_on_one(tmp_path, alpha=1.0)
+    other = two_pairs(tmp_path, "kd", pairs=["other"], settings={"kd.alpha": 0.9})
+    with pytest.raises(UserError, match=r"kd was tuned around alpha=0\.8, and here it is 0\.9"):
+        choices_for(two_pairs(tmp_path, "kd", settings={"kd.alpha": 0.9}), tmp_path)
+    (found,) = choices_for(other, tmp_path, first).choices
+    assert found.hyperparameters["alpha"] == 1.0  # 0.9 x 1.0 / 0.8, and at most 1
+
+
+def test_a_default_that_was_kept_is_carried_as_the_default_of_the_other_pair(tmp_path):
+    first = tuned_on_one(tmp_path)
+    default = first.students[0].hyperparameters
+    write_choices(tmp_path, choices(first, hyperparameters=default, recipe={}, status="default", trial=0, trials=[
+        Trial(number=0, hyperparameters=default, recipe={}, status="ok", accuracies=[.5], runs=["a"], seconds=1.0)]))
+    plan = two_pairs(tmp_path, "kd")
+    assert with_choices(plan, choices_for(plan, tmp_path, first)).students == plan.students
+
+
+def test_a_pair_that_was_tuned_itself_takes_no_choice_of_another(tmp_path):
+    first = tuned_on_one(tmp_path)
+    other = two_pairs(tmp_path, "kd", pairs=["other"])
+    write_choices(tmp_path, choices(other))
+    with pytest.raises(UserError, match=r"--tuned-on one: kd was tuned on other itself in .*: leave it out of the run"):
+        choices_for(other, tmp_path, first)
+
+
+def test_a_method_that_was_not_tuned_on_the_pair_is_refused(tmp_path):
+    tuned_on_one(tmp_path)
+    with pytest.raises(UserError, match=r"nothing was chosen for ce \(one, synthetic\)"):
+        choices_for(two_pairs(tmp_path), tmp_path, two_pairs(tmp_path, pairs=["one"]))

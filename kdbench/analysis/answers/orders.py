@@ -12,7 +12,7 @@ import numpy as np
 from kdbench.analysis.answers.kendall import between_halves, bootstrap, signs, tau
 from kdbench.analysis.board import Cell, Row
 from kdbench.analysis.harm import MIN_SEEDS
-from kdbench.analysis.tuned import TUNED
+from kdbench.analysis.tuned import is_tuned
 from kdbench.metrics.catalog import METRICS
 
 ACCURACY = "test_accuracy"
@@ -55,7 +55,7 @@ def between_cells(pairs: Iterable[tuple[Cell, Cell]]) -> Iterator[tuple[Cell, Ce
 def _rows(cell: Cell) -> dict[str, Row]:
     """The one row of each method that counts, by method: the one with the most seeds and, among several with as many,
     the one whose label is the method's name alone."""
-    rows = [row for row in cell.rows if not row.data_free and not row.failures and TUNED not in row.conditions
+    rows = [row for row in cell.rows if not row.data_free and not row.failures and not is_tuned(row.conditions)
             and len(row.runs) >= MIN_SEEDS]
     return {row.method: row for row in sorted(rows, key=lambda row: (len(row.runs), row.label == row.method))}
 

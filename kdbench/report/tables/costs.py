@@ -165,15 +165,23 @@ def _machine_notes(costs: Sequence[Cost]) -> Iterable[str]:
 # Tuning.
 
 def tuning_tables(tuning: Sequence[Tuning], order: Order | None, name: str) -> list[Table]:
-    """The tables of what tuning cost and gained in a cell, and of the accuracies of its trials; empty if nothing was
-    tuned.
+    """The tables of what tuning cost and gained in a cell, and of the accuracies of its trials; or, where settings come
+    from another pair, of what they gain here. Empty if nothing was tuned.
 
     `order` is how much tuning changes the order of methods, None if not known; `name` is the cell's name in the titles.
     """
+    carried = [one for one in tuning if one.choice.carried_from]
+    tuning = [one for one in tuning if not one.choice.carried_from]
+    told = (_order_note(order),) if order else ()
+    tables = []
+    if carried:
+        tables.append(Table(f"Tuned on another pair: {name}", ["method", "tuned on", "test gain"],
+                            [_carried_line(one) for one in carried], 2, (*CARRIED, *told)))
     if not tuning:
-        return []
-    notes = tuple(_tuning_notes(tuning)) + ((_order_note(order),) if order else ())
+        return tables
+    notes = (*_tuning_notes(tuning), *told)
     return [
+        *tables,
         Table(f"Tuning: {name}", ["method", "trials", "core-seconds", "kJ (estimate)", "default", "chosen", "claimed",
                                   "test gain", "optimism"], [_tuning_line(one) for one in tuning], 1, notes),
         Table(f"Trials: {name}", ["method", "what matters", "failed %", "lower", "median", "upper", "best",
@@ -184,6 +192,16 @@ def tuning_tables(tuning: Sequence[Tuning], order: Order | None, name: str) -> l
                "matters: the share of the variance over the search space that each value explains by itself "
                "(functional ANOVA).",)),
     ]
+
+
+CARRIED = ("Settings that were tuned on another pair. Where the defaults of both pairs differ, the default here is "
+           "multiplied by the factor by which tuning changed that of the other pair. test gain: test accuracy with "
+           "these settings less that by default, with its 95 % t interval.",)
+
+
+def _carried_line(one: Tuning) -> list[str]:
+    kept = one.choice.status == "default"
+    return [one.label, one.choice.carried_from or "", "default kept" if kept else interval(one.test, "share", "+")]
 
 
 def _tuning_line(one: Tuning) -> list[str]:

@@ -3,6 +3,7 @@ import json
 import pytest
 from support.matrices import smoke
 
+from kdbench.analysis.build import build
 from kdbench.errors import UserError
 from kdbench.plugins.registry import Registry
 from kdbench.spec import OwnRecipe
@@ -232,3 +233,20 @@ def test_a_method_that_was_not_tuned_on_the_pair_is_refused(tmp_path):
     tuned_on_one(tmp_path)
     with pytest.raises(UserError, match=r"nothing was chosen for ce \(one, synthetic\)"):
         choices_for(two_pairs(tmp_path), tmp_path, two_pairs(tmp_path, pairs=["one"]))
+
+
+def test_a_run_by_the_choices_of_another_pair_stands_beside_the_defaults_and_says_where_they_come_from(
+        tmp_path, kdbench, cache):
+    tuned_on_one(tmp_path)
+    run = ("run", tmp_path / "suite.toml", "--methods", "kd", "--pairs", "other", "--seeds", "1", "--out",
+           tmp_path / "out")
+    code, _, err = kdbench(*run, "--tuned-on", "one")
+    assert code == 2 and err.strip() == "kdbench: --tuned-on goes with --tuned"
+    for more in ((), ("--tuned", tmp_path, "--tuned-on", "one")):
+        code, _, err = kdbench(*run, *more)
+        assert code == 0, err
+    (cell,) = build(tmp_path / "out").cells
+    assert sorted((row.label, row.conditions[:1]) for row in cell.rows) == [
+        ("kd (alpha=0.4)", ()), ("kd (tuned)", ("tuned on one",))]
+    (choice,) = read_choices(tmp_path / "out").choices
+    assert (choice.pair, choice.carried_from) == ("other", "one")

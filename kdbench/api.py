@@ -27,7 +27,7 @@ from kdbench.results.store import Store
 from kdbench.spec import Device
 from kdbench.suites.plan import Plan, Selection, expand
 from kdbench.suites.suite import load_suite
-from kdbench.tune.choice import Choices, choices_for, with_choices, write_choices
+from kdbench.tune.choice import Choices, check_carried, choices_for, with_choices, write_choices
 from kdbench.tune.study import Settings
 from kdbench.tune.study import tune as run_trials
 
@@ -275,6 +275,8 @@ def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out:
         return plan, folder, [], None
     source = None if tuned_on is None else expand(found, registry, replace(selection, pairs=[tuned_on]))
     choices = choices_for(plan, Path(tuned), source)
+    for holder in (Path(tuned), folder):
+        check_carried(choices, holder)
     return with_choices(plan, choices), folder, [], choices
 
 

@@ -153,14 +153,21 @@ def choices_for(plan: Plan, folder: Path, tuned_on: Plan | None = None) -> Choic
         if place not in chosen:
             source = sources[spec.method, spec.dataset] if tuned_on else spec
             own = _chosen(source, by_place.get((source.method, source.cell)), folder)
-            if source.cell == spec.cell:
-                chosen[place] = own
-            elif place in by_place and by_place[place].trials:
-                raise UserError(f"--tuned-on {source.pair}: {spec.method} was tuned on {spec.pair} itself in {folder}: "
-                                "leave it out of the run, or --tuned-on")
-            else:
-                chosen[place] = _carried(own, source, spec, plan.methods[spec.method].hyperparameters)
+            facts = plan.methods[spec.method].hyperparameters
+            chosen[place] = own if source.cell == spec.cell else _carried(own, source, spec, facts)
     return msgspec.structs.replace(found, choices=list(chosen.values()))
+
+
+def check_carried(choices: Choices, folder: Path) -> None:
+    """Raise UserError if a choice was carried to a pair for which a results folder has a choice of the pair's own
+    trials, which it would replace there."""
+    if not Store(folder).files.tuning.choices.exists():
+        return
+    own = {(one.method, one.cell) for one in read_choices(folder).choices if one.trials}
+    for one in choices.choices:
+        if one.carried_from and (one.method, one.cell) in own:
+            raise UserError(f"--tuned-on {one.carried_from}: {one.method} was tuned on {one.pair} itself in {folder}: "
+                            "leave it out of the run, or --tuned-on")
 
 
 def with_choices(plan: Plan, choices: Choices) -> Plan:

@@ -221,12 +221,19 @@ def test_a_default_that_was_kept_is_carried_as_the_default_of_the_other_pair(tmp
     assert with_choices(plan, choices_for(plan, tmp_path, first)).students == plan.students
 
 
-def test_a_pair_that_was_tuned_itself_takes_no_choice_of_another(tmp_path):
-    first = tuned_on_one(tmp_path)
-    other = two_pairs(tmp_path, "kd", pairs=["other"])
-    write_choices(tmp_path, choices(other))
-    with pytest.raises(UserError, match=r"--tuned-on one: kd was tuned on other itself in .*: leave it out of the run"):
-        choices_for(other, tmp_path, first)
+def test_a_pair_that_was_tuned_itself_takes_no_choice_of_another(tmp_path, kdbench, cache):
+    tuned_on_one(tmp_path)
+    run = ("run", tmp_path / "suite.toml", "--methods", "kd", "--pairs", "other", "--tuned", tmp_path, "--tuned-on",
+           "one", "--out", tmp_path / "out")
+    write_choices(tmp_path / "out", choices(two_pairs(tmp_path, "kd", pairs=["other"])))
+    before = (tmp_path / "out/tune/choices.json").read_bytes()
+    refusal = "kdbench: --tuned-on one: kd was tuned on other itself in {}: leave it out of the run, or --tuned-on"
+    code, _, err = kdbench(*run)
+    assert code == 2 and err.strip() == refusal.format(tmp_path / "out")
+    assert (tmp_path / "out/tune/choices.json").read_bytes() == before
+    write_choices(tmp_path, choices(two_pairs(tmp_path, "kd", pairs=["other"])))
+    code, _, err = kdbench(*run)
+    assert code == 2 and err.strip() == refusal.format(tmp_path)
 
 
 def test_a_method_that_was_not_tuned_on_the_pair_is_refused(tmp_path):

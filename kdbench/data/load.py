@@ -103,7 +103,7 @@ def _text_dataset(name: str, found: Collected, recipe: Recipe, device: torch.dev
     splits = {split: _split(stores[split], part, device) for split, part in found.splits.items()}
     digest = _digest({split: Pixels(tokens[split].shape, (tokens[split],)) for split in splits}, found)
     if found.unlabelled is not None:
-        digest = _joined(digest, hashlib.sha256(np.ascontiguousarray(tokens["unlabelled"]).data).hexdigest())
+        digest = _joined(digest, _sha256((tokens["unlabelled"],)))
     return Dataset(name, found.classes, splits["train"], splits["validation"], splits["test"],
                    (recipe.image_size, len(found.words)), torch.zeros(0), torch.zeros(0), digest,
                    found.group_names, stores.get("unlabelled"), found.words)
@@ -142,13 +142,19 @@ def _on_demand(found: Collected, sides: Mapping[str, int], channels: int, folder
     folder."""
     assert found.folder is not None and channels == 3
     images = {split: FileImages(part, sides[split], channels, device) for split, part in found.splits.items()}
-    pixels = {split: Pixels((len(part), channels, sides[split], sides[split]), _decoded_chunks(images[split]))
-              for split, part in found.splits.items()}
-    counts = _file(folder, found.splits["train"], sides["train"], "counts")
-    names = " ".join(_file(folder, part, sides[split], split).name for split, part in found.splits.items())
-    whole = DataFolder(folder).decoded(f"{hashlib.sha256(names.encode()).hexdigest()[:16]}-digest")
-    return (images, lambda: cached(counts, lambda: _level_counts(_decoded_chunks(images["train"]))),
-            lambda: _cached_digest(whole, lambda: _digest(pixels, found)))
+
+    def level_counts() -> np.ndarray:
+        file = _file(folder, found.splits["train"], sides["train"], "counts")
+        return cached(file, lambda: _level_counts(_decoded_chunks(images["train"])))
+
+    def digest() -> str:
+        pixels = {split: Pixels((len(part), channels, sides[split], sides[split]), _decoded_chunks(images[split]))
+                  for split, part in found.splits.items()}
+        names = [_file(folder, part, sides[split], split).name for split, part in found.splits.items()]
+        return _cached_digest(DataFolder(folder).decoded(f"{_joined(*names)[:16]}-digest"),
+                              lambda: _digest(pixels, found))
+
+    return images, level_counts, digest
 
 
 def _unlabelled(found: Collected, sides: Mapping[str, int], channels: int, folder: Path, device: torch.device,

@@ -161,11 +161,12 @@ def choices_for(plan: Plan, folder: Path, tuned_on: Plan | None = None) -> Choic
 def check_carried(choices: Choices, folder: Path) -> None:
     """Raise UserError if a choice was carried to a pair for which a results folder has a choice of the pair's own
     trials, which it would replace there."""
-    if not Store(folder).files.tuning.choices.exists():
+    carried = [one for one in choices.choices if one.carried_from]
+    if not carried or not Store(folder).files.tuning.choices.exists():
         return
     own = {(one.method, one.cell) for one in read_choices(folder).choices if one.trials}
-    for one in choices.choices:
-        if one.carried_from and (one.method, one.cell) in own:
+    for one in carried:
+        if (one.method, one.cell) in own:
             raise UserError(f"--tuned-on {one.carried_from}: {one.method} was tuned on {one.pair} itself in {folder}: "
                             "leave it out of the run, or --tuned-on")
 
@@ -207,8 +208,8 @@ def _carried(choice: Choice, source: RunSpec, spec: RunSpec, facts: Mapping[str,
     return Choice(
         method=choice.method, method_digest=choice.method_digest, pair=spec.pair, dataset=spec.dataset, cell=spec.cell,
         trial=choice.trial, status=choice.status, hyperparameters=hyperparameters, recipe=recipe, accuracy=None,
-        default_accuracy=None, standard_error=None, seconds=0.0, trials=[], carried_from=source.pair,
-        default=spec.hyperparameters)
+        default_accuracy=None, standard_error=None, seconds=0.0, trials=[],
+        carried_from=choice.carried_from or source.pair, default=spec.hyperparameters)
 
 
 def _scaled(chosen: Value, source: Value, here: Value, limits: tuple[Value, ...] | None) -> Value:

@@ -201,6 +201,8 @@ def test_a_choice_is_carried_to_another_pair_by_the_factors_of_what_differs_ther
     assert [spec.own_recipe.lr for spec in tuned.students if spec.pair == "other"] == [pytest.approx(0.005)] * 2
     write_choices(tmp_path / "out", found)
     assert read_choices(tmp_path / "out").choices == sorted(found.choices, key=lambda one: one.pair)
+    (back,) = choices_for(first, tmp_path / "out", two_pairs(tmp_path, "kd", pairs=["other"])).choices
+    assert back.carried_from == "one"  # where it was tuned, however often it was carried
 
 
 def test_what_is_carried_stays_in_the_allowed_range(tmp_path):

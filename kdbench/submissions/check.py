@@ -159,11 +159,11 @@ def _said(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _read_records(done: Checked) -> Iterator[Finding]:
-    """Read the records into `done`. Yields findings on records that cannot be used and on files that belong to no
-    usable record."""
+    """Read the records into `done`. Yields findings on records that cannot be used and on files without a record."""
     assert done.manifest is not None
-    store, names = done.store, set(done.manifest.names)
+    store, names, known = done.store, set(done.manifest.names), set[str]()
     for found in store.scan():
+        known.add(found.path.stem if isinstance(found, Problem) else found.run_id)
         if isinstance(found, Problem):
             yield refused("changed record", f"records/{found.path.name}: {found.reason}")
             continue
@@ -179,11 +179,10 @@ def _read_records(done: Checked) -> Iterator[Finding]:
             yield refused("private", f"{where}: it tells of the submitter's disk (a traceback, or a path)")
         mine = found.role == "student" and found.spec.method in names
         (done.own if mine else done.others).append(found)
-    known = {one.run_id for one in (*done.own, *done.others)}
     for name in done.manifest.files:
         kind, _, rest = name.partition("/")
         if kind in ("predictions", "students", "plan") and rest.partition(".")[0] not in known:
-            yield refused("other run", f"{name}: no usable record tells of it")
+            yield refused("other run", f"{name}: no record tells of it")
 
 
 def _read_profiles(done: Checked) -> Iterator[Finding]:
@@ -322,11 +321,12 @@ def _lock(done: Checked) -> Iterator[Finding]:
 # The suite and its runs.
 
 def _plan(done: Checked) -> Plan | None:
-    """The plan of the suite's text for the submitted methods and the witnesses. Adds findings to `done` if the text was
-    changed, and if it cannot be expanded to a plan, which then is None."""
+    """The plan of the suite's text for the submitted methods and the witnesses. None, with a finding in `done`, if the
+    text was changed or cannot be expanded to a plan: what runs of another text lack would only repeat that."""
     assert done.manifest is not None
     said, registry = done.manifest.suite, Registry()
     own = built_in_suites().get(said.name)
+    known = len(done.findings)
     if hashlib.sha256(said.text.encode()).hexdigest() != said.sha256:
         done.findings.append(refused("other suite", f"the text of {said.name} is not the one with its SHA-256"))
     elif own is not None and said.text.encode() != own.read_bytes():
@@ -340,11 +340,11 @@ def _plan(done: Checked) -> Plan | None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(said.text, encoding="utf-8")
     try:
-        return expansion(load_suite(str(file)), registry, list(done.infos), {one.spec.device for one in done.own})
+        plan = expansion(load_suite(str(file)), registry, list(done.infos), {one.spec.device for one in done.own})
     except UserError as error:
         why = str(error).replace(str(file), f"{said.name}.toml")
         done.findings.append(refused("other suite", f"the suite's runs cannot be told from its text: {why}"))
-        return None
+    return plan if len(done.findings) == known else None
 
 
 def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> Iterator[Finding]:

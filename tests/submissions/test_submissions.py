@@ -162,6 +162,13 @@ def test_a_bad_submission_is_refused_with_its_message(bad, made, tmp_path):
     assert any(all(part in line for part in told) for line in found), found
 
 
+@pytest.mark.parametrize("bad, lines", [("changed record", ["changed record", "missing seeds"]),
+                                        ("other suite text", ["other suite"])])
+def test_what_follows_from_a_fault_is_not_told_as_further_faults(bad, lines, made, tmp_path):
+    found = refusals(forge(made / "mine.zip", tmp_path / "bad.zip", BAD[bad][0]), made, tmp_path)
+    assert [line.removeprefix("refused").split(":")[0].strip() for line in found] == lines
+
+
 def zip_of(path: Path, name: str, content: bytes = b"x", mode: int = stat.S_IFREG | 0o644, times: int = 1) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for one in ["submission.json", "lock.txt", *[name] * times]:

@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -303,6 +303,13 @@ class RunSpec(Frozen):
         what it is given (hyperparameters, self-teacher, budget of updates, own values of the recipe). Runs compared at
         equal compute have another cell than those at equal steps, whatever their epochs."""
         return _identify(self._canonical_fields(), self.equal_compute)[1]
+
+    @property
+    def settings(self) -> tuple[Hashable, ...]:
+        """What the seeds of one row of a table share within their cell: the method and what it is given."""
+        own, recipe = self.self_teacher, self.own_recipe
+        return (self.method, own.run.id if own else "", self.updates, tuple(recipe.given().items()) if recipe else (),
+                *sorted(self.hyperparameters.items()))
 
     def _canonical_fields(self) -> dict[str, str]:
         return {name: _canonical_field(name, value) for name, value in self.model_dump(mode="json").items()}

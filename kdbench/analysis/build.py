@@ -147,7 +147,7 @@ def _without_repeats(runs: Iterable[Record], store: Store) -> tuple[list[Record]
     kept: dict[tuple, Record] = {}
     repeats = []
     for run in sorted(runs, key=lambda run: (run.status != "ok", run.run_id)):
-        first = kept.setdefault((run.spec.cell, run.role, *_group(run), run.spec.seed), run)
+        first = kept.setdefault((run.spec.cell, run.role, *run.spec.settings, run.spec.seed), run)
         if first is not run:
             repeats.append(Problem(store.files.record(run.run_id), f"it repeats run {first.run_id}: the same method, "
                                                                    "hyperparameters and seed"))
@@ -175,14 +175,6 @@ def _of_the_same_images(runs: list[Record], store: Store) -> tuple[list[Record],
             others.append(Problem(store.files.record(run.run_id), f"made of other images (SHA-256 "
                                   f"{str(run.dataset_digest)[:16]}) than the other runs of its cell"))
     return kept, others
-
-
-def _group(run: Record) -> tuple:
-    """The key that the runs of one row share within their cell: method, self-teacher, budget, own recipe and
-    hyperparameters."""
-    own, recipe = run.spec.self_teacher, run.spec.own_recipe
-    return (run.spec.method, own.run.id if own else "", run.spec.updates,
-            tuple(recipe.given().items()) if recipe else (), *sorted(run.spec.hyperparameters.items()))
 
 
 def _records_hash(runs: Iterable[Record], hashes: Mapping[str, str], costs: Iterable[Cost],
@@ -357,7 +349,7 @@ def _groups(runs: list[Record]) -> list[list[Record]]:
     """The runs of each row, sorted by seed."""
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.spec.method, run.spec.seed, run.run_id)):
-        groups[_group(run)].append(run)
+        groups[run.spec.settings].append(run)
     return list(groups.values())
 
 

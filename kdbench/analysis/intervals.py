@@ -7,6 +7,7 @@ from functools import lru_cache
 
 CONFIDENCE = 0.95
 POWER = 0.8  # the probability that a test detects a true difference, by the convention of Cohen (1988)
+ROUNDED = 12  # decimals of shares and their differences; smaller parts are rounding errors
 
 
 @dataclass(frozen=True)

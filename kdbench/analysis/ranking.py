@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 
 from kdbench.analysis.board import REFERENCE, Leaderboard, Row, Wins
-from kdbench.analysis.intervals import CONFIDENCE
+from kdbench.analysis.intervals import CONFIDENCE, ROUNDED
 
 MIN_CELLS = 2           # fewest cells for an average over them
 
@@ -68,9 +68,10 @@ def rank(leaderboard: Leaderboard) -> Ranking | None:
 
 
 def _accuracy(row: Row | None) -> float | None:
-    """The mean test accuracy of a row; None if not all of its planned runs are finished."""
+    """The mean test accuracy of a row without rounding errors, so that equal ones share a rank; None if not all of its
+    planned runs are finished."""
     estimate = row.estimate("test_accuracy") if row is not None and not row.failures else None
-    return estimate.mean if estimate else None
+    return round(estimate.mean, ROUNDED) if estimate else None
 
 
 def _standing(label: str, rows: Sequence[Row | None], place: float) -> Standing:

@@ -74,7 +74,8 @@ def leaderboard(
 def advise(
     folder: Folder,
     max_train: Annotated[str | None, typer.Option(metavar="COST", help="of training: 2x (of plain training's steps, "
-                                                  "which kdbench profile measures) or 90s a run")] = None,
+                                                  "which kdbench profile measures; no limit at equal compute) or 90s a "
+                                                  "run")] = None,
     max_latency: Annotated[str | None, typer.Option(metavar="TIME", help="of the student for one image, such as 1ms; "
                                                     "kdbench profile measures it")] = None,
     data_free: Annotated[bool, typer.Option("--data-free", help="there are no training images")] = False,

@@ -126,12 +126,15 @@ class Matrix:
 
     def run(self, jobs: list[Job], reasons: dict[str, str], pool: Executor, display: Display,
             opening: Iterable[str] = (), trackers: Iterable[Tracker] = ()) -> Summary:
-        """Run the jobs, or those that are in the share; the jobs whose ids are in `reasons` are recorded as
-        inapplicable for that reason instead. The lines of `opening` are said once nothing stands in the way, and
-        `trackers` show each run as it ends. A run that another command has finished since `pending` is not done again.
-        UserError if another command is writing into the folder, or if the cache or a record cannot be written."""
+        """Run the jobs, or those that are in the share; the jobs whose ids are in `reasons`, and those that need one of
+        them as a teacher, are recorded as inapplicable for that reason instead. The lines of `opening` are said once
+        nothing stands in the way, and `trackers` show each run as it ends. A run that another command has finished
+        since `pending` is not done again. UserError if another command is writing into the folder, or if the cache or a
+        record cannot be written."""
         foreign = [job for job in jobs if job.role == "teacher" and not self.is_own(job.id)]
         jobs = [job for job in jobs if self.is_own(job.id)]
+        reasons = {job.id: f"its teacher does not apply: {reasons[teacher]}"
+                   for job in jobs for teacher in job.teachers() if teacher in reasons} | reasons
         done = failed = teachers_failed = 0
         with self.store.lock(self.share.shard.name if self.share else None):
             # Another command may have held the lock since `pending` looked: what it finished is not done again.
@@ -145,7 +148,7 @@ class Matrix:
             for job in (j for j in jobs if j.id in reasons):
                 self.say(f"n/a  {job}: {reasons[job.id]}")
                 self.training.fail(job, "inapplicable", reasons[job.id])
-            inapplicable = sum(job.id in reasons for job in jobs)
+            inapplicable = sum(job.id in reasons for job in jobs if job.role == self.role)
             jobs = [job for job in jobs if job.id not in reasons]
             self._copy_teachers()
             with display, tracked(trackers, self.say) as show:

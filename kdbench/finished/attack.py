@@ -81,13 +81,13 @@ def need_package() -> None:
 
 
 def _chosen(store: Store, runs: list[str], problems: list[str]) -> list[Record]:
-    """The records of the named runs, or of all finished ones if `runs` is empty; what is wrong with damaged records is
-    then added to `problems`. UserError if a named run does not exist."""
+    """The records of the named runs, or if `runs` is empty of all finished ones but trials, which keep no weights; what
+    is wrong with damaged records is then added to `problems`. UserError if a named run does not exist."""
     if runs:
         return [store.find(run) for run in runs]
     records, damaged = store.read()
     problems += [f"{problem.path}: {problem.reason}" for problem in damaged]
-    return [record for record in records if record.status == "ok"]
+    return [record for record in records if record.status == "ok" and record.role != "trial"]
 
 
 def _attacked(record: Record, store: Store, registry: Mapping[str, MethodInfo], cache: CacheFolder,

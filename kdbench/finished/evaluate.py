@@ -42,7 +42,7 @@ def evaluate(folder: Path, cache: CacheFolder) -> Evaluation:
         for found in store.scan():
             if isinstance(found, Problem):
                 problems.append(f"{found.path}: {found.reason}")
-            elif found.status == "ok":
+            elif found.status == "ok" and found.role != "trial":  # trials keep no predictions
                 try:
                     scored = _scored(store, found, teacher)
                 except UserError as error:

@@ -334,7 +334,10 @@ def _seen(record: Record) -> str:
     """A key that is equal for runs that must have seen the same images."""
     spec = record.spec
     further = spec.transfer and spec.transfer.model_dump(mode="json", exclude={"share"})
-    return json.dumps([spec.dataset, spec.dataset_digest, spec.recipe.image_size, spec.recipe.train_size, further])
+    recipe = spec.recipe
+    return json.dumps([spec.dataset, spec.dataset_digest, recipe.image_size, recipe.train_size, further,
+                       recipe.normalise == "imagenet",             # gives grey images three channels
+                       "random_resized_crop" in recipe.augment])  # keeps training images larger
 
 
 def _label(planned: Planned) -> str:

@@ -6,7 +6,7 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ DEVIATIONS = 2     # standard deviations between seeds within which a difference
 
 Outcome = Literal["bit-equal", "within noise", "not comparable", "different", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("bit-equal", "within noise", "not comparable", "different", "failed")
-Accuracies = Mapping[str, list[float]]  # by row of the leaderboard: the test accuracy of each seed
+Accuracies = Mapping[tuple[Hashable, ...], list[float]]  # by row of the leaderboard: the test accuracy of each seed
 Say = Callable[[str], None]
 
 
@@ -153,7 +153,7 @@ def _finished(store: Store) -> tuple[dict[str, list[str]], Accuracies]:
     """The ids of the finished student runs of a folder by method, and the test accuracies of the seeds of every row.
     UserError if the folder has no finished student runs."""
     finished: dict[str, list[str]] = defaultdict(list)
-    accuracies: dict[str, list[float]] = defaultdict(list)
+    accuracies: dict[tuple[Hashable, ...], list[float]] = defaultdict(list)
     for found in store.scan():
         if isinstance(found, Record) and found.role == "student" and found.status == "ok":
             finished[found.spec.method].append(found.run_id)
@@ -165,10 +165,9 @@ def _finished(store: Store) -> tuple[dict[str, list[str]], Accuracies]:
     return finished, accuracies
 
 
-def _row(record: Record) -> str:
-    """A key that the seeds of a row of the leaderboard share: their cell, method and hyperparameters."""
-    spec = record.spec
-    return f"{spec.cell} {spec.method} {sorted(spec.hyperparameters.items())}"
+def _row(record: Record) -> tuple[Hashable, ...]:
+    """A key that the seeds of a row of the leaderboard share."""
+    return record.spec.cell, *record.spec.settings
 
 
 def _repeatable(record: Record) -> Record:

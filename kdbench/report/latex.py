@@ -3,20 +3,21 @@
 import re
 from collections.abc import Mapping
 
-from kdbench.analysis.board import Leaderboard
+from kdbench.analysis.board import REFERENCES, Leaderboard
 from kdbench.analysis.harm import MIN_SEEDS
 from kdbench.report.cite import escape, methods_and_datasets, references
 from kdbench.report.formatting import LARGER, NONE, Table
 from kdbench.report.tables.cell import all_tables
+from kdbench.report.tables.fairness import MEANING
 
 LAST_LATIN = "\u024f"  # the last character that pdflatex sets without further packages
 SET = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$"}  # characters that pdflatex sets by these commands
 EXPLAINED = {  # by signs: what a caption says of them, if a cell of the table has one
-    "±": f"± is half the width of the 95 % t interval over seeds, {NONE} with fewer than {MIN_SEEDS}; of a difference, "
-         "of the moderated one.",
+    "±": f"± is half the width of the 95 % t interval over seeds, {NONE} with fewer than {MIN_SEEDS}.",
     "↑↓?": "Differences are paired by seed; ↑ better, ↓ worse, ? unclear, at 5 % after Holm's correction.",
     "†": LARGER,
 }
+MODERATED = {f"vs {name}" for name in (*REFERENCES, "best teacher")}  # headers of columns of moderated differences
 HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}; \cite by the entries of `kdbench cite`
 % A table that is too wide or too high for the page is set smaller:
 \providecommand{\kdbenchfit}[1]{\sbox0{#1}%
@@ -57,7 +58,11 @@ def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> 
     """
     columns = "l" * table.text_columns + "r" * (len(table.header) - table.text_columns)
     signs = {sign for line in table.lines for text in line for sign in re.findall(r"±|†|[↑↓?]$", text)}
-    notes = [*table.notes, *(told for some, told in EXPLAINED.items() if signs & set(some))]
+    audit = "vs teacher" in table.header
+    explained = EXPLAINED | ({"↑↓?": MEANING} if audit else {})
+    notes = [*table.notes, *(told for some, told in explained.items() if signs & set(some))]
+    if (moderated := [name for name in table.header if name in MODERATED]) and not audit:
+        notes.append(f"± of {' and '.join(moderated)}: of the moderated interval.")
     if table.best:
         notes.append("Bold: the best tier, within which no difference is significant.")
     return "\n".join([

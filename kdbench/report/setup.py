@@ -31,6 +31,7 @@ def command(cell: Cell, leaderboard: Leaderboard) -> str:
     told = str(len(seeds)) if seeds == list(range(len(seeds))) else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)
     return shlex.join(["kdbench", "run", leaderboard.suites[0], "--pairs", cell.pair, "--datasets", cell.dataset,
                        "--methods", ",".join(methods), "--seeds", told,
+                       *(["--device", cell.spec["device"]] if cell.spec["device"] != "cpu" else []),
                        *_transfer_options(cell, leaderboard), *(["--match", "compute"] if cell.equal_compute else [])])
 
 

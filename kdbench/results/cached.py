@@ -75,10 +75,10 @@ def _pass(folder: PassFolder) -> CachedPass:
 
 def _teachers(cache: CacheFolder) -> Iterator[Cached]:
     store = Store(cache.teachers)
+    files, recorded = store.files, set[str]()
     for found in store.scan():
         run_id = found.run_id if isinstance(found, Record) else Path(found.path).stem
-        files = store.files
-        paths = [files.record(run_id), files.student(run_id), files.predictions(run_id)]
+        recorded.add(run_id)
         if isinstance(found, Record):
             spec = found.spec
             accuracy = found.metrics.get("test_accuracy")
@@ -86,7 +86,10 @@ def _teachers(cache: CacheFolder) -> Iterator[Cached]:
                     + (found.status if accuracy is None else f"{accuracy:.2%}"))
         else:
             what = found.reason
-        yield _entry("teachers", run_id, what, paths)
+        yield _entry("teachers", run_id, what, [files.record(run_id), files.student(run_id), files.predictions(run_id)])
+    answers = [files.predictions, files.robustness]
+    for run_id in sorted({path.stem for of in answers for path in of("x").parent.glob("[!.]*")} - recorded):
+        yield _entry("teachers", run_id, "answers of a teacher with given weights", [of(run_id) for of in answers])
 
 
 def _unfinished(cache: CacheFolder) -> Iterator[Cached]:

@@ -1,5 +1,6 @@
 """Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
     wanted = {info.learns_from for info in methods.values()}
     helping = _assistant_method(suite, registry) if "assistant" in wanted else None
     teachers: dict[str, RunSpec] = {}
-    students: list[RunSpec] = []
+    students: dict[str, RunSpec] = {}
     datasets = _datasets(suite, selection)
     seeds = _seeds(content.seeds if selection.seeds is None else selection.seeds)
     pairs = selection.pairs or content.pairs
@@ -129,18 +130,20 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                     "method": helping.name, "student": pair.assistant, "teacher": teacher, "recipe": recipe,
                     "hyperparameters": helping.resolve(_merged(given[helping.name], catalog.parse(dataset), pair_name)),
                 }))
-            students += [
-                RunSpec(method=name, hyperparameters=chosen, student=pair.student, teacher=teacher,
-                        self_teacher=tutors.get(info.learns_from), recipe=recipe, seed=seed,
-                        updates=content.budget.get(info.family, 1), transfer=transfer, **common)
-                for transfer in transfers for seed in seeds for name, info in methods.items()
-                for chosen in hyperparameters[name]
-            ]
+            for transfer, seed, (name, info) in itertools.product(transfers, seeds, methods.items()):
+                for chosen in hyperparameters[name]:
+                    spec = RunSpec(method=name, hyperparameters=chosen, student=pair.student, teacher=teacher,
+                                   self_teacher=tutors.get(info.learns_from), recipe=recipe, seed=seed,
+                                   updates=content.budget.get(info.family, 1), transfer=transfer, **common)
+                    first = students.setdefault(spec.id, spec)
+                    if first.pair != pair_name:
+                        raise UserError(f"{suite.source}: the pairs {first.pair} and {pair_name} give the same runs: "
+                                        "networks and recipes are the same; name one of them")
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
             needed += [one.run for kind, one in tutors.items() if kind in wanted]
             teachers |= {run.id: run for run in needed}
     training = {info.name: info for info in (reference, helping) if info is not None}
-    return Plan(suite.name, tuple(teachers.values()), tuple(students), {**methods, **training}, reference.name)
+    return Plan(suite.name, tuple(teachers.values()), tuple(students.values()), {**methods, **training}, reference.name)
 
 
 def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:

@@ -17,11 +17,13 @@ import msgspec
 from msgspec import Struct, field
 
 from kdbench.disk import atomic_write, read_file
-from kdbench.errors import UserError
-from kdbench.plugins.source import Hyperparameter, Value
+from kdbench.errors import UserError, unknown
+from kdbench.plugins.source import Hyperparameter, MethodInfo, Value
 from kdbench.results.store import Store
 from kdbench.spec import OwnRecipe, RunSpec
 from kdbench.suites.plan import Plan
+from kdbench.suites.validation import at, validate
+from kdbench.tune.space import RECIPE, SHARED
 
 ROUNDING = 1e-12  # smaller gains of a mean are rounding errors
 RULE = ("the default, unless another trial beats it by more than one standard error of the paired difference over the "
@@ -146,13 +148,15 @@ def choices_for(plan: Plan, folder: Path, tuned_on: Plan | None = None) -> Choic
     if used := sorted({spec.seed for spec in plan.students} & set(found.seeds)):
         raise UserError(f"--tuned {folder}: seed {used[0]} was used by the trials: final runs take seeds of their own")
     by_place = {(one.method, one.cell): one for one in found.choices}
-    sources = {(spec.method, spec.dataset): spec for spec in (tuned_on or plan).students}
+    sources: dict[Any, RunSpec] = {}
+    for spec in (tuned_on or plan).students:  # the first of several settings is the one that is tuned
+        sources.setdefault((spec.method, spec.dataset, spec.transfer), spec)
     chosen: dict[tuple[str, str], Choice] = {}
     for spec in plan.students:
         place = spec.method, spec.cell
         if place not in chosen:
-            source = sources[spec.method, spec.dataset] if tuned_on else spec
-            own = _chosen(source, by_place.get((source.method, source.cell)), folder)
+            source = sources[spec.method, spec.dataset, spec.transfer] if tuned_on else spec
+            own = _chosen(source, by_place.get((source.method, source.cell)), plan.methods[spec.method], folder)
             facts = plan.methods[spec.method].hyperparameters
             chosen[place] = own if source.cell == spec.cell else _carried(own, source, spec, facts)
     return msgspec.structs.replace(found, choices=list(chosen.values()))
@@ -176,12 +180,13 @@ def with_choices(plan: Plan, choices: Choices) -> Plan:
     cell. `choices` must be those that `choices_for` returns for the plan."""
     by_place = {(one.method, one.cell): one for one in choices.choices}
     of_students = ((spec, by_place[spec.method, spec.cell]) for spec in plan.students)
-    return replace(plan, students=tuple(with_values(spec, choice.hyperparameters, choice.recipe)
-                                        for spec, choice in of_students))
+    chosen = (with_values(spec, choice.hyperparameters, choice.recipe) for spec, choice in of_students)
+    return replace(plan, students=tuple({spec.id: spec for spec in chosen}.values()))  # variants get the same choice
 
 
-def _chosen(spec: RunSpec, choice: Choice | None, folder: Path) -> Choice:
-    """The choice for a student. UserError if there is none, or if it was tuned around other hyperparameters."""
+def _chosen(spec: RunSpec, choice: Choice | None, method: MethodInfo, folder: Path) -> Choice:
+    """The choice for a student. UserError if there is none, if it was tuned around other hyperparameters, or if its
+    values are not ones that the method or a recipe allows."""
     if choice is None:
         raise UserError(f"--tuned {folder}: nothing was chosen for {spec.method} ({spec.pair}, {spec.dataset}) with "
                         "this recipe and teacher: tune it in that folder first, with the same suite and settings")
@@ -191,6 +196,14 @@ def _chosen(spec: RunSpec, choice: Choice | None, folder: Path) -> Choice:
                     if default.get(name) != spec.hyperparameters.get(name))
         raise UserError(f"--tuned {folder}: {spec.method} was tuned around {name}={default.get(name)!r}, and here it "
                         f"is {spec.hyperparameters.get(name)!r}")
+    with at(f"{Store(folder).files.tuning.choices}: {spec.pair}, {spec.dataset}"):
+        if missing := sorted(spec.hyperparameters.keys() - choice.hyperparameters.keys()):
+            raise UserError(f"{spec.method}: no value of {missing[0]}")
+        method.resolve(choice.hyperparameters)
+        for name in choice.recipe:
+            if name not in SHARED:
+                raise unknown(f"{spec.method}: tuned value of the recipe", name, SHARED)
+        validate(OwnRecipe, choice.recipe, spec.method, RECIPE)
     return choice
 
 

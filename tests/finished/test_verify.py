@@ -26,7 +26,7 @@ ROW = [.50, .52, .54]  # a standard deviation of 2 points
 def judged(accuracy=.5, accuracies=ROW, **changes):
     run = spec("kd")
     again = record(run, accuracy, **{**SAME, **changes})
-    rows = {f"{run.cell} kd [('temperature', 4.0)]": list(accuracies)}
+    rows = {(run.cell, *run.settings): list(accuracies)}
     return compare(record(run, .5, **SAME), again, rows)
 
 
@@ -56,7 +56,7 @@ def test_on_another_machine_two_standard_deviations_between_seeds_are_noise(accu
 def test_another_processor_excuses_other_bits_but_on_cpu_portable(device, outcome):
     first = replace(record(spec("kd"), .5, **SAME), spec=spec("kd").model_copy(update={"device": device}))
     again = replace(first, weights_sha256="x", environment=HERE | {"cpu": "another"})
-    rows = {f"{first.spec.cell} kd [('temperature', 4.0)]": ROW}
+    rows = {(first.spec.cell, *first.spec.settings): ROW}
     assert compare(first, again, rows).outcome == outcome
     assert compare(first, replace(first, environment=again.environment), rows).outcome == "bit-equal"
 

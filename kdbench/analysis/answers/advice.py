@@ -44,7 +44,7 @@ def advise(cell: Cell, wishes: Wishes) -> Advice:
     """
     metric, excluded = ROBUST if wishes.robust else CLEAN, dict[str, str]()
     for row in cell.rows:
-        if why := next(iter(_against(row, wishes, metric)), None):
+        if why := next(iter(_against(cell, row, wishes, metric)), None):
             excluded[row.label] = why
     left = [row for row in cell.rows if row.label not in excluded]
     left.sort(key=lambda row: (-_mean(row, metric), row.label))
@@ -64,7 +64,7 @@ def advise(cell: Cell, wishes: Wishes) -> Advice:
 
 # What rules a method out.
 
-def _against(row: Row, wishes: Wishes, metric: str) -> Iterable[str]:
+def _against(cell: Cell, row: Row, wishes: Wishes, metric: str) -> Iterable[str]:
     if not row.runs or metric not in row.metrics:
         yield f"no {METRICS[metric].title} was measured"
     if row.failures and any(one.status != "missing" for one in row.failures):
@@ -73,7 +73,8 @@ def _against(row: Row, wishes: Wishes, metric: str) -> Iterable[str]:
         yield "it trains without data, which is not needed here"
     if wishes.data_free and not row.data_free:
         yield "it trains on images"
-    for name, most, unit in (("step_time_ratio", wishes.train_ratio, " times plain training"),
+    train_ratio = None if cell.equal_compute else wishes.train_ratio  # shorter runs make up for dearer steps there
+    for name, most, unit in (("step_time_ratio", train_ratio, " times plain training"),
                              ("seconds", wishes.train_seconds, " s of training"),
                              ("latency_ms", wishes.latency_ms, " ms an image")):
         yield from _above(row, name, most, unit)
@@ -105,13 +106,12 @@ def _mean(row: Row, metric: str) -> float:
 
 
 def _profiled(rows: Sequence[Row]) -> bool:
-    return all("step_time_ratio" in row.metrics for row in rows)
+    return all("training_seconds" in row.metrics for row in rows)
 
 
 def _cost(row: Row, rows: Sequence[Row]) -> float:
-    """What training a row costs: its profiled step time if all of `rows` were profiled, else the seconds that training
-    took."""
-    return _mean(row, "step_time_ratio" if _profiled(rows) else "seconds")
+    """The seconds that training a row takes: measured alone if all of `rows` were profiled, else by wall time."""
+    return _mean(row, "training_seconds" if _profiled(rows) else "seconds")
 
 
 def _reasons(cell: Cell, chosen: Row, best: Sequence[Row], left: Sequence[Row], found: ByReference,

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdbench.analysis.board import REFERENCE, Cell, Leaderboard, Row
 from kdbench.analysis.build import build
 from kdbench.analysis.harm import SIGNIFICANCE, holm, two_sided
-from kdbench.analysis.intervals import Estimate, paired_difference, t_quantile
+from kdbench.analysis.intervals import ROUNDED, Estimate, paired_difference, t_quantile
 from kdbench.errors import UserError, plain
 from kdbench.plugins.source import MethodInfo
 from kdbench.results.record import Record
@@ -161,8 +161,8 @@ def _rows(first: Leaderboard, pairs: Iterable[tuple[Cell, Cell]]) -> list[RowCha
 
 def p_value_of(difference: Estimate | None) -> float | None:
     """The two-sided p-value of a mean difference of zero by the paired t-test. None with fewer than two seeds, or if
-    the difference is the same for all seeds."""
-    if difference is None or not difference.half_width:
+    the difference is the same for all seeds but for rounding."""
+    if difference is None or difference.half_width is None or not round(difference.half_width, ROUNDED):
         return None
     degrees = difference.count - 1
     return two_sided(difference.mean / (difference.half_width / t_quantile(degrees)), degrees)

@@ -6,14 +6,16 @@ from itertools import combinations
 
 import numpy as np
 
+from kdbench.analysis.intervals import ROUNDED
+
 RESAMPLES = 10_000
 MOST_SPLITS = 500  # most splits of the seeds into halves that are averaged over
 
 
 def signs(values: np.ndarray) -> np.ndarray:
     """The signs [M, M] of all differences between two of the values [M]: 1 where the row's value is higher than the
-    column's, -1 where it is lower, 0 where they are equal."""
-    return np.sign(values[:, None] - values[None, :])
+    column's, -1 where it is lower, 0 where they are equal but for rounding, as means of equal counts may be."""
+    return np.sign(np.round(values[:, None] - values[None, :], ROUNDED))
 
 
 def tau(first: np.ndarray, second: np.ndarray) -> float:

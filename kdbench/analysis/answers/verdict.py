@@ -115,7 +115,7 @@ def _best(cell: Cell, rows: list[Row]) -> Iterable[str]:
     for metric, what in (("step_time_ratio", "times a step of plain training"),
                          ("seconds", "s of training by wall time, which other work on the machine lengthens")):
         costs = {row.label: cost.mean for row in best if (cost := row.estimate(metric)) is not None}
-        if len(best) > 1 and len(costs) == len(best):
+        if len(best) > 1 and len(costs) == len(best) and not cell.equal_compute:
             cheapest = min(costs, key=lambda label: (costs[label], label))
             yield f"The cheapest of these to train is {cheapest}, at {costs[cheapest]:.3g} {what}."
             break
@@ -137,8 +137,8 @@ def _settling(cell: Cell, rows: list[Row]) -> Iterable[str]:
     typical = statistics.median_low([(told.standard_error * math.sqrt(told.seeds), told.degrees) for told in found])
     needed = _seeds_needed(*typical, cell.comparisons.prior, seeds, len(cell.comparisons.to[REFERENCE]))
     if needed is not None and needed > seeds:
-        seconds = sum(cost.mean for row in rows if (cost := row.estimate("seconds")) is not None)
-        hours = (needed - seeds) * seconds / 3600
+        hours = sum(max(0, needed - len(row.runs)) * cost.mean for row in rows
+                    if (cost := row.estimate("seconds")) is not None) / 3600
         yield (f"Finding a true difference to {REFERENCE} of {100 * SETTLE:g} points with {100 * POWER:g} % power "
                f"takes {needed} seeds, {needed - seeds} more, if no other method differs: {hours:.1f} core-hours by "
                "the training times here.")

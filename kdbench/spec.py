@@ -311,6 +311,14 @@ class RunSpec(Frozen):
         return (self.method, own.run.id if own else "", self.updates, tuple(recipe.given().items()) if recipe else (),
                 *sorted(self.hyperparameters.items()))
 
+    @property
+    def own_values(self) -> dict[str, Value]:
+        """The values of the run that replace those of its recipe, and its budget of updates if that is not 1, by name
+        as tables write them."""
+        recipe = self.own_recipe.given() if self.own_recipe else {}
+        budget: dict[str, Value] = {"updates": self.updates} if self.updates != 1 else {}
+        return budget | {f"recipe.{name}": value for name, value in recipe.items()}
+
     def _canonical_fields(self) -> dict[str, str]:
         return {name: _canonical_field(name, value) for name, value in self.model_dump(mode="json").items()}
 

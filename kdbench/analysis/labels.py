@@ -45,9 +45,8 @@ class Variant(NamedTuple):
 
     @classmethod
     def of(cls, spec: RunSpec, known: Mapping[str, Facts]) -> "Variant":
-        budget = {"updates": spec.updates} if spec.updates != 1 else {}
-        recipe = {f"recipe.{name}": value for name, value in spec.own_recipe.given().items()} if spec.own_recipe else {}
-        return cls(spec.method, tuple((changed(spec.method, spec.hyperparameters, known) | budget | recipe).items()))
+        own = changed(spec.method, spec.hyperparameters, known) | spec.own_values
+        return cls(spec.method, tuple(own.items()))
 
 
 class Sweep(NamedTuple):

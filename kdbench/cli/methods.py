@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdbench.cli.options import AsJson, Device, Plugins, read_settings
+from kdbench.cli.options import AsJson, Device, Plugins, read_settings, split_names
 from kdbench.cli.text.columns import print_columns, terminal_width
-from kdbench.errors import UserError, plain, unknown
+from kdbench.errors import UserError, plain, printable, unknown
 from kdbench.plugins.source import FAMILIES, MethodInfo
 from kdbench.remote.door import LOCAL, READ, on_stores
 
@@ -37,6 +37,8 @@ def list_things(
     as_json: AsJson = False,
     plugin: Plugins = None,
     pair: Annotated[str | None, typer.Option(help="of methods: whether each can train this pair, or why not")] = None,
+    suite: Annotated[Path | None, typer.Option(metavar="FILE", help="of methods with --pair: the suite that has the "
+                                               "pair, if it does not come with kdbench")] = None,
 ) -> None:
     """List methods, pairs, datasets, suites or metrics, or the runs of a folder of results."""
     if (folder is not None) != (things is Things.runs):
@@ -46,7 +48,7 @@ def list_things(
     if pair is not None:
         if things is not Things.methods:
             raise UserError(f"--pair {pair}: goes with `list methods`")
-        rows = _with_applicability(rows, pair, plugin or ())
+        rows = _with_applicability(rows, pair, suite, plugin or ())
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -63,15 +65,18 @@ def _methods(plugins: Iterable[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def _with_applicability(rows: list[dict[str, Any]], pair: str, plugins: Iterable[Path]) -> list[dict[str, Any]]:
+def _with_applicability(rows: list[dict[str, Any]], pair: str, suite: Path | None,
+                        plugins: Iterable[Path]) -> list[dict[str, Any]]:
     from kdbench.plugins.registry import Registry
-    from kdbench.suites.suite import built_in_pairs
+    from kdbench.suites.plan import with_networks
+    from kdbench.suites.suite import built_in_pairs, load_suite
 
-    if pair not in built_in_pairs():
-        raise unknown("pair", pair, built_in_pairs())
+    pairs, registry = built_in_pairs() if suite is None else load_suite(str(suite)).pairs, Registry(plugins)
+    if pair not in pairs:
+        raise unknown("pair", pair, pairs)
     from kdbench.checks.preflight import why_inapplicable
 
-    reasons = why_inapplicable(Registry(plugins).values(), built_in_pairs()[pair])
+    reasons = why_inapplicable(registry.values(), with_networks(pairs[pair], registry))
     return [{"name": row["name"], "family": row["family"], "applies": reasons[row["name"]] or "yes"} for row in rows]
 
 
@@ -132,7 +137,11 @@ def show(
     if folder is not None:
         from kdbench.results.store import Store
 
-        _show_facts(Store(folder).find(name).described(), as_json)
+        facts = Store(folder).find(name).described()
+        traceback = None if as_json else facts.pop("traceback", None)
+        _show_facts(facts, as_json)
+        if traceback:
+            print(f"\n{printable(traceback)}")
         return
     from kdbench.plugins.registry import Registry
 
@@ -216,7 +225,7 @@ def check(
     registry = Registry(plugin or ())
     if not methods and not every:
         raise UserError("check: name a method, or --all")
-    infos = [registry[name] for name in (registry if every else methods or ())]
+    infos = [registry[name] for name in (registry if every else split_names(",".join(methods or ())) or ())]
     given = _given(settings or (), infos, registry)
     classes = [load(info) for info in infos]
     from kdbench.checks.contract import check_method

@@ -1,5 +1,6 @@
 """The command `kdbench tune`."""
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,7 @@ from kdbench.cli.options import (
     split_names,
 )
 from kdbench.cli.text.columns import print_columns
+from kdbench.errors import plain
 from kdbench.tune.choice import Choice
 
 
@@ -64,10 +66,18 @@ def tune(
         run_timeout=run_timeout, retries=retries, teacher_cache=cache_size(teacher_cache),
         plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed,
         pruner=pruner, executor=executor, slurm=read_keys("--slurm", slurm), ray=read_keys("--ray", ray))
+    again: list[tuple[str, ...]] = [("--core",)] if core else []
+    again += [(name, text) for name, text in (("--methods", methods), ("--pairs", pairs), ("--datasets", datasets))
+              if text]
+    again += [("--set", text) for text in settings or ()]
+    again += [("--device", device.value)] if device is not TrainingDevice.cpu else []
+    again += [("--plugin", str(file)) for file in plugin or ()]
+    command = shlex.join(["kdbench", "run", suite, *(word for words in again for word in words), "--tuned",
+                          str(folder)])
     print()
     print_columns([_row(choice) for choice in found.choices])
     print(f"\nchosen by mean validation accuracy over {tune_seeds} seed{'s' * (tune_seeds > 1)}: {found.rule}\n"
-          f"`kdbench run {suite} --tuned {folder}` trains by it with other seeds, and reads the test split")
+          f"`{plain(command)}` trains by it with other seeds, and reads the test split")
     if any(choice.status == "failed" for choice in found.choices):
         raise typer.Exit(1)
 

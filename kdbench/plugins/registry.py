@@ -52,11 +52,12 @@ class Registry(dict[str, MethodInfo]):
         found.sort(key=lambda info: (family_order(info.family), info.name != "ce", info.name))
         for info in found:
             if info.name in self:
-                raise UserError(f"two methods are named {info.name!r}: {self[info.name].file} and {info.file}")
+                raise UserError(f"two methods are named {info.name!r}: {self[info.name].file} and {info.file}; give "
+                                "yours another name")
             self[info.name] = replace(info, networks=tuple(self.networks.values())) if self.networks else info
 
     def __missing__(self, name: str) -> MethodInfo:
-        raise unknown("method", name, self)
+        raise UserError(f"{unknown('method', name, self)}; a method of yours needs --plugin FILE")
 
 
 def load(info: MethodInfo) -> "type[Method]":

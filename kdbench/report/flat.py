@@ -17,6 +17,7 @@ from kdbench.analysis.build import metrics_of
 from kdbench.analysis.costs import energy_source
 from kdbench.analysis.harm import Harm
 from kdbench.analysis.intervals import Estimate, paired_difference
+from kdbench.analysis.labels import Variant, facts_of
 from kdbench.analysis.moderated import Comparison
 from kdbench.analysis.ranking import rank
 from kdbench.analysis.reported import of_row
@@ -93,21 +94,32 @@ def runs_to_csv(store: Store) -> str:
 
 def run_rows(store: Store) -> list[dict[str, Any]]:
     """The runs of a folder as rows of a listing, all text but the seed: what each run is, its test accuracy in %, its
-    training time in seconds, and its status with the reason. UserError if the folder has no records."""
-    return [{"run": line["run"], "method": line["method"] if line["role"] == "student" else f"{line['role']} "
-             f"{line['method']}", "pair": line["pair"], "dataset": line["dataset"], "seed": line["seed"],
-             "test acc.": number(line.get("test_accuracy"), "share"), "seconds": number(line.get("seconds"), "s"),
-             "status": line["status"] + (f": {line['reason']}" if line["reason"] else "")}
-            for line in run_lines(store)]
+    training time in seconds, its status with the reason, and its settings that are not defaults (of a teacher: its
+    network). UserError if the folder has no records."""
+    records = _sorted(store)
+    known = facts_of(records, {})
+    return [{"run": one.run_id, "method": one.spec.method if one.role == "student" else f"{one.role} "
+             f"{one.spec.method}", "pair": one.spec.pair, "dataset": one.spec.dataset, "seed": one.spec.seed,
+             "test acc.": number(one.metrics.get("test_accuracy"), "share"),
+             "seconds": number(metrics_of(one).get("seconds"), "s"),
+             "status": one.status + (f": {one.reason}" if one.reason else ""),
+             "settings": one.spec.student.model if one.role == "teacher" else
+             ", ".join(f"{name}={value}" for name, value in Variant.of(one.spec, known).settings)}
+            for one in records]
+
+
+def _sorted(store: Store) -> list[Record]:
+    """The records of a folder by cell, method and seed. UserError if it has none."""
+    records = [record for record in store.scan() if isinstance(record, Record)]
+    if not records:
+        raise store.no_records()
+    return sorted(records, key=lambda one: (one.spec.cell, one.spec.method, one.spec.seed, one.run_id))
 
 
 def run_lines(store: Store) -> Iterator[dict[str, Any]]:
     """The rows of `runs_to_frame` and of runs.csv as values by column; a value that is not known is None or absent.
     UserError if the folder has no records."""
-    records = [record for record in store.scan() if isinstance(record, Record)]
-    if not records:
-        raise store.no_records()
-    for record in sorted(records, key=lambda one: (one.spec.cell, one.spec.method, one.spec.seed, one.run_id)):
+    for record in _sorted(store):
         spec, machine = record.spec, record.environment
         yield {
             "run": record.run_id, "role": record.role, "status": record.status, "reason": record.reason,

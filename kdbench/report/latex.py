@@ -19,6 +19,8 @@ EXPLAINED = {  # by signs: what a caption says of them, if a cell of the table h
 }
 MODERATED = {f"vs {name}" for name in (*REFERENCES, "best teacher")}  # headers of columns of moderated differences
 HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}; \cite by the entries of `kdbench cite`
+% Notes on a table are text below it, since LaTeX cannot set a caption of their length:
+\providecommand{\kdbenchnotes}[2]{\par\noindent{\footnotesize\raggedright Notes on Table~\ref{#1}: #2\par}}
 % A table that is too wide or too high for the page is set smaller:
 \providecommand{\kdbenchfit}[1]{\sbox0{#1}%
   \ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi
@@ -27,8 +29,8 @@ HEAD = r"""% \usepackage{booktabs,graphicx}, \usepackage[T1]{fontenc}; \cite by 
 
 
 def to_latex(leaderboard: Leaderboard) -> str:
-    """All tables of a leaderboard, below comments that name the packages they need and the definition of a macro that
-    they use.
+    """All tables of a leaderboard, below comments that name the packages they need and the definitions of two macros
+    that they use.
 
     Each method's name is followed by its citation, and the rows of the best tier are bold.
     """
@@ -51,7 +53,7 @@ def _label(title: str, taken: set[str]) -> str:
 
 
 def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> str:
-    """The table as a float, with its title, its notes, the meaning of its signs and `results` as caption.
+    """The table as a float, with its title, the meaning of its signs and `results` as caption, and its notes behind it.
 
     `label` is its label, `results` the beginning of the results' hash, and `cited` has the BibTeX keys of methods by
     the labels of their rows.
@@ -60,16 +62,15 @@ def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> 
     signs = {sign for line in table.lines for text in line for sign in re.findall(r"±|†|[↑↓?]$", text)}
     audit = "vs teacher" in table.header
     explained = EXPLAINED | ({"↑↓?": MEANING} if audit else {})
-    notes = [*table.notes, *(told for some, told in explained.items() if signs & set(some))]
+    caption = [f"{table.title}.", *(told for some, told in explained.items() if signs & set(some))]
     if (moderated := [name for name in table.header if name in MODERATED]) and not audit:
-        notes.append(f"± of {' and '.join(moderated)}: of the moderated interval.")
+        caption.append(f"± of {' and '.join(moderated)}: of the moderated interval.")
     if table.best:
-        notes.append("Bold: the best tier, within which no difference is significant.")
+        caption.append("Bold: the best tier, within which no difference is significant.")
     return "\n".join([
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{safe(table.title)}. {''.join(f'{safe(note)} ' for note in notes)}"
-        rf"kdbench results \texttt{{{results}}}.}}\label{{{label}}}\smallskip",
+        rf"\caption{{{safe(' '.join(caption))} kdbench results \texttt{{{results}}}.}}\label{{{label}}}\smallskip",
         rf"\kdbenchfit{{\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         _line([_cell(name) for name in table.header]),
@@ -79,6 +80,7 @@ def _table(table: Table, label: str, results: str, cited: Mapping[str, str]) -> 
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
+        *([rf"\kdbenchnotes{{{label}}}{{{safe(' '.join(table.notes))}}}"] if table.notes else []),
     ])
 
 

@@ -172,11 +172,11 @@ class Record(Outcome, kw_only=True, frozen=True, forbid_unknown_fields=True):
         return {
             "run": self.run_id, "role": self.role, "status": self.status, "reason": self.reason or "",
             "suite": self.suite, "method": spec.method, "family": self.family or "", "pair": spec.pair,
-            "dataset": spec.dataset, "seed": spec.seed, "hyperparameters": spec.hyperparameters,
+            "dataset": spec.dataset, "seed": spec.seed, "hyperparameters": spec.hyperparameters | spec.own_values,
             "student": spec.student.model, "seconds": round(self.seconds, 3),
             **{name: round(value, 6) for name, value in self.metrics.items()},
             "notes": "; ".join(self.notes), "weights": self.weights_sha256 or "", "started": self.started,
-            "finished": self.finished,
+            "finished": self.finished, **({"traceback": self.traceback} if self.traceback else {}),
         }
 
     def without_details(self) -> "Record":

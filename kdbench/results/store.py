@@ -217,7 +217,8 @@ class Store:
 
 
 def _settings(run: Record) -> str:
-    return "".join(f", {name}={value}" for name, value in sorted(run.spec.hyperparameters.items()))
+    values = dict(sorted(run.spec.hyperparameters.items())) | run.spec.own_values
+    return "".join(f", {name}={value}" for name, value in values.items())
 
 
 def read_note(path: Path, kind: type[Note]) -> tuple[Note | Problem | None, str]:

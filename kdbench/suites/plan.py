@@ -1,7 +1,7 @@
 """Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +84,7 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                     raise unknown("pair", name, suite.pairs)
             _recipes(suite, name, {})
     methods = _choose_methods(suite, registry, selection)
+    _check_used(settings, methods)
     given = _by_place(suite, registry)
     variants = _variants(suite, registry)
     with at(f"{suite.source}: reference"):
@@ -135,15 +136,26 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                     spec = RunSpec(method=name, hyperparameters=chosen, student=pair.student, teacher=teacher,
                                    self_teacher=tutors.get(info.learns_from), recipe=recipe, seed=seed,
                                    updates=content.budget.get(info.family, 1), transfer=transfer, **common)
-                    first = students.setdefault(spec.id, spec)
-                    if first.pair != pair_name:
-                        raise UserError(f"{suite.source}: the pairs {first.pair} and {pair_name} give the same runs: "
-                                        "networks and recipes are the same; name one of them")
+                    _need_same_pair(students.setdefault(spec.id, spec), spec, suite.source)
             needed = [teacher.run] if isinstance(teacher, TrainedTeacher) else []
             needed += [one.run for kind, one in tutors.items() if kind in wanted]
             teachers |= {run.id: run for run in needed}
     training = {info.name: info for info in (reference, helping) if info is not None}
     return Plan(suite.name, tuple(teachers.values()), tuple(students.values()), {**methods, **training}, reference.name)
+
+
+def _check_used(settings: Mapping[str, Mapping[str, Any]], methods: Collection[str]) -> None:
+    """Raise UserError for hyperparameters, by method, of a method that is not among those to run."""
+    for name, values in settings.items():
+        if name not in methods:
+            raise UserError(f"setting '{name}.{next(iter(values))}': {name} is not among the methods of this command")
+
+
+def _need_same_pair(first: RunSpec, second: RunSpec, source: str) -> None:
+    """Raise UserError if two equal runs of a plan are of pairs with different names: one of these would have none."""
+    if first.pair != second.pair:
+        raise UserError(f"{source}: the pairs {first.pair} and {second.pair} give the same runs, as networks and "
+                        "recipes are the same: name one of them")
 
 
 def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:

@@ -115,7 +115,7 @@ def place_in(error: Exception, file: Path | None) -> str:
     """The last line of the file that the exception passed through, as " (NAME.py, line 12)"; "" if it passed through
     none."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if file is not None and frame.filename == str(file)]
+    lines = [frame.lineno for frame in frames if file is not None and Path(frame.filename) == file.absolute()]
     return f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
 
 

@@ -83,6 +83,12 @@ def test_differences_are_paired_by_seed_tested_with_holms_correction_and_sorted_
     assert at.difference.mean == pytest.approx((0 - .002 + .001) / 3)
 
 
+def test_a_difference_that_is_the_same_for_all_seeds_is_not_tested_whatever_its_rounding(tmp_path):
+    first = write(tmp_path / "a", {"ce": (.80, .914), "kd": (.911, .933)})
+    second = write(tmp_path / "b", {"ce": (.82, .934), "kd": (.912, .934)})
+    assert [(row.p, row.significant) for row in found(first, second).rows] == [(None, False)] * 2
+
+
 def test_rows_without_seeds_in_common_have_no_difference_and_stand_last(tmp_path):
     first = write(tmp_path / "a", {"kd": (.5, .6)})
     second = write(tmp_path / "b", {"kd": (.5, .7)})

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from support.profiles import comparison, profile, training
 from support.records import RECIPE, REGISTRY, record, spec
 
+from kdbench.analysis.answers.advice import Wishes, advise
+from kdbench.analysis.answers.verdict import verdict
 from kdbench.analysis.build import build
 from kdbench.analysis.details import read_details
 from kdbench.analysis.ranking import rank
@@ -125,6 +127,24 @@ def test_costs_are_those_of_a_run_of_its_own_epochs(tmp_path):
     assert seconds[True] == pytest.approx({"ce": 2.5, "kd": 2.5, "at": 2.0})
     assert rows(compute)["ce"].estimate("training_energy_joules").mean == pytest.approx(25)  # 250 steps of 0.1 J
     assert rows(compute)["ce"].estimate("latency_ms").mean == pytest.approx(2)
+
+
+def test_no_method_is_dearer_at_equal_compute_whatever_its_step_takes(tmp_path):
+    plain, compute = cells(write(tmp_path, seeds=(0, 1, 2)))
+    most = Wishes(train_ratio=2.2)
+    assert list(advise(plain, most).excluded) == ["kd"] and advise(plain, most).method == "at"
+    assert not advise(compute, most).excluded and advise(compute, most).method == "ce"
+
+
+@pytest.mark.parametrize("regime", [at, lambda run, pair: matched(run.method, run.seed, pair)])
+def test_the_cheapest_method_is_named_only_where_steps_are_equal(tmp_path, regime):
+    folder = write(tmp_path, steps=False, compute=False)
+    for method, accuracies in {"ce": (.80, .82, .81), "kd": (.82, .80, .81)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            Store(folder).write(record(regime(spec(method, seed), "a"), accuracy))
+    (only,) = verdict(build(folder, REGISTRY))
+    assert any("is ce, at 1 times a step" in one for one in only.sentences) == (regime is at)
+    assert any("2 methods are in the best tier" in one for one in only.sentences)
 
 
 def test_costs_are_those_of_its_own_pair(tmp_path):

@@ -114,6 +114,16 @@ def test_equal_accuracies_share_a_rank_and_absent_ones_the_last():
     assert cell_ranks([.5, .9, .5, None, None]) == [2.5, 1, 2.5, 4.5, 4.5]
 
 
+def test_equal_means_of_other_rounding_share_a_rank_across_cells(tmp_path):
+    for pair in "ab":
+        for method, accuracies in {"ce": (.3, .5, .4), "kd": (.4, .4, .4), "at": (.1, .1, .1)}.items():
+            for seed, accuracy in enumerate(accuracies):
+                Store(tmp_path).write(record(run(pair, method, seed), accuracy))
+    rows = {row.label: row for row in build(tmp_path, REGISTRY).cells[0].rows}
+    assert rows["ce"].estimate("test_accuracy").mean != rows["kd"].estimate("test_accuracy").mean
+    assert [standings(tmp_path)[label].rank for label in ("ce", "kd", "at")] == [1.5, 1.5, 3]
+
+
 # Friedman and Nemenyi.
 
 def test_friedman_s_test_of_the_table_is_the_one_computed_by_hand():

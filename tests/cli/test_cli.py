@@ -59,6 +59,10 @@ def broken_image(folder):
 # What is typed (made in an empty folder), and what the one line must say.
 MISTAKES = {
     "method": (lambda f: ["run", "smoke", "--methods", "kdd"], "unknown method 'kdd'; did you mean 'kd'?"),
+    "own method": (lambda f: ["run", "smoke", "--methods", "zorro"], "; a method of yours needs --plugin FILE"),
+    "methods of check": (lambda f: ["check", "ce,kdd"], "unknown method 'kdd'; did you mean 'kd'?"),
+    "setting of another": (lambda f: ["run", "smoke", "--methods", "ce", "--set", "kd.temperature=2"],
+                           "setting 'kd.temperature': kd is not among the methods of this command"),
     "pair": (lambda f: ["run", "smoke", "--pairs", "resnet56-resnet2"], "did you mean 'resnet56-resnet20'?"),
     "dataset": (lambda f: ["run", "smoke", "--datasets", "mnist5"], "did you mean 'mnist5k'?"),
     "suite": (lambda f: ["run", "smok"], "unknown suite 'smok'; did you mean 'smoke'?"),
@@ -71,7 +75,8 @@ MISTAKES = {
     "seeds": (lambda f: ["run", "smoke", "--seeds", "x"], "--seeds x: expected how many"),
     "no seeds": (lambda f: ["run", "smoke", "--seeds", "0"], "--seeds 0: expected how many"),
     "empty seeds": (lambda f: ["run", "smoke", "--seeds", ""], "--seeds : expected how many"),
-    "two of a name": (lambda f: ["run", "smoke", "--plugin", plugin(f, name="kd")], "two methods are named 'kd'"),
+    "two of a name": (lambda f: ["run", "smoke", "--plugin", plugin(f, name="kd")],
+                      "mine.py; give yours another name"),
     "no plugin": (lambda f: ["run", "smoke", "--plugin", "none.py"], "none.py: no such file"),
     "plugin that fails": (
         lambda f: ["run", "smoke", "--methods", "mine", "--plugin", plugin(f, "pass\nimport nowhere")],
@@ -317,6 +322,18 @@ def test_a_matrix_with_a_failed_run_shows_it_and_exits_with_1(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 1
     assert "FAILED  mine" in ended.stdout and "1 failed" in ended.stdout and "oh no" in ended.stdout.split("0/1", 1)[1]
+
+
+def test_methods_are_listed_for_a_pair_that_a_suite_file_defines(kdbench, tmp_path):
+    file = toml(tmp_path, SUITE.replace("resnet8x2-resnet8x05", "mine") + """
+[pair.mine]
+teacher = { model = "mlp", kwargs = { hidden = [32, 16] } }
+student = { model = "mlp", kwargs = { hidden = [16] } }
+""")
+    code, out, _ = kdbench("list", "methods", "--pair", "mine", "--suite", file, "--json")
+    told = {row["name"]: row["applies"] for row in json.loads(out)}
+    assert code == 0 and told["kd"] == "yes" and "position" in told["at"]
+    assert "unknown pair 'mine'" in kdbench("list", "methods", "--pair", "mine")[2]
 
 
 def test_check_tells_a_failure_once_with_the_line_of_the_plugin(kdbench, tmp_path):

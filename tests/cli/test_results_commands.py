@@ -9,6 +9,7 @@ from support.records import record, spec
 
 from kdbench.cli.text.columns import coloured
 from kdbench.results.store import Store
+from kdbench.spec import OwnRecipe
 from kdbench.train.worker import run_job
 
 PLUGIN = '''from kdbench.method import Method
@@ -104,6 +105,27 @@ def test_list_runs_names_each_run_with_what_came_out(kdbench, folder):
     assert any("diverged: diverged at step 3" in line for line in lines)
     assert [row["run"] for row in json.loads(kdbench("list", "runs", folder, "--json")[1])] == [
         line.split()[0] for line in lines[1:]]
+
+
+def test_runs_of_one_method_and_seed_are_told_apart_by_their_settings(kdbench, folder):
+    run = spec("kd", dataset="mnist5k")
+    for own in (OwnRecipe(lr=.5), OwnRecipe(epochs=9)):
+        Store(folder).write(record(run.model_copy(update={"own_recipe": own}), .6))
+    Store(folder).write(record(run.teacher.run, .9, role="teacher"))
+    rows = json.loads(kdbench("list", "runs", folder, "--json")[1])
+    assert sorted((row["method"], row["settings"]) for row in rows) == [
+        ("kd", "recipe.epochs=9"), ("kd", "recipe.lr=0.5"), ("kd", "temperature=8.0"), ("mine", "temperature=8.0"),
+        ("teacher ce", run.teacher.run.student.model)]
+    told = kdbench("show", "kd:0", folder)[2]
+    assert "recipe.lr=0.5" in told and "recipe.epochs=9" in told
+    assert "'recipe.lr': 0.5" in kdbench("show", run.model_copy(update={"own_recipe": OwnRecipe(lr=.5)}).id, folder)[1]
+
+
+def test_show_ends_with_the_traceback_of_a_crashed_run(kdbench, folder):
+    Store(folder).write(record(spec("at", dataset="mnist5k"), status="crashed", reason="crashed: oh",
+                               traceback="Traceback:\n  line 3\x1b[2J\nValueError: oh"))
+    assert kdbench("show", "at:0", folder)[1].endswith("\n\nTraceback:\n  line 3\ufffd[2J\nValueError: oh\n")
+    assert "traceback" in json.loads(kdbench("show", "at:0", folder, "--json")[1])
 
 
 @pytest.mark.parametrize("name", ["kd:0", spec("kd", temperature=8.0, dataset="mnist5k").id[:9]])

@@ -1,6 +1,7 @@
 """The bias audit and sweeps in tables, page, plots, JSON and model card."""
 
 import json
+import re
 
 import pytest
 from support.records import REGISTRY, record, spec
@@ -10,8 +11,9 @@ from kdbench.analysis.build import build
 from kdbench.plugins.registry import Registry
 from kdbench.report.card import card
 from kdbench.report.files import render, report_files
+from kdbench.report.latex import safe, to_latex
 from kdbench.report.tables.cell import cell_tables
-from kdbench.report.tables.fairness import AUDIT
+from kdbench.report.tables.fairness import AUDIT, MEANING
 from kdbench.results.store import Store
 
 
@@ -34,6 +36,12 @@ def test_a_measure_is_told_beside_the_teachers_and_plain_trainings(board):
     assert lines["ce"][2] == ""
     assert lines["kd (temperature=16.0)"][1].endswith(" ↑") and lines["kd (temperature=1.0)"][2].endswith(" ?")
     assert found.notes[0].startswith("Mended against ce: kd")
+
+
+def test_a_caption_explains_the_marks_of_an_audit_as_the_report_does(board):
+    captions = re.findall(r"\\caption{(.*)}\\label", to_latex(board))
+    audit = next(one for one in captions if one.startswith(f"{AUDIT}, group gap"))
+    assert safe(MEANING) in audit and "paired by seed" not in audit
 
 
 def test_classes_that_moved_and_changes_by_group_are_told(board):

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from support.programs import program
@@ -14,6 +15,7 @@ from kdbench.report.latex import to_latex
 from kdbench.results.store import Store
 
 pytestmark = pytest.mark.slow
+RESULTS = Path(__file__).parent.parent.parent / "results"
 
 
 def compile_document(folder, body):
@@ -42,6 +44,14 @@ def test_tables_of_any_size_and_any_text_compile_and_fit_the_page(tmp_path):
     log = compile_document(tmp_path, r"\input{leaderboard}")
     assert "Overfull" not in log and "too large" not in log
     assert len(re.findall(r"^LaTeX Font Warning|Missing character", log, re.MULTILINE)) == 0
+
+
+@pytest.mark.parametrize("folder", ["cpu", "fairness", "quick"])
+def test_the_tables_of_committed_results_compile_and_fit_the_page(tmp_path, folder):
+    """Those of cpu have notes of 500 words."""
+    (tmp_path / "leaderboard.tex").write_bytes((RESULTS / folder / "leaderboard.tex").read_bytes())
+    log = compile_document(tmp_path, r"\input{leaderboard}")
+    assert "Overfull" not in log and "too large" not in log
 
 
 def test_bibtex_reads_every_reference_and_the_sentence_cites_only_known_ones(tmp_path):

@@ -78,6 +78,14 @@ def test_the_command_names_pair_data_methods_and_seeds(tmp_path, seeds):
     assert (list(range(wanted)) if isinstance(wanted, int) else wanted) == list(seeds)
 
 
+@pytest.mark.parametrize(("device", "told"), [("cpu", []), ("cpu-portable", ["--device", "cpu-portable"])])
+def test_the_command_names_the_device_where_it_is_not_the_usual_one(tmp_path, device, told):
+    for method in ("ce", "kd"):
+        run = spec(method, dataset="fashion_mnist").model_copy(update={"device": device})
+        Store(tmp_path).write(record(run, .8))
+    assert shlex.split(facts(tmp_path)["command"])[11:] == told
+
+
 def test_the_address_of_the_project_is_that_of_its_metadata_everywhere(tmp_path, monkeypatch):
     project, citation = (ROOT / "pyproject.toml").read_text(), (ROOT / "CITATION.cff").read_text()
     written = tomllib.loads(project)["project"].get("urls", {}).get(version.HOME)

@@ -1,6 +1,7 @@
 """How tuning is shown: its tables, its plot, and in JSON."""
 
 import json
+import re
 from dataclasses import replace
 
 import msgspec
@@ -13,6 +14,7 @@ from kdbench.analysis.details import read_details
 from kdbench.analysis.tuned import Order, Tuning
 from kdbench.report import plots
 from kdbench.report.files import render
+from kdbench.report.latex import to_latex
 from kdbench.report.tables.costs import tuning_tables
 from kdbench.results.store import Store
 from kdbench.tune.choice import Choice, Choices, Trial, write_choices
@@ -52,6 +54,16 @@ def test_the_table_tells_what_tuning_cost_claimed_and_gained(folder):
     assert only_line(tables(folder)[0]) == {
         "method": "kd", "trials": "5", "core-seconds": "500", "kJ (estimate)": "5.00", "default": "80.00",
         "chosen": "86.00", "claimed": "+6.00", "test gain": "+3.00 ± 2.48", "optimism": "+3.00"}
+
+
+def test_captions_call_only_differences_to_references_moderated(folder):
+    for seed in range(3):
+        Store(folder).write(record(spec("ce", seed), .70 + .01 * seed))
+    captions = re.findall(r"\\caption{(.*)}\\label", to_latex(build(folder, REGISTRY)))
+    tuning = next(one for one in captions if one.startswith("Tuning"))
+    compared = next(one for one in captions if one.startswith("big-small on digits"))
+    assert "with its 95 \\% t interval" in tuning and "moderated" not in tuning
+    assert r"$\pm$ of vs ce and vs kd: of the moderated interval." in compared
 
 
 def test_a_kept_default_is_told_instead_of_a_gain(folder):

@@ -3,8 +3,10 @@ import hashlib
 import json
 import os
 import platform
+import runpy
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from kdbench.results.unfinished import read_progress
 from kdbench.robustness.measure import measure
 from kdbench.spec import FileTeacher, OwnRecipe
 from kdbench.train import checkpoint, scoring, worker
-from kdbench.train.process import nondeterminism_noted
+from kdbench.train.process import nondeterminism_noted, place_in
 from kdbench.train.trainer import Trainer
 from kdbench.train.worker import run_job
 
@@ -456,3 +458,11 @@ def test_where_saving_is_slow_checkpoints_are_written_more_seldom(tmp_path, cach
     monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["trainer"]["epoch"]))
     run_job(job(smoke("ce", settings={"recipe.epochs": 5}), tmp_path, cache, "ce"))
     assert saved == epochs
+
+
+def test_the_line_of_a_plugin_is_told_though_it_was_given_by_a_relative_path(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def fail():\n    raise ValueError('oh')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="oh") as raised:
+        runpy.run_path(str(tmp_path / "mine.py"))["fail"]()
+    assert place_in(raised.value, Path("mine.py")) == " (mine.py, line 2)"

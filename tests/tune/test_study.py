@@ -69,10 +69,11 @@ def test_a_study_of_three_workers_equals_that_of_one_trial_by_trial(undisturbed,
 def test_a_run_that_takes_too_long_is_a_failed_trial(tmp_path, kdbench):
     asleep = plugin(tmp_path, "__import__('time').sleep(600)")
     kdbench("run", "smoke", "--methods", "ce", "--seeds", "1", "--out", tmp_path / "teacher")
-    code, _, _ = kdbench("tune", "smoke", "--plugin", asleep, "--methods", "mine", "--trials", "1", "--tune-seeds", "1",
+    code, out, _ = kdbench("tune", "smoke", "--plugin", asleep, "--methods", "mine", "--trials", "1", "--tune-seeds", "1",
                          "--out", tmp_path / "out", "--run-timeout", "1")
     ((trial,),) = [one.trials for one in read_choices(tmp_path / "out").choices]
     assert code == 1 and trial.status == "timeout"
+    assert f"`kdbench run smoke --methods mine --plugin {asleep} --tuned {tmp_path / 'out'}` trains by it" in out
 
 
 def test_a_finished_study_trains_nothing_and_says_the_same_again(undisturbed, kdbench):
@@ -80,6 +81,7 @@ def test_a_finished_study_trains_nothing_and_says_the_same_again(undisturbed, kd
         (undisturbed / "tune" / "choices.json").read_bytes()
     code, out, _ = kdbench("tune", "smoke", *SMALL, "--out", undisturbed)
     assert code == 0 and "[1/" not in out and "saved" not in out
+    assert f"`kdbench run smoke --set recipe.epochs=1 --tuned {undisturbed}` trains by it" in out
     assert {path: Path(path).stat().st_mtime_ns for path in json_files(undisturbed / "records")} == before
     assert (undisturbed / "tune" / "choices.json").read_bytes() == said
 

@@ -13,7 +13,7 @@ from support.records import record
 
 from kdbench.errors import UserError
 from kdbench.execution.display import PlainDisplay
-from kdbench.execution.matrix import RETRY, Matrix, read_retry
+from kdbench.execution.matrix import RETRY, Matrix, Summary, read_retry
 from kdbench.execution.pool import LocalPool
 from kdbench.folders import CacheFolder
 from kdbench.results.store import Store
@@ -205,6 +205,22 @@ class Failing:
     def run(self, jobs, work, watch):
         for job in jobs:
             yield job, work.fail(job, "crashed", "crashed: out of memory")
+
+
+@pytest.mark.parametrize("plan", [lambda: smoke("ce", "kd"), lambda: assisted("ce", "takd")],
+                         ids=["teacher", "assistant"])
+def test_without_a_teacher_that_applies_its_students_are_inapplicable_for_its_reason(tmp_path, plan):
+    plan = plan()
+    (ce, other), cache = plan.students, CacheFolder(tmp_path / "cache")
+    matrix = Matrix(plan, tmp_path / "out", cache, print)
+    reasons = {plan.teachers[0].id: "no such network", other.id: "too few stages"}
+    outcome = matrix.run(matrix.pending(), reasons, Failing(), PlainDisplay(Console(quiet=True), 1))
+    assert outcome == Summary(tmp_path / "out", skipped=0, trained=0, failed=0, inapplicable=2)
+    kept = {one.run_id: one for store in (matrix.store, Store(cache.teachers)) for one in store.read()[0]}
+    assert {one.status for one in kept.values()} == {"inapplicable"}
+    passed_on = "its teacher does not apply: no such network"
+    assert {run_id: one.reason for run_id, one in kept.items()} == {
+        **{spec.id: passed_on for spec in (*plan.teachers, ce)}, **reasons}
 
 
 def test_what_another_command_finished_since_the_runs_were_chosen_stays_and_the_rest_is_done(tmp_path, cache):

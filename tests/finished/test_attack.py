@@ -5,6 +5,8 @@ import torch
 from msgspec.structs import replace
 from support.data import Linear, own_labels, random_data
 from support.matrices import job, smoke, teacher_job
+from support.records import record as fabricated
+from support.records import spec
 
 from kdbench.data.stream import Normalise
 from kdbench.errors import UserError
@@ -84,6 +86,11 @@ def test_a_teacher_is_attacked_with_its_weights_from_the_cache(tmp_path, cache, 
     after = store.get(teacher.run_id).metrics
     assert after["autoattack_accuracy"] == after["autoattack_small_accuracy"] == 1
     assert own.get(teacher.run_id) == teacher
+
+
+def test_trials_which_keep_no_network_are_no_problems(tmp_path, cache):
+    Store(tmp_path).write(fabricated(spec("kd"), .5, role="trial"))
+    assert go(tmp_path, cache) == (Attacked(0, 0, ()), [])
 
 
 def test_a_network_that_is_not_the_saved_one_or_a_run_that_is_none_is_told(tmp_path, cache, record):

@@ -94,6 +94,15 @@ def test_damaged_records_are_told_and_failed_runs_left_alone(store):
     assert store.get(failed.id).metrics == {}
 
 
+def test_trials_which_keep_no_predictions_are_no_problems(store):
+    trial = STUDENT.model_copy(update={"seed": 1_000_000})
+    save(store, trial, 2, "trial", metrics={"test_accuracy": .123})
+    store.files.predictions(trial.id).unlink()
+    before = store.get(trial.id)
+    assert evaluate(store.folder, CACHE) == Evaluation(changed=2, unchanged=0, problems=())
+    assert store.get(trial.id) == before
+
+
 def test_a_teacher_s_predictions_are_also_found_in_the_cache(tmp_path, cache):
     hub = STUDENT.model_copy(update={"teacher": HubTeacher(architecture=Architecture(model="big"), tag="in1k")})
     save(Store(tmp_path), hub, 0)

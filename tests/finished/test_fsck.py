@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from support.folders import finish, note_submissions
 from support.profiles import profile
-from support.records import planned, record, spec, teacher_spec
+from support.records import RECIPE, planned, record, spec, teacher_spec
 
 from kdbench.disk import atomic_write, file_sha256
 from kdbench.errors import UserError
@@ -204,6 +204,22 @@ def test_runs_made_of_other_images_than_the_others_are_damaged_and_left_by_repai
     made_of = [(kind, at, why) for kind, at, why in found if "images" in why]
     assert [(kind, at) for kind, at, _ in made_of] == [("damaged", path)] and "3 other runs" in made_of[0][2]
     assert path.exists() and fsck.repaired == 0
+
+
+@pytest.mark.parametrize("changes", [{"augment": ("random_resized_crop",)}, {"normalise": "imagenet"}])
+def test_runs_whose_recipe_loads_the_images_otherwise_are_compared_with_one_another_alone(folder, tmp_path, changes):
+    runs = [spec("kd", seed=seed, recipe=RECIPE.model_copy(update=changes)) for seed in range(3)]
+    for run, digest in zip(runs, "bbc", strict=True):
+        finish(Store(folder), run, dataset_digest=digest * 64)
+    found, _ = check(folder, tmp_path / "cache")
+    assert [at for _, at, why in found if "images" in why] == [Store(folder).files.record(runs[2].id)]
+
+
+def test_runs_whose_recipe_differs_in_what_leaves_the_images_alone_are_compared(folder, tmp_path):
+    other = spec("kd", recipe=RECIPE.model_copy(update={"augment": ("crop", "flip"), "lr": 0.2, "epochs": 3}))
+    finish(Store(folder), other, dataset_digest="b" * 64)
+    found, _ = check(folder, tmp_path / "cache")
+    assert [at for _, at, why in found if "images" in why] == [Store(folder).files.record(other.id)]
 
 
 def test_names_that_kdbench_never_writes_are_foreign_and_stay(folder, tmp_path):

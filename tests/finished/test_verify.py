@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 from rich.console import Console
+from support.folders import finish
 from support.matrices import smoke
 from support.records import record, spec, teacher_spec
 
@@ -16,6 +17,7 @@ from kdbench.finished.verify import compare, draw, exit_code, verify
 from kdbench.folders import CacheFolder
 from kdbench.plugins.registry import Registry
 from kdbench.results.store import Store
+from kdbench.spec import OwnRecipe, TrainedTeacher
 
 HERE = {"python": "3.11", "versions": {"torch": "2.6"}, "cpu": "one", "git_commit": "a" * 40}
 SAME = {"weights_sha256": "a", "predictions_sha256": "b", "environment": HERE, "dataset_digest": "c"}
@@ -59,6 +61,39 @@ def test_another_processor_excuses_other_bits_but_on_cpu_portable(device, outcom
     rows = {(first.spec.cell, *first.spec.settings): ROW}
     assert compare(first, again, rows).outcome == outcome
     assert compare(first, replace(first, environment=again.environment), rows).outcome == "bit-equal"
+
+
+class Elsewhere:
+    """An executor for which all runs apply and come out at 60 %, with other weights on another machine."""
+
+    workers, here = 1, True
+
+    def start(self):
+        pass
+
+    def call(self, *arguments):
+        return {}, {}
+
+    def run(self, jobs, work, watch):
+        for job in jobs:
+            yield job, finish(Store(job.out), job.spec, job.role, accuracy=.6, dataset_digest=SAME["dataset_digest"],
+                              environment=OTHER["environment"])
+
+
+@pytest.mark.parametrize("changes", [
+    {"own_recipe": OwnRecipe(lr=.2)}, {"updates": 3}, {"self_teacher": TrainedTeacher(run=teacher_spec("synthetic"))},
+    {"hyperparameters": {"temperature": 5.0}}, {"method": "dkd"}])
+def test_the_noise_is_that_of_the_seeds_that_were_given_the_same(tmp_path, cache, changes):
+    store, usual = Store(tmp_path), [spec("kd", seed, "synthetic") for seed in range(3)]
+    for run, accuracy in zip(usual, (.49, .50, .51), strict=True):  # within 2 points
+        store.write(record(run, accuracy, **SAME))
+    for run, accuracy in zip(usual, (.30, .50, .70), strict=True):
+        store.write(record(run.model_copy(update=changes), accuracy, **SAME))
+    names = [usual[1].id, usual[1].model_copy(update=changes).id]
+    verdicts = list(verify(tmp_path, names, 5, Registry(), CacheFolder(cache), Elsewhere(),
+                           PlainDisplay(Console(quiet=True), 1), print))
+    assert [verdict.outcome for verdict in verdicts] == ["different", "within noise"]
+    assert all("the noise of 3 seeds" in verdict.why for verdict in verdicts)
 
 
 def test_fewer_than_three_seeds_are_not_compared():

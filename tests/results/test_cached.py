@@ -6,16 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+from support.folders import finish
 from support.matrices import smoke, teacher_job
+from support.records import teacher_spec
 
 from kdbench.checks.doctor import report
-from kdbench.disk import locked, sweep
+from kdbench.disk import atomic_write, locked, sweep
 from kdbench.errors import UserError
 from kdbench.finished.fsck import Fsck
 from kdbench.folders import CacheFolder
 from kdbench.profile.record import Profile
 from kdbench.results.cached import entries, remove
 from kdbench.results.sizes import read_size, size_text
+from kdbench.results.store import Store
 from kdbench.train.worker import run_job
 
 
@@ -54,6 +57,20 @@ def test_what_is_removed_is_gone_and_nothing_else(full):
         assert remove(one)
         assert {(other.kind, other.name) for other in entries(full)} == before - {(one.kind, one.name)}
     assert entries(full) == []
+
+
+def test_answers_of_teachers_with_given_weights_are_entries_that_can_be_removed(tmp_path):
+    cache = CacheFolder(tmp_path)
+    store, trained, both, one = Store(cache.teachers), teacher_spec(), "a" * 16, "b" * 16
+    finish(store, trained, role="teacher")
+    for path in (store.files.predictions(both), store.files.robustness(both), store.files.robustness(one)):
+        atomic_write(path, bytes(10))
+    found = {entry.name: entry for entry in entries(cache)}
+    assert found.keys() == {trained.id, both, one} and (found[both].bytes, found[one].bytes) == (20, 10)
+    assert {found[name].what for name in (both, one)} == {"answers of a teacher with given weights"}
+    assert remove(found[both]) and remove(found[one])
+    assert [entry.name for entry in entries(cache)] == [trained.id]
+    assert not store.files.predictions(both).exists() and store.files.predictions(trained.id).exists()
 
 
 @pytest.mark.parametrize("look", [

@@ -229,6 +229,29 @@ def test_a_pairs_teacher_may_have_a_recipe_of_its_own_and_its_students_keep_thei
     assert not {s.cell for s in plan.students if s.pair == "other"} & {s.cell for s in same.students}
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    ('pairs = ["mine"]', 'pairs = ["mine", "mine"]'), ("seeds = 2", "seeds = [0, 1, 0]"),
+    ('"synthetic"', '"synthetic", "synthetic"'), ('"kd", "dml"', '"kd", "dml", "kd"'),
+])
+def test_what_a_suite_or_a_command_names_twice_is_run_once(tmp_path, old, new):
+    assert old in SUITE
+    once, twice = (plan_of(tmp_path, text) for text in (SUITE, SUITE.replace(old, new, 1)))
+    assert (twice.students, twice.teachers) == (once.students, once.teachers)
+    asked = plan_of(tmp_path, methods=["kd", "ce", "dml", "kd"], pairs=["mine"] * 2, datasets=["synthetic"] * 2,
+                    seeds=[0, 1, 1])
+    assert asked.students == once.students
+
+
+def test_two_names_of_the_same_pair_are_refused_unless_the_recipes_differ(tmp_path):
+    text = PLACES.replace("lcnet_050", "lcnet_035")
+    with pytest.raises(UserError, match=r"mine\.toml: the pairs mine and other give the same runs: "):
+        plan_of(tmp_path, text, pairs=["mine", "other"])
+    assert len(plan_of(tmp_path, text, pairs=["other"]).students) == 6
+    for table in ("recipes", "teacher_recipes"):
+        plan = plan_of(tmp_path, f"{text}\n[{table}.other]\nlr = 0.2\n", pairs=["mine", "other"])
+        assert len({spec.id for spec in plan.students}) == len(plan.students) == 12
+
+
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("[recipes.other]", "[recipes.othre]", r"recipes\.othre: unknown pair 'othre'; did you mean 'other'"),
     ("lr = 0.001", "lrr = 0.001", r"recipes\.other\.lrr: unknown key; did you mean 'lr'"),
@@ -622,6 +645,7 @@ def test_a_folder_without_labels_goes_out_from_the_suites_folder_and_is_known_by
     ('transfer = "imagefolder:nowhere"', "mine.toml: transfer.images: image folder .*nowhere: no such folder"),
     ("transfer = { images = [] }", "transfer.images: name at least one, and each once"),
     ('transfer = { images = ["rest", "rest"] }', "transfer.images: name at least one, and each once"),
+    ("transfer = { share = [0.5, 0.5] }", "transfer.share: name at least one, and each once"),
     ("transfer = { share = 0 }", "transfer.share: expected more than 0 and at most 1, got 0"),
     ("transfer = { share = [0.5, 1.1] }", "transfer.share: expected more than 0 and at most 1, got"),
     ('transfer = { share = "half" }', "transfer.share: expected a number or a list, got 'half'"),

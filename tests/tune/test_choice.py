@@ -124,6 +124,22 @@ def test_choices_that_were_not_made_for_a_plan_are_refused(tmp_path, selection, 
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"hyperparameters": {"alpha": 0.5}}, "kd: no value of temperature"),
+    ({"hyperparameters": {"alpha": 0.5, "temperature": 99.0}}, "kd.temperature: 99.0 is out of range, allowed: "),
+    ({"hyperparameters": {"alpha": 0.5, "temperature": "hot"}}, "kd.temperature: expected float, got 'hot'"),
+    ({"hyperparameters": {"alpha": 0.5, "temperature": 2.0, "beta": 1.0}}, "unknown hyperparameter of kd 'beta'"),
+    ({"recipe": {"epochs": 3.0}}, "kd: tuned value of the recipe 'epochs'"),
+    ({"recipe": {"lr": -0.1}}, "kd: recipe.lr: expected more than 0.0, got -0.1"),
+])
+def test_a_choice_of_values_that_the_method_or_a_recipe_cannot_have_is_refused(tmp_path, changes, message):
+    write_choices(tmp_path, choices(smoke("kd"), **changes))
+    with pytest.raises(UserError) as error:
+        choices_for(smoke("kd"), tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'tune/choices.json'}: tiny, synthetic: ")
+    assert message in str(error.value)
+
+
 def test_a_folder_without_choices_and_damaged_ones_are_refused(tmp_path):
     with pytest.raises(UserError, match="no choices here"):
         choices_for(smoke("kd"), tmp_path)
@@ -137,8 +153,9 @@ def test_a_folder_without_choices_and_damaged_ones_are_refused(tmp_path):
 
 # Carrying choices to other pairs.
 
-def two_pairs(tmp_path, *methods, pairs=("one", "other"), **changes):
-    """The plan of a suite whose second pair has a tenth of the rate, and half of kd's weight, of the first."""
+def two_pairs(tmp_path, *methods, pairs=("one", "other"), more="", **changes):
+    """The plan of a suite whose second pair has a tenth of the rate, and half of kd's weight, of the first; `more` is
+    added to the suite."""
     (tmp_path / "suite.toml").write_text('''
 methods = ["ce", "kd"]
 pairs = ["one", "other"]
@@ -169,7 +186,7 @@ alpha = 0.8
 
 [hyperparameters."kd@other"]
 alpha = 0.4
-''')
+''' + more)
     return expand(load_suite(str(tmp_path / "suite.toml")), Registry(),
                   Selection(methods=methods or ("ce", "kd"), pairs=pairs, **changes))
 
@@ -212,6 +229,33 @@ def test_what_is_carried_stays_in_the_allowed_range(tmp_path):
         choices_for(two_pairs(tmp_path, "kd", settings={"kd.alpha": 0.9}), tmp_path)
     (found,) = choices_for(other, tmp_path, first).choices
     assert found.hyperparameters["alpha"] == 1.0  # 0.9 x 1.0 / 0.8, and at most 1
+
+
+def test_with_other_unlabelled_images_the_choice_that_was_made_with_these_is_carried(tmp_path):
+    shares = {"transfer.share": [0.25, 0.5]}
+    first = two_pairs(tmp_path, "kd", pairs=["one"], seeds=1, settings=shares)
+    for spec, temperature in zip(first.students, (2.0, 3.0), strict=True):
+        default = Trial(number=0, hyperparameters=spec.hyperparameters, recipe={}, status="ok", accuracies=[.5],
+                        runs=["a"], seconds=1.0)
+        write_choices(tmp_path, choices(first, cell=spec.cell, trials=[default],
+                                        hyperparameters={**spec.hyperparameters, "temperature": temperature}))
+    plan = two_pairs(tmp_path, "kd", settings=shares)
+    tuned = with_choices(plan, choices_for(plan, tmp_path, first)).students
+    assert len(tuned) == 8
+    assert {(spec.pair, spec.transfer.share, spec.hyperparameters["temperature"]) for spec in tuned} == {
+        (pair, share, temperature) for pair in ("one", "other") for share, temperature in ((0.25, 2.0), (0.5, 3.0))}
+
+
+def test_variants_take_the_choice_around_the_methods_own_settings_and_are_run_once(tmp_path):
+    tuned_on_one(tmp_path)
+    variants = "[variants]\nkd = [{ alpha = 0.1 }, { temperature = 8.0 }]\n"
+    first, plan = (two_pairs(tmp_path, "kd", pairs=pairs, more=variants) for pairs in (["one"], ["one", "other"]))
+    assert len(plan.students) == 12  # three settings
+    for tuned, pairs in ((with_choices(first, choices_for(first, tmp_path)), {"one": 0.4}),
+                         (with_choices(plan, choices_for(plan, tmp_path, first)), {"one": 0.4, "other": 0.2})):
+        assert [(spec.pair, spec.seed, spec.hyperparameters) for spec in tuned.students] == [
+            (pair, seed, {"alpha": pytest.approx(alpha), "temperature": 9.0})
+            for pair, alpha in pairs.items() for seed in (0, 1)]
 
 
 def test_a_default_that_was_kept_is_carried_as_the_default_of_the_other_pair(tmp_path):

@@ -41,6 +41,13 @@ def read_retry(text: str) -> frozenset[Retry]:
     return frozenset(name for name in known if name in names)
 
 
+def with_students(reasons: Mapping[str, str], jobs: Iterable[Job]) -> dict[str, str]:
+    """The reasons why jobs do not apply, by id, and for each further job that needs one of them as a teacher, that this
+    teacher does not apply."""
+    return {job.id: f"its teacher does not apply: {reasons[teacher]}"
+            for job in jobs for teacher in job.teachers() if teacher in reasons} | dict(reasons)
+
+
 class Training:
     """The `Work` of training runs, whose results are records."""
 
@@ -133,8 +140,7 @@ class Matrix:
         record cannot be written."""
         foreign = [job for job in jobs if job.role == "teacher" and not self.is_own(job.id)]
         jobs = [job for job in jobs if self.is_own(job.id)]
-        reasons = {job.id: f"its teacher does not apply: {reasons[teacher]}"
-                   for job in jobs for teacher in job.teachers() if teacher in reasons} | reasons
+        reasons = with_students(reasons, jobs)
         done = failed = teachers_failed = 0
         with self.store.lock(self.share.shard.name if self.share else None):
             # Another command may have held the lock since `pending` looked: what it finished is not done again.

@@ -18,7 +18,7 @@ from kdbench.disk import explain, free_space, need_writable
 from kdbench.errors import UserError, counted
 from kdbench.execution.estimate import Estimate, Estimator, Sample, time_for
 from kdbench.execution.job import Job
-from kdbench.execution.matrix import FINAL, RETRY, Matrix, Retry
+from kdbench.execution.matrix import FINAL, RETRY, Matrix, Retry, with_students
 from kdbench.execution.passes import PassPlan, plan_passes
 from kdbench.execution.pool import PREFLIGHT, LocalPool
 from kdbench.execution.shard import Share
@@ -126,6 +126,7 @@ def forecast(plan: Plan, out: Path, cache: CacheFolder, pool: LocalPool, samples
             reasons, sizes = pool.call(PREFLIGHT, [job.spec for job in at_hand], plan.methods, shadow,
                                        runs_here)
         _need_folders(out, cache)
+        reasons = with_students(reasons, at_hand)
         at_hand = [job for job in at_hand if job.id not in reasons and matrix.is_own(job.id)]
         notes += _time_unknown(plan, at_hand, estimator, out, shadow, pool)
     notes += matrix.left_out()

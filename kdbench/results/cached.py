@@ -75,21 +75,22 @@ def _pass(folder: PassFolder) -> CachedPass:
 
 def _teachers(cache: CacheFolder) -> Iterator[Cached]:
     store = Store(cache.teachers)
-    files, recorded = store.files, set[str]()
+    files = store.files
+    parts = (files.record, files.student, files.predictions, files.robustness)
+    known: dict[str, str] = {}
     for found in store.scan():
-        run_id = found.run_id if isinstance(found, Record) else Path(found.path).stem
-        recorded.add(run_id)
         if isinstance(found, Record):
-            spec = found.spec
-            accuracy = found.metrics.get("test_accuracy")
-            what = (f"{spec.student.model} of {spec.pair} on {spec.dataset}, seed {spec.seed}: "
-                    + (found.status if accuracy is None else f"{accuracy:.2%}"))
+            spec, accuracy = found.spec, found.metrics.get("test_accuracy")
+            known[found.run_id] = (f"{spec.student.model} of {spec.pair} on {spec.dataset}, seed {spec.seed}: "
+                                   + (found.status if accuracy is None else f"{accuracy:.2%}"))
         else:
-            what = found.reason
-        yield _entry("teachers", run_id, what, [files.record(run_id), files.student(run_id), files.predictions(run_id)])
-    answers = [files.predictions, files.robustness]
-    for run_id in sorted({path.stem for of in answers for path in of("x").parent.glob("[!.]*")} - recorded):
-        yield _entry("teachers", run_id, "answers of a teacher with given weights", [of(run_id) for of in answers])
+            known[Path(found.path).stem] = found.reason
+    for part in parts:
+        for path in part("x").parent.glob(f"[!.]*{part('x').suffix}"):
+            known.setdefault(path.stem, "files without a record" if files.student(path.stem).exists() else
+                             "answers of a teacher with given weights")
+    for run_id, what in known.items():
+        yield _entry("teachers", run_id, what, [part(run_id) for part in parts])
 
 
 def _unfinished(cache: CacheFolder) -> Iterator[Cached]:

@@ -154,8 +154,8 @@ def _check_used(settings: Mapping[str, Mapping[str, Any]], methods: Collection[s
 def _need_same_pair(first: RunSpec, second: RunSpec, source: str) -> None:
     """Raise UserError if two equal runs of a plan are of pairs with different names: one of these would have none."""
     if first.pair != second.pair:
-        raise UserError(f"{source}: the pairs {first.pair} and {second.pair} give the same runs, as networks and "
-                        "recipes are the same: name one of them")
+        raise UserError(f"{source}: the pairs {first.pair} and {second.pair} give the same runs of {first.method}, as "
+                        "student, teacher and recipe are the same: name one of them")
 
 
 def _assistant_method(suite: Suite, registry: Registry) -> MethodInfo:

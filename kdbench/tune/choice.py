@@ -199,12 +199,12 @@ def _chosen(spec: RunSpec, choice: Choice | None, method: MethodInfo, folder: Pa
     with at(f"{Store(folder).files.tuning.choices}: {spec.pair}, {spec.dataset}"):
         if missing := sorted(spec.hyperparameters.keys() - choice.hyperparameters.keys()):
             raise UserError(f"{spec.method}: no value of {missing[0]}")
-        method.resolve(choice.hyperparameters)
+        values = method.resolve(choice.hyperparameters)
         for name in choice.recipe:
             if name not in SHARED:
                 raise unknown(f"{spec.method}: tuned value of the recipe", name, SHARED)
         validate(OwnRecipe, choice.recipe, spec.method, RECIPE)
-    return choice
+    return msgspec.structs.replace(choice, hyperparameters=values)
 
 
 def _carried(choice: Choice, source: RunSpec, spec: RunSpec, facts: Mapping[str, Hyperparameter]) -> Choice:

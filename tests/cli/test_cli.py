@@ -76,7 +76,7 @@ MISTAKES = {
     "no seeds": (lambda f: ["run", "smoke", "--seeds", "0"], "--seeds 0: expected how many"),
     "empty seeds": (lambda f: ["run", "smoke", "--seeds", ""], "--seeds : expected how many"),
     "two of a name": (lambda f: ["run", "smoke", "--plugin", plugin(f, name="kd")],
-                      "mine.py; give yours another name"),
+                      "kd.py; give yours another name"),
     "no plugin": (lambda f: ["run", "smoke", "--plugin", "none.py"], "none.py: no such file"),
     "plugin that fails": (
         lambda f: ["run", "smoke", "--methods", "mine", "--plugin", plugin(f, "pass\nimport nowhere")],
@@ -327,8 +327,8 @@ def test_a_matrix_with_a_failed_run_shows_it_and_exits_with_1(tmp_path):
 def test_methods_are_listed_for_a_pair_that_a_suite_file_defines(kdbench, tmp_path):
     file = toml(tmp_path, SUITE.replace("resnet8x2-resnet8x05", "mine") + """
 [pair.mine]
-teacher = { model = "mlp", kwargs = { hidden = [32, 16] } }
-student = { model = "mlp", kwargs = { hidden = [16] } }
+teacher = { model = "mlp", kwargs = { hidden_sizes = [32, 16] } }
+student = { model = "mlp", kwargs = { hidden_sizes = [16] } }
 """)
     code, out, _ = kdbench("list", "methods", "--pair", "mine", "--suite", file, "--json")
     told = {row["name"]: row["applies"] for row in json.loads(out)}

@@ -69,8 +69,8 @@ def test_a_study_of_three_workers_equals_that_of_one_trial_by_trial(undisturbed,
 def test_a_run_that_takes_too_long_is_a_failed_trial(tmp_path, kdbench):
     asleep = plugin(tmp_path, "__import__('time').sleep(600)")
     kdbench("run", "smoke", "--methods", "ce", "--seeds", "1", "--out", tmp_path / "teacher")
-    code, out, _ = kdbench("tune", "smoke", "--plugin", asleep, "--methods", "mine", "--trials", "1", "--tune-seeds", "1",
-                         "--out", tmp_path / "out", "--run-timeout", "1")
+    code, out, _ = kdbench("tune", "smoke", "--plugin", asleep, "--methods", "mine", "--trials", "1", "--tune-seeds",
+                           "1", "--out", tmp_path / "out", "--run-timeout", "1")
     ((trial,),) = [one.trials for one in read_choices(tmp_path / "out").choices]
     assert code == 1 and trial.status == "timeout"
     assert f"`kdbench run smoke --methods mine --plugin {asleep} --tuned {tmp_path / 'out'}` trains by it" in out

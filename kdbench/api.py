@@ -25,7 +25,7 @@ from kdbench.report.flat import runs_to_frame, to_frame
 from kdbench.results.record import Record
 from kdbench.results.store import Store
 from kdbench.spec import Device
-from kdbench.suites.plan import Plan, Selection, expand
+from kdbench.suites.plan import Plan, Selection, check_used, expand
 from kdbench.suites.suite import load_suite
 from kdbench.tune.choice import Choices, check_carried, choices_for, with_choices, write_choices
 from kdbench.tune.study import Settings
@@ -270,7 +270,8 @@ def _plan_to_run(suite: str, selection: Selection, plugins: Sequence[Path], out:
         folder = Path(out) if out else Path(f"{folder}-compute")
         kd = expand(found, registry, replace(selection, methods=[EQUAL_TO], seeds=1))
         plan, notes = match_compute(plan, kd, folder, profile_command(suite, selection, plugins, folder))
-        return plan, folder, notes, None
+        return plan, folder, notes, None  # kd's settings count there, even if it does not run
+    check_used(selection.settings, plan)
     if tuned is None:
         return plan, folder, [], None
     source = None if tuned_on is None else expand(found, registry, replace(selection, pairs=[tuned_on]))

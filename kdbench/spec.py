@@ -307,9 +307,8 @@ class RunSpec(Frozen):
     @property
     def settings(self) -> tuple[Hashable, ...]:
         """What the seeds of one row of a table share within their cell: the method and what it is given."""
-        own, recipe = self.self_teacher, self.own_recipe
-        return (self.method, own.run.id if own else "", self.updates, tuple(recipe.given().items()) if recipe else (),
-                *sorted(self.hyperparameters.items()))
+        own = self.self_teacher
+        return self.method, own.run.id if own else "", *sorted((self.hyperparameters | self.own_values).items())
 
     @property
     def own_values(self) -> dict[str, Value]:

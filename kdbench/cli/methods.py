@@ -45,6 +45,8 @@ def list_things(
         raise UserError(f"list {things.value}: " + ("name the folder of results" if things is Things.runs else
                                                     "a folder goes with `list runs`"))
     rows = _runs(folder) if folder is not None else _LISTS[things](plugin or ())
+    if suite is not None and pair is None:
+        raise UserError(f"--suite {suite}: goes with --pair")
     if pair is not None:
         if things is not Things.methods:
             raise UserError(f"--pair {pair}: goes with `list methods`")

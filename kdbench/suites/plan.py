@@ -1,7 +1,7 @@
 """Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,6 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
                     raise unknown("pair", name, suite.pairs)
             _recipes(suite, name, {})
     methods = _choose_methods(suite, registry, selection)
-    _check_used(settings, methods)
     given = _by_place(suite, registry)
     variants = _variants(suite, registry)
     with at(f"{suite.source}: reference"):
@@ -142,13 +141,6 @@ def expand(suite: Suite, registry: Registry, selection: Selection) -> Plan:
             teachers |= {run.id: run for run in needed}
     training = {info.name: info for info in (reference, helping) if info is not None}
     return Plan(suite.name, tuple(teachers.values()), tuple(students.values()), {**methods, **training}, reference.name)
-
-
-def _check_used(settings: Mapping[str, Mapping[str, Any]], methods: Collection[str]) -> None:
-    """Raise UserError for hyperparameters, by method, of a method that is not among those to run."""
-    for name, values in settings.items():
-        if name not in methods:
-            raise UserError(f"setting '{name}.{next(iter(values))}': {name} is not among the methods of this command")
 
 
 def _need_same_pair(first: RunSpec, second: RunSpec, source: str) -> None:
@@ -334,6 +326,14 @@ def _choose_methods(suite: Suite, registry: Registry, selection: Selection) -> d
         with at(f"{suite.source}: {key}"):
             chosen = dict(registry) if names == "all" else {name: registry[name] for name in names}
     return {name: chosen[name] for name in registry if name in chosen}
+
+
+def check_used(settings: Mapping[str, Any], plan: Plan) -> None:
+    """Raise UserError for the setting of a method that no student of the plan is trained by."""
+    for path in settings:
+        owner = path.partition(".")[0]
+        if owner not in ("recipe", "transfer", *(spec.method for spec in plan.students)):
+            raise UserError(f"setting {path!r}: {owner} is not among the methods of this command")
 
 
 def split_settings(settings: Mapping[str, Any],

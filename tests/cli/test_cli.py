@@ -126,6 +126,7 @@ MISTAKES = {
     "leaderboard of nothing": (lambda f: ["leaderboard", "nowhere"], "nowhere"),
     "list": (lambda f: ["list", "method"], "methods"),
     "list of pair": (lambda f: ["list", "methods", "--pair", "resnet56"], "did you mean 'resnet56-resnet20'?"),
+    "suite of list": (lambda f: ["list", "methods", "--suite", toml(f)], "--suite mine.toml: goes with --pair"),
     "pair of list": (lambda f: ["list", "suites", "--pair", "resnet56-resnet20"], "goes with `list methods`"),
     "format": (lambda f: ["leaderboard", ".", "--format", "xml"], "xml"),
 }

@@ -59,10 +59,12 @@ def test_the_table_tells_what_tuning_cost_claimed_and_gained(folder):
 def test_captions_call_only_differences_to_references_moderated(folder):
     for seed in range(3):
         Store(folder).write(record(spec("ce", seed), .70 + .01 * seed))
-    captions = re.findall(r"\\caption{(.*)}\\label", to_latex(build(folder, REGISTRY)))
+    text = to_latex(build(folder, REGISTRY))
+    captions = re.findall(r"\\caption{(.*)}\\label", text)
     tuning = next(one for one in captions if one.startswith("Tuning"))
     compared = next(one for one in captions if one.startswith("big-small on digits"))
-    assert "with its 95 \\% t interval" in tuning and "moderated" not in tuning
+    assert "half the width of the 95 \\% t interval" in tuning and "moderated" not in tuning
+    assert r"on seeds that no trial had, with its 95 \% t interval." in text.split(r"\kdbenchnotes{kdbench:tuning-")[1]
     assert r"$\pm$ of vs ce and vs kd: of the moderated interval." in compared
 
 

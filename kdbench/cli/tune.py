@@ -59,6 +59,7 @@ def tune(
     """Tune every method with the same number of trials, and choose its hyperparameters by validation accuracy. Running
     the same command again continues where it stopped. The exit code is 1 if all trials of a method failed in a cell."""
     from kdbench import api
+    from kdbench.suites.plan import Selection
 
     folder, found = api.tune(
         suite, methods=split_names(methods), core=core, pairs=split_names(pairs), datasets=split_names(datasets),
@@ -66,14 +67,10 @@ def tune(
         run_timeout=run_timeout, retries=retries, teacher_cache=cache_size(teacher_cache),
         plugins=plugin or (), trials=trials, tune_seeds=tune_seeds, sampler=sampler, sampler_seed=sampler_seed,
         pruner=pruner, executor=executor, slurm=read_keys("--slurm", slurm), ray=read_keys("--ray", ray))
-    again: list[tuple[str, ...]] = [("--core",)] if core else []
-    again += [(name, text) for name, text in (("--methods", methods), ("--pairs", pairs), ("--datasets", datasets))
-              if text]
-    again += [("--set", text) for text in settings or ()]
-    again += [("--device", device.value)] if device is not TrainingDevice.cpu else []
-    again += [("--plugin", str(file)) for file in plugin or ()]
-    command = shlex.join(["kdbench", "run", suite, *(word for words in again for word in words), "--tuned",
-                          str(folder)])
+    narrowed = [word for option, names in (("--methods", methods), ("--pairs", pairs), ("--datasets", datasets))
+                if names for word in (option, names)] + ["--core"] * core
+    asked = Selection(settings=read_settings(settings or ()), device=device.value)
+    command = shlex.join(["kdbench", "run", suite, *narrowed, *asked.options(plugin or ()), "--tuned", str(folder)])
     print()
     print_columns([_row(choice) for choice in found.choices])
     print(f"\nchosen by mean validation accuracy over {tune_seeds} seed{'s' * (tune_seeds > 1)}: {found.rule}\n"

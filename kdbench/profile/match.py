@@ -1,7 +1,6 @@
 """Equal compute: every method trains for as many epochs as take the core-seconds of `kd`, according to measured step
 times."""
 
-import json
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,10 +79,7 @@ def match_compute(plan: Plan, kd: Plan, folder: Path, measure: Sequence[str]) ->
 
 def profile_command(suite: str, selection: Selection, plugins: Iterable[Path], folder: Path) -> list[str]:
     """The words of `kdbench profile` for a selection of a suite, without its methods, pairs and datasets."""
-    words = [word for name, value in selection.settings.items() for word in ("--set", f"{name}={json.dumps(value)}")]
-    words += [word for file in plugins for word in ("--plugin", str(file))]
-    words += ["--device", selection.device] if selection.device != "cpu" else []
-    return ["kdbench", "profile", suite, *words, "--out", str(folder)]
+    return ["kdbench", "profile", suite, *selection.options(plugins), "--out", str(folder)]
 
 
 def _profiles(folder: Path) -> dict[Kind, Profile]:

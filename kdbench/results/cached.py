@@ -85,9 +85,9 @@ def _teachers(cache: CacheFolder) -> Iterator[Cached]:
                                    + (found.status if accuracy is None else f"{accuracy:.2%}"))
         else:
             known[Path(found.path).stem] = found.reason
-    for part in parts:
-        for path in part("x").parent.glob(f"[!.]*{part('x').suffix}"):
-            known.setdefault(path.stem, "files without a record" if files.student(path.stem).exists() else
+    for part in parts[1:]:
+        for run_id in {path.stem for path in part("x").parent.glob(f"[!.]*{part('x').suffix}")} - known.keys():
+            known[run_id] = ("files without a record" if files.student(run_id).exists() else
                              "answers of a teacher with given weights")
     for run_id, what in known.items():
         yield _entry("teachers", run_id, what, [part(run_id) for part in parts])

@@ -33,6 +33,7 @@ from kdbench.submissions.package import (
     WITNESSES,
     Manifest,
     SubmittedMethod,
+    SuiteText,
     distribution,
     environment_fault,
     expansion,
@@ -325,15 +326,8 @@ def _plan(done: Checked) -> Plan | None:
     text was changed or cannot be expanded to a plan: what runs of another text lack would only repeat that."""
     assert done.manifest is not None
     said, registry = done.manifest.suite, Registry()
-    own = built_in_suites().get(said.name)
-    known = len(done.findings)
-    if hashlib.sha256(said.text.encode()).hexdigest() != said.sha256:
-        done.findings.append(refused("other suite", f"the text of {said.name} is not the one with its SHA-256"))
-    elif own is not None and said.text.encode() != own.read_bytes():
-        done.findings.append(refused(
-            "other suite", f"the text of {said.name} is another one than that of kdbench here (SHA-256 "
-            f"{said.sha256[:12]}, here {file_sha256(own)[:12]})",
-            "run the suite as it comes with the reference's kdbench"))
+    changed = list(_other_text(said))
+    done.findings += changed
     for info in done.infos.values():
         registry[info.name] = info
     file = done.folder / "suite" / f"{said.name}.toml"
@@ -344,7 +338,19 @@ def _plan(done: Checked) -> Plan | None:
     except UserError as error:
         why = str(error).replace(str(file), f"{said.name}.toml")
         done.findings.append(refused("other suite", f"the suite's runs cannot be told from its text: {why}"))
-    return plan if len(done.findings) == known else None
+    return None if changed else plan
+
+
+def _other_text(said: SuiteText) -> Iterator[Finding]:
+    """A finding if a suite's text is not the one with its SHA-256, or not that of the suite of that name here."""
+    own = built_in_suites().get(said.name)
+    if hashlib.sha256(said.text.encode()).hexdigest() != said.sha256:
+        yield refused("other suite", f"the text of {said.name} is not the one with its SHA-256")
+    elif own is not None and said.text.encode() != own.read_bytes():
+        yield refused(
+            "other suite", f"the text of {said.name} is another one than that of kdbench here (SHA-256 "
+            f"{said.sha256[:12]}, here {file_sha256(own)[:12]})",
+            "run the suite as it comes with the reference's kdbench")
 
 
 def _runs(done: Checked, plan: Plan, reference: Mapping[str, Record] | None) -> Iterator[Finding]:

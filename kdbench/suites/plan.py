@@ -1,7 +1,8 @@
 """Expands a suite into its plan: the specs of all its runs, and of the teachers that they need first."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from kdbench.suites.suite import MAX_SEEDS, Pair, Suite, TransferTable
 from kdbench.suites.validation import at, dotted, validate
 
 MAX_RUNS = 200_000  # students' runs in a plan
+TABLES = ("recipe", "transfer")  # owners of settings besides the methods
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Selection:
     seeds: int | Sequence[int] | None = None   # a number of seeds, counted from 0, or the seeds themselves
     settings: Mapping[str, Any] = field(default_factory=dict)  # {"kd.temperature": 8, "recipe.epochs": 3}
     device: Device = "cpu"
+
+    def options(self, plugins: Iterable[Path]) -> list[str]:
+        """The words of a command that ask for the settings, the plugin files and the device of this selection."""
+        words = [word for name, value in self.settings.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+        words += [word for file in plugins for word in ("--plugin", str(file))]
+        return words + (["--device", self.device] if self.device != "cpu" else [])
 
 
 @dataclass(frozen=True)
@@ -330,9 +338,9 @@ def _choose_methods(suite: Suite, registry: Registry, selection: Selection) -> d
 
 def check_used(settings: Mapping[str, Any], plan: Plan) -> None:
     """Raise UserError for the setting of a method that no student of the plan is trained by."""
+    owners = {*TABLES, *(spec.method for spec in plan.students)}
     for path in settings:
-        owner = path.partition(".")[0]
-        if owner not in ("recipe", "transfer", *(spec.method for spec in plan.students)):
+        if (owner := path.partition(".")[0]) not in owners:
             raise UserError(f"setting {path!r}: {owner} is not among the methods of this command")
 
 
@@ -342,7 +350,7 @@ def split_settings(settings: Mapping[str, Any],
     recipe and keys of the table `transfer`. UserError for a setting without an owner, for an unknown method or
     hyperparameter, and for a value that a hyperparameter cannot have."""
     by_method: dict[str, dict[str, Any]] = {}
-    tables: dict[str, dict[str, Any]] = {"recipe": {}, "transfer": {}}
+    tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     for path, value in settings.items():
         owner, dot, name = path.partition(".")
         if not dot:

@@ -148,17 +148,16 @@ def choices_for(plan: Plan, folder: Path, tuned_on: Plan | None = None) -> Choic
     if used := sorted({spec.seed for spec in plan.students} & set(found.seeds)):
         raise UserError(f"--tuned {folder}: seed {used[0]} was used by the trials: final runs take seeds of their own")
     by_place = {(one.method, one.cell): one for one in found.choices}
-    sources: dict[Any, RunSpec] = {}
-    for spec in (tuned_on or plan).students:  # the first of several settings is the one that is tuned
-        sources.setdefault((spec.method, spec.dataset, spec.transfer), spec)
+    sources = {(spec.method, spec.dataset, spec.transfer): spec  # of several settings the first, which is tuned
+               for spec in reversed((tuned_on or plan).students)}
     chosen: dict[tuple[str, str], Choice] = {}
     for spec in plan.students:
         place = spec.method, spec.cell
         if place not in chosen:
+            method = plan.methods[spec.method]
             source = sources[spec.method, spec.dataset, spec.transfer] if tuned_on else spec
-            own = _chosen(source, by_place.get((source.method, source.cell)), plan.methods[spec.method], folder)
-            facts = plan.methods[spec.method].hyperparameters
-            chosen[place] = own if source.cell == spec.cell else _carried(own, source, spec, facts)
+            own = _chosen(source, by_place.get((source.method, source.cell)), method, folder)
+            chosen[place] = own if source.cell == spec.cell else _carried(own, source, spec, method.hyperparameters)
     return msgspec.structs.replace(found, choices=list(chosen.values()))
 
 

@@ -73,6 +73,17 @@ def test_answers_of_teachers_with_given_weights_are_entries_that_can_be_removed(
     assert not store.files.predictions(both).exists() and store.files.predictions(trained.id).exists()
 
 
+def test_a_teacher_is_one_entry_with_its_robustness_and_without_a_record_too(tmp_path):
+    cache = CacheFolder(tmp_path)
+    store, trained, lost = Store(cache.teachers), teacher_spec(), "a" * 16
+    finish(store, trained, role="teacher")
+    for path in (store.files.robustness(trained.id), store.files.student(lost), store.files.predictions(lost)):
+        atomic_write(path, bytes(10))
+    found = {entry.name: entry for entry in entries(cache)}
+    assert found.keys() == {trained.id, lost} and found[lost].what == "files without a record"
+    assert all(remove(entry) for entry in found.values()) and entries(cache) == []
+
+
 @pytest.mark.parametrize("look", [
     lambda cache: sweep(cache.root), entries, lambda cache: list(report()),
     lambda cache: list(Fsck(cache.teachers, cache, Profile).check())], ids=["sweep", "cache", "doctor", "fsck"])

@@ -82,6 +82,7 @@ def test_a_teacher_is_one_entry_with_its_robustness_and_without_a_record_too(tmp
     found = {entry.name: entry for entry in entries(cache)}
     assert found.keys() == {trained.id, lost} and found[lost].what == "files without a record"
     assert all(remove(entry) for entry in found.values()) and entries(cache) == []
+    assert not store.files.robustness(trained.id).exists()
 
 
 @pytest.mark.parametrize("look", [
